@@ -1,0 +1,14 @@
+"""What is installed: the tree that was named, its dists and their RECORDs, and the Python that will load it.
+
+Everything here reads and nothing writes or runs what it reads. ``scan`` turns a path into a ``Tree``,
+``find_target`` turns a tree into a ``Target``, and ``parse`` turns a RECORD into rows that ``Record`` can
+change one by one without touching the bytes of the others. ELF headers are not read here: ``find_target``
+is handed a reader, so that this package knows neither ELF nor Nix.
+"""
+
+from nixpatch.environment.digests import FileHash, encode_digest, hash_file
+from nixpatch.environment.locate import Locator
+from nixpatch.environment.record import Record, Row, parse
+from nixpatch.environment.tree import scan
+
+__all__ = ["FileHash", "Locator", "Record", "Row", "encode_digest", "hash_file", "parse", "scan"]

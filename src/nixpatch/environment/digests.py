@@ -1,0 +1,63 @@
+"""Digests of a file in the form that RECORD writes them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from nixpatch.environment.regular import open_regular
+
+DEFAULT_ALGORITHM = "sha256"
+
+# PEP 376 takes any algorithm that hashlib guarantees; the shake family has no digest length of its own.
+KNOWN_ALGORITHMS = frozenset(name for name in hashlib.algorithms_guaranteed if not name.startswith("shake_"))
+
+# PEP 427: "sha256 or better; specifically, md5, sha1 and sha224 are not permitted".
+KEPT_ALGORITHMS = KNOWN_ALGORITHMS - {"md5", "sha1", "sha224", "sha3_224"}
+
+_BUFFER = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileHash:
+    """What RECORD says of one file's contents."""
+
+    size: int
+    digests: Mapping[str, bytes]
+    """algorithm as hashlib names it -> raw digest"""
+
+
+def encode_digest(digest: bytes) -> str:
+    """Urlsafe base64 without padding (PEP 376, PEP 427)."""
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+
+
+def hash_file(file: str | int, algorithms: Collection[str] = (DEFAULT_ALGORITHM,)) -> FileHash:
+    """Read a file once and return its size and one digest for each algorithm.
+
+    ``file`` is a path, whose last component is not followed if it is a link, or a descriptor, whose
+    position is neither used nor moved.
+
+    Raises:
+        OSError: it cannot be read, or the path is no regular file.
+        ValueError: hashlib does not know an algorithm.
+
+    """
+    # md5 rows of old tools are compared, not trusted; a FIPS build allows them only when told so.
+    hashers = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
+    descriptor = open_regular(file) if isinstance(file, str) else file
+    try:
+        buffer = bytearray(_BUFFER)
+        view = memoryview(buffer)
+        size = 0
+        while count := os.preadv(descriptor, [buffer], size):
+            for hasher in hashers.values():
+                hasher.update(view[:count])
+            size += count
+    finally:
+        if isinstance(file, str):
+            os.close(descriptor)
+    return FileHash(size, {name: hasher.digest() for name, hasher in hashers.items()})

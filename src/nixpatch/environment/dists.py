@@ -1,0 +1,125 @@
+"""The installed distributions of a site directory: ``*.dist-info`` (PEP 376, PEP 627) and what they list."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+
+from packaging.utils import canonicalize_name
+
+from nixpatch.environment.locate import Locator
+from nixpatch.environment.record import MAX_RECORD_SIZE, paths
+from nixpatch.environment.regular import read_regular, why
+from nixpatch.model import Dist
+
+_SUFFIX = ".dist-info"
+_MAX_METADATA_SIZE = 16 << 20
+
+# Three headers of the many, with folded lines (RFC 822 as PEP 566 uses it). The email package would read
+# the project's whole description as well: ten times the work of all the rest of a scan.
+_HEADERS = re.compile(
+    rb"^(Name|Version|Requires-Dist)[ \t]*:[ \t]*([^\r\n]*(?:\r?\n[ \t]+[^\r\n]+)*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_HEADERS_END = re.compile(rb"\r?\n\r?\n")
+_FOLD = re.compile(rb"\s*\r?\n\s*")
+
+
+def find_dists(site: str, prefix: str) -> tuple[tuple[Dist, ...], tuple[str, ...]]:
+    """Return the dists of ``site``, sorted by ``info``, and notes on what was odd about them.
+
+    Both paths are real paths. A dist without a usable RECORD is there, too, with ``has_record`` False.
+
+    Raises:
+        OSError: ``site`` cannot be listed.
+
+    """
+    with os.scandir(site) as entries:
+        names = sorted(entry.name for entry in entries if entry.name.endswith(_SUFFIX))
+    locator = Locator(site, prefix)
+    dists: list[Dist] = []
+    notes: list[str] = []
+    unrecorded: list[str] = []
+    for name in names:
+        info = os.path.join(site, name)
+        if name.startswith("~"):
+            notes.append(f"{_shown(name)}: left behind by an interrupted pip, not counted as installed")
+            continue
+        if not os.path.isdir(info):
+            continue
+        files, remarks = _files(info, prefix, locator)
+        notes += (f"{_shown(name)}: {remark}" for remark in remarks)
+        if files is None and not remarks:
+            unrecorded.append(_shown(name))
+        dists.append(_dist(site, info, files))
+    if unrecorded:
+        notes.append(
+            f"no RECORD, so what belongs to them is unknown (not installed by pip or uv): {', '.join(unrecorded)}"
+        )
+    return tuple(dists), tuple(notes)
+
+
+def _dist(site: str, info: str, files: frozenset[str] | None) -> Dist:
+    name, _, version = os.path.basename(info).removesuffix(_SUFFIX).partition("-")
+    headers = _metadata(info)
+    return Dist(
+        name=canonicalize_name(headers.get("name", [name])[0]),
+        version=headers.get("version", [version])[0],
+        site=site,
+        info=info,
+        requires=tuple(headers.get("requires-dist", ())),
+        files=files or frozenset(),
+        has_record=files is not None,
+    )
+
+
+def _metadata(info: str) -> dict[str, list[str]]:
+    """Return the headers we use, in lower case; nothing where METADATA cannot be read."""
+    try:
+        # Read through a link: `uv pip install --link-mode symlink` and Nix's buildEnv make METADATA one.
+        data = read_regular(os.path.realpath(os.path.join(info, "METADATA")), _MAX_METADATA_SIZE)
+    except OSError:
+        return {}
+    end = _HEADERS_END.search(data)
+    headers: dict[str, list[str]] = {}
+    for name, value in _HEADERS.findall(data, 0, end.start() if end else len(data)):
+        text = _FOLD.sub(b" ", value).decode("utf-8", "replace").strip()
+        if text:
+            headers.setdefault(name.decode("ascii").lower(), []).append(text)
+    return headers
+
+
+def _files(info: str, prefix: str, locator: Locator) -> tuple[frozenset[str] | None, list[str]]:
+    """Return the files that RECORD lists, None without one that can be used, and remarks on it."""
+    record = os.path.join(info, "RECORD")
+    try:
+        if stat.S_ISLNK(os.lstat(info).st_mode):
+            # It would be written to when a file that it lists changes, wherever it lies.
+            return None, ["is a symbolic link, so its RECORD is not used"]
+        data = read_regular(record, MAX_RECORD_SIZE)
+    except FileNotFoundError:
+        return None, []
+    except OSError as error:
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else why(error)
+        return None, [f"RECORD is not used: {reason}"]
+    found: set[str] = set()
+    outside: list[str] = []
+    for row in paths(data):
+        path = locator.locate(row)
+        if path is not None:
+            found.add(path)
+        elif not row.endswith("/"):
+            outside.append(row)
+    remarks = []
+    if outside:
+        remarks.append(
+            f"{len(outside)} of its RECORD rows lead out of {_shown(prefix)}, such as {_shown(outside[0])}"
+        )
+    return frozenset(found), remarks
+
+
+def _shown(name: str) -> str:
+    """Return a name from the tree as one line of text, whatever bytes it has."""
+    return name if name.isprintable() else ascii(name)[1:-1]

@@ -1,0 +1,79 @@
+"""From a row of RECORD to the file it means: absolute, and inside the tree or nowhere."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+
+_PATH_MAX = 4096
+
+
+class Locator:
+    """Resolves the rows of one site directory; remembers every directory it has looked at.
+
+    Rows are spelled in several ways (``pkg/x.so``, ``./pkg/x.so``, ``../../../bin/ruff``, absolute ones,
+    back-slashes: the specification allows both), so files are told apart by real path. Only the directory
+    is resolved: where the last name is a link, the row means the link.
+    """
+
+    def __init__(self, site: str, prefix: str) -> None:
+        """``site`` and ``prefix`` are real paths; rows that leave ``prefix`` mean nothing."""
+        self._site = site
+        self._inside = prefix.rstrip("/") + "/"
+        self._parents: dict[str, str | None] = {}
+        self._children: dict[str, str] = {}
+
+    def locate(self, row: str) -> str | None:
+        """Return the absolute path; None where it leaves the prefix or names no file."""
+        if "\\" in row and not os.path.lexists(os.path.join(self._site, row)):
+            # A back-slash is a separator only where no file has it in its name.
+            row = row.replace("\\", "/")
+        cut = row.rfind("/") + 1
+        head = row[:cut]
+        try:
+            parent = self._parents[head]
+        except KeyError:
+            parent = self._parents[head] = self._parent(head)
+        name = row[cut:]
+        if parent is None or name in {"", ".", ".."} or "\0" in name:
+            return None
+        return parent + name
+
+    def spellings(self, rows: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Return every file inside the prefix with the rows that mean it, in the order given."""
+        found: dict[str, tuple[str, ...]] = {}
+        for row in dict.fromkeys(rows):
+            path = self.locate(row)
+            if path is not None:
+                found[path] = (*found.get(path, ()), row)
+        return found
+
+    def _parent(self, head: str) -> str | None:
+        """Return the real directory that ``head`` names, ending in a slash; None if it is no place of ours."""
+        if "\0" in head or len(head) > _PATH_MAX:
+            return None
+        real = "" if head.startswith("/") else self._site.rstrip("/")
+        for part in head.split("/"):
+            if part == "..":
+                real = real.rpartition("/")[0]
+            elif part not in {"", "."}:
+                child = f"{real}/{part}"
+                try:
+                    real = self._children[child]
+                except KeyError:
+                    real = self._children[child] = _followed(child).rstrip("/")
+        real += "/"
+        return real if real.startswith(self._inside) else None
+
+
+def _followed(path: str) -> str:
+    """Return the path, or where it leads if it is a link.
+
+    One lstat: realpath would look at every component.
+    """
+    try:
+        link = stat.S_ISLNK(os.lstat(path).st_mode)
+    except OSError:  # a row may name what was never there
+        return path
+    return os.path.realpath(path) if link else path

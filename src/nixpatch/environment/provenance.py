@@ -1,0 +1,152 @@
+"""``nixpatch.json``: what was done to the files of a dist, kept beside its RECORD.
+
+It serves verify, restore and re-patching, is listed in RECORD and so goes with ``pip uninstall``. It holds
+no clock, no host and no absolute path of the tree: the same input gives the same bytes everywhere.
+Files that no dist claims are described in a file of the same form at the root of the tree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nixpatch.model import Tag
+
+NAME = "nixpatch.json"
+"""file name inside a ``.dist-info`` directory"""
+UNOWNED_NAME = ".nixpatch.json"
+"""file name at the root of a tree, for files that no dist claims"""
+_VERSION = 1
+_LIMIT = 64 << 20  # bytes; ten thousand patched files take about four megabytes
+
+
+@dataclass(frozen=True, slots=True)
+class PatchedFile:
+    """One file that nixpatch changed."""
+
+    original: str
+    """``sha256=<hex>`` of the file as it was installed"""
+    patched: str
+    """``sha256=<hex>`` of the file as nixpatch left it"""
+    search_path: str | None
+    tag: Tag | None
+    interp: str | None
+    needs: Mapping[str, str] = field(default_factory=dict)
+    """soname -> what serves it: a store path, ``site:`` and a path relative to the dist's site directory,
+    or one of the words libc, driver, ignored, missing"""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """All patched files of one dist, by path relative to its site directory as RECORD writes it."""
+
+    tool: str
+    files: Mapping[str, PatchedFile]
+
+
+class ProvenanceError(ValueError):
+    """The file is not one of ours, or it is damaged. The message says where."""
+
+
+def dump(provenance: Provenance) -> bytes:
+    """Return the bytes of the file: sorted keys, one line feed at the end, ASCII only."""
+    libraries = {
+        need: where
+        for file in provenance.files.values()
+        for need, where in file.needs.items()
+        if where.startswith("/")
+    }
+    document = {
+        "version": _VERSION,
+        "tool": provenance.tool,
+        "libraries": libraries,
+        "files": {
+            path: {
+                "original": file.original,
+                "patched": file.patched,
+                "search_path": file.search_path,
+                "tag": file.tag.value if file.tag else None,
+                "interp": file.interp,
+                "needs": dict(file.needs),
+            }
+            for path, file in provenance.files.items()
+        },
+    }
+    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode("ascii")
+
+
+def load(data: bytes) -> Provenance:
+    """Read the bytes of the file.
+
+    Raises:
+        ProvenanceError: not JSON, another version, or a field of the wrong kind.
+
+    """
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ProvenanceError(f"not JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("version") != _VERSION:
+        raise ProvenanceError("not a version 1 document")
+    files = document.get("files")
+    if not isinstance(files, dict):
+        raise ProvenanceError("files is not a table")
+    return Provenance(_text(document, "tool"), {path: _file(path, row) for path, row in files.items()})
+
+
+def _file(path: str, row: Any) -> PatchedFile:
+    if not isinstance(row, dict):
+        raise ProvenanceError(f"{path!r} is not a table")
+    needs = row.get("needs", {})
+    if not isinstance(needs, dict) or not all(isinstance(value, str) for value in needs.values()):
+        raise ProvenanceError(f"needs of {path!r} is not a table of strings")
+    tag = row.get("tag")
+    if tag not in (None, "RPATH", "RUNPATH"):
+        raise ProvenanceError(f"tag of {path!r} is {tag!r}")
+    return PatchedFile(
+        original=_text(row, "original"),
+        patched=_text(row, "patched"),
+        search_path=_optional_text(row, "search_path"),
+        tag=Tag(tag) if tag else None,
+        interp=_optional_text(row, "interp"),
+        needs=needs,
+    )
+
+
+def _text(row: Mapping[str, Any], key: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str):
+        raise ProvenanceError(f"{key} is not a string")
+    return value
+
+
+def _optional_text(row: Mapping[str, Any], key: str) -> str | None:
+    return None if row.get(key) is None else _text(row, key)
+
+
+def place(info: str, root: str) -> str:
+    """Return where the provenance of a dist lies; of the unowned files of a tree for ``info == ""``."""
+    return os.path.join(info, NAME) if info else os.path.join(root, UNOWNED_NAME)
+
+
+def read(path: str) -> Provenance | None:
+    """Read a provenance file; None where there is none.
+
+    Raises:
+        ProvenanceError: the file is there but cannot be used.
+
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ProvenanceError(error.strerror or str(error)) from error
+    with open(descriptor, "rb") as file:
+        data = file.read(_LIMIT + 1)
+    if len(data) > _LIMIT:
+        raise ProvenanceError("larger than any that nixpatch writes")
+    return load(data)

@@ -1,0 +1,127 @@
+"""What is installed under a path: its kind, its ELF files, its dists, and who owns which file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+
+from nixpatch.environment import layout, pyvenv
+from nixpatch.environment.dists import find_dists
+from nixpatch.environment.regular import why
+from nixpatch.environment.walk import Candidate, Found, inspect, walk
+from nixpatch.errors import RequestError
+from nixpatch.model import Dist, Tree, TreeFile, TreeKind
+
+
+def scan(path: str) -> Tree:
+    """Read a tree. Nothing is executed, and no file's contents but METADATA and RECORD are kept.
+
+    ``path`` may be relative and may be a link; it names a venv, a prefix, a site-packages, any directory
+    with ELF files, or one ELF file.
+
+    Raises:
+        RequestError: it does not exist, cannot be read, or holds neither dists nor ELF files.
+
+    """
+    root = os.path.realpath(path)
+    try:
+        mode = os.stat(root).st_mode
+        if not stat.S_ISDIR(mode):
+            return _single(path, root, mode)
+        kind, prefix, sites = _kind(root)
+        found = walk(root)
+        dists, notes = _dists(sites, prefix)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path!a} cannot be read: {why(error)}") from error
+    candidates, outside = _outside(found, dists, root)
+    if kind is TreeKind.PLAIN and not candidates:
+        raise RequestError(
+            f"nothing to do in {path!a}: it holds no ELF file and no *.dist-info;"
+            " name a site-packages, a venv, a prefix that has lib/pythonX.Y/site-packages, or one ELF file"
+        )
+    return Tree(
+        root=root,
+        prefix=prefix,
+        kind=kind,
+        files=_with_owners(candidates, dists),
+        dists=dists,
+        python_version=_version(root, prefix, sites),
+        notes=(*notes, *_other_manager(prefix), *found.notes, *outside),
+        leftovers=found.leftovers,
+    )
+
+
+def _kind(root: str) -> tuple[TreeKind, str, tuple[str, ...]]:
+    """Return the kind, the prefix, and the directories in which dists are looked for."""
+    sites = layout.site_directories(root)
+    if pyvenv.read_config(root) is not None:
+        return TreeKind.VENV, root, sites
+    if sites:
+        return TreeKind.PREFIX, root, sites
+    prefix = layout.prefix_of_site(root)
+    if prefix is not None or layout.has_dist_info(root):
+        return TreeKind.SITE_PACKAGES, prefix or root, (root,)
+    return TreeKind.PLAIN, root, ()
+
+
+def _single(path: str, real: str, mode: int) -> Tree:
+    """Return a tree of one file. Its neighbours are none of it."""
+    found = inspect(real) if stat.S_ISREG(mode) else None
+    if found is None:
+        raise RequestError(f"{path!a} is neither a directory nor an ELF file")
+    root = os.path.dirname(real)
+    return Tree(
+        root, root, TreeKind.PLAIN, _with_owners([found], ()), python_version=layout.version_in_path(root)
+    )
+
+
+def _dists(sites: Iterable[str], prefix: str) -> tuple[tuple[Dist, ...], tuple[str, ...]]:
+    found = [find_dists(site, prefix) for site in sites]
+    dists = sorted((dist for some, _ in found for dist in some), key=lambda dist: dist.info)
+    return tuple(dists), tuple(note for _, notes in found for note in notes)
+
+
+def _outside(found: Found, dists: Iterable[Dist], root: str) -> tuple[list[Candidate], list[str]]:
+    """All candidates: those of the walk, and rows that lie elsewhere in the prefix (``bin/ruff``)."""
+    candidates = {candidate.path: candidate for candidate in found.candidates}
+    notes = []
+    below = root.rstrip("/") + "/"
+    for path in sorted({path for dist in dists for path in dist.files if not path.startswith(below)}):
+        try:
+            candidate = inspect(path)
+        except OSError as error:
+            notes.append(f"{path}: not read: {why(error)}")
+            continue
+        if candidate is not None:
+            candidates[path] = candidate
+    return [candidates[path] for path in sorted(candidates)], notes
+
+
+def _with_owners(candidates: Iterable[Candidate], dists: Iterable[Dist]) -> tuple[TreeFile, ...]:
+    """Two dists may list one file: both own it, and both RECORDs will change (PEP 376 forbids it nowhere)."""
+    candidates = tuple(candidates)
+    paths = {candidate.path for candidate in candidates}
+    owners: dict[str, list[str]] = {}
+    for dist in dists:
+        for path in paths & dist.files:
+            owners.setdefault(path, []).append(dist.info)
+    return tuple(
+        TreeFile(item.path, item.size, item.mode, item.links, tuple(sorted(owners.get(item.path, ()))))
+        for item in candidates
+    )
+
+
+def _version(root: str, prefix: str, sites: Iterable[str]) -> tuple[int, int] | None:
+    """Return what the paths say where they agree, else what pyvenv.cfg says."""
+    said = {version for site in (root, *sites) if (version := layout.version_in_path(site)) is not None}
+    if len(said) == 1:
+        return said.pop()
+    config = pyvenv.read_config(prefix)
+    return pyvenv.config_version(config) if config is not None else None
+
+
+def _other_manager(prefix: str) -> tuple[str, ...]:
+    if os.path.isdir(os.path.join(prefix, "conda-meta")):
+        return (f"{prefix}: conda manages it; its own checksums (conda-meta) will not match patched files",)
+    return ()

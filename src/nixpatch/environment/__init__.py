@@ -9,6 +9,17 @@ is handed a reader, so that this package knows neither ELF nor Nix.
 from nixpatch.environment.digests import FileHash, encode_digest, hash_file
 from nixpatch.environment.locate import Locator
 from nixpatch.environment.record import Record, Row, parse
+from nixpatch.environment.target import find_target
 from nixpatch.environment.tree import scan
 
-__all__ = ["FileHash", "Locator", "Record", "Row", "encode_digest", "hash_file", "parse", "scan"]
+__all__ = [
+    "FileHash",
+    "Locator",
+    "Record",
+    "Row",
+    "encode_digest",
+    "find_target",
+    "hash_file",
+    "parse",
+    "scan",
+]

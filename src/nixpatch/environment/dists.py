@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 
 from nixpatch.environment.locate import Locator
 from nixpatch.environment.record import MAX_RECORD_SIZE, paths
-from nixpatch.environment.regular import read_regular, why
+from nixpatch.environment.regular import read_regular
+from nixpatch.environment.words import shown, why
 from nixpatch.model import Dist
 
 _SUFFIX = ".dist-info"
@@ -45,18 +46,18 @@ def find_dists(site: str, prefix: str) -> tuple[tuple[Dist, ...], tuple[str, ...
     for name in names:
         info = os.path.join(site, name)
         if name.startswith("~"):
-            notes.append(f"{_shown(name)}: left behind by an interrupted pip, not counted as installed")
+            notes.append(f"{shown(name)}: left behind by an interrupted pip, not counted as installed")
             continue
         if not os.path.isdir(info):
             continue
         files, remarks = _files(info, prefix, locator)
-        notes += (f"{_shown(name)}: {remark}" for remark in remarks)
+        notes += (f"{shown(name)}: {remark}" for remark in remarks)
         if files is None and not remarks:
-            unrecorded.append(_shown(name))
+            unrecorded.append(shown(name))
         dists.append(_dist(site, info, files))
     if unrecorded:
         notes.append(
-            f"no RECORD, so what belongs to them is unknown (not installed by pip or uv): {', '.join(unrecorded)}"
+            f"no RECORD, so what belongs to them is unknown (not from pip or uv): {', '.join(unrecorded)}"
         )
     return tuple(dists), tuple(notes)
 
@@ -115,11 +116,6 @@ def _files(info: str, prefix: str, locator: Locator) -> tuple[frozenset[str] | N
     remarks = []
     if outside:
         remarks.append(
-            f"{len(outside)} of its RECORD rows lead out of {_shown(prefix)}, such as {_shown(outside[0])}"
+            f"{len(outside)} of its RECORD rows lead out of {shown(prefix)}, such as {shown(outside[0])}"
         )
     return frozenset(found), remarks
-
-
-def _shown(name: str) -> str:
-    """Return a name from the tree as one line of text, whatever bytes it has."""
-    return name if name.isprintable() else ascii(name)[1:-1]

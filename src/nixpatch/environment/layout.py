@@ -53,6 +53,12 @@ def version_in_name(name: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found and found[2] else None
 
 
+def only_version(prefix: str) -> tuple[int, int] | None:
+    """Return the version of the one ``lib/pythonX.Y`` of a prefix; None where there are more, or none."""
+    versions = {version_in_name(name) for name in _listed(os.path.join(prefix, "lib"))} - {None}
+    return versions.pop() if len(versions) == 1 else None
+
+
 def has_dist_info(directory: str) -> bool:
     """Tell whether a directory holds dists itself, whatever its name (``pip install --target``)."""
     return any(name.endswith(".dist-info") for name in _listed(directory))

@@ -50,7 +50,7 @@ class Locator:
         return found
 
     def _parent(self, head: str) -> str | None:
-        """Return the real directory that ``head`` names, ending in a slash; None if it is no place of ours."""
+        """Return the real directory ``head`` names, ending in a slash; None if it is no place of ours."""
         if "\0" in head or len(head) > _PATH_MAX:
             return None
         real = "" if head.startswith("/") else self._site.rstrip("/")

@@ -51,8 +51,3 @@ def read_head(path: str, length: int) -> bytes:
     descriptor = open_regular(path)
     with open(descriptor, "rb", closefd=True) as file:
         return file.read(length)
-
-
-def why(error: OSError | ValueError) -> str:
-    """Return the reason alone, without errno and path, for a sentence that already names the file."""
-    return getattr(error, "strerror", None) or str(error)

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from nixpatch.environment import layout, pyvenv
 from nixpatch.environment.dists import find_dists
-from nixpatch.environment.regular import why
 from nixpatch.environment.walk import Candidate, Found, inspect, walk
+from nixpatch.environment.words import shown, why
 from nixpatch.errors import RequestError
 from nixpatch.model import Dist, Tree, TreeFile, TreeKind
 
@@ -33,11 +33,11 @@ def scan(path: str) -> Tree:
         found = walk(root)
         dists, notes = _dists(sites, prefix)
     except (OSError, ValueError) as error:
-        raise RequestError(f"{path!a} cannot be read: {why(error)}") from error
+        raise RequestError(f"{shown(path)} cannot be read: {why(error)}") from error
     candidates, outside = _outside(found, dists, root)
     if kind is TreeKind.PLAIN and not candidates:
         raise RequestError(
-            f"nothing to do in {path!a}: it holds no ELF file and no *.dist-info;"
+            f"nothing to do in {shown(path)}: it holds no ELF file and no *.dist-info;"
             " name a site-packages, a venv, a prefix that has lib/pythonX.Y/site-packages, or one ELF file"
         )
     return Tree(
@@ -69,7 +69,7 @@ def _single(path: str, real: str, mode: int) -> Tree:
     """Return a tree of one file. Its neighbours are none of it."""
     found = inspect(real) if stat.S_ISREG(mode) else None
     if found is None:
-        raise RequestError(f"{path!a} is neither a directory nor an ELF file")
+        raise RequestError(f"{shown(path)} is neither a directory nor an ELF file")
     root = os.path.dirname(real)
     return Tree(
         root, root, TreeKind.PLAIN, _with_owners([found], ()), python_version=layout.version_in_path(root)
@@ -91,7 +91,7 @@ def _outside(found: Found, dists: Iterable[Dist], root: str) -> tuple[list[Candi
         try:
             candidate = inspect(path)
         except OSError as error:
-            notes.append(f"{path}: not read: {why(error)}")
+            notes.append(f"{shown(path)}: not read: {why(error)}")
             continue
         if candidate is not None:
             candidates[path] = candidate
@@ -123,5 +123,7 @@ def _version(root: str, prefix: str, sites: Iterable[str]) -> tuple[int, int] | 
 
 def _other_manager(prefix: str) -> tuple[str, ...]:
     if os.path.isdir(os.path.join(prefix, "conda-meta")):
-        return (f"{prefix}: conda manages it; its own checksums (conda-meta) will not match patched files",)
+        return (
+            f"{shown(prefix)}: conda manages it; its own checksums (conda-meta) will not match patched files",
+        )
     return ()

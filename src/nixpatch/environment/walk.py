@@ -6,7 +6,8 @@ import os
 import stat
 from dataclasses import dataclass
 
-from nixpatch.environment.regular import read_head, why
+from nixpatch.environment.regular import read_head
+from nixpatch.environment.words import shown, why
 
 ELF_MAGIC = b"\x7fELF"
 _SMALLEST_ELF = 52  # the header of the 32-bit class, gABI
@@ -107,7 +108,7 @@ def walk(root: str) -> Found:
         except OSError as error:
             if directory == root:
                 raise
-            notes.append(f"{directory}: not searched: {why(error)}")
+            notes.append(f"{shown(directory)}: not searched: {why(error)}")
             continue
         for entry in listed:
             if entry.is_symlink():
@@ -122,7 +123,7 @@ def walk(root: str) -> Found:
                 try:
                     found = _inspect(entry.path, entry.name, entry.stat(follow_symlinks=False))
                 except OSError as error:
-                    notes.append(f"{entry.path}: not read: {why(error)}")
+                    notes.append(f"{shown(entry.path)}: not read: {why(error)}")
                     continue
                 if found is not None:
                     candidates.append(found)

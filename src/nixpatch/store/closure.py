@@ -1,0 +1,104 @@
+"""The closure of store paths: everything that comes along with them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+from nixpatch.errors import MachineError
+from nixpatch.store.headers import Headers
+from nixpatch.store.nix import Store
+
+_PYTHON = re.compile(r"python3\.\d+t?\Z")
+_PROPAGATED = ("propagated-build-inputs", "propagated-user-env-packages")
+
+
+def closure(store: Store, paths: Sequence[str], headers: Headers) -> tuple[str, ...]:
+    """Return the closure of store paths, themselves included, sorted.
+
+    Nix's database is asked where it knows them. Where it does not (no Nix in a sandbox, a store that is none
+    of its own, an output that is still being built) the paths are read.
+
+    Raises:
+        MachineError: Nix failed.
+        RequestError: one of them is not a store path.
+
+    """
+    if store.program is None:
+        return closure_by_reading(store, paths, headers)
+    try:
+        return store.requisites(paths)
+    except MachineError:
+        unknown = store.invalid(paths)
+        if not any(os.path.lexists(path) for path in unknown):
+            raise
+    known = store.requisites([path for path in paths if path not in unknown])
+    return tuple(sorted({*known, *closure_by_reading(store, sorted(unknown), headers)}))
+
+
+def closure_by_reading(store: Store, paths: Sequence[str], headers: Headers) -> tuple[str, ...]:
+    """Return what can be reached from ``paths`` by what their files say, sorted.
+
+    Followed are search paths, interpreters and absolute needs of the ELF files in the usual directories,
+    symlinks, and the inputs that setup hooks propagate. A path named in a script or in data is not seen, so
+    this may be less than Nix's own closure, never more.
+    """
+    found: set[str] = set()
+    waiting = list(paths)
+    while waiting:
+        path = waiting.pop()
+        if path not in found and os.path.lexists(path):
+            found.add(path)
+            waiting.extend(set(_references(store, path, headers)) - found)
+    return tuple(sorted(found))
+
+
+def _references(store: Store, path: str, headers: Headers) -> Iterator[str]:
+    for name in _named(store, path, headers):
+        reference = store.store_path_of(name)
+        if reference is not None:
+            yield reference
+
+
+def _named(store: Store, path: str, headers: Headers) -> Iterator[str]:
+    """Yield every path that the files of a store path name."""
+    yield store.canonical(path)
+    for directory in _places(path):
+        if os.path.islink(directory):
+            yield store.canonical(directory)
+        for entry in _entries(directory):
+            if entry.is_symlink():
+                # Both: a link may lead to a link in another package, which is in the closure too.
+                yield os.path.normpath(os.path.join(directory, os.readlink(entry.path)))
+                yield store.canonical(entry.path)
+            elif entry.is_file(follow_symlinks=False):
+                header = headers.get(entry.path)
+                if not isinstance(header, str):
+                    yield from header.search_path.split(":")
+                    yield header.interp or ""
+                    yield from header.needed
+    for name in _PROPAGATED:
+        try:
+            with open(os.path.join(path, "nix-support", name), "rb") as file:
+                yield from os.fsdecode(file.read()).split()
+        except OSError:
+            continue
+
+
+def _places(path: str) -> Iterator[str]:
+    """Yield the directories whose files are read."""
+    for name in ("lib", "lib64", "bin"):
+        yield os.path.join(path, name)
+    for entry in _entries(os.path.join(path, "lib")):
+        if _PYTHON.match(entry.name):
+            yield entry.path
+            yield os.path.join(entry.path, "lib-dynload")
+
+
+def _entries(directory: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return list(entries)
+    except OSError:
+        return []

@@ -1,0 +1,199 @@
+"""From what the user gave to the directories that libraries may be taken from, in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from nixpatch.errors import MachineError, RequestError
+from nixpatch.model import Machine, Source, Target
+from nixpatch.store.closure import closure
+from nixpatch.store.headers import Headers
+from nixpatch.store.listing import Listings
+from nixpatch.store.names import is_store_entry
+from nixpatch.store.nix import Store
+
+_NOT_FOR_LOADING = ("-dev", "-devdoc", "-debug", "-doc", "-man", "-info", "-stubs")
+"""outputs to build with or to read: what they hold under library names is not for loading"""
+_NOT_PATHS = (".drv", ".lock", ".chroot", ".check")
+"""what Nix itself leaves in the store directory beside the store paths"""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user said about sources."""
+
+    libs: tuple[str, ...] = ()
+    """``--lib``: a directory of libraries, or a prefix with ``lib`` and ``lib64``"""
+    closures: tuple[str, ...] = ()
+    """``--closure``: a store path, or a symlink to one such as ``./result``"""
+    pure: bool = False
+    """leave the local store at large out"""
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryDirectory:
+    """A directory that libraries may be taken from."""
+
+    path: str
+    """real if it is in the store; as the user gave it, made absolute, elsewhere"""
+    source: Source
+    package: str
+    """store path name without hash; "" outside a store"""
+    in_target_closure: bool
+
+
+def target_closure(store: Store, target: Target, headers: Headers) -> frozenset[str]:
+    """Return the store paths that the target Python brings along; empty if it is not from the store.
+
+    Raises:
+        MachineError: Nix failed.
+
+    """
+    files = (target.python, target.loader, target.libc_dir)
+    roots = {store.store_path_of(file, resolve=True) for file in files if file} - {None}
+    roots_here = sorted(root for root in roots if root is not None and os.path.lexists(root))
+    return frozenset(closure(store, roots_here, headers)) if roots_here else frozenset()
+
+
+def library_directories(
+    store: Store,
+    machine: Machine,
+    of_target: frozenset[str],
+    request: Request,
+    *,
+    headers: Headers,
+    listings: Listings,
+) -> tuple[LibraryDirectory, ...]:
+    """Return the directories of all sources, each once, under the first source that has it.
+
+    ``--lib`` keeps the order given; every other source is sorted by path. ``of_target`` is the target's
+    closure.
+
+    Raises:
+        RequestError: a ``--lib`` or ``--closure`` that does not exist or serves nothing.
+        MachineError: Nix failed.
+
+    """
+    found: dict[str, LibraryDirectory] = {}
+
+    def add(source: Source, directory: str) -> None:
+        if directory not in found and not is_stubs(directory):
+            path = store.store_path_of(directory)
+            package = store.package_name(path) if path else ""
+            found[directory] = LibraryDirectory(directory, source, package, path in of_target)
+
+    for given in request.libs:
+        for directory in _given(store, given, machine, headers, listings):
+            add(Source.LIB, directory)
+    for path in _closures(store, request.closures, headers):
+        for directory in _lib_of(store, path, listings):
+            add(Source.CLOSURE, directory)
+    for path in sorted(of_target):
+        for directory in _lib_of(store, path, listings):
+            add(Source.TARGET_CLOSURE, directory)
+    if not request.pure:
+        for path in _store_at_large(store):
+            for directory in _lib_of(store, path, listings):
+                add(Source.STORE, directory)
+    return tuple(found.values())
+
+
+def is_stubs(directory: str) -> bool:
+    """Whether a directory holds stand-ins to link against, never to be loaded: CUDA's ``lib/stubs``."""
+    return os.path.basename(directory) == "stubs"
+
+
+def _given(store: Store, given: str, machine: Machine, headers: Headers, listings: Listings) -> list[str]:
+    """Return the library directories of one ``--lib``."""
+    if not os.path.isdir(given):
+        what = (
+            "not a directory; name the directory of the library"
+            if os.path.lexists(given)
+            else "does not exist"
+        )
+        raise RequestError(f"--lib {given}: {what}")
+    if not os.access(given, os.R_OK | os.X_OK):
+        raise RequestError(f"--lib {given}: cannot be read; check its permissions")
+    path = os.path.abspath(given)
+    if store.store_path_of(path, resolve=True):
+        path = store.canonical(path)  # a profile moves on, the store path that it stands for today does not
+    # Resolved for the look only: outside the store, what is written is what was asked for.
+    places = [path, *_lib_of(store, path, listings)]
+    places = [place for place in places if listings.names(os.path.realpath(place))]
+    others: set[str] = set()
+    for place in places:
+        for name in listings.names(os.path.realpath(place)):
+            header = headers.get(os.path.realpath(os.path.join(place, name)))
+            if isinstance(header, str) or header.executable:
+                continue
+            if header.machine == machine:
+                return places
+            others.add(header.machine.name)
+    if others:
+        held = ", ".join(sorted(others))
+        raise RequestError(
+            f"--lib {given}: its libraries are for {held}, the target Python is {machine.name}"
+        )
+    raise RequestError(f"--lib {given}: holds no shared library, nor do lib and lib64 in it")
+
+
+def _closures(store: Store, given: Sequence[str], headers: Headers) -> tuple[str, ...]:
+    """Return the store paths of all ``--closure``."""
+    roots: list[str] = []
+    for name in given:
+        path = os.path.abspath(name)
+        if not os.path.lexists(path):
+            raise RequestError(
+                f"--closure {name}: does not exist; build it, or fetch it with nix-store --realise"
+            )
+        root = store.store_path_of(path, resolve=True)
+        if root is None:
+            raise RequestError(
+                f"--closure {name}: not a path in the store {store.directory}; use --lib for it"
+            )
+        if not os.path.lexists(root):
+            raise RequestError(f"--closure {name}: {root} does not exist (collected as garbage?)")
+        roots.append(root)
+    return closure(store, sorted(set(roots)), headers) if roots else ()
+
+
+def _lib_of(store: Store, prefix: str, listings: Listings) -> Iterator[str]:
+    """Yield ``lib`` and ``lib64`` of a prefix: links resolved, and each directory once."""
+    seen: set[str] = set()
+    for name in ("lib", "lib64"):
+        directory = f"{prefix}/{name}"
+        if listings.at(directory) is None:
+            if not os.path.islink(directory):
+                continue
+            directory = store.canonical(directory)
+            if listings.at(directory) is None:
+                continue
+        if directory not in seen:
+            seen.add(directory)
+            yield directory
+
+
+def _store_at_large(store: Store) -> list[str]:
+    """Return every store path that may serve libraries, sorted.
+
+    Raises:
+        MachineError: the store cannot be listed.
+
+    """
+    try:
+        with os.scandir(store.directory) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise MachineError(
+            f"{store.directory}: {error.strerror}; --pure does without the store at large"
+        ) from None
+    skipped = (*_NOT_FOR_LOADING, *_NOT_PATHS)
+    return [
+        f"{store.directory}/{name}"
+        for name in sorted(names)
+        if not name.endswith(skipped) and is_store_entry(name)
+    ]

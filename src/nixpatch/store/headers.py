@@ -1,0 +1,115 @@
+"""What the store needs to know of an ELF file's headers, read at most once per state of the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nixpatch.model import ElfFacts, Machine, Skip
+from nixpatch.store.cache import Cache, Kind, settled, stamp_of
+
+Reader = Callable[[str], ElfFacts | Skip]
+"""reads the headers of the file at a path; handed in, so that the store knows nothing of ELF"""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The part of :class:`ElfFacts` that matters for a provider and for a closure."""
+
+    machine: Machine
+    executable: bool
+    soname: str | None
+    needed: tuple[str, ...]
+    search_path: str
+    """``""`` where there is none"""
+    interp: str | None
+    version_defs: tuple[str, ...]
+    libc_needs: tuple[str, ...]
+    """glibc's versions among all that it needs; their names begin with ``GLIBC_`` (glibc manual)"""
+
+
+class Headers:
+    """Reads headers, and remembers them in the cache under the state of the file."""
+
+    def __init__(self, reader: Reader, cache: Cache) -> None:
+        self._reader = reader
+        self._cache = cache
+        self._known: dict[str, Header | str] = {}
+
+    def get(self, path: str) -> Header | str:
+        """Return the header of the regular file ``path`` (no symlink), or why it has none."""
+        if path not in self._known:
+            self._known[path] = self._look(path)
+        return self._known[path]
+
+    def _look(self, path: str) -> Header | str:
+        try:
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode):
+                return "not a regular file"
+            stamp = stamp_of(status)
+            remembered = _decode(self._cache.get(Kind.HEADER, path, stamp))
+            if remembered is not None:
+                return remembered
+            facts = self._reader(path)
+        except OSError as error:
+            return error.strerror or str(error)
+        header = _why(facts) if isinstance(facts, Skip) else _header(facts)
+        if settled(status):
+            self._cache.put(Kind.HEADER, path, stamp, _encode(header))
+        return header
+
+
+def _why(skip: Skip) -> str:
+    return f"{skip.reason.value} ({skip.detail})" if skip.detail else skip.reason.value
+
+
+def _header(facts: ElfFacts) -> Header:
+    needs = {version for need in facts.version_needs for version in need.versions}
+    return Header(
+        machine=facts.machine,
+        executable=facts.executable,
+        soname=facts.soname,
+        needed=facts.needed,
+        search_path=facts.current.search_path or "",
+        interp=facts.current.interp,
+        version_defs=facts.version_defs,
+        libc_needs=tuple(sorted(version for version in needs if version.startswith("GLIBC_"))),
+    )
+
+
+def _encode(header: Header | str) -> bytes:
+    if isinstance(header, str):
+        return json.dumps(header).encode()
+    machine = header.machine
+    row = (
+        (machine.number, machine.bits, machine.byteorder), header.executable, header.soname, header.needed,
+        header.search_path, header.interp, header.version_defs, header.libc_needs,
+    )  # fmt: skip
+    return json.dumps(row).encode()  # pure ASCII: bytes that are not UTF-8 survive as lone surrogates
+
+
+def _decode(value: bytes | None) -> Header | str | None:
+    """Return the inverse of :func:`_encode`; None for what another version of this code wrote."""
+    if value is None:
+        return None
+    try:
+        row = json.loads(value)
+        if isinstance(row, str):
+            return row
+        machine, executable, soname, needed, search_path, interp, version_defs, libc_needs = row
+        return Header(
+            machine=Machine(*machine),
+            executable=executable,
+            soname=soname,
+            needed=tuple(needed),
+            search_path=search_path,
+            interp=interp,
+            version_defs=tuple(version_defs),
+            libc_needs=tuple(libc_needs),
+        )
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,179 @@
+"""Who has a library: from the file name that ld.so looks for to the files that can serve it."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import Self
+
+from nixpatch.model import Provider, Source, Target
+from nixpatch.store.cache import Cache
+from nixpatch.store.directories import (
+    LibraryDirectory,
+    Request,
+    is_stubs,
+    library_directories,
+    target_closure,
+)
+from nixpatch.store.headers import Header, Headers, Reader
+from nixpatch.store.libc import holds_libc
+from nixpatch.store.links import home_of
+from nixpatch.store.listing import Listings
+from nixpatch.store.names import library_stem, version_key, version_of
+from nixpatch.store.nix import Store
+
+_NEAR = 8  # other versions named for a missing library: a few teach, dozens hide the rest
+
+
+class ProviderIndex:
+    """The providers of every library name; a context manager that saves the cache. See :func:`open_index`.
+
+    Names are known at once, headers are read when a name is asked for.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        directories: Sequence[LibraryDirectory],
+        of_target: frozenset[str],
+        headers: Headers,
+        listings: Listings,
+        cache: Cache,
+    ) -> None:
+        self.directories = tuple(directories)
+        """all that is searched, in the order of their sources"""
+        self.target_closure = of_target
+        """store paths that the target Python brings along"""
+        self._store = store
+        self._headers = headers
+        self._listings = listings
+        self._cache = cache
+        self._answers: dict[str, tuple[Provider, ...]] = {}
+        self._refused: dict[str, tuple[str, ...]] = {}
+        self._places: dict[bytes, list[LibraryDirectory]] = {}
+        for directory in self.directories:
+            real = directory.path if directory.package else os.path.realpath(directory.path)
+            for name in (listings.at(real) or b"").split(b"\0")[:-1]:
+                self._places.setdefault(name, []).append(directory)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Save the cache, also on the way out of an error: what was read is right."""
+        self.save()
+
+    def save(self) -> None:
+        """Write what was read into the cache file; never fails."""
+        self._cache.save()
+
+    def providers(self, name: str) -> tuple[Provider, ...]:
+        """Return every shared library of this file name, of any machine, best first.
+
+        Order: source, what the target's closure holds, newest version of the package, path. A library whose
+        DT_SONAME is ``name`` but whose file is called otherwise is not among them: ld.so opens file names.
+        """
+        if name not in self._answers:
+            self._answers[name], self._refused[name] = self._find(name)
+        return self._answers[name]
+
+    def considered(self, name: str) -> tuple[str, ...]:
+        """Return what is called ``name`` and why it cannot serve, then its other versions that are there."""
+        self.providers(name)
+        lines = list(self._refused[name])
+        stem = os.fsencode(library_stem(name))
+        first = bisect_left(self._names, stem)
+        others: list[str] = []
+        for other in self._names[first:]:
+            if not other.startswith(stem) or len(others) == _NEAR:
+                break
+            text = os.fsdecode(other)
+            if text != name and other[len(stem) :][:1] in (b"", b"."):
+                others.extend(f"{found.directory}/{text}: another name" for found in self.providers(text)[:1])
+        return (*lines, *others)
+
+    @cached_property
+    def _names(self) -> list[bytes]:
+        return sorted(self._places)
+
+    def _find(self, name: str) -> tuple[tuple[Provider, ...], tuple[str, ...]]:
+        found: dict[str, Provider] = {}
+        refused: dict[str, None] = {}
+        for place in self._places.get(os.fsencode(name), ()):
+            path = os.path.join(place.path, name)
+            directory, real = home_of(self._store, place.path, name)
+            if directory in found:
+                continue  # the same file through a link farm, from a source that is asked later
+            if is_stubs(directory) or is_stubs(os.path.dirname(real)):
+                refused[f"{path}: a stub, only for linking"] = None
+                continue
+            header = self._headers.get(real)
+            if isinstance(header, str):
+                refused[f"{path}: {header}"] = None
+            elif header.executable:
+                refused[f"{path}: a program, not a library"] = None
+            else:
+                found[directory] = self._provider(name, directory, real, header, place.source)
+        best = sorted(found.values(), key=lambda provider: provider.directory)
+        best.sort(key=lambda provider: version_key(version_of(provider.package)), reverse=True)
+        best.sort(key=lambda provider: (provider.source, not provider.in_target_closure))
+        return tuple(best), tuple(refused)
+
+    def _provider(self, name: str, directory: str, real: str, header: Header, source: Source) -> Provider:
+        return Provider(
+            name=name,
+            directory=directory,
+            real=real,
+            machine=header.machine,
+            soname=header.soname,
+            source=source,
+            package=self._store.package_name(directory),
+            in_target_closure=self._store.store_path_of(directory) in self.target_closure,
+            version_defs=frozenset(header.version_defs),
+            libc_needs=frozenset(header.libc_needs),
+            beside_libc=holds_libc(self._listings.names(os.path.realpath(directory))),
+        )
+
+
+def open_index(
+    store: Store,
+    target: Target,
+    reader: Reader,
+    request: Request | None = None,
+    *,
+    cache: str | None = None,
+    edition: str = "",
+) -> ProviderIndex:
+    """Return the index over everything that the request and the target bring.
+
+    Args:
+        store: the store at hand.
+        target: whose closure goes before the rest of the store, and whose machine ``--lib`` has to have.
+        reader: reads the headers of one ELF file.
+        request: what the user gave; nothing by default.
+        cache: the cache file; None reads everything anew.
+        edition: version of the program; the cache of another one is not used.
+
+    Raises:
+        RequestError: a ``--lib`` or ``--closure`` that does not exist or serves nothing.
+        MachineError: Nix failed.
+
+    """
+    kept = Cache(cache, edition)
+    headers, listings = Headers(reader, kept), Listings(kept)
+    of_target = target_closure(store, target, headers)
+    directories = library_directories(
+        store, target.machine, of_target, request or Request(), headers=headers, listings=listings
+    )
+    index = ProviderIndex(
+        store, directories=directories, of_target=of_target, headers=headers, listings=listings, cache=kept
+    )
+    index.save()  # the dear part is done: keep it even if the run is cut short
+    return index

@@ -1,0 +1,147 @@
+"""The store directory, and the only place that runs Nix."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nixpatch.errors import MachineError, RequestError
+from nixpatch.store.names import is_store_entry, package_of_entry
+
+DEFAULT_STORE_DIR = "/nix/store"
+"""where Nix keeps its store unless it was built or told otherwise"""
+
+_TIMEOUT = 120.0  # seconds; a query takes hundredths of one, a database locked by a collector much longer
+_KEPT = frozenset({"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME"})
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store directory, and the ``nix-store`` that knows it. Made by :func:`find_store`."""
+
+    directory: str
+    """as it is to be written into files, without a slash at the end"""
+    real: str
+    """the same with symlinks resolved; differs where ``/nix`` is a link"""
+    program: str | None = None
+    """``nix-store``; None where there is none, or where the store is not the one that it manages"""
+    environment: tuple[tuple[str, str], ...] = ()
+    """what ``program`` is run with"""
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a directory."""
+        return os.path.isdir(self.directory)
+
+    def canonical(self, path: str) -> str:
+        """Resolve all symlinks, yet name the store as ``directory`` does."""
+        real = os.path.realpath(path)
+        if self.real != self.directory and (real + "/").startswith(self.real + "/"):
+            return self.directory + real[len(self.real) :]
+        return real
+
+    def store_path_of(self, path: str, *, resolve: bool = False) -> str | None:
+        """Return the store path that ``path`` is or lies in, None for a path outside the store.
+
+        With ``resolve`` symlinks are followed first: ``./result/lib`` is in the store then.
+        """
+        path = self.canonical(path) if resolve else path
+        for prefix in (self.directory + "/", self.real + "/"):
+            if path.startswith(prefix):
+                entry = path[len(prefix) :].lstrip("/").partition("/")[0]
+                if is_store_entry(entry):
+                    return f"{self.directory}/{entry}"
+        return None
+
+    def package_name(self, path: str) -> str:
+        """Return the name without hash of the store path that ``path`` is or lies in, ``""`` outside."""
+        found = self.store_path_of(path)
+        return package_of_entry(os.path.basename(found)) if found else ""
+
+    def requisites(self, paths: Sequence[str]) -> tuple[str, ...]:
+        """Return the closure of store paths as Nix's database has it, sorted.
+
+        Raises:
+            MachineError: Nix is not there, or it failed.
+            RequestError: one of them is not a store path.
+
+        """
+        if not paths:
+            return ()
+        printed = self._run("-q", "-R", paths=paths, hint="is each of them still in the store?")
+        return tuple(sorted(set(printed)))
+
+    def invalid(self, paths: Iterable[str]) -> frozenset[str]:
+        """Return those store paths that Nix does not hold (any more). Empty where Nix is not there.
+
+        Raises:
+            MachineError: Nix failed.
+            RequestError: one of them is not a store path.
+
+        """
+        asked = sorted(set(paths))
+        if self.program is None or not asked:
+            return frozenset()
+        hint = "does `nix-store --verify` work on this machine?"
+        return frozenset(self._run("--check-validity", "--print-invalid", paths=asked, hint=hint))
+
+    def _run(self, *options: str, paths: Sequence[str], hint: str) -> list[str]:
+        """Run ``nix-store OPTIONS PATHS`` and return the lines that it prints."""
+        for path in paths:
+            # Also keeps anything that looks like an option or a flake reference away from the command line.
+            if self.store_path_of(path) != path:
+                raise RequestError(f"{path}: not a path in the store {self.directory}")
+        what = " ".join(("nix-store", *options))
+        if self.program is None:
+            raise MachineError(f"{what}: no nix-store that manages {self.directory}; put Nix on the PATH")
+        try:
+            done = subprocess.run(
+                [self.program, *options, *paths],
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise MachineError(
+                f"{what}: no answer in {_TIMEOUT:.0f} s; is a collector holding the store?"
+            ) from None
+        except OSError as error:
+            raise MachineError(f"{what}: cannot run {self.program}: {error.strerror}; {hint}") from None
+        if done.returncode:
+            said = os.fsdecode(done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
+            raise MachineError(f"{what} {paths[0]}: {said[-1].strip()}; {hint}")
+        return [os.fsdecode(line) for line in done.stdout.split(b"\n") if line]
+
+
+def find_store(given: str | None, environment: Mapping[str, str]) -> Store:
+    """Return the store to work with: ``--store``, else what Nix's own variables say, else ``/nix/store``.
+
+    Nix is asked about a store only if it is its own: the directory that it works on by default or by
+    ``NIX_STORE_DIR``, with its state beside it. A sandbox shows ``/nix/store`` without that state.
+
+    Raises:
+        RequestError: ``given`` is not a directory.
+
+    """
+    own = environment.get("NIX_STORE_DIR") or environment.get("NIX_STORE") or DEFAULT_STORE_DIR
+    if given is not None and not os.path.isdir(given):
+        raise RequestError(f"--store {given}: not a directory; name the directory that holds the store paths")
+    own = os.path.abspath(own)
+    directory = own if given is None else os.path.abspath(given)
+    state = environment.get("NIX_STATE_DIR") or os.path.join(os.path.dirname(directory), "var", "nix")
+    program = None
+    if directory == own and os.path.isdir(state):
+        program = shutil.which("nix-store", path=environment.get("PATH", ""))
+    kept = {key: value for key, value in environment.items() if key in _KEPT or key.startswith("NIX_")}
+    kept["LC_ALL"] = "C"  # its messages are quoted in ours
+    return Store(
+        directory=directory,
+        real=os.path.realpath(directory),
+        program=program,
+        environment=tuple(sorted(kept.items())),
+    )

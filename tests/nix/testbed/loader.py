@@ -2,15 +2,15 @@
 
 nixpkgs compiles glibc with --prefix=$out: the only default directory is $out/lib, and the cache is
 $out/etc/ld.so.cache, which does not exist. Debian's has four directories under / and /etc/ld.so.cache. The
-builder overwrites them in place, at the offsets found here. A pattern that is not found as often as expected means
-that this is not the ld.so that we know.
+builder overwrites them in place, at the offsets found here. A pattern that is not found as often as expected
+means that this is not the ld.so that we know.
 """
 
 import re
 import struct
 
-# elf/dl-load.c: system_dirs_len, the lengths of the four, and system_dirs, their names one after the other with
-# zeros up to the next alignment. (The names alone occur once more, for the text of --help.)
+# elf/dl-load.c: system_dirs_len, the lengths of the four, and system_dirs, their names one after the other
+# with zeros up to the next alignment. (The names alone occur once more, for the text of --help.)
 _LENGTHS = struct.pack("<4Q", 22, 26, 5, 9)
 _DIRECTORIES = b"/lib/x86_64-linux-gnu/\0/usr/lib/x86_64-linux-gnu/\0/lib/\0/usr/lib/\0"
 _PADDING = bytes(30)

@@ -24,7 +24,7 @@ if __name__ == "__main__":
 from nix.testbed import debs
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-DEFAULT_WORK = os.path.join(os.path.expanduser("~"), ".cache", "nixpatch-testbed")
+DEFAULT_WORK = os.environ.get("NIXPATCH_TESTBED") or os.path.expanduser("~/.cache/nixpatch-testbed")
 GC_ROOTS = "/nix/var/nix/gcroots/nixpatch-testbed"
 # Whatever has an influence on the derivations; a change of any of them means a new plan.
 _RECIPE = (

@@ -1,0 +1,14 @@
+"""Reading and editing dynamic ELF files. Knows neither Python packaging nor Nix.
+
+An edit changes the search path and the interpreter, nothing else. It grows the last PT_LOAD over its own
+.bss and puts a copy of the string table with the new strings, a longer interpreter, and an undo record behind
+it; no program header is added or moved and no address changes. ``headers`` parses, ``undo`` sees through an
+earlier edit to the original, ``wish``, ``room``, ``tables`` and ``planner`` decide as pure functions,
+``write`` carries the decision out, and ``check`` holds the result against the original.
+"""
+
+from nixpatch.elf.check import check
+from nixpatch.elf.read import original_sha256, read
+from nixpatch.elf.write import EditResult, obstacle, write_edited, write_original
+
+__all__ = ["EditResult", "check", "obstacle", "original_sha256", "read", "write_edited", "write_original"]

@@ -1,0 +1,52 @@
+"""Holding an edited file against its original, before anybody is asked to trust it."""
+
+from __future__ import annotations
+
+from nixpatch.elf.check_content import (
+    content_violations,
+    dynamic_violations,
+    linkage_violations,
+    same_file,
+    undo_violations,
+)
+from nixpatch.elf.check_headers import header_violations, load_violations, section_violations
+from nixpatch.elf.compare import Pair
+from nixpatch.elf.source import opened
+from nixpatch.elf.undo import look
+from nixpatch.elf.unfit import Unfit
+from nixpatch.errors import FileRefused
+from nixpatch.model import ElfEdit
+
+
+def check(source: str | int, edited: str | int, edit: ElfEdit, *, deep: bool = False) -> tuple[str, ...]:
+    """Say what is wrong with ``edited`` as the outcome of ``edit`` on ``source``; empty means nothing is.
+
+    Both files are parsed anew; nothing of the plan or the writer is used. ``source`` is seen as its original,
+    through its undo record, as the writer sees it. Headers, dynamic section, names, versions, string table
+    and undo record are compared in full; segment contents, sections and appended data by samples from both
+    ends, or in full with ``deep``, which reads both files once. ``source`` and ``edited`` are paths or
+    descriptors that stay open.
+
+    Raises ``FileRefused`` if ``source`` itself cannot be read as ELF, and ``OSError``.
+    """
+    with opened(source) as source_fd, opened(edited) as edited_fd:
+        before = look(source_fd)
+        try:
+            after = look(edited_fd)
+        except Unfit as unfit:
+            return (f"the result cannot be read: {unfit}",)
+        pair = Pair.of(before, after, edit, deep=deep)
+        if pair.wish.nothing:
+            return () if same_file(pair) else ("nothing was wished, but the file is not the original",)
+        try:
+            return (
+                *header_violations(pair),
+                *load_violations(pair),
+                *section_violations(pair),
+                *linkage_violations(pair),
+                *dynamic_violations(pair),
+                *content_violations(pair),
+                *undo_violations(pair, before, after),
+            )
+        except FileRefused as refused:
+            return (f"the result contradicts itself: {refused}",)

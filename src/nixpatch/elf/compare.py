@@ -1,0 +1,125 @@
+"""An edited file beside its original: how offsets correspond, and whether bytes are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from nixpatch.elf import layout as elf
+from nixpatch.elf.headers import Headers
+from nixpatch.elf.image import Image
+from nixpatch.elf.record import Footer
+from nixpatch.elf.strings import linkage
+from nixpatch.elf.undo import Opened
+from nixpatch.elf.wish import Wish, wish_of
+from nixpatch.model import ElfEdit, Linkage
+
+_CHUNK = 1 << 20
+SAMPLE = 4096
+"""bytes at each end of a range that a quick comparison looks at"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The original (seen through its undo record, if it has one), and the edited file as it is."""
+
+    old_image: Image
+    old: Headers
+    old_linkage: Linkage
+    new_image: Image
+    new: Headers
+    wish: Wish
+    edit: ElfEdit
+    footer: Footer | None
+    """of the edited file"""
+    deep: bool
+    """compare all bytes, not samples"""
+
+    @classmethod
+    def of(cls, before: Opened, after: Opened, edit: ElfEdit, *, deep: bool) -> Pair:
+        """Pair up two files. Raises ``FileRefused`` for an edit that no file can have."""
+        image, headers = before.original_image, before.original
+        old = linkage(image, headers)
+        wish = wish_of(headers, old, edit)
+        return cls(image, headers, old, after.current_image, after.current, wish, edit, after.footer, deep)
+
+    @property
+    def cut(self) -> int:
+        """Offset in the original behind the content of all PT_LOADs."""
+        return max(p.file_end for p in self.old.loads if p.filesz)
+
+    @property
+    def delta(self) -> int:
+        """By how much what stands behind the cut has moved."""
+        return self.new_image.size - self.old_image.size
+
+    @property
+    def memory_end(self) -> int:
+        """Address where the new area begins: below it the memory image must be the old one."""
+        end = self.old.last_load.memory_end
+        return min(end, self.footer.area) if self.footer else end
+
+    def moved(self, offset: int) -> int:
+        """Where in the edited file a byte of the original stands."""
+        return offset + self.delta if offset >= self.cut else offset
+
+    def differ(self, old: int, new: int, length: int, holes: Iterable[tuple[int, int]] = ()) -> int | None:
+        """First offset in the original at which two ranges differ, outside ``holes``; None if they do not.
+
+        ``holes`` are ``(offset, length)`` in the original.
+        """
+        for start, count in self._looked_at(old, length):
+            theirs = self.old_image.read(start, count)
+            ours = self.new_image.read(new + start - old, count)
+            if theirs == ours:
+                continue
+            for at in _differences(theirs, ours):
+                if not any(hole <= start + at < hole + size for hole, size in holes):
+                    return start + at
+        return None
+
+    def _looked_at(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        if not self.deep and length > 2 * SAMPLE:
+            yield offset, SAMPLE
+            yield offset + length - SAMPLE, SAMPLE
+            return
+        yield from chunks(offset, length)
+
+
+def chunks(offset: int, length: int) -> Iterator[tuple[int, int]]:
+    """Split a range into runs of at most 1 MiB."""
+    for start in range(offset, offset + length, _CHUNK):
+        yield start, min(_CHUNK, offset + length - start)
+
+
+def _differences(one: bytes, other: bytes) -> Iterator[int]:
+    step = 64
+    for base in range(0, len(one), step):
+        if one[base : base + step] != other[base : base + step]:
+            yield from (i for i in range(base, min(base + step, len(one))) if one[i] != other[i])
+
+
+def rewritten(headers: Headers) -> list[tuple[int, int]]:
+    """Ranges of an original that an edit may overwrite: header tables, dynamic section, interpreter."""
+    holes = [
+        (0, headers.layout.ehdr.size),
+        (headers.ehdr.phoff, len(headers.phdr_bytes)),
+        (headers.ehdr.shoff, len(headers.shdr_bytes)),
+        (headers.dynamic_offset, len(headers.dynamic_bytes)),
+    ]
+    segment = headers.interp_segment
+    if segment:
+        holes.append((segment.offset, segment.filesz))
+    return holes
+
+
+def shared_pages(headers: Headers) -> set[int]:
+    """Find the PT_LOADs, by index, that begin in the page, of the largest size, in which the one before ends."""
+    page = elf.largest_page(headers.ehdr.machine)
+    return {
+        index
+        for index, load in enumerate(headers.loads)
+        if index
+        and headers.loads[index - 1].memsz
+        and (headers.loads[index - 1].memory_end - 1) // page >= load.vaddr // page
+    }

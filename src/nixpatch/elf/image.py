@@ -1,0 +1,116 @@
+"""The bytes of a file, or of the file that it was before an edit, by one interface.
+
+A patched file differs from its original by an inserted area and by a few overwritten bytes. An
+:class:`Image` sees through both: its offsets are those of the original.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from nixpatch.elf.unfit import malformed
+
+_BLOCK = 4096
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of image bytes and where the file holds it."""
+
+    start: int
+    length: int
+    file_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Bytes of the image that the file has overwritten."""
+
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """Random access to ``size`` bytes behind the descriptor ``fd``, which the caller keeps open."""
+
+    fd: int
+    size: int
+    pieces: tuple[Piece, ...]
+    patches: tuple[Patch, ...] = ()
+    _blocks: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, fd: int) -> Image:
+        """Give the file as it is now."""
+        size = os.fstat(fd).st_size
+        return cls(fd, size, (Piece(0, size, 0),))
+
+    def before_edit(self, cut: int, delta: int, size: int, patches: tuple[Patch, ...]) -> Image:
+        """Give the file before ``delta`` bytes came in at ``cut`` and ``patches`` were overwritten."""
+        head = Piece(0, min(cut, size), 0)
+        tail = (Piece(cut, size - cut, cut + delta),) if size > cut else ()
+        return Image(self.fd, size, (head, *tail), patches)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes; raises ``Unfit`` where the image has no such range."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise malformed(f"bytes {offset:#x}+{length:#x} lie beyond the end of the file ({self.size:#x})")
+        if length > _BLOCK:
+            return self._assemble(offset, length)
+        # Headers and strings lie close together: a few blocks serve dozens of small reads.
+        base = offset - offset % _BLOCK
+        inside = offset - base
+        data = self._block(base)[inside : inside + length]
+        if len(data) < length:
+            data += self._block(base + _BLOCK)[: length - len(data)]
+        return data
+
+    def ranges(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+        """``(image offset, length, file offset)`` of what makes up a range, not counting patches."""
+        for piece in self.pieces:
+            start = max(offset, piece.start)
+            end = min(offset + length, piece.start + piece.length)
+            if start < end:
+                yield start, end - start, piece.file_offset + start - piece.start
+
+    def patches_in(self, offset: int, length: int) -> Iterator[Patch]:
+        """Yield the patches that touch a range, clipped to it."""
+        for patch in self.patches:
+            start = max(offset, patch.offset)
+            end = min(offset + length, patch.offset + len(patch.data))
+            if start < end:
+                yield Patch(start, patch.data[start - patch.offset : end - patch.offset])
+
+    def sha256(self) -> bytes:
+        """Digest the whole image; reads it once."""
+        digest = hashlib.sha256()
+        for start in range(0, self.size, _CHUNK):
+            digest.update(self._assemble(start, min(_CHUNK, self.size - start)))
+        return digest.digest()
+
+    def _block(self, base: int) -> bytes:
+        block = self._blocks.get(base)
+        if block is None:
+            block = self._blocks[base] = self._assemble(base, min(_BLOCK, self.size - base))
+        return block
+
+    def _assemble(self, offset: int, length: int) -> bytes:
+        parts = []
+        for _, count, file_offset in self.ranges(offset, length):
+            part = os.pread(self.fd, count, file_offset)
+            if len(part) != count:
+                raise malformed("the file became shorter while it was read")
+            parts.append(part)
+        data = b"".join(parts)
+        patches = list(self.patches_in(offset, length))
+        if not patches:
+            return data
+        mutable = bytearray(data)
+        for patch in patches:
+            mutable[patch.offset - offset : patch.offset - offset + len(patch.data)] = patch.data
+        return bytes(mutable)

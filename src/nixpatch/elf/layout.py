@@ -1,0 +1,227 @@
+"""The structures of the gABI by class and byte order, and the numbers in them that have names.
+
+Source: System V gABI, chapters 4 and 5 (ELF header, program header, section header, dynamic section);
+symbol versioning: LSB core specification, "Symbol Versioning". GNU extensions carry GNU in the name.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+MAGIC: Final = b"\x7fELF"
+EI_CLASS, EI_DATA, EI_VERSION, EI_OSABI, EI_NIDENT = 4, 5, 6, 7, 16
+OSABI_SYSV, OSABI_GNU = 0, 3
+
+ET_REL, ET_EXEC, ET_DYN, ET_CORE = 1, 2, 3, 4
+EM_MIPS: Final = 8
+PN_XNUM: Final = 0xFFFF
+
+PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_PHDR, PT_TLS = 1, 2, 3, 4, 6, 7
+PT_GNU_RELRO: Final = 0x6474E552
+PF_X, PF_W, PF_R = 1, 2, 4
+
+SHT_NULL, SHT_PROGBITS, SHT_STRTAB, SHT_DYNAMIC, SHT_NOBITS = 0, 1, 3, 6, 8
+SHF_WRITE, SHF_ALLOC, SHF_TLS = 0x1, 0x2, 0x400
+
+DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_SONAME, DT_RPATH, DT_RUNPATH = 0, 1, 5, 10, 14, 15, 29
+DT_CONFIG, DT_DEPAUDIT, DT_AUDIT = 0x6FFFFEFA, 0x6FFFFEFB, 0x6FFFFEFC
+DT_AUXILIARY, DT_FILTER = 0x7FFFFFFD, 0x7FFFFFFF
+DT_FLAGS_1: Final = 0x6FFFFFFB
+DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF
+DF_1_NODEFLIB, DF_1_PIE = 0x800, 0x08000000
+VER_FLG_BASE: Final = 1
+
+STRING_TAGS: Final = frozenset(
+    {DT_NEEDED, DT_SONAME, DT_RPATH, DT_RUNPATH, DT_CONFIG, DT_DEPAUDIT, DT_AUDIT, DT_AUXILIARY, DT_FILTER}
+)
+"""dynamic entries whose value is an offset into the string table"""
+
+ADDRESS_TAGS: Final = {
+    3: "DT_PLTGOT",
+    4: "DT_HASH",
+    5: "DT_STRTAB",
+    6: "DT_SYMTAB",
+    7: "DT_RELA",
+    12: "DT_INIT",
+    13: "DT_FINI",
+    17: "DT_REL",
+    23: "DT_JMPREL",
+    25: "DT_INIT_ARRAY",
+    26: "DT_FINI_ARRAY",
+    32: "DT_PREINIT_ARRAY",
+    36: "DT_RELR",
+    0x6FFFFEF5: "DT_GNU_HASH",
+    0x6FFFFFF0: "DT_VERSYM",
+    DT_VERDEF: "DT_VERDEF",
+    DT_VERNEED: "DT_VERNEED",
+}
+"""dynamic entries whose value is an address (gABI figure 5-10 and the GNU ones)"""
+
+_MAX_PAGE: Final = {
+    3: 0x1000,  # i386
+    62: 0x1000,  # x86_64
+    22: 0x1000,  # s390
+    243: 0x1000,  # RISC-V
+}
+_MAX_PAGE_ELSEWHERE: Final = 0x10000
+
+
+def largest_page(machine: int) -> int:
+    """Largest page size, in bytes, that a Linux kernel for this ``e_machine`` can be built with.
+
+    Source: arch/*/Kconfig of the kernel. 4 KiB only: x86, s390, RISC-V; up to 64 KiB: AArch64, PowerPC,
+    LoongArch. Any machine not listed is taken to have 64 KiB, which is the careful answer.
+    """
+    return _MAX_PAGE.get(machine, _MAX_PAGE_ELSEWHERE)
+
+
+def round_up(value: int, alignment: int) -> int:
+    """Give the least multiple of ``alignment`` (> 0) not below ``value``, which may be negative."""
+    return -(-value // alignment) * alignment
+
+
+class Ehdr(NamedTuple):
+    """ELF header without ``e_ident``."""
+
+    type: int
+    machine: int
+    version: int
+    entry: int
+    phoff: int
+    shoff: int
+    flags: int
+    ehsize: int
+    phentsize: int
+    phnum: int
+    shentsize: int
+    shnum: int
+    shstrndx: int
+
+
+class Phdr(NamedTuple):
+    """Program header, in the field order of ELF64."""
+
+    type: int
+    flags: int
+    offset: int
+    vaddr: int
+    paddr: int
+    filesz: int
+    memsz: int
+    align: int
+
+    @property
+    def file_end(self) -> int:
+        """File offset behind its content."""
+        return self.offset + self.filesz
+
+    @property
+    def memory_end(self) -> int:
+        """Address behind its memory, .bss included."""
+        return self.vaddr + self.memsz
+
+
+class Shdr(NamedTuple):
+    """Section header. The name is an index that nothing here looks up."""
+
+    name: int
+    type: int
+    flags: int
+    addr: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    addralign: int
+    entsize: int
+
+
+class Dyn(NamedTuple):
+    """Entry of the dynamic section."""
+
+    tag: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Precompiled structures of one class and byte order."""
+
+    bits: int
+    byteorder: str
+    ehdr: struct.Struct
+    phdr: struct.Struct
+    shdr: struct.Struct
+    dyn: struct.Struct
+    verneed: struct.Struct
+    vernaux: struct.Struct
+    verdef: struct.Struct
+    verdaux: struct.Struct
+
+    def ehdr_of(self, data: bytes) -> Ehdr:
+        """Unpack the ELF header, the first ``ehdr.size`` bytes of a file."""
+        return Ehdr._make(self.ehdr.unpack(data))
+
+    def phdrs_of(self, data: bytes) -> tuple[Phdr, ...]:
+        """Unpack a program header table."""
+        if self.bits == 64:
+            return tuple(map(Phdr._make, self.phdr.iter_unpack(data)))
+        return tuple(
+            Phdr(type_, flags, offset, vaddr, paddr, filesz, memsz, align)
+            for type_, offset, vaddr, paddr, filesz, memsz, flags, align in self.phdr.iter_unpack(data)
+        )
+
+    def shdrs_of(self, data: bytes) -> tuple[Shdr, ...]:
+        """Unpack a section header table."""
+        return tuple(map(Shdr._make, self.shdr.iter_unpack(data)))
+
+    def dyns_of(self, data: bytes) -> tuple[Dyn, ...]:
+        """Unpack a dynamic section; a last entry that is cut short is left out."""
+        whole = len(data) - len(data) % self.dyn.size
+        return tuple(map(Dyn._make, self.dyn.iter_unpack(data[:whole])))
+
+    def pack_ehdr(self, ident: bytes, header: Ehdr) -> bytes:
+        """``e_ident`` and header as they stand in a file."""
+        return ident + self.ehdr.pack(*header)[EI_NIDENT:]
+
+    def pack_phdr(self, header: Phdr) -> bytes:
+        """One program header as it stands in a file."""
+        if self.bits == 64:
+            return self.phdr.pack(*header)
+        type_, flags, *middle, align = header
+        return self.phdr.pack(type_, *middle, flags, align)
+
+    def pack_shdr(self, header: Shdr) -> bytes:
+        """One section header as it stands in a file."""
+        return self.shdr.pack(*header)
+
+    def pack_dyns(self, entries: tuple[Dyn, ...]) -> bytes:
+        """Give a dynamic section as it stands in a file."""
+        return b"".join(self.dyn.pack(*entry) for entry in entries)
+
+
+def _layout(bits: int, byteorder: str) -> Layout:
+    mark = "<" if byteorder == "little" else ">"
+    wide = bits == 64
+    return Layout(
+        bits,
+        byteorder,
+        struct.Struct(mark + ("16xHHIQQQIHHHHHH" if wide else "16xHHIIIIIHHHHHH")),
+        struct.Struct(mark + ("IIQQQQQQ" if wide else "IIIIIIII")),
+        struct.Struct(mark + ("IIQQQQIIQQ" if wide else "IIIIIIIIII")),
+        struct.Struct(mark + ("QQ" if wide else "II")),
+        struct.Struct(mark + "HHIII"),  # vn_version vn_cnt vn_file vn_aux vn_next
+        struct.Struct(mark + "IHHII"),  # vna_hash vna_flags vna_other vna_name vna_next
+        struct.Struct(mark + "HHHHIII"),  # vd_version vd_flags vd_ndx vd_cnt vd_hash vd_aux vd_next
+        struct.Struct(mark + "II"),  # vda_name vda_next
+    )
+
+
+LAYOUTS: Final = {
+    (class_, data): _layout(bits, byteorder)
+    for class_, bits in ((1, 32), (2, 64))
+    for data, byteorder in ((1, "little"), (2, "big"))
+}
+"""by (EI_CLASS, EI_DATA)"""

@@ -1,0 +1,67 @@
+"""From a file to the facts that the rest of nixpatch decides on."""
+
+from __future__ import annotations
+
+from nixpatch.elf import layout as elf
+from nixpatch.elf import strings
+from nixpatch.elf.headers import Headers
+from nixpatch.elf.payload import payload
+from nixpatch.elf.source import opened
+from nixpatch.elf.undo import Opened, State, look
+from nixpatch.elf.unfit import Unfit
+from nixpatch.model import ElfFacts, Machine, Skip, SkipReason
+
+
+def read(source: str | int, *, payload_ok: bool = False) -> ElfFacts | Skip:
+    """Tell what the headers of one file say, or why nixpatch leaves it alone.
+
+    ``source`` is a path, or a descriptor that stays open. ``payload_ok`` lets executables through that carry
+    appended data. Reads headers, the dynamic section, its strings and version records, nothing else: well
+    below a millisecond. Any malformed input is a ``Skip``; raises only ``OSError``, for trouble with reading.
+    """
+    try:
+        with opened(source) as fd:
+            seen = look(fd)
+            return _facts(seen, payload_ok=payload_ok)
+    except Unfit as unfit:
+        return Skip(unfit.reason, unfit.detail)
+
+
+def original_sha256(source: str | int) -> bytes:
+    """Digest the file as it was before nixpatch, computed from its bytes, not believed from its record.
+
+    Reads the whole file once. For a file without an intact undo record it is the digest of the file as it is.
+    Raises ``FileRefused`` for anything that :func:`read` skips as unreadable, and ``OSError``.
+    """
+    with opened(source) as fd:
+        return look(fd).original_image.sha256()
+
+
+def _facts(seen: Opened, *, payload_ok: bool) -> ElfFacts | Skip:
+    image, headers = seen.current_image, seen.current
+    if not payload_ok:
+        appended = payload(seen.original_image, seen.original)
+        if appended:
+            return Skip(SkipReason.PAYLOAD, appended)
+    flags = headers.values.get(elf.DT_FLAGS_1, 0)
+    current = strings.linkage(image, headers)
+    intact = seen.state is State.INTACT
+    return ElfFacts(
+        machine=machine(headers),
+        executable=headers.ehdr.type == elf.ET_EXEC or bool(flags & elf.DF_1_PIE),
+        soname=strings.soname(image, headers),
+        needed=strings.needed(image, headers),
+        current=current,
+        original=strings.linkage(seen.original_image, seen.original) if intact else current,
+        original_sha256=seen.footer.sha256 if intact and seen.footer else None,
+        stale_undo=seen.state is State.STALE,
+        no_default_lib=bool(flags & elf.DF_1_NODEFLIB),
+        both_tags={elf.DT_RPATH, elf.DT_RUNPATH} <= headers.values.keys(),
+        version_needs=strings.version_needs(image, headers),
+        version_defs=strings.version_defs(image, headers),
+    )
+
+
+def machine(headers: Headers) -> Machine:
+    """Machine, class and byte order."""
+    return Machine(headers.ehdr.machine, headers.layout.bits, headers.layout.byteorder)

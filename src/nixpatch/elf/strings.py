@@ -1,0 +1,114 @@
+"""What the dynamic section says in words: names, search path, symbol versions."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+
+from nixpatch.elf import layout as elf
+from nixpatch.elf.headers import Headers
+from nixpatch.elf.image import Image
+from nixpatch.elf.unfit import malformed
+from nixpatch.model import Linkage, Tag, VersionNeed
+
+_STRING = 1 << 16  # bytes of one string
+_RECORDS = 1 << 16  # verneed, vernaux or verdef records of one file
+
+
+def string_at(image: Image, headers: Headers, offset: int) -> str:
+    """Read the string at an offset of DT_STRTAB. Raises ``Unfit`` if it has no end inside the table."""
+    if offset >= headers.string_size:
+        raise malformed(f"string offset {offset:#x} lies beyond DT_STRSZ")
+    start = headers.string_offset + offset
+    limit = min(headers.string_size - offset, _STRING)
+    found = b""
+    while len(found) < limit:
+        step = min(128 if not found else 4096, limit - len(found))
+        data = image.read(start + len(found), step)
+        end = data.find(b"\0")
+        if end >= 0:
+            return os.fsdecode(found + data[:end])
+        found += data
+    raise malformed(f"string at {offset:#x} has no end")
+
+
+def linkage(image: Image, headers: Headers) -> Linkage:
+    """Search path, its tag, and interpreter."""
+    interp = os.fsdecode(headers.interp_bytes.split(b"\0", 1)[0]) if headers.interp_bytes else None
+    for number, tag in ((elf.DT_RUNPATH, Tag.RUNPATH), (elf.DT_RPATH, Tag.RPATH)):
+        offset = headers.values.get(number)
+        if offset is not None:
+            return Linkage(string_at(image, headers, offset), tag, interp)
+    return Linkage(None, None, interp)
+
+
+def needed(image: Image, headers: Headers) -> tuple[str, ...]:
+    """DT_NEEDED in file order."""
+    return tuple(string_at(image, headers, value) for tag, value in headers.live if tag == elf.DT_NEEDED)
+
+
+def soname(image: Image, headers: Headers) -> str | None:
+    """DT_SONAME."""
+    offset = headers.values.get(elf.DT_SONAME)
+    return None if offset is None else string_at(image, headers, offset)
+
+
+def version_needs(image: Image, headers: Headers) -> tuple[VersionNeed, ...]:
+    """Verneed records in file order (LSB, "Symbol Version Requirements")."""
+    layout = headers.layout
+    needs = []
+    left = _RECORDS
+    address = headers.values.get(elf.DT_VERNEED)
+    number = headers.values.get(elf.DT_VERNEEDNUM, 0)
+    for at, (_, count, name, aux, _) in _records(image, headers, address, number, layout.verneed):
+        left -= count
+        if left < 0:
+            raise malformed("too many version records")
+        versions = tuple(
+            string_at(image, headers, record[3])
+            for _, record in _records(image, headers, at + aux, count, layout.vernaux)
+        )
+        needs.append(VersionNeed(string_at(image, headers, name), versions))
+    return tuple(needs)
+
+
+def version_defs(image: Image, headers: Headers) -> tuple[str, ...]:
+    """Names of verdef records without the base definition (LSB, "Symbol Version Definitions")."""
+    layout = headers.layout
+    names = []
+    address = headers.values.get(elf.DT_VERDEF)
+    number = headers.values.get(elf.DT_VERDEFNUM, 0)
+    for at, (_, flags, _, _, _, aux, _) in _records(image, headers, address, number, layout.verdef):
+        if flags & elf.VER_FLG_BASE:
+            continue
+        # The first auxiliary record is the name; the others are its parents.
+        name, _ = layout.verdaux.unpack(_bytes_at(image, headers, at + aux, layout.verdaux.size))
+        names.append(string_at(image, headers, name))
+    return tuple(names)
+
+
+def _records(
+    image: Image, headers: Headers, address: int | None, number: int, record: struct.Struct
+) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """``(address, fields)`` of a chain of records whose last field is the distance to the next one.
+
+    The distance is unsigned, so a chain cannot run backwards; a distance of 0 ends it early.
+    """
+    if address is None or number == 0:
+        return
+    if number > _RECORDS:
+        raise malformed(f"{number} version records")
+    for _ in range(number):
+        fields = record.unpack(_bytes_at(image, headers, address, record.size))
+        yield address, fields
+        if fields[-1] == 0:
+            return
+        address += fields[-1]
+
+
+def _bytes_at(image: Image, headers: Headers, address: int, size: int) -> bytes:
+    offset = headers.file_offset(address, size)
+    if offset is None:
+        raise malformed("version records lie in no PT_LOAD")
+    return image.read(offset, size)

@@ -1,0 +1,113 @@
+"""What an edit comes to for one file: which dynamic entries and which interpreter it shall have."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from nixpatch.elf import layout as elf
+from nixpatch.elf.headers import Headers
+from nixpatch.elf.layout import Dyn
+from nixpatch.errors import FileRefused
+from nixpatch.model import ElfEdit, Linkage, Tag
+
+_PATH_MAX = 4096
+_SPARE = 4  # DT_NULL entries that a moved section offers to the next tool
+TAG_NUMBERS = {Tag.RPATH: elf.DT_RPATH, Tag.RUNPATH: elf.DT_RUNPATH}
+PATH_TAGS = frozenset(TAG_NUMBERS.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """An edit in terms of the file."""
+
+    search_path: bytes | None
+    """the string to add to .dynstr; None adds none"""
+    tag: Tag
+    """the entry that shall hold it"""
+    remove: bool
+    """take every search path entry away"""
+    interp: bytes | None
+    """without NUL; None leaves PT_INTERP"""
+
+    @property
+    def nothing(self) -> bool:
+        """The file is already as wished."""
+        return self.search_path is None and not self.remove and self.interp is None
+
+
+@dataclass(frozen=True, slots=True)
+class NewDynamic:
+    """The dynamic section as it shall be, but for the place of the string table."""
+
+    entries: tuple[Dyn, ...]
+    moves: bool
+    """there is no room for one more entry where it stands"""
+
+
+def wish_of(headers: Headers, linkage: Linkage, edit: ElfEdit) -> Wish:
+    """Compare an edit with the file. Raises ``FileRefused`` for what no file can have."""
+    for text, name in ((edit.search_path, "search path"), (edit.interp, "interpreter")):
+        if text is not None and "\0" in text:
+            raise FileRefused(f"the new {name} contains a NUL byte")
+    return Wish(*_path_wish(headers, linkage, edit), _interp_wish(headers, linkage, edit))
+
+
+def _path_wish(headers: Headers, linkage: Linkage, edit: ElfEdit) -> tuple[bytes | None, Tag, bool]:
+    tag = edit.tag or linkage.tag or Tag.RUNPATH
+    entries = sum(entry.tag in PATH_TAGS for entry in headers.live)
+    if edit.search_path is None:
+        return None, tag, False
+    if not edit.search_path:
+        return None, tag, entries > 0
+    if entries == 1 and edit.search_path == linkage.search_path and tag is linkage.tag:
+        return None, tag, False
+    return os.fsencode(edit.search_path), tag, False
+
+
+def _interp_wish(headers: Headers, linkage: Linkage, edit: ElfEdit) -> bytes | None:
+    if edit.interp is None:
+        return None
+    if headers.interp_segment is None:
+        raise FileRefused("it has no PT_INTERP, so it cannot get an interpreter")
+    if edit.interp == linkage.interp:
+        return None
+    interp = os.fsencode(edit.interp)
+    if not 1 <= len(interp) < _PATH_MAX:
+        raise FileRefused(f"an interpreter of {len(interp)} bytes: the kernel takes 1 to {_PATH_MAX - 1}")
+    return interp
+
+
+def new_dynamic(headers: Headers, wish: Wish, string: int, *, must_move: bool) -> NewDynamic:
+    """Make the entries for a wish whose string stands at offset ``string`` of the string table.
+
+    An entry that goes leaves no hole: ld.so reads up to the first DT_NULL, and nothing but
+    DT_MIPS_RLD_MAP_REL, which no supported machine has, points at a place in the section.
+    """
+    live = list(headers.live)
+    if wish.remove:
+        live = [entry for entry in live if entry.tag not in PATH_TAGS]
+    elif wish.search_path is not None:
+        live = _set(headers, wish, string)
+    room = len(headers.live) + 1
+    if len(live) + 1 > room:
+        room = len(live) + 1
+        spare = headers.dynamic[room - 1 : room]
+        must_move = must_move or not spare or spare[0].tag != elf.DT_NULL
+    if must_move:
+        room = len(live) + 1 + _SPARE
+    null = Dyn(elf.DT_NULL, 0)
+    return NewDynamic((*live, *[null] * (room - len(live))), must_move)
+
+
+def _set(headers: Headers, wish: Wish, string: int) -> list[Dyn]:
+    """One entry with the wished tag, in the place of the one that counted so far."""
+    places = [i for i, entry in enumerate(headers.live) if entry.tag in PATH_TAGS]
+    runpaths = [i for i in places if headers.live[i].tag == elf.DT_RUNPATH]
+    new = Dyn(TAG_NUMBERS[wish.tag], string)
+    if not places:
+        return [*headers.live, new]
+    kept = (runpaths or places)[-1]
+    return [
+        new if i == kept else entry for i, entry in enumerate(headers.live) if i == kept or i not in places
+    ]

@@ -1,0 +1,161 @@
+"""Carrying an edit out: copy what stays, write what is new, into a temp file that the caller owns."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass, replace
+
+from nixpatch.elf.headers import parse
+from nixpatch.elf.image import Image
+from nixpatch.elf.planner import EditPlan, plan_edit
+from nixpatch.elf.room import room_for
+from nixpatch.elf.source import opened
+from nixpatch.elf.strings import linkage
+from nixpatch.elf.undo import State, guard, look, tables
+from nixpatch.errors import FileRefused
+from nixpatch.model import ElfEdit
+
+_CHUNK = 1 << 20
+_KERNEL_CHUNK = 1 << 30
+# What copy_file_range(2) says where a kernel, a file system or a sandbox cannot do it.
+_NO_COPY = {errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EBADF}
+
+
+@dataclass(frozen=True, slots=True)
+class EditResult:
+    """What came of one edit."""
+
+    size: int
+    """bytes of the new file"""
+    original_size: int
+    changed: bool
+    """False: the wish was the original's own linkage, and the temp file holds the original"""
+    original_sha256: bytes
+    notes: tuple[str, ...] = ()
+
+
+def write_edited(
+    source: str | int, temp_fd: int, edit: ElfEdit, original_sha256: bytes | None = None
+) -> EditResult:
+    """Write ``source`` with the wished linkage into ``temp_fd``.
+
+    The edit always starts from the original, seen through the undo record of an earlier edit, so ten edits
+    give the bytes of the last one alone. A wish that equals the original's linkage gives the original.
+
+    ``source``: a path, or a descriptor that stays open. ``temp_fd``: an empty regular file, open for reading
+    and writing; the caller owns it, its mode, fsync and rename, and throws it away on any exception.
+    ``original_sha256``: digest of the original if the caller knows it (it is believed); None computes it. For
+    a file that is already patched the one in its record is kept. ``edit.tag`` counts only with a search path.
+
+    Raises ``FileRefused`` if the file cannot be edited safely, ``OSError`` for trouble with reading or
+    writing.
+    """
+    with opened(source) as fd:
+        seen = look(fd)
+        image, headers = seen.original_image, seen.original
+        if seen.state is State.INTACT and seen.footer:
+            original_sha256 = seen.footer.sha256
+        stale = seen.footer if seen.state is State.STALE else None
+        plan = plan_edit(headers, image.size, linkage(image, headers), edit, stale=stale)
+        digest = original_sha256 or image.sha256()
+        if plan is None:
+            _write_whole(image, temp_fd)
+            return EditResult(image.size, image.size, changed=False, original_sha256=digest)
+        _write_plan(image, temp_fd, plan, digest)
+        return EditResult(plan.size, image.size, True, digest, plan.notes)
+
+
+def write_original(source: str | int, temp_fd: int) -> bytes:
+    """Write the original of a patched file into ``temp_fd``; returns its SHA-256, checked against the record.
+
+    Raises ``FileRefused`` where there is no undo record, where another tool changed the file since, or where
+    the result is not the file that was patched; ``OSError`` for trouble with reading or writing.
+    """
+    with opened(source) as fd:
+        seen = look(fd)
+        if seen.state is State.NONE:
+            raise FileRefused("it holds no undo record: nixpatch has not patched it")
+        if seen.state is State.STALE or seen.footer is None:
+            raise FileRefused(
+                "its undo record is stale: another tool (such as strip) changed the file after the patch; "
+                "install the package again to get the original"
+            )
+        _write_whole(seen.original_image, temp_fd)
+        found = Image.of(temp_fd).sha256()
+        if found != seen.footer.sha256:
+            raise FileRefused(
+                "what its undo record gives is not the original (SHA-256 differs): another tool changed the "
+                "file after the patch; install the package again to get the original"
+            )
+        return found
+
+
+def obstacle(source: str | int) -> str | None:
+    """Say why a file cannot be edited, whatever the edit; None if nothing is in the way.
+
+    Reads headers only, so that a plan can tell beforehand what :func:`write_edited` would refuse. An edit of
+    a full dynamic section may still be refused. Raises ``OSError`` for trouble with reading.
+    """
+    try:
+        with opened(source) as fd:
+            seen = look(fd)
+            room_for(seen.original, seen.original_image.size, None)
+    except FileRefused as refused:
+        return str(refused)
+    return None
+
+
+def _write_whole(image: Image, to: int) -> None:
+    os.ftruncate(to, 0)
+    os.ftruncate(to, image.size)
+    _copy(image, 0, image.size, to, 0)
+
+
+def _write_plan(image: Image, to: int, plan: EditPlan, sha256: bytes) -> None:
+    os.ftruncate(to, 0)
+    os.ftruncate(to, plan.size)  # a hole: .bss costs no disk
+    for copy in plan.copies:
+        _copy(image, copy.offset, copy.length, to, copy.to)
+    for offset, content in plan.writes:
+        _write(to, content, offset)
+    # The checksum is over what really stands in the file.
+    footer = replace(plan.footer, sha256=sha256) if plan.record else plan.footer
+    _write(to, footer.pack(), plan.footer_at)
+    written = Image.of(to)
+    checksum = guard(written, tables(written, parse(written)), plan.record, footer, plan.left)
+    _write(to, replace(footer, guard=checksum).pack(), plan.footer_at)
+
+
+def _copy(image: Image, offset: int, length: int, to: int, at: int) -> None:
+    for start, count, file_offset in image.ranges(offset, length):
+        _copy_range(image.fd, file_offset, count, to, at + start - offset)
+    for patch in image.patches_in(offset, length):
+        _write(to, patch.data, at + patch.offset - offset)
+
+
+def _copy_range(source: int, offset: int, length: int, to: int, at: int) -> None:
+    while length:
+        try:
+            done = os.copy_file_range(source, to, min(length, _KERNEL_CHUNK), offset, at)
+        except OSError as error:
+            if error.errno not in _NO_COPY:
+                raise
+            done = 0
+        if done == 0:  # also what some file systems say instead of an error
+            data = os.pread(source, min(length, _CHUNK), offset)
+            if not data:
+                raise FileRefused("it became shorter while it was copied")
+            _write(to, data, at)
+            done = len(data)
+        offset += done
+        at += done
+        length -= done
+
+
+def _write(to: int, content: bytes, at: int) -> None:
+    view = memoryview(content)
+    while view:
+        done = os.pwrite(to, view, at)
+        view = view[done:]
+        at += done

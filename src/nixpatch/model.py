@@ -115,7 +115,6 @@ class SkipReason(enum.Enum):
     PAYLOAD = "has data appended that it may look for by offset"
     MALFORMED = "malformed ELF"
     REFUSED = "cannot be edited safely"
-    MODIFIED = "modified after its installation"
     NOT_WRITABLE = "cannot be written"
     UNOWNED = "belongs to no dist"
 
@@ -270,6 +269,8 @@ class Provider:
     """versions that it wants from libc (``GLIBC_2.34``)"""
     beside_libc: bool = False
     """its directory also holds a libc"""
+    libc: Libc | None = None
+    """the libc it names in DT_NEEDED; None where it names none"""
 
 
 # ---------------------------------------------------------------------------------------- the plan
@@ -311,6 +312,8 @@ class Dropped:
 
     entry: str
     why: str
+    harmful: bool = True
+    """ld.so may find another file because of it; False for what merely repeats"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +330,8 @@ class FilePlan:
     wished: Linkage | None = None
     """the linkage after the run"""
     dropped: tuple[Dropped, ...] = ()
+    unrecorded: bool = False
+    """patched by an earlier run that was killed before it wrote RECORD"""
 
     @property
     def missing(self) -> tuple[Answer, ...]:

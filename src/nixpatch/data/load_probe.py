@@ -1,0 +1,61 @@
+"""Run by the target Python, never imported: open each shared object in a child, tell what got mapped.
+
+Reads a JSON list of paths from standard input, writes one JSON object a line. Uses nothing but the standard
+library of Python 3.8 and later. A child for each, because libraries stay loaded and a constructor may crash.
+"""
+
+import ctypes
+import json
+import os
+import sys
+
+
+def mapped():
+    """Return the files this process has mapped."""
+    names = set()
+    with open("/proc/self/maps", "rb") as maps:
+        for line in maps:
+            fields = line.rstrip(b"\n").split(None, 5)
+            if len(fields) == 6 and fields[5].startswith(b"/"):
+                names.add(os.fsdecode(fields[5]))
+    return sorted(names)
+
+
+def probe(path):
+    """Open one file and return what to tell about it."""
+    try:
+        ctypes.CDLL(path, mode=os.RTLD_LAZY)
+    except OSError as error:
+        return {"path": path, "error": str(error), "mapped": mapped()}
+    return {"path": path, "error": None, "mapped": mapped()}
+
+
+def in_a_child(path):
+    """Fork, probe there, and return what the child told; how it died if it told nothing."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        with open(os.devnull, "r+b") as null:
+            os.dup2(null.fileno(), 1)
+            os.dup2(null.fileno(), 2)
+        with os.fdopen(writing, "wb") as out:
+            out.write(json.dumps(probe(path)).encode("ascii"))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as told:
+        data = told.read()
+    status = os.waitpid(child, 0)[1]
+    if data:
+        return json.loads(data)
+    return {"path": path, "error": f"died of signal {status & 0x7F} while it was loaded", "mapped": []}
+
+
+def main():
+    """Probe every file named on standard input."""
+    for path in json.load(sys.stdin):
+        sys.stdout.write(json.dumps(in_a_child(path)) + "\n")
+        sys.stdout.flush()
+
+
+main()

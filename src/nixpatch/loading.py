@@ -1,0 +1,118 @@
+"""Ask the real loader: open each ELF file in the target Python and compare what got mapped.
+
+The one place besides the wrappers where something of the tree runs: the constructors of its libraries, in
+child processes of the target Python, because the user asked for it with ``--load``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from nixpatch.errors import MachineError
+from nixpatch.model import ElfFacts, Finding, Target
+from nixpatch.plan import Reader
+from nixpatch.verify import expected
+
+_LISTED = re.compile(r"^\s*(?:\S+ => )?(/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)
+_NOT_FOUND = re.compile(r"^\s*(\S+) => not found$", re.MULTILINE)
+_SECONDS = 600  # for all files; a library whose constructor waits for something would hang the run
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the loader did with one file."""
+
+    path: str
+    error: str | None
+    mapped: frozenset[str]
+    """real paths"""
+
+
+def compare(facts: Mapping[str, ElfFacts], target: Target, reader: Reader) -> tuple[int, tuple[Finding, ...]]:
+    """Load every file; return how many were opened and where the loader disagrees with the search paths.
+
+    Raises:
+        MachineError: the target Python cannot be run on this machine.
+
+    """
+    programs = [path for path, fact in facts.items() if fact.executable and fact.current.interp]
+    libraries = [path for path, fact in facts.items() if path not in set(programs)]
+    findings: list[Finding] = []
+    opened = 0
+    for loaded in (*_load_libraries(libraries, target), *(_list(path, target) for path in programs)):
+        opened += loaded.error is None
+        findings += _judge(loaded, expected(loaded.path, facts[loaded.path], reader))
+    return opened, tuple(findings)
+
+
+def _judge(loaded: Loaded, wanted: Mapping[str, str]) -> Iterator[Finding]:
+    if loaded.error is not None:
+        lacks_file = "cannot open shared object file" in loaded.error
+        kind = "error" if lacks_file else "note"
+        text = "the loader says" if lacks_file else "does not load on its own"
+        yield Finding(kind, loaded.path, f"{text}: {loaded.error}")
+        return
+    for need, path in wanted.items():
+        if path not in loaded.mapped:
+            others = [other for other in sorted(loaded.mapped) if os.path.basename(other).startswith(need)]
+            instead = f"took {others[0]}" if others else "took a library that was loaded before"
+            yield Finding("error", loaded.path, f"needs {need} from {path}, the loader {instead}")
+
+
+def _environment() -> dict[str, str]:
+    """Nothing that steers the loader or Python comes along."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("LD_", "PYTHON"))}
+
+
+def _load_libraries(paths: Sequence[str], target: Target) -> Iterator[Loaded]:
+    if not paths:
+        return
+    probe = resources.files("nixpatch").joinpath("data/load_probe.py").read_text("utf-8")
+    command = [target.python, "-I", "-B", "-c", probe]
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(paths),
+            capture_output=True,
+            text=True,
+            env=_environment(),
+            timeout=_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MachineError(f"{target.python}: cannot be run for --load: {error}") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise MachineError(f"{target.python}: cannot load libraries for --load: {last}")
+    for line in done.stdout.splitlines():
+        row = json.loads(line)
+        yield Loaded(row["path"], row["error"], frozenset(map(os.path.realpath, row["mapped"])))
+
+
+def _list(path: str, target: Target) -> Loaded:
+    """Let the loader list what it would map for a program, which is not started (ld.so(8), --list)."""
+    try:
+        done = subprocess.run(
+            [target.loader, "--list", path],
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            env=_environment(),
+            timeout=_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Loaded(path, f"the loader cannot be run: {error}", frozenset())
+    missing = _NOT_FOUND.findall(done.stdout)
+    if missing:
+        return Loaded(path, f"{missing[0]}: cannot open shared object file", frozenset())
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        return Loaded(path, last, frozenset())
+    return Loaded(path, None, frozenset(map(os.path.realpath, _LISTED.findall(done.stdout))))

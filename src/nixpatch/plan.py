@@ -1,0 +1,149 @@
+"""Make a plan: scan, read, resolve. Reads everything once, decides nothing itself, writes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from nixpatch import __version__, elf, environment
+from nixpatch.errors import MachineError
+from nixpatch.model import (
+    ElfFacts,
+    FilePlan,
+    Finding,
+    Machine,
+    Plan,
+    Provider,
+    Skip,
+    SkipReason,
+    Tag,
+    Target,
+    Tree,
+    TreeFile,
+)
+from nixpatch.recording import ledger, unrecorded
+from nixpatch.resolve.files import plan_file, version_findings
+from nixpatch.resolve.policy import default_policy
+from nixpatch.resolve.question import Question, Wishes
+from nixpatch.store import Request as Sources
+from nixpatch.store import Store, open_index
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for, and what of the process's environment counts. All values, no look-ups."""
+
+    path: str
+    store: Store
+    python: str | None = None
+    libs: tuple[str, ...] = ()
+    closures: tuple[str, ...] = ()
+    pure: bool = False
+    """only what was named and the target's closure: the store at large is not searched"""
+    ignore_missing: tuple[str, ...] = ()
+    """globs over sonames"""
+    append: tuple[str, ...] = ()
+    tag: Tag | None = None
+    owned_only: bool = False
+    search_path: str | None = None
+    """value of PATH"""
+    cache: str | None = None
+    """file for what is known of the store; None keeps nothing"""
+
+
+def make_plan(request: Request) -> Plan:
+    """Decide what shall happen to every ELF file of a tree.
+
+    Raises:
+        RequestError: a path, an option or the target is wrong.
+        MachineError: there is no store, or Nix failed.
+
+    """
+    tree = environment.scan(request.path)
+    read = Reader()
+    results = {file.path: read(file.path) for file in tree.files}
+    facts = {path: found for path, found in results.items() if isinstance(found, ElfFacts)}
+    target = environment.find_target(tree, request.python, request.search_path, read)
+    question = Question(
+        tree=tree,
+        target=target,
+        store_dir=request.store.directory,
+        facts=facts,
+        policy=default_policy().with_ignored(request.ignore_missing),
+        wishes=Wishes(request.tag, request.append),
+        providers=_providers(request, target, read),
+        machine_of=read.machine,
+        exists=os.path.exists,
+    )
+    files = _mark_unrecorded(
+        tree, tuple(_plan_one(request, question, file, results[file.path]) for file in tree.files)
+    )
+    findings = [Finding("note", tree.root, note) for note in tree.notes]
+    findings += [finding for file in files for finding in version_findings(question, file)]
+    return Plan(tree, target, request.store.directory, files, tuple(findings))
+
+
+def _plan_one(request: Request, question: Question, file: TreeFile, read: ElfFacts | Skip) -> FilePlan:
+    if isinstance(read, Skip):
+        return FilePlan(file, None, read)
+    if request.owned_only and not file.owners:
+        return FilePlan(file, read, Skip(SkipReason.UNOWNED))
+    plan = plan_file(question, file)
+    # The edit may be impossible for reasons of layout; the plan says so before anything is written.
+    obstacle = elf.obstacle(file.path) if plan.edit is not None else None
+    return replace(plan, edit=None, skip=Skip(SkipReason.REFUSED, obstacle)) if obstacle else plan
+
+
+def _mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan, ...]:
+    """Find what an earlier run patched and, being killed, did not write down."""
+    patched: dict[str, dict[str, bytes]] = {}
+    for file in files:
+        if file.edit is None and file.facts is not None and file.facts.original_sha256 is not None:
+            for info in file.file.owners or ("",):
+                patched.setdefault(info, {})[file.file.path] = file.facts.original_sha256
+    late: set[str] = set()
+    for info, originals in patched.items():
+        late |= unrecorded(ledger(tree, info), originals)
+    return tuple(replace(file, unrecorded=True) if file.file.path in late else file for file in files)
+
+
+def _providers(request: Request, target: Target, read: Reader) -> Callable[[str], Sequence[Provider]]:
+    """Open the index over every source.
+
+    Raises:
+        MachineError: there is neither a store nor anything given instead of it.
+
+    """
+    if not request.store.exists and not request.libs and not request.closures:
+        raise MachineError(
+            f"{request.store.directory}: there is no Nix store on this machine: "
+            "install Nix, name a store with --store, or name libraries with --lib DIR"
+        )
+    sources = Sources(request.libs, request.closures, request.pure)
+    index = open_index(request.store, target, read, sources, cache=request.cache, edition=__version__)
+    return index.providers
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads each ELF file's headers once; the answers are values."""
+
+    known: dict[str, ElfFacts | Skip] = field(default_factory=dict)
+
+    def __call__(self, path: str) -> ElfFacts | Skip:
+        """Read the headers of a file, whose last name may be a link."""
+        found = self.known.get(path)
+        if found is None:
+            found = self.known[path] = elf.read(os.path.realpath(path) if os.path.islink(path) else path)
+        return found
+
+    def machine(self, path: str) -> Machine | None:
+        """Return the machine of the ELF file at a path, None where there is none."""
+        if path not in self.known and not os.path.exists(path):
+            return None
+        try:
+            found = self(path)
+        except OSError:
+            return None
+        return found.machine if isinstance(found, ElfFacts) else None

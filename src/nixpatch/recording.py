@@ -1,0 +1,194 @@
+"""What is written down after the ELF files of a dist are in place: ``nixpatch.json``, then RECORD, last.
+
+RECORD's rule is: only rows whose file changed, everything else byte for byte, and never launder: a row that
+did not describe its file before the patch is not made to describe it after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from nixpatch.environment import provenance, record
+from nixpatch.environment.digests import DEFAULT_ALGORITHM, FileHash
+from nixpatch.environment.locate import Locator
+from nixpatch.environment.regular import read_regular
+from nixpatch.errors import FileRefused
+from nixpatch.files import replace_bytes
+from nixpatch.model import Finding, Tree
+
+# PEP 815 withdrew both; a signature over the old RECORD is wrong from now on.
+_SIGNATURES = ("RECORD.jws", "RECORD.p7s")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One file of a dist that is no longer as RECORD has it."""
+
+    before: FileHash
+    """as it was when the run began; of the original where an earlier run was killed before it wrote RECORD"""
+    after: FileHash
+    entry: provenance.PatchedFile | None
+    """None: the file is as it was installed again"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Where the files of one owner are written down."""
+
+    info: str
+    """``.dist-info`` directory; "" for the files that no dist claims"""
+    base: str
+    """directory that paths in provenance and RECORD are relative to"""
+    prefix: str
+    """nothing outside it is ours"""
+
+    @property
+    def provenance(self) -> str:
+        """Path of the provenance file."""
+        return provenance.place(self.info, self.base)
+
+    @property
+    def record(self) -> str | None:
+        """Path of RECORD."""
+        return os.path.join(self.info, "RECORD") if self.info else None
+
+    def key(self, path: str) -> str:
+        """Return the path as RECORD writes it: relative to the site directory."""
+        return os.path.relpath(path, self.base)
+
+
+def ledger(tree: Tree, info: str) -> Ledger:
+    """Return where the files of one owner, a ``.dist-info`` or "", are written down."""
+    return Ledger(info, os.path.dirname(info) if info else tree.root, tree.prefix)
+
+
+def write_down(
+    where: Ledger, changes: Mapping[str, Change], *, tool: str, accept_modified: bool = False
+) -> tuple[Finding, ...]:
+    """Bring provenance and RECORD of one dist up to date; ``changes`` by absolute path.
+
+    Raises:
+        OSError: a file cannot be written. What was there before is still there.
+
+    """
+    findings: list[Finding] = []
+    try:
+        old = provenance.read(where.provenance)
+    except provenance.ProvenanceError as error:
+        findings.append(Finding("note", where.provenance, f"was unreadable ({error}) and is written anew"))
+        old = None
+    entries = dict(old.files) if old else {}
+    for path, change in changes.items():
+        if change.entry is None:
+            entries.pop(where.key(path), None)
+        else:
+            entries[where.key(path)] = change.entry
+    gone = [key for key in entries if not os.path.lexists(os.path.join(where.base, key))]
+    for key in gone:
+        del entries[key]
+    data = provenance.dump(provenance.Provenance(tool, entries)) if entries else None
+    if data is not None:
+        replace_bytes(where.provenance, data)
+    findings += _update_record(where, changes, data, accept_modified=accept_modified)
+    if data is None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(where.provenance)
+    return tuple(findings)
+
+
+def _update_record(
+    where: Ledger, changes: Mapping[str, Change], data: bytes | None, *, accept_modified: bool
+) -> list[Finding]:
+    if where.record is None:
+        return []
+    try:
+        rows = record.parse(read_regular(where.record, record.MAX_RECORD_SIZE))
+    except (OSError, FileRefused) as error:
+        return [Finding("error", where.record, f"cannot be read, so it was not updated: {error}")]
+    findings: list[Finding] = []
+    updates: dict[str, FileHash] = {}
+    for path, spelled in _rows_by_file(where, rows, changes).items():
+        change = changes[path]
+        for row in spelled:
+            assert row.path is not None
+            if accept_modified or row.agrees(change.before) is not False:
+                updates[row.path] = change.after
+            elif row.agrees(change.after) is not True:
+                text = (
+                    "RECORD did not describe this file before the patch either, so its row was left as it is"
+                )
+                findings.append(Finding("error", path, f"{text} (--accept-modified updates it)"))
+    updated = rows.with_changes(updates)
+    own = where.key(where.provenance)
+    if data is None:
+        updated = updated.without(own)
+    else:
+        updated = updated.with_row(
+            own, FileHash(len(data), {DEFAULT_ALGORITHM: hashlib.sha256(data).digest()})
+        )
+    for name in _SIGNATURES:
+        signature = os.path.join(where.info, name)
+        if os.path.lexists(signature):
+            findings.append(Finding("note", signature, "signed the old RECORD and was removed"))
+            updated = updated.without(where.key(signature))
+            os.unlink(signature)
+    if updated.data != rows.data:
+        replace_bytes(where.record, updated.data)
+    return findings
+
+
+def _rows_by_file(
+    where: Ledger, rows: record.Record, paths: Mapping[str, object]
+) -> dict[str, list[record.Row]]:
+    """Find the rows of some files by real path: ``./x``, absolute and linked spellings are the same file."""
+    names = {os.path.basename(path) for path in paths}
+    locator = Locator(where.base, where.prefix)
+    found: dict[str, list[record.Row]] = {}
+    for row in rows.rows:
+        if row.path is None or os.path.basename(row.path) not in names:
+            continue
+        path = locator.locate(row.path)
+        if path is not None and path in paths:
+            found.setdefault(path, []).append(row)
+    return found
+
+
+def algorithms(where: Ledger, paths: Sequence[str]) -> frozenset[str]:
+    """Return every digest that the rows of these files ask for, sha256 always among them."""
+    names = {DEFAULT_ALGORITHM}
+    if where.record is not None:
+        with contextlib.suppress(OSError, FileRefused):
+            rows = record.parse(read_regular(where.record, record.MAX_RECORD_SIZE))
+            spelled = _rows_by_file(where, rows, dict.fromkeys(paths))
+            names |= rows.algorithms(row.path for group in spelled.values() for row in group if row.path)
+    return frozenset(names)
+
+
+def unrecorded(where: Ledger, patched: Mapping[str, bytes]) -> frozenset[str]:
+    """Return those patched files that provenance and RECORD do not describe: an earlier run was killed.
+
+    ``patched`` gives the sha256 of each file's original. Reads no ELF file.
+    """
+    try:
+        known = provenance.read(where.provenance)
+    except provenance.ProvenanceError:
+        known = None
+    entries = known.files if known else {}
+    late = {path for path in patched if where.key(path) not in entries}
+    if where.record is None or len(late) == len(patched):
+        return frozenset(late)
+    try:
+        rows = record.parse(read_regular(where.record, record.MAX_RECORD_SIZE))
+    except (OSError, FileRefused):
+        return frozenset(late)
+    for path, spelled in _rows_by_file(where, rows, patched).items():
+        original = FileHash(-1, {DEFAULT_ALGORITHM: patched[path]})
+        if any(replace(row, size=None).agrees(original) for row in spelled):
+            late.add(path)
+    if not rows.rows_for(where.key(where.provenance)):
+        late.update(patched)
+    return frozenset(late)

@@ -1,0 +1,175 @@
+"""The report people read: one table by dist, what is missing and why, findings, one closing sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from nixpatch.apply import Outcome
+from nixpatch.model import FilePlan, Finding, Linkage, Plan
+from nixpatch.report.escape import below, shown
+from nixpatch.report.summary import Totals, considered, missing_by_soname, rows, totals
+from nixpatch.resolve.choose import version_text
+from nixpatch.verify import Verdict, used_store_paths
+
+_SHOWN_FILES = 3
+_SHOWN_CHANGES = 10
+
+
+def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds: float) -> RenderableType:
+    """Render a plan (``outcome`` None) or what became of it.
+
+    ``verbosity``: below 0 only what remains to do, 0 a table by dist, 1 every changed file, 2 every need.
+    """
+    parts: list[RenderableType] = []
+    if verbosity >= 0:
+        parts.append(_target(plan))
+        if plan.files:
+            parts.append(_table(plan, outcome))
+    if verbosity >= 1:
+        parts += _files(plan, verbosity)
+    parts += _missing(plan)
+    parts += _failures(plan, outcome)
+    parts += _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root, verbosity)
+    parts.append(Text(closing(totals(plan, outcome), done=outcome is not None, seconds=seconds)))
+    return Group(*parts)
+
+
+def verdict_report(verdict: Verdict, *, store_dir: str, verbosity: int) -> RenderableType:
+    """Render what verify found."""
+    parts = _findings(verdict.findings, verdict.tree.root, verbosity)
+    errors = sum(finding.severity == "error" for finding in verdict.findings)
+    store_paths = used_store_paths(verdict.libraries, store_dir)
+    loaded = f", {verdict.loaded} files opened by the loader" if verdict.loaded else ""
+    parts.append(
+        Text(
+            f"{'Wrong' if errors else 'Right'}: {verdict.patched} patched files, {verdict.needs} needs, "
+            f"{len(store_paths)} store paths, {verdict.rows} RECORD rows{loaded}: "
+            f"{errors} {'thing' if errors == 1 else 'things'} wrong."
+        )
+    )
+    return Group(*parts)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that honours NO_COLOR and a non-terminal, and never guesses at markup in names."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
+
+
+def closing(count: Totals, *, done: bool, seconds: float) -> str:
+    """Return the sentence that ends a report."""
+    verb = "Patched" if done else "Would patch"
+    skipped = sum(count.skipped.values())
+    rest = [
+        f"{count.untouched} right as they are" if count.untouched else "",
+        f"{skipped} left alone" if skipped else "",
+        f"{count.failed} failed" if count.failed else "",
+        f"{count.missing} {'need' if count.missing == 1 else 'needs'} not met" if count.missing else "",
+    ]
+    text = f"{verb} {count.changed} of {count.files} ELF files ({_size(count.bytes)}) in {seconds:.1f} s"
+    return "; ".join([text, *filter(None, rest)]) + "."
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
+
+
+def _target(plan: Plan) -> Text:
+    target = plan.target
+    version = f" {version_text(target.version)}" if target.version else ""
+    return Text(
+        f"Target: Python{version} {shown(target.python)} (found by {target.found_by}), "
+        f"{target.machine.name}, {target.libc.value} {version_text(target.libc_version)}"
+    )
+
+
+def _table(plan: Plan, outcome: Outcome | None) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("dist")
+    for name in ("patched" if outcome else "to patch", "right", "left alone"):
+        table.add_column(name, justify="right")
+    table.add_column("not met", style="red")
+    table.add_column("from the store", overflow="fold")
+    for row in rows(plan, outcome):
+        table.add_row(
+            escape(shown(f"{row.name} {row.version}".rstrip())),
+            *(str(number or "") for number in (row.changed, row.untouched, row.skipped)),
+            escape(", ".join(map(shown, row.missing[:4])) + (" ..." if len(row.missing) > 4 else "")),
+            escape(", ".join(map(shown, row.store_paths))),
+        )
+    return table
+
+
+def _files(plan: Plan, verbosity: int) -> Iterator[RenderableType]:
+    for file in plan.files:
+        name = below(file.file.path, plan.tree.root)
+        if file.skip is not None:
+            detail = f" ({shown(file.skip.detail)})" if file.skip.detail else ""
+            yield Text(f"{name}: left alone, {file.skip.reason.value}{detail}", style="dim")
+        elif file.edit is not None or verbosity > 1:
+            yield Text(name, style="bold" if file.edit else "")
+            yield from _change(file)
+        if verbosity > 1:
+            for answer in file.answers:
+                where = f" {shown(answer.path)}" if answer.path else ""
+                detail = f" ({shown(answer.detail)})" if answer.detail else ""
+                yield Text(f"    {shown(answer.need)}: {answer.origin.value}{where}{detail}")
+
+
+def _change(file: FilePlan) -> Iterator[Text]:
+    if file.facts is None or file.wished is None:
+        return
+    old, new = file.facts.current, file.wished
+    if _path(old) != _path(new):
+        yield Text(f"    search path  {_path(old)}\n              -> {_path(new)}")
+    if old.interp != new.interp:
+        yield Text(f"    interpreter  {shown(old.interp or '')}\n              -> {shown(new.interp or '')}")
+    for drop in file.dropped:
+        yield Text(f"    dropped      {shown(drop.entry) or '(empty)'}: {drop.why}", style="dim")
+
+
+def _path(linkage: Linkage) -> str:
+    return (
+        f"{linkage.tag.value if linkage.tag else ''} {shown(linkage.search_path or '')}".strip() or "(none)"
+    )
+
+
+def _missing(plan: Plan) -> Iterator[RenderableType]:
+    for soname, files in missing_by_soname(plan).items():
+        yield Text(f"{shown(soname)}: nothing provides it", style="bold red")
+        names = [below(path, plan.tree.root) for path in files[:_SHOWN_FILES]]
+        more = f" and {len(files) - _SHOWN_FILES} more" if len(files) > _SHOWN_FILES else ""
+        yield Text(f"  needed by {', '.join(names)}{more}")
+        yield Text("  looked in this order:")
+        for number, line in enumerate(considered(plan, soname), 1):
+            yield Text(f"    {number}. {shown(line)}")
+        yield Text(
+            f"  add the library's store path with --closure, or pass --ignore-missing '{shown(soname)}'"
+        )
+
+
+def _failures(plan: Plan, outcome: Outcome | None) -> Iterator[RenderableType]:
+    for done in outcome.failed if outcome else ():
+        name = below(done.plan.file.path, plan.tree.root)
+        yield Text(f"{name}: not patched: {shown(done.error or '')}", style="red")
+
+
+def _findings(findings: tuple[Finding, ...], root: str, verbosity: int) -> list[RenderableType]:
+    told: list[RenderableType] = []
+    for finding in findings:
+        error = finding.severity == "error"
+        if not error and verbosity < 0:
+            continue
+        where = below(finding.path, root) if finding.path != root else ""
+        text = f"{where}: {shown(finding.text)}" if where else shown(finding.text)
+        told.append(Text(text if error else f"note: {text}", style="red" if error else "dim"))
+    return told

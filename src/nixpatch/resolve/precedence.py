@@ -1,0 +1,153 @@
+"""How one need of one file is met: the order of precedence, written down once.
+
+Each step is a function that answers or says that it cannot. The order is design section 5.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nixpatch.model import Answer, ElfFacts, Origin, TreeFile
+from nixpatch.resolve.choose import lacking, newest
+from nixpatch.resolve.loader import find
+from nixpatch.resolve.question import Question
+from nixpatch.resolve.search_path import Split, relative_entry
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """The file that has a need."""
+
+    file: TreeFile
+    facts: ElfFacts
+    path: Split
+    """its search path, sorted"""
+
+    @property
+    def directory(self) -> str:
+        """What ``$ORIGIN`` stands for (ld.so(8))."""
+        return os.path.dirname(self.file.path)
+
+    def wanted(self, soname: str) -> frozenset[str]:
+        """Return the versions that this file wants from a soname."""
+        return frozenset(
+            v for need in self.facts.version_needs if need.soname == soname for v in need.versions
+        )
+
+
+Step = Callable[[Question, Asker, str], Answer | None]
+
+
+def _absolute(question: Question, asker: Asker, need: str) -> Answer | None:
+    if not need.startswith("/") or question.machine_of(need) != asker.facts.machine:
+        return None
+    return Answer(need, Origin.ABSOLUTE, path=need)
+
+
+def _libc(question: Question, asker: Asker, need: str) -> Answer | None:
+    # A file linked with -z nodefaultlib finds not even libc by itself (DF_1_NODEFLIB, ld.so(8)).
+    where = question.target.libc_dir
+    if question.policy.libc_of(need) is not question.target.libc or not question.exists(f"{where}/{need}"):
+        return None
+    return Answer(
+        need, Origin.LIBC, entry=where if asker.facts.no_default_lib else None, path=f"{where}/{need}"
+    )
+
+
+def _own_path(question: Question, asker: Asker, need: str) -> Answer | None:
+    found = find(
+        need,
+        search_path=":".join((*asker.path.kept, *asker.path.store)),
+        directory=asker.directory,
+        machine=asker.facts.machine,
+        machine_of=question.machine_of,
+    )
+    if found is None:
+        return None
+    return Answer(need, Origin.OWN_PATH, entry=found.entry, path=os.path.normpath(found.path))
+
+
+def _own_dist(question: Question, asker: Asker, need: str) -> Answer | None:
+    return _in_tree(question.siblings(asker.file, need), asker, need, Origin.OWN_DIST)
+
+
+def _driver(question: Question, asker: Asker, need: str) -> Answer | None:
+    if not question.policy.is_driver(need):
+        return None
+    return Answer(need, Origin.DRIVER, detail=question.policy.driver_directory)
+
+
+def _system(question: Question, asker: Asker, need: str) -> Answer | None:
+    return _store(question, asker, need) if question.policy.is_system(need) else None
+
+
+def _other_dist(question: Question, asker: Asker, need: str) -> Answer | None:
+    return _in_tree(question.borrowed(asker.file, need), asker, need, Origin.OTHER_DIST)
+
+
+def _store(question: Question, asker: Asker, need: str) -> Answer | None:
+    provider = question.choice(need).provider
+    if provider is None or "/" in need or lacking(provider, asker.wanted(need)):
+        return None
+    path = f"{provider.directory}/{provider.name}"
+    return Answer(need, Origin.STORE, entry=provider.directory, path=path, detail=provider.source.text)
+
+
+def _ignored(question: Question, asker: Asker, need: str) -> Answer | None:
+    reason = question.policy.ignored(asker.file.path, need)
+    return Answer(need, Origin.IGNORED, detail=reason) if reason else None
+
+
+def _missing(question: Question, asker: Asker, need: str) -> Answer:
+    return Answer(need, Origin.MISSING, considered=tuple(_considered(question, asker, need)))
+
+
+PRECEDENCE: tuple[Step, ...] = (
+    _absolute,
+    _libc,
+    _own_path,
+    _own_dist,
+    _driver,
+    _system,
+    _other_dist,
+    _store,
+    _ignored,
+    _missing,
+)
+
+
+def answer(question: Question, asker: Asker, need: str) -> Answer:
+    """Meet one need: the first step of PRECEDENCE that can."""
+    for step in PRECEDENCE:
+        found = step(question, asker, need)
+        if found is not None:
+            return found
+    raise AssertionError("the last step always answers")  # pragma: no cover
+
+
+def _in_tree(paths: list[str], asker: Asker, need: str, origin: Origin) -> Answer | None:
+    if not paths:
+        return None
+    entry = relative_entry(asker.directory, os.path.dirname(paths[0]))
+    return Answer(need, origin, entry=entry, path=paths[0])
+
+
+def _considered(question: Question, asker: Asker, need: str) -> list[str]:
+    """Tell where the need was looked for, in order, and why each place does not serve."""
+    if "/" in need:
+        return [f"{need}: no such file for {asker.facts.machine.name}"]
+    lines = [f"own search path {entry}: not there" for entry in (*asker.path.kept, *asker.path.store)]
+    lines += [
+        f"own search path {drop.entry or '(empty)'}: not used, {drop.why}" for drop in asker.path.dropped
+    ]
+    lines.append("own dist and the other dists of the tree: no file of this name")
+    choice = question.choice(need)
+    lines += choice.rejected
+    if choice.provider is not None:
+        lack = newest(lacking(choice.provider, asker.wanted(need)) or {"?"})
+        lines.append(f"{choice.provider.directory}/{need}: does not define {lack}")
+    elif not choice.rejected:
+        lines.append("store: no library of this name in any source")
+    return lines

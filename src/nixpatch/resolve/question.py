@@ -1,0 +1,96 @@
+"""Everything that resolution looks at, in one frozen value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nixpatch.model import ElfFacts, Machine, Provider, Tag, Target, Tree, TreeFile
+from nixpatch.resolve.choose import Choice, choose, wanted_versions
+from nixpatch.resolve.policy import Policy
+from nixpatch.resolve.requirements import lenders
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user wants of every search path."""
+
+    tag: Tag | None = None
+    """None keeps each file's own"""
+    append: tuple[str, ...] = ()
+    """directories at the very end"""
+
+
+@dataclass(frozen=True)
+class Question:
+    """The environment as resolution sees it. Caches what it derives; never changes an answer."""
+
+    tree: Tree
+    target: Target
+    store_dir: str
+    facts: Mapping[str, ElfFacts]
+    """by path, for the files of the tree that can be edited"""
+    policy: Policy
+    wishes: Wishes
+    providers: Callable[[str], Sequence[Provider]]
+    """all candidates for a soname in order of preference"""
+    machine_of: Callable[[str], Machine | None]
+    """machine of the ELF file at any path, None where there is none"""
+    exists: Callable[[str], bool]
+    _by_name: dict[str, list[str]] = field(default_factory=dict, init=False)
+    _owners: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
+    _choices: dict[str, Choice] = field(default_factory=dict, init=False)
+    _wanted: dict[str, frozenset[str]] = field(default_factory=dict, init=False)
+    _lenders: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        for file in self.tree.files:
+            self._owners[file.path] = file.owners
+            facts = self.facts.get(file.path)
+            if facts is not None and facts.machine == self.target.machine:
+                self._by_name.setdefault(os.path.basename(file.path), []).append(file.path)
+        self._wanted.update(wanted_versions(self.facts.values()))
+        self._lenders.update(lenders(self.tree.dists, self.target))
+
+    def choice(self, soname: str) -> Choice:
+        """Return the one provider of a soname for the whole tree."""
+        if soname not in self._choices:
+            wanted = self._wanted.get(soname, frozenset())
+            self._choices[soname] = choose(self.providers(soname), wanted, self.target)
+        return self._choices[soname]
+
+    def siblings(self, file: TreeFile, name: str) -> list[str]:
+        """Return the files called ``name`` of the same dist, nearest first.
+
+        Files that no dist claims count as one dist of their own: a plain directory of libraries.
+        """
+        mine = set(file.owners)
+        found = [
+            path
+            for path in self._by_name.get(name, ())
+            if path != file.path and (mine & set(self._owners[path]) if mine else not self._owners[path])
+        ]
+        return nearest_first(found, os.path.dirname(file.path))
+
+    def borrowed(self, file: TreeFile, name: str) -> list[str]:
+        """Return the files called ``name`` of other dists, those that this one requires first."""
+        found = [path for path in self._by_name.get(name, ()) if path != file.path]
+        if len(found) < 2:
+            return found
+        order = {info: rank for rank, info in enumerate(self._lenders.get(next(iter(file.owners), ""), ()))}
+        last = len(order)
+        directory = os.path.dirname(file.path)
+        near = {path: rank for rank, path in enumerate(nearest_first(found, directory))}
+        return sorted(
+            found,
+            key=lambda path: (
+                min((order.get(o, last) for o in self._owners[path]), default=last),
+                near[path],
+            ),
+        )
+
+
+def nearest_first(paths: Sequence[str], directory: str) -> list[str]:
+    """Sort by the number of steps from a directory, then by name."""
+    return sorted(paths, key=lambda path: (os.path.relpath(path, directory).count("/"), path))

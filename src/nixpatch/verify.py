@@ -1,0 +1,237 @@
+"""Hold a tree against what its provenance says: files, linkage, needs, store paths, RECORD rows.
+
+Needs are looked up by ld.so's rules without running anything; ``loading`` asks the real loader.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from nixpatch.environment import Locator, hash_file, provenance, record
+from nixpatch.environment.provenance import PatchedFile, Provenance
+from nixpatch.environment.regular import read_regular
+from nixpatch.errors import FileRefused
+from nixpatch.model import Dist, ElfFacts, Finding, Linkage, Skip, Target, Tree
+from nixpatch.plan import Reader
+from nixpatch.recording import Ledger, ledger
+from nixpatch.resolve.loader import find
+
+_GONE = "is gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What verify looked at and what it found wrong."""
+
+    tree: Tree
+    target: Target
+    patched: int = 0
+    """files that provenance describes"""
+    needs: int = 0
+    """needs of those files that were looked up"""
+    rows: int = 0
+    """RECORD rows whose file was hashed"""
+    libraries: tuple[str, ...] = ()
+    """files outside the tree that serve a need, sorted"""
+    loaded: int = 0
+    """files that the real loader opened"""
+    findings: tuple[Finding, ...] = ()
+
+
+def verify(tree: Tree, target: Target, reader: Reader, *, rows: bool = True, workers: int = 0) -> Verdict:
+    """Check every patched file of a tree and, with ``rows``, every RECORD row of every dist."""
+    findings: list[Finding] = []
+    patched: dict[str, tuple[Ledger, PatchedFile]] = {}
+    for info in (*(dist.info for dist in tree.dists), ""):
+        where = ledger(tree, info)
+        for path, entry in _entries(where, findings).items():
+            patched[path] = (where, entry)
+    needs = 0
+    libraries: set[str] = set()
+    for path, (where, entry) in sorted(patched.items()):
+        facts = _facts(reader, path)
+        if isinstance(facts, str):
+            findings.append(Finding("error", path, f"was patched and {facts}: install the dist again"))
+            continue
+        findings += _linkage(path, facts, entry)
+        for need in dict.fromkeys(facts.needed):
+            needs += 1
+            findings += _need(path, need, facts, where, entry, target, reader)
+            if entry.needs.get(need, "").startswith("/"):
+                libraries.add(entry.needs[need])
+    count = 0
+    if rows:
+        for checked, trouble in _rows(tree, patched, workers):
+            count += checked
+            findings += trouble
+    return Verdict(
+        tree, target, len(patched), needs, count, tuple(sorted(libraries)), findings=tuple(findings)
+    )
+
+
+def expected(path: str, facts: ElfFacts, reader: Reader) -> dict[str, str]:
+    """Return, for each need that the file's own search path meets, the real file behind it."""
+    found: dict[str, str] = {}
+    for need in facts.needed:
+        answer = find(
+            need,
+            search_path=facts.current.search_path,
+            directory=os.path.dirname(path),
+            machine=facts.machine,
+            machine_of=reader.machine,
+        )
+        if answer is not None:
+            found[need] = os.path.realpath(answer.path)
+    return found
+
+
+def _entries(where: Ledger, findings: list[Finding]) -> Mapping[str, PatchedFile]:
+    try:
+        known: Provenance | None = provenance.read(where.provenance)
+    except provenance.ProvenanceError as error:
+        findings.append(Finding("error", where.provenance, f"cannot be used: {error}; run nixpatch again"))
+        return {}
+    if known is None:
+        return {}
+    locator = Locator(where.base, where.prefix)
+    result: dict[str, PatchedFile] = {}
+    for key, entry in known.files.items():
+        path = locator.locate(key)
+        if path is None:
+            findings.append(Finding("error", where.provenance, f"names a file outside the tree: {key}"))
+        else:
+            result[path] = entry
+    return result
+
+
+def _facts(reader: Reader, path: str) -> ElfFacts | str:
+    try:
+        facts = reader(path)
+    except FileNotFoundError:
+        return _GONE
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return f"is no longer readable as ELF ({facts.reason.value})" if isinstance(facts, Skip) else facts
+
+
+def _linkage(path: str, facts: ElfFacts, entry: PatchedFile) -> Iterator[Finding]:
+    wished = Linkage(entry.search_path, entry.tag, entry.interp)
+    if facts.stale_undo:
+        text = "was changed by another tool after nixpatch (strip, patchelf): it cannot be restored any more"
+        yield Finding("note", path, text)
+    if facts.current.search_path != wished.search_path or facts.current.tag is not wished.tag:
+        text = f"search path is {facts.current.search_path!r}, provenance says {wished.search_path!r}"
+        yield Finding("error", path, f"{text}: run nixpatch again")
+    if facts.current.interp != wished.interp:
+        text = f"interpreter is {facts.current.interp!r}, provenance says {wished.interp!r}"
+        yield Finding("error", path, f"{text}: run nixpatch again")
+    if facts.current.interp is not None and not os.path.exists(facts.current.interp):
+        yield Finding("error", path, f"its interpreter {facts.current.interp} {_GONE}: run nixpatch again")
+
+
+def _need(
+    path: str,
+    need: str,
+    facts: ElfFacts,
+    where: Ledger,
+    entry: PatchedFile,
+    target: Target,
+    reader: Reader,
+) -> Iterator[Finding]:
+    planned = entry.needs.get(need)
+    if planned is None:
+        yield Finding("error", path, f"needs {need}, which provenance does not know: run nixpatch again")
+        return
+    if planned == "missing":
+        yield Finding("error", path, f"needs {need}, which nothing provides: see nixpatch plan")
+        return
+    if planned in {"driver", "ignored"}:
+        return
+    found = find(
+        need,
+        search_path=facts.current.search_path,
+        directory=os.path.dirname(path),
+        machine=facts.machine,
+        machine_of=reader.machine,
+        default_dirs=() if facts.no_default_lib else (target.libc_dir,),
+    )
+    opened = os.path.normpath(found.path) if found else None
+    if planned == "libc":
+        wanted = os.path.join(target.libc_dir, need)
+    elif planned.startswith("site:"):
+        wanted = os.path.normpath(os.path.join(where.base, planned.removeprefix("site:")))
+    else:
+        wanted = planned
+    if opened == wanted:
+        return
+    if not os.path.exists(wanted):
+        text = f"needs {need} from {wanted}, which {_GONE} (garbage collected?)"
+    else:
+        text = f"needs {need} from {wanted}, ld.so would open {opened or 'nothing'}"
+    yield Finding("error", path, f"{text}: run nixpatch again")
+
+
+def _rows(
+    tree: Tree, patched: Mapping[str, tuple[Ledger, PatchedFile]], workers: int
+) -> Iterator[tuple[int, list[Finding]]]:
+    # Threads: reading and hashing both let go of the interpreter lock.
+    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+        yield from pool.map(lambda dist: _dist_rows(tree, dist, patched), tree.dists)
+
+
+def _dist_rows(
+    tree: Tree, dist: Dist, patched: Mapping[str, tuple[Ledger, PatchedFile]]
+) -> tuple[int, list[Finding]]:
+    findings: list[Finding] = []
+    if not dist.has_record:
+        return 0, findings
+    path = os.path.join(dist.info, "RECORD")
+    try:
+        rows = record.parse(read_regular(path, record.MAX_RECORD_SIZE)).rows
+    except (OSError, FileRefused) as error:
+        return 0, [Finding("error", path, f"cannot be read: {error}")]
+    locator = Locator(dist.site, tree.prefix)
+    checked = 0
+    for row in rows:
+        if row.path is None or row.check_algorithm is None:
+            continue
+        file = locator.locate(row.path)
+        if file is None:
+            continue
+        checked += 1
+        trouble = _row(file, row, patched)
+        if trouble is not None:
+            findings.append(trouble)
+    return checked, findings
+
+
+def _row(file: str, row: record.Row, patched: Mapping[str, tuple[Ledger, PatchedFile]]) -> Finding | None:
+    assert row.check_algorithm is not None
+    try:
+        now = hash_file(file, {row.check_algorithm, "sha256"})
+    except FileNotFoundError:
+        return Finding("error", file, f"RECORD lists it, but it {_GONE}")
+    except OSError as error:
+        return Finding("note", file, f"cannot be compared with RECORD: {error.strerror}")
+    if row.agrees(now) is not False:
+        return None
+    known = patched.get(file)
+    if known is None:
+        return Finding(
+            "error", file, "differs from RECORD, and not because of nixpatch: it was changed otherwise"
+        )
+    if f"sha256={now.digests['sha256'].hex()}" == known[1].patched:
+        text = "is as nixpatch left it, but RECORD does not say so: run nixpatch again"
+    else:
+        text = "was changed after nixpatch: neither RECORD nor provenance describes it"
+    return Finding("error", file, text)
+
+
+def used_store_paths(libraries: Sequence[str], store_dir: str) -> tuple[str, ...]:
+    """Return the store paths that the libraries lie in, sorted."""
+    depth = store_dir.rstrip("/").count("/") + 2
+    inside = (path for path in libraries if path.startswith(store_dir.rstrip("/") + "/"))
+    return tuple(sorted({"/".join(path.split("/")[:depth]) for path in inside}))

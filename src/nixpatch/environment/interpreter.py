@@ -33,8 +33,8 @@ def follow(start: str) -> str:
     """
     path = start
     for _ in range(_MAX_HOPS):
-        real = os.path.realpath(path)
         try:
+            real = os.path.realpath(path)
             head = read_head(real, _SCRIPT_HEAD)
         except FileNotFoundError as error:
             raise Unusable("does not exist" if path == start else f"leads to {path}, not there") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
 
 _PATH_MAX = 4096
 
@@ -39,15 +38,6 @@ class Locator:
         if parent is None or name in {"", ".", ".."} or "\0" in name:
             return None
         return parent + name
-
-    def spellings(self, rows: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """Return every file inside the prefix with the rows that mean it, in the order given."""
-        found: dict[str, tuple[str, ...]] = {}
-        for row in dict.fromkeys(rows):
-            path = self.locate(row)
-            if path is not None:
-                found[path] = (*found.get(path, ()), row)
-        return found
 
     def _parent(self, head: str) -> str | None:
         """Return the real directory ``head`` names, ending in a slash; None if it is no place of ours."""

@@ -24,8 +24,8 @@ def scan(path: str) -> Tree:
         RequestError: it does not exist, cannot be read, or holds neither dists nor ELF files.
 
     """
-    root = os.path.realpath(path)
     try:
+        root = os.path.realpath(path)
         mode = os.stat(root).st_mode
         if not stat.S_ISDIR(mode):
             return _single(path, root, mode)

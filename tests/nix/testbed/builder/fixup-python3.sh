@@ -38,4 +38,6 @@ for name in libz libexpat; do
 done
 
 # Root, which ignores the store's permissions, would write __pycache__ at the first import and make the path invalid.
-PYTHONHASHSEED=0 "$out/bin/python3" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$library"
+# So compile everything now, and never look at the time of a source again: Nix sets it to 1. (-B: the modules that
+# compileall itself imports would be compiled the usual way, and then be left as they are.)
+PYTHONHASHSEED=0 "$out/bin/python3" -B -m compileall -q -j 0 --invalidation-mode unchecked-hash "$library"

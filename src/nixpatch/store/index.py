@@ -19,7 +19,7 @@ from nixpatch.store.directories import (
     target_closure,
 )
 from nixpatch.store.headers import Header, Headers, Reader
-from nixpatch.store.libc import holds_libc
+from nixpatch.store.libc import holds_libc, libc_of
 from nixpatch.store.links import home_of
 from nixpatch.store.listing import Listings
 from nixpatch.store.names import library_stem, version_key, version_of
@@ -139,6 +139,7 @@ class ProviderIndex:
             version_defs=frozenset(header.version_defs),
             libc_needs=frozenset(header.libc_needs),
             beside_libc=holds_libc(self._listings.names(os.path.realpath(directory))),
+            libc=libc_of(header.needed),
         )
 
 

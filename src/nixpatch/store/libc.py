@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from nixpatch.model import Libc
+
 _LOADERS = ("ld-linux", "ld-musl-", "ld64.so.", "ld.so.1", "ld-2.")
 _LIBC = ("libc.so.6", "libc.musl-", "libc-2.")
 _BESIDE = (
@@ -26,3 +28,13 @@ def holds_libc(names: Iterable[str]) -> bool:
     path.
     """
     return any(name == "libc.so" or name.startswith((*_LOADERS, *_LIBC)) for name in names)
+
+
+def libc_of(needed: Iterable[str]) -> Libc | None:
+    """Return the libc that a file with these needs was built for, None if it names none."""
+    for name in needed:
+        if name == "libc.so" or name.startswith(("libc.musl-", "ld-musl-")):
+            return Libc.MUSL
+        if is_libc_name(name):
+            return Libc.GLIBC
+    return None

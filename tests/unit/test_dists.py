@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from installed import ELF, SITE, dist, write
 
 from nixpatch.environment.dists import find_dists
 from nixpatch.model import Dist
-from unit.installed import ELF, SITE, dist, write
 
 
 @pytest.fixture

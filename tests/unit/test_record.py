@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
+from installed import digest, row, write
 
 from nixpatch.environment import FileHash, hash_file, parse, record
 from nixpatch.errors import FileRefused
-from unit.installed import digest, row, write
 
 NEW = b"patched"
 

@@ -9,11 +9,11 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerDefSection
 from elftools.elf.segments import InterpSegment
+from installed import ELF, SITE, dist, write
 
 from nixpatch.environment import find_target, scan
 from nixpatch.errors import RequestError
 from nixpatch.model import ElfFacts, Libc, Linkage, Machine, Skip, SkipReason, Target, Tree
-from unit.installed import ELF, SITE, dist, write
 
 X86_64 = Machine(62, 64, "little")
 AARCH64 = Machine(183, 64, "little")
@@ -371,9 +371,7 @@ def test_musl_is_known_by_its_loader(world: World) -> None:
 def by_pyelftools(path: str) -> ElfFacts | Skip:
     with open(path, "rb") as file:
         elf = ELFFile(file)
-        interp = next(
-            (s.get_interp_name() for s in elf.iter_segments() if isinstance(s, InterpSegment)), None
-        )
+        interps = [item.get_interp_name() for item in elf.iter_segments() if isinstance(item, InterpSegment)]
         number = {"EM_X86_64": 62, "EM_AARCH64": 183}[elf["e_machine"]]
         machine = Machine(number, elf.elfclass, "little" if elf.little_endian else "big")
         return facts(interp=next(iter(interps), None), defs=tuple(_defined(elf)), machine=machine)

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from installed import ELF, SITE, dist, write
 
 from nixpatch.environment import scan
 from nixpatch.errors import RequestError
 from nixpatch.model import Tree, TreeKind
-from unit.installed import ELF, SITE, dist, write
 
 
 @pytest.fixture

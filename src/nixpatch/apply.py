@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -162,12 +163,19 @@ def _runner(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[Done]]:
     # Processes, not threads: hashing lets go of the interpreter lock, the headers' work does not. Forked
     # before any thread exists, so that nothing is inherited half-way.
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_ignore_interrupt)
+    with pool:
         try:
             yield pool.map(carry_out, jobs)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _ignore_interrupt() -> None:
+    """Let a worker finish the file in hand: Ctrl-C reaches the whole process group."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def carry_out(job: Job) -> Done:

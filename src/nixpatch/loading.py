@@ -10,7 +10,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -20,6 +20,7 @@ from nixpatch.plan import Reader
 from nixpatch.verify import expected
 
 _LISTED = re.compile(r"^\s*(?:\S+ => )?(/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)
+_CANNOT_OPEN = re.compile(r"(\S+): cannot open shared object file")
 _NOT_FOUND = re.compile(r"^\s*(\S+) => not found$", re.MULTILINE)
 _SECONDS = 600  # for all files; a library whose constructor waits for something would hang the run
 
@@ -34,8 +35,12 @@ class Loaded:
     """real paths"""
 
 
-def compare(facts: Mapping[str, ElfFacts], target: Target, reader: Reader) -> tuple[int, tuple[Finding, ...]]:
+def compare(
+    facts: Mapping[str, ElfFacts], target: Target, reader: Reader, ignored: Callable[[str, str], bool]
+) -> tuple[int, tuple[Finding, ...]]:
     """Load every file; return how many were opened and where the loader disagrees with the search paths.
+
+    ``ignored`` tells whether the file at a path may lack a soname.
 
     Raises:
         MachineError: the target Python cannot be run on this machine.
@@ -45,24 +50,39 @@ def compare(facts: Mapping[str, ElfFacts], target: Target, reader: Reader) -> tu
     libraries = [path for path, fact in facts.items() if path not in set(programs)]
     findings: list[Finding] = []
     opened = 0
-    for loaded in (*_load_libraries(libraries, target), *(_list(path, target) for path in programs)):
+    at_start, results = _load_libraries(libraries, target)
+    results += (_list(path, target) for path in programs)
+    for loaded in results:
         opened += loaded.error is None
-        findings += _judge(loaded, expected(loaded.path, facts[loaded.path], reader))
+        before = frozenset[str]() if loaded.path in programs else at_start
+        findings += _judge(loaded, expected(loaded.path, facts[loaded.path], reader), before, ignored)
     return opened, tuple(findings)
 
 
-def _judge(loaded: Loaded, wanted: Mapping[str, str]) -> Iterator[Finding]:
+def _judge(
+    loaded: Loaded, wanted: Mapping[str, str], at_start: frozenset[str], ignored: Callable[[str, str], bool]
+) -> Iterator[Finding]:
     if loaded.error is not None:
-        lacks_file = "cannot open shared object file" in loaded.error
-        kind = "error" if lacks_file else "note"
-        text = "the loader says" if lacks_file else "does not load on its own"
-        yield Finding(kind, loaded.path, f"{text}: {loaded.error}")
+        lacking = _CANNOT_OPEN.match(loaded.error)
+        if lacking is None:
+            yield Finding("note", loaded.path, f"does not load on its own: {loaded.error}")
+        elif ignored(loaded.path, lacking[1]):
+            yield Finding("note", loaded.path, f"lacks {lacking[1]}, which it may")
+        else:
+            yield Finding("error", loaded.path, f"the loader says: {loaded.error}")
         return
     for need, path in wanted.items():
-        if path not in loaded.mapped:
-            others = [other for other in sorted(loaded.mapped) if os.path.basename(other).startswith(need)]
-            instead = f"took {others[0]}" if others else "took a library that was loaded before"
-            yield Finding("error", loaded.path, f"needs {need} from {path}, the loader {instead}")
+        if path in loaded.mapped:
+            continue
+        # ld.so(8): a library that is loaded under the soname serves, wherever it came from.
+        mine = [other for other in sorted(at_start) if os.path.basename(other).startswith(need)]
+        if mine:
+            text = f"needs {need} from {path}; Python itself has loaded {mine[0]}, which serves instead"
+            yield Finding("note", loaded.path, text)
+            continue
+        others = [other for other in sorted(loaded.mapped) if os.path.basename(other).startswith(need)]
+        instead = f"took {others[0]}" if others else "did not map it"
+        yield Finding("error", loaded.path, f"needs {need} from {path}, the loader {instead}")
 
 
 def _environment() -> dict[str, str]:
@@ -70,9 +90,8 @@ def _environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith(("LD_", "PYTHON"))}
 
 
-def _load_libraries(paths: Sequence[str], target: Target) -> Iterator[Loaded]:
-    if not paths:
-        return
+def _load_libraries(paths: Sequence[str], target: Target) -> tuple[frozenset[str], list[Loaded]]:
+    """Return what Python itself has mapped before it loads anything, and one result for each path."""
     probe = resources.files("nixpatch").joinpath("data/load_probe.py").read_text("utf-8")
     command = [target.python, "-I", "-B", "-c", probe]
     try:
@@ -90,9 +109,13 @@ def _load_libraries(paths: Sequence[str], target: Target) -> Iterator[Loaded]:
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise MachineError(f"{target.python}: cannot load libraries for --load: {last}")
-    for line in done.stdout.splitlines():
-        row = json.loads(line)
-        yield Loaded(row["path"], row["error"], frozenset(map(os.path.realpath, row["mapped"])))
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    results = [Loaded(row["path"], row["error"], _real(row["mapped"])) for row in rows]
+    return results[0].mapped, results[1:]
+
+
+def _real(paths: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(os.path.realpath, paths))
 
 
 def _list(path: str, target: Target) -> Loaded:
@@ -115,4 +138,4 @@ def _list(path: str, target: Target) -> Loaded:
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         return Loaded(path, last, frozenset())
-    return Loaded(path, None, frozenset(map(os.path.realpath, _LISTED.findall(done.stdout))))
+    return Loaded(path, None, _real(_LISTED.findall(done.stdout)))

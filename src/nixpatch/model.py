@@ -363,3 +363,8 @@ class Plan:
     def changes(self) -> tuple[FilePlan, ...]:
         """The files that apply will write."""
         return tuple(file for file in self.files if file.edit is not None)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a run would write anything at all, RECORD included."""
+        return any(file.edit is not None or file.unrecorded for file in self.files)

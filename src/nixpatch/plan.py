@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from nixpatch import __version__, elf, environment
@@ -14,7 +13,6 @@ from nixpatch.model import (
     Finding,
     Machine,
     Plan,
-    Provider,
     Skip,
     SkipReason,
     Tag,
@@ -26,8 +24,8 @@ from nixpatch.recording import ledger, unrecorded
 from nixpatch.resolve.files import plan_file, version_findings
 from nixpatch.resolve.policy import default_policy
 from nixpatch.resolve.question import Question, Wishes
+from nixpatch.store import ProviderIndex, Store, open_index
 from nixpatch.store import Request as Sources
-from nixpatch.store import Store, open_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,7 @@ def make_plan(request: Request) -> Plan:
     results = {file.path: read(file.path) for file in tree.files}
     facts = {path: found for path, found in results.items() if isinstance(found, ElfFacts)}
     target = environment.find_target(tree, request.python, request.search_path, read)
+    index = _index(request, target, read)
     question = Question(
         tree=tree,
         target=target,
@@ -72,7 +71,8 @@ def make_plan(request: Request) -> Plan:
         facts=facts,
         policy=default_policy().with_ignored(request.ignore_missing),
         wishes=Wishes(request.tag, request.append),
-        providers=_providers(request, target, read),
+        providers=index.providers,
+        considered=index.considered,
         machine_of=read.machine,
         exists=os.path.exists,
     )
@@ -108,7 +108,7 @@ def _mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan,
     return tuple(replace(file, unrecorded=True) if file.file.path in late else file for file in files)
 
 
-def _providers(request: Request, target: Target, read: Reader) -> Callable[[str], Sequence[Provider]]:
+def _index(request: Request, target: Target, read: Reader) -> ProviderIndex:
     """Open the index over every source.
 
     Raises:
@@ -121,8 +121,7 @@ def _providers(request: Request, target: Target, read: Reader) -> Callable[[str]
             "install Nix, name a store with --store, or name libraries with --lib DIR"
         )
     sources = Sources(request.libs, request.closures, request.pure)
-    index = open_index(request.store, target, read, sources, cache=request.cache, edition=__version__)
-    return index.providers
+    return open_index(request.store, target, read, sources, cache=request.cache, edition=__version__)
 
 
 @dataclass(slots=True)

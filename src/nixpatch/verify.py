@@ -6,9 +6,9 @@ Needs are looked up by ld.so's rules without running anything; ``loading`` asks 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nixpatch.environment import Locator, hash_file, provenance, record
 from nixpatch.environment.provenance import PatchedFile, Provenance
@@ -18,6 +18,7 @@ from nixpatch.model import Dist, ElfFacts, Finding, Linkage, Skip, Target, Tree
 from nixpatch.plan import Reader
 from nixpatch.recording import Ledger, ledger
 from nixpatch.resolve.loader import find
+from nixpatch.resolve.policy import default_policy
 
 _GONE = "is gone"
 
@@ -39,6 +40,11 @@ class Verdict:
     loaded: int = 0
     """files that the real loader opened"""
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def errors(self) -> int:
+        """How many findings say that something is wrong."""
+        return sum(finding.severity == "error" for finding in self.findings)
 
 
 def verify(tree: Tree, target: Target, reader: Reader, *, rows: bool = True, workers: int = 0) -> Verdict:
@@ -72,6 +78,11 @@ def verify(tree: Tree, target: Target, reader: Reader, *, rows: bool = True, wor
     )
 
 
+def with_loads(verdict: Verdict, loaded: int, findings: Sequence[Finding]) -> Verdict:
+    """Add what the real loader said."""
+    return replace(verdict, loaded=loaded, findings=(*verdict.findings, *findings))
+
+
 def expected(path: str, facts: ElfFacts, reader: Reader) -> dict[str, str]:
     """Return, for each need that the file's own search path meets, the real file behind it."""
     found: dict[str, str] = {}
@@ -86,6 +97,18 @@ def expected(path: str, facts: ElfFacts, reader: Reader) -> dict[str, str]:
         if answer is not None:
             found[need] = os.path.realpath(answer.path)
     return found
+
+
+def may_lack(tree: Tree) -> Callable[[str, str], bool]:
+    """Return whether a file may lack a soname: by the policy, or by what its provenance says was asked for."""
+    policy = default_policy()
+    asked: set[tuple[str, str]] = set()
+    for info in (*(dist.info for dist in tree.dists), ""):
+        for path, entry in _entries(ledger(tree, info), []).items():
+            asked.update(
+                (path, need) for need, where in entry.needs.items() if where in {"ignored", "driver"}
+            )
+    return lambda path, need: (path, need) in asked or policy.ignored(path, need) is not None
 
 
 def _entries(where: Ledger, findings: list[Finding]) -> Mapping[str, PatchedFile]:

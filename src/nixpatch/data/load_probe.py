@@ -1,7 +1,8 @@
 """Run by the target Python, never imported: open each shared object in a child, tell what got mapped.
 
-Reads a JSON list of paths from standard input, writes one JSON object a line. Uses nothing but the standard
-library of Python 3.8 and later. A child for each, because libraries stay loaded and a constructor may crash.
+Reads a JSON list of paths from standard input, writes one JSON object a line: first what Python itself has
+mapped, then one for each path. Uses nothing but the standard library of Python 3.8 and later. A child for
+each, because libraries stay loaded and a constructor may crash.
 """
 
 import ctypes
@@ -10,7 +11,7 @@ import os
 import sys
 
 
-def mapped():
+def mapped() -> "list[str]":
     """Return the files this process has mapped."""
     names = set()
     with open("/proc/self/maps", "rb") as maps:
@@ -21,7 +22,7 @@ def mapped():
     return sorted(names)
 
 
-def probe(path):
+def probe(path: str) -> "dict[str, object]":
     """Open one file and return what to tell about it."""
     try:
         ctypes.CDLL(path, mode=os.RTLD_LAZY)
@@ -30,7 +31,7 @@ def probe(path):
     return {"path": path, "error": None, "mapped": mapped()}
 
 
-def in_a_child(path):
+def in_a_child(path: str) -> "dict[str, object]":
     """Fork, probe there, and return what the child told; how it died if it told nothing."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -47,12 +48,14 @@ def in_a_child(path):
         data = told.read()
     status = os.waitpid(child, 0)[1]
     if data:
-        return json.loads(data)
+        return dict(json.loads(data))
     return {"path": path, "error": f"died of signal {status & 0x7F} while it was loaded", "mapped": []}
 
 
-def main():
+def main() -> None:
     """Probe every file named on standard input."""
+    sys.stdout.write(json.dumps({"path": "", "error": None, "mapped": mapped()}) + "\n")
+    sys.stdout.flush()
     for path in json.load(sys.stdin):
         sys.stdout.write(json.dumps(in_a_child(path)) + "\n")
         sys.stdout.flush()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nixpatch.apply import Outcome
@@ -13,13 +13,16 @@ from nixpatch.verify import Verdict, used_store_paths
 VERSION = 1
 
 
-def plan_document(command: str, plan: Plan, outcome: Outcome | None) -> dict[str, Any]:
-    """Return the document for a plan or for what became of it."""
+def document(command: str, trees: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the whole document: what was asked and one entry for each tree."""
+    return {"version": VERSION, "command": command, "trees": list(trees)}
+
+
+def plan_entry(plan: Plan, outcome: Outcome | None) -> dict[str, Any]:
+    """Return the entry for a plan or for what became of it."""
     errors = {done.plan.file.path: done.error for done in outcome.failed} if outcome else {}
     count = totals(plan, outcome)
     return {
-        "version": VERSION,
-        "command": command,
         "applied": outcome is not None,
         "tree": _tree(plan.tree),
         "target": _target(plan.target),
@@ -39,11 +42,9 @@ def plan_document(command: str, plan: Plan, outcome: Outcome | None) -> dict[str
     }
 
 
-def verdict_document(verdict: Verdict, store_dir: str) -> dict[str, Any]:
-    """Return the document for what verify found."""
+def verdict_entry(verdict: Verdict, store_dir: str) -> dict[str, Any]:
+    """Return the entry for what verify found."""
     return {
-        "version": VERSION,
-        "command": "verify",
         "tree": _tree(verdict.tree),
         "target": _target(verdict.target),
         "store": store_dir,
@@ -54,7 +55,7 @@ def verdict_document(verdict: Verdict, store_dir: str) -> dict[str, Any]:
             "needs": verdict.needs,
             "rows": verdict.rows,
             "loaded": verdict.loaded,
-            "errors": sum(finding.severity == "error" for finding in verdict.findings),
+            "errors": verdict.errors,
         },
     }
 

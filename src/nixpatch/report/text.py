@@ -17,7 +17,7 @@ from nixpatch.resolve.choose import version_text
 from nixpatch.verify import Verdict, used_store_paths
 
 _SHOWN_FILES = 3
-_SHOWN_CHANGES = 10
+_SHOWN_NAMES = 3
 
 
 def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds: float) -> RenderableType:
@@ -28,7 +28,7 @@ def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds:
     parts: list[RenderableType] = []
     if verbosity >= 0:
         parts.append(_target(plan))
-        if plan.files:
+        if plan.pending or verbosity > 0:
             parts.append(_table(plan, outcome))
     if verbosity >= 1:
         parts += _files(plan, verbosity)
@@ -42,14 +42,14 @@ def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds:
 def verdict_report(verdict: Verdict, *, store_dir: str, verbosity: int) -> RenderableType:
     """Render what verify found."""
     parts = _findings(verdict.findings, verdict.tree.root, verbosity)
-    errors = sum(finding.severity == "error" for finding in verdict.findings)
     store_paths = used_store_paths(verdict.libraries, store_dir)
     loaded = f", {verdict.loaded} files opened by the loader" if verdict.loaded else ""
     parts.append(
         Text(
-            f"{'Wrong' if errors else 'Right'}: {verdict.patched} patched files, {verdict.needs} needs, "
+            f"{'Wrong' if verdict.errors else 'Right'}: "
+            f"{verdict.patched} patched files, {verdict.needs} needs, "
             f"{len(store_paths)} store paths, {verdict.rows} RECORD rows{loaded}: "
-            f"{errors} {'thing' if errors == 1 else 'things'} wrong."
+            f"{verdict.errors} {'thing' if verdict.errors == 1 else 'things'} wrong."
         )
     )
     return Group(*parts)
@@ -94,7 +94,7 @@ def _target(plan: Plan) -> Text:
 
 def _table(plan: Plan, outcome: Outcome | None) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("dist")
+    table.add_column("dist", no_wrap=True)
     for name in ("patched" if outcome else "to patch", "right", "left alone"):
         table.add_column(name, justify="right")
     table.add_column("not met", style="red")
@@ -103,10 +103,16 @@ def _table(plan: Plan, outcome: Outcome | None) -> Table:
         table.add_row(
             escape(shown(f"{row.name} {row.version}".rstrip())),
             *(str(number or "") for number in (row.changed, row.untouched, row.skipped)),
-            escape(", ".join(map(shown, row.missing[:4])) + (" ..." if len(row.missing) > 4 else "")),
-            escape(", ".join(map(shown, row.store_paths))),
+            _some(row.missing),
+            _some(row.store_paths),
         )
     return table
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """Name the first few: the rest is what -vv is for."""
+    more = len(names) - _SHOWN_NAMES
+    return escape(", ".join(map(shown, names[:_SHOWN_NAMES])) + (f" and {more} more" if more > 0 else ""))
 
 
 def _files(plan: Plan, verbosity: int) -> Iterator[RenderableType]:

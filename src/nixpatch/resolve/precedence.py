@@ -148,6 +148,7 @@ def _considered(question: Question, asker: Asker, need: str) -> list[str]:
     if choice.provider is not None:
         lack = newest(lacking(choice.provider, asker.wanted(need)) or {"?"})
         lines.append(f"{choice.provider.directory}/{need}: does not define {lack}")
-    elif not choice.rejected:
+    others = question.considered(need)
+    if choice.provider is None and not choice.rejected and not others:
         lines.append("store: no library of this name in any source")
-    return lines
+    return [*lines, *others]

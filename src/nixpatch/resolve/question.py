@@ -35,6 +35,8 @@ class Question:
     wishes: Wishes
     providers: Callable[[str], Sequence[Provider]]
     """all candidates for a soname in order of preference"""
+    considered: Callable[[str], Sequence[str]]
+    """lines on libraries of the same or a similar name that are no candidates"""
     machine_of: Callable[[str], Machine | None]
     """machine of the ELF file at any path, None where there is none"""
     exists: Callable[[str], bool]

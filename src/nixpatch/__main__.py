@@ -1,0 +1,21 @@
+"""``nixpatch`` and ``python -m nixpatch``: the quick answers, then the command line proper."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    if sys.argv[1:] == ["--version"]:
+        from nixpatch import __version__  # noqa: PLC0415 - no command line is needed for one line
+
+        sys.stdout.write(f"nixpatch {__version__}\n")
+        return
+    from nixpatch.cli import run  # noqa: PLC0415 - typer takes longer to import than the version to print
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The commands. Each is glue: options to a request, a request to a value, a value to a report and a code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from nixpatch import __version__
+from nixpatch.apply import Outcome, apply
+from nixpatch.cli import options as opt
+from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.progress import Bar
+from nixpatch.cli.session import Output, guarded
+from nixpatch.environment import find_target, scan
+from nixpatch.loading import compare
+from nixpatch.model import ElfFacts
+from nixpatch.plan import Reader, make_plan
+from nixpatch.report.summary import totals
+from nixpatch.store import find_store
+from nixpatch.verify import may_lack, with_loads
+from nixpatch.verify import verify as verify_tree
+
+app = typer.Typer(
+    name="nixpatch",
+    help="Link installed wheels against the Nix store, in place: auditwheel in reverse.",
+    epilog="nixpatch PATH... is short for nixpatch patch PATH...",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    names = {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
+    first = next(iter(arguments), "--help")
+    shorthand = first not in names and first not in _TOP_OPTIONS
+    try:
+        app(["patch", *arguments] if shorthand else list(arguments), prog_name="nixpatch")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return ExitCode.SATISFIED
+
+
+_TOP_OPTIONS = frozenset({"--help", "-h", "--version", "--install-completion", "--show-completion"})
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        sys.stdout.write(f"nixpatch {__version__}\n")
+        raise typer.Exit
+
+
+@app.command()
+@guarded
+def patch(
+    paths: opt.Paths,
+    python: opt.Python = None,
+    lib: opt.Lib = None,
+    closure: opt.Closure = None,
+    store: opt.StoreDir = None,
+    pure: opt.Pure = False,
+    ignore_missing: opt.IgnoreMissing = None,
+    append_rpath: opt.AppendRpath = None,
+    tag: opt.TagOption = None,
+    owned_only: opt.OwnedOnly = False,
+    accept_modified: opt.AcceptModified = False,
+    dry_run: opt.DryRun = False,
+    check: opt.Check = False,
+    jobs: opt.Jobs = 0,
+    as_json: opt.Json = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> ExitCode:
+    """Patch trees: this is what nixpatch PATH... does."""
+    choices = opt.Choices(
+        python=python,
+        lib=tuple(lib or ()),
+        closure=tuple(closure or ()),
+        store=store,
+        pure=pure,
+        ignore_missing=tuple(ignore_missing or ()),
+        append_rpath=tuple(append_rpath or ()),
+        tag=tag,
+        owned_only=owned_only,
+    )
+    writing = not (dry_run or check)
+    output = Output("patch" if writing else "plan", as_json=as_json, verbosity=-1 if quiet else verbose)
+    code = ExitCode.SATISFIED
+    for path in paths:
+        begun = time.monotonic()
+        made = make_plan(opt.request(path, choices, os.environ))
+        outcome: Outcome | None = None
+        if writing:
+            with Bar(sum(file.file.size for file in made.changes), wanted=output.verbosity >= 0) as bar:
+                outcome = apply(
+                    made,
+                    accept_modified=accept_modified,
+                    workers=jobs,
+                    progress=bar.step,
+                    waiting=output.say,
+                )
+        seconds = time.monotonic() - begun
+        output.plan(made, outcome, seconds)
+        remains = not totals(made, outcome).satisfied or (check and made.pending)
+        code = ExitCode.REMAINS if remains else code
+    output.close()
+    return code
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def plan(context: typer.Context) -> None:
+    """Show what patch would do and write nothing: patch --dry-run, with the same options."""
+    raise typer.Exit(run(["patch", "--dry-run", *context.args]))
+
+
+@app.command()
+@guarded
+def verify(
+    paths: opt.Paths,
+    python: opt.Python = None,
+    store: opt.StoreDir = None,
+    load: Annotated[
+        bool, typer.Option("--load", help="Also open each file in the target Python and compare.")
+    ] = False,
+    jobs: opt.Jobs = 0,
+    as_json: opt.Json = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> ExitCode:
+    """Check that patched trees are what their provenance says."""
+    output = Output("verify", as_json=as_json, verbosity=-1 if quiet else verbose)
+    code = ExitCode.SATISFIED
+    store_dir = find_store(store, os.environ).directory
+    for path in paths:
+        tree = scan(path)
+        reader = Reader()
+        target = find_target(tree, python, os.environ.get("PATH"), reader)
+        verdict = verify_tree(tree, target, reader, workers=jobs)
+        if load:
+            read = {file.path: reader(file.path) for file in tree.files}
+            facts = {
+                file: found
+                for file, found in read.items()
+                if isinstance(found, ElfFacts) and found.machine == target.machine
+            }
+            verdict = with_loads(verdict, *compare(facts, target, reader, may_lack(tree)))
+        output.verdict(verdict, store_dir)
+        code = ExitCode.REMAINS if verdict.errors else code
+    output.close()
+    return code

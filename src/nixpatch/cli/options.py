@@ -1,0 +1,147 @@
+"""The options, each written down once, and how they become a request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from nixpatch.model import Tag
+from nixpatch.plan import Request
+from nixpatch.store import find_store
+
+_SOURCES = "Where libraries come from"
+_SEARCH_PATHS = "Search paths"
+_OUTPUT = "Output"
+
+Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH...", help="A site-packages, a venv, a prefix, a build's $out, or ELF files."
+    ),
+]
+Python = Annotated[
+    str | None,
+    typer.Option(help="The Python that will load the tree, if the tree itself does not tell."),
+]
+Lib = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="DIR|STORE-PATH", help="Take libraries from here, before all else.", rich_help_panel=_SOURCES
+    ),
+]
+Closure = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="STORE-PATH", help="Take libraries from this store path's closure.", rich_help_panel=_SOURCES
+    ),
+]
+StoreDir = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="The store directory [NIX_STORE_DIR, /nix/store].",
+        rich_help_panel=_SOURCES,
+    ),
+]
+Pure = Annotated[
+    bool,
+    typer.Option("--pure", help="Only what was named and the target's closure.", rich_help_panel=_SOURCES),
+]
+IgnoreMissing = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GLOB", help="Sonames that may be missing.", rich_help_panel=_SEARCH_PATHS),
+]
+AppendRpath = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="DIR", help="A directory to put last, in every file.", rich_help_panel=_SEARCH_PATHS
+    ),
+]
+TagOption = Annotated[
+    Tag | None,
+    typer.Option(
+        "--tag",
+        case_sensitive=False,
+        help="Use this tag; by default each keeps its own.",
+        rich_help_panel=_SEARCH_PATHS,
+    ),
+]
+OwnedOnly = Annotated[bool, typer.Option("--owned-only", help="Leave files alone that no dist claims.")]
+AcceptModified = Annotated[
+    bool,
+    typer.Option("--accept-modified", help="Update RECORD rows that were wrong before the patch, too."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan, write nothing.")]
+Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if something would change.")]
+Jobs = Annotated[
+    int, typer.Option("--jobs", "-j", min=0, help="Processes; 0 is one per core for large work.")
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print a JSON document to standard output.", rich_help_panel=_OUTPUT)
+]
+Verbose = Annotated[
+    int,
+    typer.Option(
+        "--verbose", "-v", count=True, help="Every changed file; -vv: every need.", rich_help_panel=_OUTPUT
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Only what remains to be done.", rich_help_panel=_OUTPUT)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What was given on the command line, but for the paths."""
+
+    python: str | None = None
+    lib: tuple[str, ...] = ()
+    closure: tuple[str, ...] = ()
+    store: str | None = None
+    pure: bool = False
+    ignore_missing: tuple[str, ...] = ()
+    append_rpath: tuple[str, ...] = ()
+    tag: Tag | None = None
+    owned_only: bool = False
+
+
+def request(path: str, choices: Choices, environment: Mapping[str, str]) -> Request:
+    """Put a request together from options and the process's environment.
+
+    Raises:
+        RequestError: ``--store`` is not a directory.
+
+    """
+    return Request(
+        path=path,
+        store=find_store(choices.store, environment),
+        python=choices.python,
+        libs=choices.lib,
+        closures=choices.closure,
+        # What lies in the builder's store by chance must not decide what a build comes to.
+        pure=choices.pure or in_nix_build(environment),
+        ignore_missing=choices.ignore_missing,
+        append=choices.append_rpath,
+        tag=choices.tag,
+        owned_only=choices.owned_only,
+        search_path=environment.get("PATH"),
+        cache=cache_file(environment),
+    )
+
+
+def in_nix_build(environment: Mapping[str, str]) -> bool:
+    """Whether a derivation is being built; ``nix-shell`` sets the same variables and one more."""
+    return "NIX_BUILD_TOP" in environment and "IN_NIX_SHELL" not in environment
+
+
+def cache_file(environment: Mapping[str, str]) -> str | None:
+    """Return where the provider index is kept (XDG base directory specification), None in a build."""
+    base = environment.get("XDG_CACHE_HOME") or os.path.join(environment.get("HOME", ""), ".cache")
+    if in_nix_build(environment) or not os.path.isabs(base):
+        return None
+    return os.path.join(base, "nixpatch", "providers.sqlite")

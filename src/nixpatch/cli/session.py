@@ -1,0 +1,93 @@
+"""One run of a command: where its words go, and what its troubles come to."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, ParamSpec
+
+import typer
+
+from nixpatch.apply import Outcome
+from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.errors import NixpatchError
+from nixpatch.model import Plan
+from nixpatch.report.as_json import document, plan_entry, verdict_entry
+from nixpatch.report.escape import shown
+from nixpatch.verify import Verdict
+
+_P = ParamSpec("_P")
+
+
+class Output:
+    """Data to standard output, talk to standard error."""
+
+    def __init__(self, command: str, *, as_json: bool, verbosity: int) -> None:
+        """``verbosity``: -1 quiet, 0 as ever, 1 and 2 more."""
+        self.as_json = as_json
+        self.verbosity = verbosity
+        self._command = command
+        self._trees: list[dict[str, Any]] = []
+
+    def plan(self, plan: Plan, outcome: Outcome | None, seconds: float) -> None:
+        """Tell of a plan or of what became of it: now as text, or at the end as JSON."""
+        if self.as_json:
+            self._trees.append(plan_entry(plan, outcome))
+            return
+        from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - JSON needs no rich
+
+        console().print(plan_report(plan, outcome, verbosity=self.verbosity, seconds=seconds))
+
+    def verdict(self, verdict: Verdict, store_dir: str) -> None:
+        """Tell what verify found: now as text, or at the end as JSON."""
+        if self.as_json:
+            self._trees.append(verdict_entry(verdict, store_dir))
+            return
+        from nixpatch.report.text import console, verdict_report  # noqa: PLC0415 - as above
+
+        console().print(verdict_report(verdict, store_dir=store_dir, verbosity=self.verbosity))
+
+    def close(self) -> None:
+        """Print the JSON document, if that is what was asked for."""
+        if self.as_json:
+            json.dump(document(self._command, self._trees), sys.stdout, indent=1)
+            sys.stdout.write("\n")
+
+    def say(self, text: str) -> None:
+        """Print a line of talk."""
+        if self.verbosity >= 0:
+            sys.stderr.write(f"nixpatch: {shown(text)}\n")
+
+
+def guarded(command: Callable[_P, ExitCode]) -> Callable[_P, None]:
+    """Turn what a command returns or raises into one line and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        signal.signal(signal.SIGTERM, _terminated)
+        try:
+            code = int(command(*args, **kwargs))
+        except NixpatchError as error:
+            sys.stderr.write(f"nixpatch: {shown(str(error))}\n")
+            code = error.exit_code
+        except BrokenPipeError:
+            # Whoever read our report has gone (nixpatch ... | head); Python would complain again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = ExitCode.REMAINS
+        except KeyboardInterrupt:
+            sys.stderr.write("nixpatch: interrupted; every file is whole, run it again to finish\n")
+            code = ExitCode.INTERRUPTED
+        raise typer.Exit(code)
+
+    # typer reads the parameters from here; the return type is no business of its.
+    run.__annotations__ = {**command.__annotations__, "return": None}
+    return run
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

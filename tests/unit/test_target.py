@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from elftools.elf.gnuversions import GNUVerDefSection
 from elftools.elf.segments import InterpSegment
 from installed import ELF, SITE, dist, write
 
+from nixpatch import elf
 from nixpatch.environment import find_target, scan
 from nixpatch.errors import RequestError
 from nixpatch.model import ElfFacts, Libc, Linkage, Machine, Skip, SkipReason, Target, Tree
@@ -302,6 +303,15 @@ def test_a_static_python_is_refused(world: World) -> None:
     assert "static" in world.refused(world.out("2"), python)
 
 
+def test_one_file_with_several_names_is_told_once(world: World) -> None:
+    tree = world.out()
+    python = write(world.path("out/bin/python3.11"), mode=0o755)
+    world.elf[python] = facts()
+    os.symlink("python3.11", world.path("out/bin/python3"))
+
+    assert world.refused(tree).count("statically linked") == 1
+
+
 def test_a_python_without_its_loader_is_refused(world: World) -> None:
     python = world.python("bin/python3.11", world.path("gone/ld-linux-x86-64.so.2"))
 
@@ -370,15 +380,18 @@ def test_musl_is_known_by_its_loader(world: World) -> None:
 
 def by_pyelftools(path: str) -> ElfFacts | Skip:
     with open(path, "rb") as file:
-        elf = ELFFile(file)
-        interps = [item.get_interp_name() for item in elf.iter_segments() if isinstance(item, InterpSegment)]
-        number = {"EM_X86_64": 62, "EM_AARCH64": 183}[elf["e_machine"]]
-        machine = Machine(number, elf.elfclass, "little" if elf.little_endian else "big")
-        return facts(interp=next(iter(interps), None), defs=tuple(_defined(elf)), machine=machine)
+        image = ELFFile(file)
+        segments = [item for item in image.iter_segments() if isinstance(item, InterpSegment)]
+        interp = segments[0].get_interp_name() if segments else None
+            item.get_interp_name() for item in image.iter_segments() if isinstance(item, InterpSegment)
+        ]
+        number = {"EM_X86_64": 62, "EM_AARCH64": 183}[image["e_machine"]]
+        machine = Machine(number, image.elfclass, "little" if image.little_endian else "big")
+        return facts(interp=interp, defs=tuple(_defined(image)), machine=machine)
 
 
-def _defined(elf: ELFFile) -> Iterator[str]:
-    for section in elf.iter_sections():
+def _defined(image: ELFFile) -> Iterator[str]:
+    for section in image.iter_sections():
         if isinstance(section, GNUVerDefSection):
             for _, names in section.iter_versions():
                 yield next(iter(names)).name
@@ -387,10 +400,11 @@ def _defined(elf: ELFFile) -> Iterator[str]:
 @pytest.mark.skipif(
     os.uname().machine not in {"x86_64", "aarch64"}, reason="the stand-in reader knows two machines"
 )
-def test_the_python_that_runs_this(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [by_pyelftools, elf.read])
+def test_the_python_that_runs_this(tmp_path: Path, read: Callable[[str], ElfFacts | Skip]) -> None:
     dist(tmp_path / "site", "pkg", {"m.so": ELF})
 
-    target = find_target(scan(str(tmp_path / "site")), sys.executable, None, by_pyelftools)
+    target = find_target(scan(str(tmp_path / "site")), sys.executable, None, read)
 
     assert target.version == sys.version_info[:2]
     assert target.python == os.path.realpath(sys.executable)

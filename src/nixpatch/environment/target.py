@@ -16,6 +16,7 @@ from nixpatch.errors import RequestError
 from nixpatch.model import Skip, Target, Tree
 
 _SCRIPT_HEAD = 4 << 10
+_BY_TREE = "the tree"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,17 @@ def find_target(tree: Tree, python: str | None, search_path: str | None, read: R
 
     """
     tried: list[str] = []
+    refused: set[str] = set()
     for start in _starts(tree, python, search_path, tried):
         try:
-            return _read(tree, start, read)
+            real = follow(start.path)
+            if real in refused:  # python, python3 and python3.11 are most often one file
+                continue
+            refused.add(real)
+            return _read(tree, real, start.found_by, read)
         except Unusable as reason:
             tried.append(f"{shown(start.path)} {reason}")
-    what = "; ".join(dict.fromkeys(tried)) or "the tree names none"
+    what = "; ".join(dict.fromkeys(tried))
     advice = "name another with --python" if python is not None else "name it with --python"
     raise RequestError(f"no usable Python for {shown(tree.root)}: {what}; {advice}")
 
@@ -61,7 +67,7 @@ def _starts(tree: Tree, python: str | None, search_path: str | None, tried: list
     if config is not None:
         yield from (_Start(path, pyvenv.NAME) for path in _of_venv(tree, config))
         return
-    yield from (_Start(path, "the tree") for path in _of_tree(tree))
+    yield from (_Start(path, _BY_TREE) for path in _of_tree(tree))
     name = _names(tree)[0] if tree.python_version else "python3"
     path = _on_path(name, search_path)
     if path is None:
@@ -70,12 +76,11 @@ def _starts(tree: Tree, python: str | None, search_path: str | None, tried: list
         yield _Start(path, "PATH")
 
 
-def _read(tree: Tree, start: _Start, read: Reader) -> Target:
-    real = follow(start.path)
+def _read(tree: Tree, real: str, found_by: str, read: Reader) -> Target:
     version = version_of(real)
-    if start.found_by == pyvenv.NAME:
+    if found_by == pyvenv.NAME:
         version = version or tree.python_version
-    if start.found_by == "the tree" and version and tree.python_version and version != tree.python_version:
+    if found_by == _BY_TREE and version and tree.python_version and version != tree.python_version:
         raise Unusable(f"is Python {version[0]}.{version[1]}, not that of the tree")
     try:
         facts = read(real)
@@ -91,7 +96,7 @@ def _read(tree: Tree, start: _Start, read: Reader) -> Target:
     libc = libc_of(loader, facts.machine, read)
     return Target(
         python=real,
-        found_by=start.found_by,
+        found_by=found_by,
         version=version,
         machine=facts.machine,
         loader=loader,

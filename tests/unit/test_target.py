@@ -383,8 +383,6 @@ def by_pyelftools(path: str) -> ElfFacts | Skip:
         image = ELFFile(file)
         segments = [item for item in image.iter_segments() if isinstance(item, InterpSegment)]
         interp = segments[0].get_interp_name() if segments else None
-            item.get_interp_name() for item in image.iter_segments() if isinstance(item, InterpSegment)
-        ]
         number = {"EM_X86_64": 62, "EM_AARCH64": 183}[image["e_machine"]]
         machine = Machine(number, image.elfclass, "little" if image.little_endian else "big")
         return facts(interp=interp, defs=tuple(_defined(image)), machine=machine)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from nixpatch.elf.check_content import (
     content_violations,
     dynamic_violations,
@@ -38,15 +40,21 @@ def check(source: str | int, edited: str | int, edit: ElfEdit, *, deep: bool = F
         pair = Pair.of(before, after, edit, deep=deep)
         if pair.wish.nothing:
             return () if same_file(pair) else ("nothing was wished, but the file is not the original",)
-        try:
-            return (
-                *header_violations(pair),
-                *load_violations(pair),
-                *section_violations(pair),
-                *linkage_violations(pair),
-                *dynamic_violations(pair),
-                *content_violations(pair),
-                *undo_violations(pair, before, after),
-            )
-        except FileRefused as refused:
-            return (f"the result contradicts itself: {refused}",)
+        groups = (
+            header_violations(pair),
+            load_violations(pair),
+            section_violations(pair),
+            linkage_violations(pair),
+            dynamic_violations(pair),
+            content_violations(pair),
+            undo_violations(pair, before, after),
+        )
+        return tuple(violation for group in groups for violation in _all_of(group))
+
+
+def _all_of(violations: Iterator[str]) -> Iterator[str]:
+    """Pass violations on; what keeps a check from going on is one itself."""
+    try:
+        yield from violations
+    except FileRefused as refused:
+        yield f"the result contradicts itself: {refused}"

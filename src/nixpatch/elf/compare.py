@@ -114,7 +114,7 @@ def rewritten(headers: Headers) -> list[tuple[int, int]]:
 
 
 def shared_pages(headers: Headers) -> set[int]:
-    """Find the PT_LOADs, by index, that begin in the page, of the largest size, in which the one before ends."""
+    """Find the PT_LOADs, by index, that begin in the (largest) page in which the one before ends."""
     page = elf.largest_page(headers.ehdr.machine)
     return {
         index

@@ -110,6 +110,8 @@ def _record(image: Image, headers: Headers, footer: Footer) -> Record | None:
         return None
     if min(footer.original_size, footer.cut) > image.size:
         return None
+    if image.read(end, FOOTER_SIZE) != footer.pack():  # padding that is not zero
+        return None
     data = image.read(end - footer.record_length, footer.record_length)
     record = Record.unpack(data)
     if record is None:

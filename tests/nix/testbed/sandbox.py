@@ -7,6 +7,7 @@ CMD is a path, or the name of a program in one of the packages of _PROGRAMS belo
 """
 
 import argparse
+import functools
 import os
 import shutil
 import subprocess
@@ -36,16 +37,26 @@ _PROGRAMS = (
     "patchelf",
     "unzip",
 )
-_NAMESPACES = ("--unshare-user-try", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-net")
+_ISOLATION = ("--unshare-user-try", "--unshare-ipc", "--unshare-uts", "--unshare-net")
+# A container may forbid a new procfs, because its own has parts covered: then its own must do, with its process ids.
+_PROC = (("--unshare-pid", "--proc", "/proc"), ("--ro-bind", "/proc", "/proc"))
 
 
 def lacks() -> str | None:
     """Why this machine cannot make a sandbox, if so."""
     if not shutil.which("bwrap"):
         return "not installed: bwrap"
-    command = ["bwrap", *_NAMESPACES, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return f"bwrap does not work here: {done.stderr.strip()}" if done.returncode else None
+    return None if _proc() else "bwrap may not make namespaces here"
+
+
+@functools.cache
+def _proc() -> tuple[str, ...] | None:
+    """The first way to have a /proc that works on this machine."""
+    for way in _PROC:
+        command = ["bwrap", *_ISOLATION, "--ro-bind", "/", "/", *way, "--dev", "/dev", "true"]
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            return way
+    return None
 
 
 class View(TypedDict, total=False):
@@ -95,8 +106,15 @@ class Sandbox:
     def arguments(self, command: Sequence[str], **view: Unpack[View]) -> list[str]:
         """The whole command line, for those who want to start the process themselves."""
         shell = view.get("shell", False)
-        arguments = ["bwrap", *_NAMESPACES, "--die-with-parent", "--new-session", "--clearenv"]
-        arguments += ["--dir", "/nix/store", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+        arguments = [
+            "bwrap",
+            *_ISOLATION,
+            *(_proc() or _PROC[0]),
+            "--die-with-parent",
+            "--new-session",
+            "--clearenv",
+        ]
+        arguments += ["--dir", "/nix/store", "--dev", "/dev", "--tmpfs", "/tmp"]
         arguments += _binds("--ro-bind", self._visible(view.get("closure"), shell=shell))
         arguments += _binds("--ro-bind", view.get("read_only", ()))
         arguments += _binds("--bind", view.get("read_write", ()))

@@ -230,7 +230,22 @@ def _interp(image: Image, phdrs: Iterable[Phdr]) -> bytes:
 
 
 def _file_offset(loads: tuple[Phdr, ...], address: int, size: int) -> int | None:
-    for load in loads:
-        if load.vaddr <= address and address + size <= load.vaddr + load.filesz:
-            return address - load.vaddr + load.offset
+    """Where the file holds a range of addresses.
+
+    It may run through several PT_LOADs if each goes on where the one before ended, in memory and in the file:
+    an old patchelf that made room several times leaves a string table that spans four of them.
+    """
+    start = None
+    reached = address
+    for load in loads:  # ascending, gABI
+        if not load.vaddr <= reached < load.vaddr + load.filesz:
+            continue
+        offset = reached - load.vaddr + load.offset
+        if start is None:
+            start = offset
+        elif offset != start + reached - address:
+            return None
+        reached = load.vaddr + load.filesz
+        if reached >= address + size:
+            return start
     return None

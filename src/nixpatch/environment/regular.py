@@ -49,5 +49,7 @@ def read_head(path: str, length: int) -> bytes:
 
     """
     descriptor = open_regular(path)
-    with open(descriptor, "rb", closefd=True) as file:
-        return file.read(length)
+    try:
+        return os.read(descriptor, length)
+    finally:
+        os.close(descriptor)

@@ -34,7 +34,7 @@ def scan(path: str) -> Tree:
         dists, notes = _dists(sites, prefix)
     except (OSError, ValueError) as error:
         raise RequestError(f"{shown(path)} cannot be read: {why(error)}") from error
-    candidates, outside = _outside(found, dists, root)
+    candidates, outside = _all_candidates(found, dists, root, prefix)
     if kind is TreeKind.PLAIN and not candidates:
         raise RequestError(
             f"nothing to do in {shown(path)}: it holds no ELF file and no *.dist-info;"
@@ -82,8 +82,12 @@ def _dists(sites: Iterable[str], prefix: str) -> tuple[tuple[Dist, ...], tuple[s
     return tuple(dists), tuple(note for _, notes in found for note in notes)
 
 
-def _outside(found: Found, dists: Iterable[Dist], root: str) -> tuple[list[Candidate], list[str]]:
-    """All candidates: those of the walk, and rows that lie elsewhere in the prefix (``bin/ruff``)."""
+def _all_candidates(
+    found: Found, dists: Iterable[Dist], root: str, prefix: str
+) -> tuple[Iterable[Candidate], list[str]]:
+    """Return those of the walk and the rows that lie elsewhere in the prefix (``bin/ruff``), with notes."""
+    if root == prefix:
+        return found.candidates, []
     candidates = {candidate.path: candidate for candidate in found.candidates}
     notes = []
     below = root.rstrip("/") + "/"

@@ -38,7 +38,7 @@ _PROGRAMS = (
     "unzip",
 )
 _ISOLATION = ("--unshare-user-try", "--unshare-ipc", "--unshare-uts", "--unshare-net")
-# A container may forbid a new procfs, because its own has parts covered: then its own must do, with its process ids.
+# A container with parts of its /proc covered may not mount a new one: then its own must do, with its ids.
 _PROC = (("--unshare-pid", "--proc", "/proc"), ("--ro-bind", "/proc", "/proc"))
 
 

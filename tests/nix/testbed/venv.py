@@ -56,7 +56,8 @@ class StoreVenv:
             raise RuntimeError(f"cannot install {' '.join(requirements)}:\n{done.stderr}")
 
     def _uv(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "UV_CACHE_DIR": os.path.join(self.store.work, "uv")}
+        # The machine's certificates: where there is a proxy or a mirror, it is they that know it.
+        env = {"UV_SYSTEM_CERTS": "true", **os.environ, "UV_CACHE_DIR": os.path.join(self.store.work, "uv")}
         return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 

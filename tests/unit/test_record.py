@@ -89,6 +89,10 @@ def test_a_poor_or_unknown_algorithm_becomes_sha256(algorithm: str) -> None:
     assert changed(old, "m.so") == row("m.so", NEW) + b"\n"
 
 
+def test_a_digest_that_was_not_computed_is_replaced_by_sha256() -> None:
+    assert parse(row("n", b"old", "sha512")).with_row("n", hashed()).data == row("n", NEW)
+
+
 def test_a_hash_that_names_no_algorithm_becomes_sha256() -> None:
     assert changed(b"m.so,abcdef,3\n", "m.so") == row("m.so", NEW) + b"\n"
 

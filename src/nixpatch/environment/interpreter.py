@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from nixpatch.environment import layout
 from nixpatch.environment.regular import read_head
 from nixpatch.environment.walk import ELF_MAGIC
-from nixpatch.environment.words import why
+from nixpatch.environment.words import shown, why
 
 _MAX_HOPS = 8
 _SCRIPT_HEAD = 64 << 10
@@ -37,7 +37,9 @@ def follow(start: str) -> str:
             real = os.path.realpath(path)
             head = read_head(real, _SCRIPT_HEAD)
         except FileNotFoundError as error:
-            raise Unusable("does not exist" if path == start else f"leads to {path}, not there") from error
+            raise Unusable(
+                "does not exist" if path == start else f"leads to {shown(path)}, which does not exist"
+            ) from error
         except (OSError, ValueError) as error:
             raise Unusable(f"cannot be read: {why(error)}") from error
         if head.startswith(ELF_MAGIC):

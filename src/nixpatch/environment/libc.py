@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nixpatch.environment.interpreter import Unusable
+from nixpatch.environment.words import shown
 from nixpatch.model import ElfFacts, Libc, Machine, Skip
 
 Reader = Callable[[str], ElfFacts | Skip]
@@ -64,7 +65,9 @@ def libc_of(loader: str, machine: Machine, read: Reader) -> LibcFacts:
         if numbers:
             version = max(tuple(map(int, number.split("."))) for number in numbers)
             return LibcFacts(Libc.GLIBC, version, frozenset(facts.version_defs), directory)
-    raise Unusable(f"has the dynamic loader {loader}, and no {_GLIBC} of {machine.name} belongs to that")
+    raise Unusable(
+        f"has the dynamic loader {shown(loader)}, and no {_GLIBC} of {machine.name} belongs to that"
+    )
 
 
 def _directories(loader: str, machine: Machine) -> Iterator[str]:

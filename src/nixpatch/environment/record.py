@@ -66,7 +66,7 @@ class Row:
     def agrees(self, file: FileHash) -> bool | None:
         """Tell whether the file is the one that the row describes.
 
-        None: the row has neither a hash that can be computed nor a size, or ``file`` lacks that digest.
+        None: nothing speaks against it, but the row has no hash that ``file`` has the digest of.
         """
         if self.size is not None and self.size != file.size:
             return False
@@ -105,10 +105,11 @@ class Record:
     def with_changes(self, changes: Mapping[str, FileHash]) -> Record:
         """Return the record with new hashes and sizes for these paths, in every row that names them.
 
-        A field that was empty stays empty. md5, sha1 and unknown algorithms become sha256.
+        A field that was empty stays empty. md5, sha1, unknown algorithms, and those that ``FileHash`` lacks
+        a digest for become sha256: see ``algorithms``.
 
         Raises:
-            KeyError: no row has the path, or ``FileHash`` lacks the row's ``new_algorithm``.
+            KeyError: no row has the path, or ``FileHash`` lacks sha256 where it is written.
 
         """
         missing = changes.keys() - {row.path for row in self.rows}
@@ -127,7 +128,7 @@ class Record:
         The new row ends as the file's first row does.
 
         Raises:
-            KeyError: ``FileHash`` lacks sha256, or the ``new_algorithm`` of the present row.
+            KeyError: ``FileHash`` lacks sha256 where it is written.
 
         """
         if self.rows_for(path):
@@ -216,6 +217,7 @@ def _updated(row: Row, file: FileHash) -> Row:
     path, value, size, ending = fields
     algorithm = row.new_algorithm
     if algorithm is not None:
+        algorithm = algorithm if algorithm in file.digests else DEFAULT_ALGORITHM
         value = _in_the_style_of(value, f"{algorithm}={encode_digest(file.digests[algorithm])}")
     if _unquoted(size):
         size = _in_the_style_of(size, str(file.size))

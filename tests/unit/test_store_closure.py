@@ -38,6 +38,14 @@ def test_symlinks_into_the_store_are_followed_at_every_step(here: World) -> None
     assert packages(here, environment) == {"zlib-1.3", "middle-1", "python3-env"}
 
 
+def test_a_chain_of_symlinks_is_followed_to_its_end(here: World) -> None:
+    zlib, middle, environment = here.path("zlib-1.3"), here.path("middle-1"), here.path("python3-env")
+    library(f"{zlib}/lib/libz.so.1")
+    symlink(f"{middle}/share/current", f"{zlib}/lib/libz.so.1")
+    symlink(f"{environment}/lib/libz.so.1", f"{middle}/share/current")
+    assert packages(here, environment) == {"zlib-1.3", "middle-1", "python3-env"}
+
+
 def test_a_lib_directory_that_is_a_symlink_is_followed(here: World) -> None:
     zlib, wrapper = here.path("zlib-1.3"), here.path("wrapper-1")
     library(f"{zlib}/lib/libz.so.1")

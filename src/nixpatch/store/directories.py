@@ -160,18 +160,12 @@ def _closures(store: Store, given: Sequence[str], headers: Headers) -> tuple[str
 
 
 def _lib_of(store: Store, prefix: str, listings: Listings) -> Iterator[str]:
-    """Yield ``lib`` and ``lib64`` of a prefix: links resolved, and each directory once."""
-    seen: set[str] = set()
+    """Yield ``lib`` and ``lib64`` of a prefix, links resolved: one may be a link to the other."""
     for name in ("lib", "lib64"):
         directory = f"{prefix}/{name}"
-        if listings.at(directory) is None:
-            if not os.path.islink(directory):
-                continue
+        if listings.at(directory) is None and os.path.islink(directory):
             directory = store.canonical(directory)
-            if listings.at(directory) is None:
-                continue
-        if directory not in seen:
-            seen.add(directory)
+        if listings.at(directory) is not None:
             yield directory
 
 

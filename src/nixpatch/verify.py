@@ -100,7 +100,7 @@ def expected(path: str, facts: ElfFacts, reader: Reader) -> dict[str, str]:
 
 
 def may_lack(tree: Tree) -> Callable[[str, str], bool]:
-    """Return whether a file may lack a soname: by the policy, or by what its provenance says was asked for."""
+    """Return whether a file may lack a soname: by the policy, or by what provenance says was asked for."""
     policy = default_policy()
     asked: set[tuple[str, str]] = set()
     for info in (*(dist.info for dist in tree.dists), ""):

@@ -13,6 +13,7 @@ import typer
 from nixpatch import __version__
 from nixpatch.apply import Outcome, apply
 from nixpatch.cli import options as opt
+from nixpatch.cli.demo import demo_command
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.progress import Bar
 from nixpatch.cli.session import Output, guarded
@@ -161,3 +162,6 @@ def verify(
         code = ExitCode.REMAINS if verdict.errors else code
     output.close()
     return code
+
+
+app.command("demo")(demo_command)

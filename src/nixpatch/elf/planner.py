@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass, replace
 
 from nixpatch.elf.headers import Headers
@@ -137,8 +138,11 @@ class _Builder:
         in_place = self.wish.interp is not None and self.interp is None
         size = len(self.wish.interp or b"") + 1 if in_place else None
         area = Area(end, strings, self.dynamic, self.interp, size)
-        changes = [*table_changes(self.headers, self.room, area, delta), *self.interp_change]
-        packed = self.headers.layout.pack_dyns(with_strings(self.new_dynamic.entries, strings))
+        try:
+            changes = [*table_changes(self.headers, self.room, area, delta), *self.interp_change]
+            packed = self.headers.layout.pack_dyns(with_strings(self.new_dynamic.entries, strings))
+        except struct.error:  # an offset near the end of what the class can express, beyond any file
+            raise FileRefused("a number in its headers is too large to be moved") from None
         if self.dynamic:
             return changes, packed
         width = self.headers.layout.dyn.size

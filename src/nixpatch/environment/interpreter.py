@@ -37,9 +37,8 @@ def follow(start: str) -> str:
             real = os.path.realpath(path)
             head = read_head(real, _SCRIPT_HEAD)
         except FileNotFoundError as error:
-            raise Unusable(
-                "does not exist" if path == start else f"leads to {shown(path)}, which does not exist"
-            ) from error
+            reason = "does not exist" if path == start else f"leads to {shown(path)}, which does not exist"
+            raise Unusable(reason) from error
         except (OSError, ValueError) as error:
             raise Unusable(f"cannot be read: {why(error)}") from error
         if head.startswith(ELF_MAGIC):

@@ -65,9 +65,7 @@ def libc_of(loader: str, machine: Machine, read: Reader) -> LibcFacts:
         if numbers:
             version = max(tuple(map(int, number.split("."))) for number in numbers)
             return LibcFacts(Libc.GLIBC, version, frozenset(facts.version_defs), directory)
-    raise Unusable(
-        f"has the dynamic loader {shown(loader)}, and no {_GLIBC} of {machine.name} belongs to that"
-    )
+    raise Unusable(f"has the dynamic loader {shown(loader)}, but no {_GLIBC} of {machine.name} belongs to it")
 
 
 def _directories(loader: str, machine: Machine) -> Iterator[str]:

@@ -93,17 +93,20 @@ def _target(plan: Plan) -> Text:
 
 
 def _table(plan: Plan, outcome: Outcome | None) -> Table:
+    every = rows(plan, outcome)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("dist", no_wrap=True)
     for name in ("patched" if outcome else "to patch", "right", "left alone"):
-        table.add_column(name, justify="right")
-    table.add_column("not met", style="red")
-    table.add_column("from the store", overflow="fold")
-    for row in rows(plan, outcome):
+        table.add_column(name, justify="right", no_wrap=True)
+    lacking = any(row.missing for row in every)
+    if lacking:
+        table.add_column("not met", style="red")
+    table.add_column("from the store", no_wrap=True)
+    for row in every:
         table.add_row(
             escape(shown(f"{row.name} {row.version}".rstrip())),
             *(str(number or "") for number in (row.changed, row.untouched, row.skipped)),
-            _some(row.missing),
+            *([_some(row.missing)] if lacking else ()),
             _some(row.store_paths),
         )
     return table

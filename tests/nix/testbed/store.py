@@ -179,13 +179,24 @@ def _build(work: str, log: Log) -> NixStore:
         )
     )
     log(f"{len(outputs)} derivations evaluated")
+    # Before the build: a garbage collector that runs at the same time finds no moment without them.
+    _protect(outputs)
     _nix("nix-build", "--no-out-link", *arguments, "-A", "packages")
-    shutil.rmtree(GC_ROOTS, ignore_errors=True)
-    os.makedirs(GC_ROOTS)
-    for attr, path in outputs.items():
-        os.symlink(path, os.path.join(GC_ROOTS, attr))
     log("built")
     return NixStore(work, outputs)
+
+
+def _protect(outputs: Mapping[str, str]) -> None:
+    """Make the outputs roots of the garbage collector, and nothing else of ours."""
+    os.makedirs(GC_ROOTS, exist_ok=True)
+    for attr, path in outputs.items():
+        new = os.path.join(GC_ROOTS, f".{attr}.new")
+        if os.path.lexists(new):
+            os.unlink(new)
+        os.symlink(path, new)
+        os.replace(new, os.path.join(GC_ROOTS, attr))
+    for stale in set(os.listdir(GC_ROOTS)) - set(outputs):
+        os.unlink(os.path.join(GC_ROOTS, stale))
 
 
 def _nix(*command: str) -> str:

@@ -1,0 +1,92 @@
+"""The same code path on other machines: classes, byte orders and page sizes that this host has not."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from elf.programs import RICH, Workshop, content, edit_file, interpreter_alias, need, restore_file, run
+from nixpatch.elf import read
+from nixpatch.elf.compare import shared_pages
+from nixpatch.elf.headers import parse
+from nixpatch.elf.image import Image
+from nixpatch.model import ElfEdit, ElfFacts
+
+pytestmark = pytest.mark.cross
+
+
+@dataclass(frozen=True)
+class Cross:
+    name: str
+    triple: str
+    qemu: str
+
+
+MACHINES = [
+    Cross("aarch64", "aarch64-linux-gnu", "qemu-aarch64-static"),
+    Cross("armv7l", "arm-linux-gnueabihf", "qemu-arm-static"),
+    Cross("i686", "i686-linux-gnu", "qemu-i386-static"),
+    Cross("ppc64le", "powerpc64le-linux-gnu", "qemu-ppc64le-static"),
+    Cross("s390x", "s390x-linux-gnu", "qemu-s390x-static"),
+    Cross("riscv64", "riscv64-linux-gnu", "qemu-riscv64-static"),
+    Cross("loongarch64", "loongarch64-linux-gnu", "qemu-loongarch64-static"),
+]
+
+
+@pytest.fixture(params=MACHINES, ids=lambda cross: cross.name)
+def cross(request: pytest.FixtureRequest) -> Cross:
+    found: Cross = request.param
+    need(f"{found.triple}-gcc")
+    need(found.qemu)
+    return found
+
+
+@pytest.fixture
+def there(cross: Cross, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(str(tmp_path_factory.mktemp(cross.name)), f"{cross.triple}-gcc")
+
+
+@pytest.mark.parametrize("kind", [("-pie", "-fPIE"), ("-no-pie", "-fno-pie")], ids=["pie", "non-pie"])
+@pytest.mark.parametrize("shape", [(), ("-Wl,--spare-dynamic-tags=1",)], ids=["spare", "full"])
+def test_program_of_another_machine(
+    cross: Cross, there: Workshop, tmp_path: Path, kind: tuple[str, ...], shape: tuple[str, ...]
+) -> None:
+    program = there.program(*RICH, "-g", *kind, *shape)
+    runner = (need(cross.qemu), "-L", f"/usr/{cross.triple}")
+    before = read(program)
+    assert isinstance(before, ElfFacts)
+    assert before.machine.name == cross.name
+    assert before.original.interp
+    loader = f"/usr/{cross.triple}{before.original.interp}"
+    alias = interpreter_alias(str(tmp_path), loader, 200)
+    out, back = os.path.join(tmp_path, "out"), os.path.join(tmp_path, "back")
+    edit_file(program, out, ElfEdit(there.there, interp=alias))
+    assert run(program, runner=runner).startswith("failed")
+    assert run(out, runner=runner) == "42 phdr"
+    fd = os.open(out, os.O_RDONLY)
+    assert shared_pages(parse(Image.of(fd))) == set()
+    os.close(fd)
+    restore_file(out, back)
+    assert content(back) == content(program)
+    strip = shutil.which(f"{cross.triple}-strip")
+    if strip:
+        subprocess.run([strip, "--strip-unneeded", out], check=True)
+        assert run(out, runner=runner) == "42 phdr"
+
+
+def test_library_of_another_machine(cross: Cross, there: Workshop, tmp_path: Path) -> None:
+    library = there.library(*RICH)
+    out = os.path.join(tmp_path, "libuse.so")
+    edit_file(library, out, ElfEdit(there.there))
+    program = there.gcc(
+        "with-library",
+        there.source("program.c"),
+        library,
+        f"-Wl,-rpath,{tmp_path}",
+        "-Wl,--allow-shlib-undefined",
+    )
+    runner = (need(cross.qemu), "-L", f"/usr/{cross.triple}")
+    assert run(program, runner=runner) == "42 phdr"

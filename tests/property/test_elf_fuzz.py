@@ -1,0 +1,135 @@
+"""Whatever stands in a file, reading and editing end with an answer: no other exception, no hang."""
+
+import contextlib
+import os
+import struct
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from elf.programs import RICH, Workshop, content, edit_file
+from nixpatch.elf import check, obstacle, read, write_edited, write_original
+from nixpatch.errors import FileRefused
+from nixpatch.model import ElfEdit, ElfFacts, Skip
+
+pytestmark = pytest.mark.gcc
+
+EDIT = ElfEdit("/new/path", interp=None)
+LIMIT = 5  # seconds for one file; what is bounded takes a few milliseconds
+relaxed = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(str(tmp_path_factory.mktemp("elf")))
+
+
+@pytest.fixture(params=["library", "program", "edited", "edited and moved"])
+def whole(request: pytest.FixtureRequest, workshop: Workshop, tmp_path: Path) -> str:
+    if request.param == "library":
+        return workshop.library(*RICH)
+    if request.param == "program":
+        return workshop.program(*RICH)
+    flags = ("-Wl,--spare-dynamic-tags=1",) if "moved" in request.param else ()
+    edit_file(workshop.library(*RICH, *flags), os.path.join(tmp_path, "edited"), ElfEdit("/first"))
+    return os.path.join(tmp_path, "edited")
+
+
+def survives(data: bytes, directory: Path) -> None:
+    """Read, edit, check and restore; hold what comes out against what is promised."""
+    path, to = os.path.join(directory, "fuzzed"), os.path.join(directory, "to")
+    Path(path).write_bytes(data)
+    start = time.monotonic()
+    found = read(path)
+    assert isinstance(found, ElfFacts | Skip)
+    obstacle(path)
+    fd = os.open(to, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        try:
+            write_edited(path, fd, EDIT)
+        except FileRefused:
+            pass
+        else:
+            violations = check(path, fd, EDIT)
+            assert all(isinstance(violation, str) for violation in violations)
+            if not violations:
+                after = read(fd, payload_ok=True)
+                assert isinstance(after, ElfFacts)
+                assert after.current.search_path == EDIT.search_path
+        with contextlib.suppress(FileRefused):
+            write_original(path, fd)
+    finally:
+        os.close(fd)
+    assert time.monotonic() - start < LIMIT
+
+
+def interesting(data: bytearray) -> list[tuple[int, int]]:
+    """Ranges with headers: where a flipped bit matters."""
+    phoff, shoff = struct.unpack_from("<QQ", data, 0x20)
+    phnum, _, shnum = struct.unpack_from("<HHH", data, 0x38)
+    ranges = [(0, 64), (phoff, 56 * phnum), (shoff, 64 * shnum)]
+    loads = []
+    for index in range(phnum):
+        kind, _, offset, _, _, size = struct.unpack_from("<IIQQQQ", data, phoff + 56 * index)
+        if kind == 2:
+            ranges.append((offset, size))
+        if kind == 1:
+            loads.append(offset + size)
+    ranges.append((max(loads) - 600, 600))
+    for index in range(shnum):
+        _, kind = struct.unpack_from("<II", data, shoff + 64 * index)
+        if kind in {0x6FFFFFFD, 0x6FFFFFFE}:
+            ranges.append(struct.unpack_from("<QQ", data, shoff + 64 * index + 24))
+    return ranges
+
+
+@relaxed
+@given(
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4),
+    where=st.integers(0, 6),
+)
+def test_changed_bytes_in_headers(
+    whole: str, tmp_path: Path, flips: list[tuple[float, int]], where: int
+) -> None:
+    data = bytearray(content(whole))
+    ranges = interesting(data)
+    start, length = ranges[where % len(ranges)]
+    for place, value in flips:
+        data[start + int(place * length)] ^= value
+    survives(bytes(data), tmp_path)
+
+
+@relaxed
+@given(
+    where=st.integers(0, 6),
+    place=st.floats(0, 1, exclude_max=True),
+    value=st.sampled_from(
+        [0, 1, 0x7F, 0xFFFF, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, (1 << 64) - 1]
+    ),
+)
+def test_extreme_numbers_in_headers(whole: str, tmp_path: Path, where: int, place: float, value: int) -> None:
+    data = bytearray(content(whole))
+    ranges = interesting(data)
+    start, length = ranges[where % len(ranges)]
+    at = start + int(place * length) // 8 * 8
+    struct.pack_into("<Q", data, min(at, len(data) - 8), value)
+    survives(bytes(data), tmp_path)
+
+
+@relaxed
+@given(keep=st.floats(0, 1))
+@example(keep=0.0)
+def test_truncated_anywhere(whole: str, tmp_path: Path, keep: float) -> None:
+    data = content(whole)
+    survives(data[: int(keep * len(data))], tmp_path)
+
+
+@relaxed
+@given(noise=st.binary(max_size=400))
+def test_noise_behind_the_magic(tmp_path: Path, noise: bytes) -> None:
+    survives(b"\x7fELF" + noise, tmp_path)

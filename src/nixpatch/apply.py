@@ -198,11 +198,16 @@ def _carry_out(job: Job) -> Done:
         # A patched file is edited from its original, which its undo record has the digest of.
         original = job.original_sha256 or before.digests["sha256"]
         with replacement(job.path) as temp:
-            elf.write_edited(source, temp, job.edit, original)
+            result = elf.write_edited(source, temp, job.edit, original)
             violations = elf.check(source, temp, job.edit)
             if violations:
                 raise FileRefused(f"the edited file failed its checks and was thrown away: {violations[0]}")
             after = hash_file(temp, job.algorithms)
+            if not result.changed and after.digests["sha256"] != original:
+                raise FileRefused(
+                    "what its undo record gives is not the original: another tool changed the file after the "
+                    "patch; install the dist again"
+                )
         return Done(before, after)
     finally:
         os.close(source)

@@ -92,7 +92,7 @@ def plan_for(venv: str, store: Store, directory: str, *, embedded: bool) -> tupl
             return plan, False
     empty = make_plan(request)
     wanted = sorted({answer.need for file in empty.files for answer in file.missing})
-    assemble(directory, wanted, Reader(), machine=empty.target.machine)
+    assemble(directory, wanted, Reader(), machine=empty.target.machine if empty.target else None)
     return make_plan(request), True
 
 

@@ -354,7 +354,8 @@ class Plan:
     """The decision over a whole tree: printable, comparable, and all that apply needs."""
 
     tree: Tree
-    target: Target
+    target: Target | None
+    """None: nothing is resolved, everything goes back to what it was"""
     store_dir: str
     files: tuple[FilePlan, ...] = ()
     findings: tuple[Finding, ...] = field(default=())

@@ -63,22 +63,21 @@ def make_plan(request: Request) -> Plan:
     results = {file.path: read(file.path) for file in tree.files}
     facts = {path: found for path, found in results.items() if isinstance(found, ElfFacts)}
     target = environment.find_target(tree, request.python, request.search_path, read)
-    index = _index(request, target, read)
-    question = Question(
-        tree=tree,
-        target=target,
-        store_dir=request.store.directory,
-        facts=facts,
-        policy=default_policy().with_ignored(request.ignore_missing),
-        wishes=Wishes(request.tag, request.append),
-        providers=index.providers,
-        considered=index.considered,
-        machine_of=read.machine,
-        exists=os.path.exists,
-    )
-    files = _mark_unrecorded(
-        tree, tuple(_plan_one(request, question, file, results[file.path]) for file in tree.files)
-    )
+    with _index(request, target, read) as index:  # keeps what it learns of the store, for the next run
+        question = Question(
+            tree=tree,
+            target=target,
+            store_dir=request.store.directory,
+            facts=facts,
+            policy=default_policy().with_ignored(request.ignore_missing),
+            wishes=Wishes(request.tag, request.append),
+            providers=index.providers,
+            considered=index.considered,
+            machine_of=read.machine,
+            exists=os.path.exists,
+        )
+        files = tuple(_plan_one(request, question, file, results[file.path]) for file in tree.files)
+    files = _mark_unrecorded(tree, files)
     findings = [Finding("note", tree.root, note) for note in tree.notes]
     findings += [finding for file in files for finding in version_findings(question, file)]
     return Plan(tree, target, request.store.directory, files, tuple(findings))

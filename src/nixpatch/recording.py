@@ -149,7 +149,8 @@ def _rows_by_file(
     locator = Locator(where.base, where.prefix)
     found: dict[str, list[record.Row]] = {}
     for row in rows.rows:
-        if row.path is None or os.path.basename(row.path) not in names:
+        # Either separator, as PEP 376 allows; the locator knows which one is meant.
+        if row.path is None or row.path.replace("\\", "/").rpartition("/")[2] not in names:
             continue
         path = locator.locate(row.path)
         if path is not None and path in paths:

@@ -19,9 +19,10 @@ from nixpatch.cli.progress import Bar
 from nixpatch.cli.session import Output, guarded
 from nixpatch.environment import find_target, scan
 from nixpatch.loading import compare
-from nixpatch.model import ElfFacts
+from nixpatch.model import ElfFacts, Plan
 from nixpatch.plan import Reader, make_plan
 from nixpatch.report.summary import totals
+from nixpatch.restore import plan_restore
 from nixpatch.store import find_store
 from nixpatch.verify import may_lack, with_loads
 from nixpatch.verify import verify as verify_tree
@@ -101,22 +102,28 @@ def patch(
     for path in paths:
         begun = time.monotonic()
         made = make_plan(opt.request(path, choices, os.environ))
-        outcome: Outcome | None = None
-        if writing:
-            with Bar(sum(file.file.size for file in made.changes), wanted=output.verbosity >= 0) as bar:
-                outcome = apply(
-                    made,
-                    accept_modified=accept_modified,
-                    workers=jobs,
-                    progress=bar.step,
-                    waiting=output.say,
-                )
-        seconds = time.monotonic() - begun
-        output.plan(made, outcome, seconds)
-        remains = not totals(made, outcome).satisfied or (check and made.pending)
-        code = ExitCode.REMAINS if remains else code
+        done = _carry_out(made, output, begun, write=writing, jobs=jobs, accept_modified=accept_modified)
+        code = max(code, ExitCode.REMAINS if check and made.pending else done)
     output.close()
     return code
+
+
+def _carry_out(
+    made: Plan, output: Output, begun: float, *, write: bool, jobs: int, accept_modified: bool = False
+) -> ExitCode:
+    """Apply a plan, or only show it; ``begun`` is when its making began."""
+    outcome: Outcome | None = None
+    if write:
+        with Bar(sum(file.file.size for file in made.changes), wanted=output.verbosity >= 0) as bar:
+            outcome = apply(
+                made,
+                accept_modified=accept_modified,
+                workers=jobs,
+                progress=bar.step,
+                waiting=output.say,
+            )
+    output.plan(made, outcome, time.monotonic() - begun)
+    return ExitCode.SATISFIED if totals(made, outcome).satisfied else ExitCode.REMAINS
 
 
 @app.command(
@@ -125,6 +132,27 @@ def patch(
 def plan(context: typer.Context) -> None:
     """Show what patch would do and write nothing: patch --dry-run, with the same options."""
     raise typer.Exit(run(["patch", "--dry-run", *context.args]))
+
+
+@app.command()
+@guarded
+def restore(
+    paths: opt.Paths,
+    dry_run: opt.DryRun = False,
+    jobs: opt.Jobs = 0,
+    as_json: opt.Json = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> ExitCode:
+    """Put every patched file back, byte for byte, and RECORD with it."""
+    output = Output("restore", as_json=as_json, verbosity=-1 if quiet else verbose)
+    code = ExitCode.SATISFIED
+    for path in paths:
+        code = max(
+            code, _carry_out(plan_restore(path), output, time.monotonic(), write=not dry_run, jobs=jobs)
+        )
+    output.close()
+    return code
 
 
 @app.command()

@@ -52,10 +52,10 @@ def demo_command(
         outcome = apply(plan)
         seconds = time.monotonic() - begun
         console().print(plan_report(plan, outcome, verbosity=0, seconds=seconds))
+        assert plan.target is not None
         verdict = verify(plan.tree, plan.target, Reader())
-        _say(
-            f"3. Verified {verdict.patched} patched files and {verdict.rows} RECORD rows: {verdict.errors} wrong."
-        )
+        checked = f"{verdict.patched} patched files, {verdict.rows} RECORD rows"
+        _say(f"3. Verified {checked}: {verdict.errors} wrong.")
         _say("4. What the same processes map after it:")
         after = demo.look(venv)
         _tell(after, plan.store_dir)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import typer
@@ -117,14 +117,17 @@ def request(path: str, choices: Choices, environment: Mapping[str, str]) -> Requ
         RequestError: ``--store`` is not a directory.
 
     """
+    building = in_nix_build(environment)
+    store = find_store(choices.store, environment)
     return Request(
         path=path,
-        store=find_store(choices.store, environment),
+        # A builder may or may not reach Nix; the answer must not depend on it.
+        store=replace(store, program=None) if building else store,
         python=choices.python,
         libs=choices.lib,
         closures=choices.closure,
         # What lies in the builder's store by chance must not decide what a build comes to.
-        pure=choices.pure or in_nix_build(environment),
+        pure=choices.pure or building,
         ignore_missing=choices.ignore_missing,
         append=choices.append_rpath,
         tag=choices.tag,

@@ -65,6 +65,12 @@ def content_violations(pair: Pair) -> Iterator[str]:
             at = pair.differ(load.offset, load.offset, length, holes)
             if at is not None:
                 yield f"content of the PT_LOAD at {load.vaddr:#x} differs at offset {at:#x}"
+    for tag, name in elf.ADDRESS_TAGS.items():
+        offset = pair.old.file_offset(pair.old.values.get(tag, -1))
+        if offset is not None and tag != elf.DT_STRTAB:
+            length = min(SAMPLE, pair.cut - offset)
+            if pair.differ(offset, offset, length, holes) is not None:
+                yield f"what {name} points at differs"
     if not _bss_is_zero(pair):
         yield "memory that was .bss is not zero"
     behind = pair.old_image.size - pair.cut
@@ -117,7 +123,7 @@ def _bss_is_zero(pair: Pair) -> bool:
         ranges = [(start, SAMPLE), (start + length - SAMPLE, SAMPLE)]
     else:
         ranges = list(chunks(start, length))
-    return not any(any(pair.new_image.read(at, count)) for at, count in ranges)
+    return all(pair.new_image.read(at, count).count(0) == count for at, count in ranges)
 
 
 def same_file(pair: Pair) -> bool:

@@ -62,6 +62,7 @@ ADDRESS_TAGS: Final = {
 _MAX_PAGE: Final = {
     3: 0x1000,  # i386
     62: 0x1000,  # x86_64
+    40: 0x1000,  # ARM, 32 bits
     22: 0x1000,  # s390
     243: 0x1000,  # RISC-V
 }
@@ -71,8 +72,8 @@ _MAX_PAGE_ELSEWHERE: Final = 0x10000
 def largest_page(machine: int) -> int:
     """Largest page size, in bytes, that a Linux kernel for this ``e_machine`` can be built with.
 
-    Source: arch/*/Kconfig of the kernel. 4 KiB only: x86, s390, RISC-V; up to 64 KiB: AArch64, PowerPC,
-    LoongArch. Any machine not listed is taken to have 64 KiB, which is the careful answer.
+    Source: arch/*/Kconfig of the kernel. 4 KiB only: x86, ARM with 32 bits, s390, RISC-V; up to 64 KiB:
+    AArch64, PowerPC, LoongArch. Any machine not listed is taken to have 64 KiB, which is the careful answer.
     """
     return _MAX_PAGE.get(machine, _MAX_PAGE_ELSEWHERE)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Patch
 from nixpatch.elf.layout import round_up
-from nixpatch.elf.record import FOOTER_SIZE, Footer, Record
+from nixpatch.elf.record import FOOTER_SIZE, RECORD_LIMIT, Footer, Record
 from nixpatch.elf.room import Room, room_for
 from nixpatch.elf.tables import Area, Change, Placed, difference, shift, table_changes, with_strings
 from nixpatch.elf.wish import NewDynamic, Wish, new_dynamic, wish_of
@@ -98,6 +98,8 @@ class _Builder:
             changes, moved = self._changes(end, delta)
             left = self._left_behind()
             record = b"" if self.room.discarded else _record(left, changes)
+            if len(record) > RECORD_LIMIT:
+                raise FileRefused(f"its undo record would take {len(record)} bytes: it has too many sections")
             if len(record) <= reserved or not record:
                 return self._plan(end, delta, changes=changes, moved=moved, left=left, record=record)
             reserved = len(record)

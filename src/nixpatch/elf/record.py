@@ -20,6 +20,8 @@ from nixpatch.elf.image import Patch
 MAGIC: Final = b"\0nixpatch undo 1"
 _FOOTER: Final = struct.Struct("<16sQqQQQQII32s7x1x")
 FOOTER_SIZE: Final = _FOOTER.size
+RECORD_LIMIT: Final = 1 << 20
+"""bytes; room for a file with 65,536 sections, and what a hostile file can make us parse"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from nixpatch.elf.unfit import malformed
 from nixpatch.model import Linkage, Tag, VersionNeed
 
 _STRING = 1 << 16  # bytes of one string
+_NAMES = 4 << 20  # bytes of all strings of one kind
 _RECORDS = 1 << 16  # verneed, vernaux or verdef records of one file
 
 
@@ -45,7 +46,8 @@ def linkage(image: Image, headers: Headers) -> Linkage:
 
 def needed(image: Image, headers: Headers) -> tuple[str, ...]:
     """DT_NEEDED in file order."""
-    return tuple(string_at(image, headers, value) for tag, value in headers.live if tag == elf.DT_NEEDED)
+    names = _Names(image, headers)
+    return tuple(names.at(value) for tag, value in headers.live if tag == elf.DT_NEEDED)
 
 
 def soname(image: Image, headers: Headers) -> str | None:
@@ -57,6 +59,7 @@ def soname(image: Image, headers: Headers) -> str | None:
 def version_needs(image: Image, headers: Headers) -> tuple[VersionNeed, ...]:
     """Verneed records in file order (LSB, "Symbol Version Requirements")."""
     layout = headers.layout
+    names = _Names(image, headers)
     needs = []
     left = _RECORDS
     address = headers.values.get(elf.DT_VERNEED)
@@ -66,16 +69,16 @@ def version_needs(image: Image, headers: Headers) -> tuple[VersionNeed, ...]:
         if left < 0:
             raise malformed("too many version records")
         versions = tuple(
-            string_at(image, headers, record[3])
-            for _, record in _records(image, headers, at + aux, count, layout.vernaux)
+            names.at(record[3]) for _, record in _records(image, headers, at + aux, count, layout.vernaux)
         )
-        needs.append(VersionNeed(string_at(image, headers, name), versions))
+        needs.append(VersionNeed(names.at(name), versions))
     return tuple(needs)
 
 
 def version_defs(image: Image, headers: Headers) -> tuple[str, ...]:
     """Names of verdef records without the base definition (LSB, "Symbol Version Definitions")."""
     layout = headers.layout
+    strings = _Names(image, headers)
     names = []
     address = headers.values.get(elf.DT_VERDEF)
     number = headers.values.get(elf.DT_VERDEFNUM, 0)
@@ -84,8 +87,27 @@ def version_defs(image: Image, headers: Headers) -> tuple[str, ...]:
             continue
         # The first auxiliary record is the name; the others are its parents.
         name, _ = layout.verdaux.unpack(_bytes_at(image, headers, at + aux, layout.verdaux.size))
-        names.append(string_at(image, headers, name))
+        names.append(strings.at(name))
     return tuple(names)
+
+
+class _Names:
+    """Many strings of one file, each read once, and bounded together: they may be tails of one long string."""
+
+    def __init__(self, image: Image, headers: Headers) -> None:
+        self._image = image
+        self._headers = headers
+        self._seen: dict[int, str] = {}
+        self._left = _NAMES
+
+    def at(self, offset: int) -> str:
+        name = self._seen.get(offset)
+        if name is None:
+            name = self._seen[offset] = string_at(self._image, self._headers, offset)
+            self._left -= len(name)
+            if self._left < 0:
+                raise malformed(f"names of more than {_NAMES} bytes")
+        return name
 
 
 def _records(

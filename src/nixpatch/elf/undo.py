@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
-from nixpatch.elf.record import FOOTER_SIZE, Footer, Record
+from nixpatch.elf.record import FOOTER_SIZE, RECORD_LIMIT, Footer, Record
 from nixpatch.elf.unfit import Unfit
 
-_RECORD = 1 << 24  # bytes
 _CHUNK = 1 << 18
 
 
@@ -103,7 +102,9 @@ def _record(image: Image, headers: Headers, footer: Footer) -> Record | None:
     """Give the record if it is whole and nobody changed the file since; None otherwise."""
     load = headers.last_load
     end = load.file_end - FOOTER_SIZE
-    if not 0 < footer.record_length <= min(_RECORD, load.filesz - FOOTER_SIZE) or footer.size != image.size:
+    if not 0 < footer.record_length <= min(RECORD_LIMIT, load.filesz - FOOTER_SIZE):
+        return None
+    if footer.size != image.size or footer.delta <= 0:
         return None
     tail = max(footer.original_size - footer.cut, 0)
     if tail and footer.cut + footer.delta + tail != image.size:

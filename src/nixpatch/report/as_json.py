@@ -25,7 +25,7 @@ def plan_entry(plan: Plan, outcome: Outcome | None) -> dict[str, Any]:
     return {
         "applied": outcome is not None,
         "tree": _tree(plan.tree),
-        "target": _target(plan.target),
+        "target": _target(plan.target) if plan.target else None,
         "store": plan.store_dir,
         "files": [_file(file, errors.get(file.file.path)) for file in plan.files],
         "findings": _findings((*plan.findings, *(outcome.findings if outcome else ()))),

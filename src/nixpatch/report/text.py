@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nixpatch.apply import Outcome
-from nixpatch.model import FilePlan, Finding, Linkage, Plan
+from nixpatch.model import FilePlan, Finding, Linkage, Plan, Target
 from nixpatch.report.escape import below, shown
 from nixpatch.report.summary import Totals, considered, missing_by_soname, rows, totals
 from nixpatch.resolve.choose import version_text
@@ -27,7 +27,8 @@ def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds:
     """
     parts: list[RenderableType] = []
     if verbosity >= 0:
-        parts.append(_target(plan))
+        if plan.target is not None:
+            parts.append(_target(plan.target))
         if plan.pending or verbosity > 0:
             parts.append(_table(plan, outcome))
     if verbosity >= 1:
@@ -35,7 +36,9 @@ def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds:
     parts += _missing(plan)
     parts += _failures(plan, outcome)
     parts += _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root, verbosity)
-    parts.append(Text(closing(totals(plan, outcome), done=outcome is not None, seconds=seconds)))
+    verbs = ("Would patch", "Patched") if plan.target is not None else ("Would restore", "Restored")
+    verb = verbs[outcome is not None]
+    parts.append(Text(closing(totals(plan, outcome), verb, seconds)))
     return Group(*parts)
 
 
@@ -60,9 +63,8 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
 
 
-def closing(count: Totals, *, done: bool, seconds: float) -> str:
+def closing(count: Totals, verb: str, seconds: float) -> str:
     """Return the sentence that ends a report."""
-    verb = "Patched" if done else "Would patch"
     skipped = sum(count.skipped.values())
     rest = [
         f"{count.untouched} right as they are" if count.untouched else "",
@@ -83,8 +85,7 @@ def _size(count: int) -> str:
     return f"{size:.2f} GB"
 
 
-def _target(plan: Plan) -> Text:
-    target = plan.target
+def _target(target: Target) -> Text:
     version = f" {version_text(target.version)}" if target.version else ""
     return Text(
         f"Target: Python{version} {shown(target.python)} (found by {target.found_by}), "

@@ -77,7 +77,8 @@ class ProviderIndex:
     def providers(self, name: str) -> tuple[Provider, ...]:
         """Return every shared library of this file name, of any machine, best first.
 
-        Order: source, what the target's closure holds, newest version of the package, path. A library whose
+        Order: source, what the target's closure holds, newest version of the package, path; several ``--lib``
+        as they were given. A library whose
         DT_SONAME is ``name`` but whose file is called otherwise is not among them: ld.so opens file names.
         """
         if name not in self._answers:
@@ -121,9 +122,14 @@ class ProviderIndex:
                 refused[f"{path}: a program, not a library"] = None
             else:
                 found[directory] = self._provider(name, directory, real, header, place.source)
+        given = {directory: rank for rank, directory in enumerate(found)}
         best = sorted(found.values(), key=lambda provider: provider.directory)
         best.sort(key=lambda provider: version_key(version_of(provider.package)), reverse=True)
         best.sort(key=lambda provider: (provider.source, not provider.in_target_closure))
+        # Of several --lib the first one named wins, as with every other list of directories.
+        best.sort(
+            key=lambda provider: given[provider.directory] if provider.source is Source.LIB else len(given)
+        )
         return tuple(best), tuple(refused)
 
     def _provider(self, name: str, directory: str, real: str, header: Header, source: Source) -> Provider:

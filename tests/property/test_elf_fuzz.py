@@ -4,6 +4,7 @@ import contextlib
 import os
 import struct
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from hypothesis import strategies as st
 
 from elf.programs import RICH, Workshop, content, edit_file
 from nixpatch.elf import check, obstacle, read, write_edited, write_original
+from nixpatch.elf.headers import parse
+from nixpatch.elf.image import Image, Patch
+from nixpatch.elf.record import FOOTER_SIZE, Footer, Record
+from nixpatch.elf.undo import guard, tables
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Skip
 
@@ -133,3 +138,53 @@ def test_truncated_anywhere(whole: str, tmp_path: Path, keep: float) -> None:
 @given(noise=st.binary(max_size=400))
 def test_noise_behind_the_magic(tmp_path: Path, noise: bytes) -> None:
     survives(b"\x7fELF" + noise, tmp_path)
+
+
+numbers = st.integers(0, 300) | st.integers(0, 1 << 14) | st.sampled_from([1 << 31, 1 << 40, (1 << 63) - 1])
+
+
+@relaxed
+@given(
+    left=st.lists(st.tuples(numbers, numbers), max_size=3),
+    patches=st.lists(st.tuples(numbers, st.binary(max_size=70)), max_size=4),
+    cut=st.none() | numbers,
+    original_size=st.none() | numbers,
+    delta=st.none() | numbers | st.integers(-(1 << 40), -1),
+)
+def test_forged_record_with_a_valid_checksum(
+    workshop: Workshop,
+    tmp_path: Path,
+    left: list[tuple[int, int]],
+    patches: list[tuple[int, bytes]],
+    cut: int | None,
+    original_size: int | None,
+    delta: int | None,
+) -> None:
+    """A record is data like any other: whoever forges one gets no further than with a forged header."""
+    edited = os.path.join(tmp_path, "edited")
+    Path(edited).unlink(missing_ok=True)
+    edit_file(workshop.library(*RICH), edited, ElfEdit("/first/" + "x" * 500))
+    data = bytearray(content(edited))
+    fd = os.open(edited, os.O_RDONLY)
+    image = Image.of(fd)
+    headers = parse(image)
+    at = headers.last_load.file_end - FOOTER_SIZE
+    footer = Footer.unpack(bytes(data[at : at + FOOTER_SIZE]))
+    assert footer
+    record = Record(tuple(left), tuple(Patch(offset, new) for offset, new in patches)).pack()
+    footer = replace(
+        footer,
+        record_length=len(record),
+        cut=footer.cut if cut is None else cut,
+        original_size=footer.original_size if original_size is None else original_size,
+        delta=footer.delta if delta is None else delta,
+    )
+    try:
+        checksum = guard(image, tables(image, headers), record, footer, left)
+    except FileRefused:
+        checksum = 0
+    finally:
+        os.close(fd)
+    data[at - len(record) : at] = record
+    data[at : at + FOOTER_SIZE] = replace(footer, guard=checksum).pack()
+    survives(bytes(data), tmp_path)

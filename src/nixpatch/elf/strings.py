@@ -92,7 +92,7 @@ def version_defs(image: Image, headers: Headers) -> tuple[str, ...]:
 
 
 class _Names:
-    """Many strings of one file, each read once, and bounded together: they may be tails of one long string."""
+    """Many strings of one file, read once and bounded together: they may be tails of one long string."""
 
     def __init__(self, image: Image, headers: Headers) -> None:
         self._image = image

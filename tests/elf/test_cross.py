@@ -32,7 +32,6 @@ MACHINES = [
     Cross("ppc64le", "powerpc64le-linux-gnu", "qemu-ppc64le-static"),
     Cross("s390x", "s390x-linux-gnu", "qemu-s390x-static"),
     Cross("riscv64", "riscv64-linux-gnu", "qemu-riscv64-static"),
-    Cross("loongarch64", "loongarch64-linux-gnu", "qemu-loongarch64-static"),
 ]
 
 

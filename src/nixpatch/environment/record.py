@@ -25,13 +25,14 @@ MAX_RECORD_SIZE = 64 << 20
 """bytes; the largest RECORD of a real wheel has about two million"""
 
 # A field is quoted where it begins with a quote: up to the next single quote, newlines included; what
-# stands between that quote and the comma belongs to it too, as in csv without ``strict``. The quantifiers
-# are possessive: no input makes them try twice.
-_FIELD = rb'(?:"(?:[^"]|"")*+(?:"|\Z)[^,\r\n]*+|(?!")[^,\r\n]*+)'
-_ROW = re.compile(_FIELD + rb"(?:," + _FIELD + rb")*+(?:\r\n|\r|\n|\Z)")
+# stands between that quote and the comma belongs to it too, as in csv without ``strict``. Written so that
+# there is one way to match and no need for possessive quantifiers, which CPython got wrong until 3.11.5.
+_OPEN = rb'"[^"]*(?:""[^"]*)*'
+_FIELD = rb"(?:" + _OPEN + rb'(?:"(?!")|\Z)[^,\r\n]*|(?!")[^,\r\n]*)'
+_ROW = re.compile(_FIELD + rb"(?:," + _FIELD + rb")*(?:\r\n|\r|\n|\Z)")
 _THREE = re.compile(rb"(" + _FIELD + rb"),(" + _FIELD + rb"),(" + _FIELD + rb")(\r\n|\r|\n|\Z)")
-_OPEN_QUOTE = re.compile(rb"(?:" + _FIELD + rb',)*+"(?:[^"]|"")*+')
-_QUOTED = re.compile(rb'"((?:[^"]|"")*+)"(.*)', re.DOTALL)
+_OPEN_QUOTE = re.compile(rb"(?:" + _FIELD + rb",)*" + _OPEN)
+_QUOTED = re.compile(rb'"([^"]*(?:""[^"]*)*)"(?!")(.*)', re.DOTALL)
 _ENDING = re.compile(rb"(?:\r\n|\r|\n)\Z")
 _NEEDS_QUOTES = re.compile(rb'[,"\r\n]')
 _MAX_SIZE_DIGITS = 20

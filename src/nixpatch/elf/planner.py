@@ -6,6 +6,7 @@ import os
 import struct
 from dataclasses import dataclass, replace
 
+from nixpatch.elf import layout as elf
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Patch
 from nixpatch.elf.layout import round_up
@@ -108,7 +109,7 @@ class _Builder:
         if not self.new_dynamic.moves:
             return None
         load = self.room.load
-        if load.flags & 1 and not load.flags & 2:
+        if load.flags & elf.PF_X and not load.flags & elf.PF_W:
             raise FileRefused("its dynamic section is full and would have to move into an executable segment")
         size = len(self.new_dynamic.entries) * self.headers.layout.dyn.size
         placed = Placed(self.next, size)

@@ -21,7 +21,7 @@ from nixpatch.environment.regular import open_regular
 from nixpatch.errors import FileRefused, MachineError
 from nixpatch.files import lock, replacement
 from nixpatch.model import Answer, ElfEdit, FilePlan, Finding, Origin, Plan
-from nixpatch.recording import Change, Ledger, algorithms, ledger, write_down
+from nixpatch.recording import Change, Ledger, algorithms, ledger, original_hash, write_down
 
 TOOL = f"nixpatch {__version__}"
 
@@ -194,7 +194,7 @@ def _carry_out(job: Job) -> Done:
         before = hash_file(source, job.algorithms)
         if job.edit is None:
             original = job.original_sha256 or before.digests["sha256"]
-            return Done(FileHash(-1, {"sha256": original}), before)
+            return Done(original_hash(original), before)
         # A patched file is edited from its original, which its undo record has the digest of.
         original = job.original_sha256 or before.digests["sha256"]
         with replacement(job.path) as temp:

@@ -20,6 +20,8 @@ from nixpatch.errors import FileRefused
 from nixpatch.files import replace_bytes
 from nixpatch.model import Finding, Tree
 
+_UNKNOWN_SIZE = -1
+
 # PEP 815 withdrew both; a signature over the old RECORD is wrong from now on.
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 
@@ -115,7 +117,7 @@ def _update_record(
         change = changes[path]
         for row in spelled:
             assert row.path is not None
-            if accept_modified or row.agrees(change.before) is not False:
+            if accept_modified or _describes(row, change.before) is not False:
                 updates[row.path] = change.after
             elif row.agrees(change.after) is not True:
                 text = (
@@ -139,6 +141,15 @@ def _update_record(
     if updated.data != rows.data:
         replace_bytes(where.record, updated.data)
     return findings
+
+
+def original_hash(sha256: bytes) -> FileHash:
+    """Return what an undo record knows of the original file: its digest, not its size."""
+    return FileHash(_UNKNOWN_SIZE, {DEFAULT_ALGORITHM: sha256})
+
+
+def _describes(row: record.Row, file: FileHash) -> bool | None:
+    return (replace(row, size=None) if file.size == _UNKNOWN_SIZE else row).agrees(file)
 
 
 def _rows_by_file(
@@ -187,8 +198,8 @@ def unrecorded(where: Ledger, patched: Mapping[str, bytes]) -> frozenset[str]:
     except (OSError, FileRefused):
         return frozenset(late)
     for path, spelled in _rows_by_file(where, rows, patched).items():
-        original = FileHash(-1, {DEFAULT_ALGORITHM: patched[path]})
-        if any(replace(row, size=None).agrees(original) for row in spelled):
+        original = original_hash(patched[path])
+        if any(_describes(row, original) for row in spelled):
             late.add(path)
     if not rows.rows_for(where.key(where.provenance)):
         late.update(patched)

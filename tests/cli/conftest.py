@@ -1,0 +1,37 @@
+"""Fixtures of the command line's tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+import world as worlds
+from world import World
+
+from nixpatch.cli import run
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A store with one library and a venv with one dist that needs it."""
+    return worlds.make(str(tmp_path_factory.mktemp("world")))
+
+
+@pytest.fixture
+def nixpatch(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line against the world's store; return exit code, standard output, standard error."""
+    monkeypatch.setenv("NIX_STORE_DIR", world.store)
+    monkeypatch.setenv("XDG_CACHE_HOME", os.path.join(world.root, "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("NIX_BUILD_TOP", raising=False)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run(arguments)
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call

@@ -1,0 +1,127 @@
+"""nixpatch verify: it notices whatever happens to a patched tree."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+from world import World, record_row, shared
+
+from conftest import Run
+from nixpatch import elf
+from nixpatch.model import ElfEdit
+
+pytestmark = pytest.mark.gcc
+
+
+@pytest.fixture
+def patched(world: World, nixpatch: Run) -> World:
+    """The world after nixpatch."""
+    assert nixpatch(world.venv)[0] == 0
+    return world
+
+
+def test_a_patched_tree_is_right(patched: World, nixpatch: Run) -> None:
+    code, out, _ = nixpatch("verify", patched.venv)
+
+    assert code == 0
+    assert out.startswith("Right: 2 patched files")
+
+
+def test_load_asks_the_real_loader(patched: World, nixpatch: Run) -> None:
+    code, out, _ = nixpatch("verify", "--load", patched.venv)
+
+    assert code == 0
+    assert "2 files opened by the loader: 0 things wrong" in out
+
+
+def test_load_notices_what_the_search_path_alone_does_not_tell(patched: World, nixpatch: Run) -> None:
+    """The store's library needs another one that is gone: statically, the extension's own needs are met."""
+    gone = os.path.join(patched.root, "libgone.so.3")
+    shared("library.c", gone, "-Wl,-soname,libgone.so.3", "-DANSWER=1")
+    library = os.path.join(patched.library, "libanswer.so.1")
+    os.unlink(library)
+    shared("library.c", library, "-Wl,-soname,libanswer.so.1", "-Wl,--no-as-needed", gone)
+    os.unlink(gone)
+
+    assert nixpatch("verify", patched.venv)[0] == 0
+    code, out, _ = nixpatch("verify", "--load", patched.venv)
+
+    assert code == 1
+    assert "libgone.so.3: cannot open shared object file" in out
+
+
+def test_a_store_path_that_was_collected(patched: World, nixpatch: Run) -> None:
+    shutil.rmtree(os.path.dirname(patched.library))
+
+    code, out, _ = nixpatch("verify", patched.venv)
+
+    assert code == 1
+    assert f"needs libanswer.so.1 from {patched.library}/libanswer.so.1, which is gone" in out
+
+
+def test_a_search_path_that_somebody_else_changed(patched: World, nixpatch: Run) -> None:
+    temp = os.open(patched.extension + ".new", os.O_RDWR | os.O_CREAT)
+    elf.write_edited(patched.extension, temp, ElfEdit("/somewhere/else"))
+    os.close(temp)
+    os.replace(patched.extension + ".new", patched.extension)
+
+    code, out, _ = nixpatch("verify", patched.venv)
+
+    assert code == 1
+    assert "search path is '/somewhere/else', provenance says" in out
+    assert "was changed after nixpatch" in out
+
+
+def test_a_record_that_was_not_brought_up_to_date(patched: World, nixpatch: Run) -> None:
+    with open(patched.record, "rb") as file:
+        data = file.read()
+    row = record_row(patched.extension, patched.site).encode()
+    assert row in data
+    with open(patched.record, "wb") as file:
+        file.write(data.replace(row, row.replace(row[20:28], b"AAAAAAAA")))
+
+    code, out, _ = nixpatch("verify", patched.venv)
+
+    assert code == 1
+    assert "is as nixpatch left it, but RECORD does not say so" in out
+
+
+def test_a_file_of_the_dist_that_was_changed_otherwise(patched: World, nixpatch: Run) -> None:
+    with open(os.path.join(patched.site, "pkg", "__init__.py"), "a", encoding="utf-8") as file:
+        file.write("# edited\n")
+
+    code, out, _ = nixpatch("verify", patched.venv)
+
+    assert code == 1
+    assert "pkg/__init__.py: differs from RECORD, and not because of nixpatch" in out
+
+
+def test_a_patched_file_that_is_gone(patched: World, nixpatch: Run) -> None:
+    os.unlink(patched.extension)
+
+    code, out, _ = nixpatch("verify", patched.venv)
+
+    assert code == 1
+    assert "pkg/_ext.so: was patched and is gone" in out
+
+
+def test_a_provenance_file_that_cannot_be_read(patched: World, nixpatch: Run) -> None:
+    with open(os.path.join(patched.info, "nixpatch.json"), "w", encoding="utf-8") as file:
+        file.write("{")
+
+    code, out, _ = nixpatch("verify", patched.venv)
+
+    assert code == 1
+    assert "nixpatch.json: cannot be used: not JSON" in out
+
+
+def test_json(patched: World, nixpatch: Run) -> None:
+    code, out, err = nixpatch("verify", "--json", patched.venv)
+
+    (tree,) = json.loads(out)["trees"]
+    assert (code, err) == (0, "")
+    assert tree["store_paths"] == [os.path.dirname(patched.library)]
+    assert tree["summary"]["errors"] == 0

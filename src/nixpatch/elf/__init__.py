@@ -5,10 +5,27 @@ An edit changes the search path and the interpreter, nothing else. It grows the 
 it; no program header is added or moved and no address changes. ``headers`` parses, ``undo`` sees through an
 earlier edit to the original, ``wish``, ``room``, ``tables`` and ``planner`` decide as pure functions,
 ``write`` carries the decision out, and ``check`` holds the result against the original.
+
+The second writer is LIEF, in a child process (``lief_writer``, ``lief_child``) and under checks of its own
+(``check_rewritten``); ``writers`` chooses.
 """
 
 from nixpatch.elf.check import check
+from nixpatch.elf.check_rewritten import check_rewritten
 from nixpatch.elf.read import original_sha256, read
 from nixpatch.elf.write import EditResult, obstacle, write_edited, write_original
+from nixpatch.elf.writers import Writer, Written, write_checked
 
-__all__ = ["EditResult", "check", "obstacle", "original_sha256", "read", "write_edited", "write_original"]
+__all__ = [
+    "EditResult",
+    "Writer",
+    "Written",
+    "check",
+    "check_rewritten",
+    "obstacle",
+    "original_sha256",
+    "read",
+    "write_checked",
+    "write_edited",
+    "write_original",
+]

@@ -1,0 +1,177 @@
+"""The second writer: LIEF edits the file, in a process that may die.
+
+LIEF lays a file out anew. It logs errors instead of raising them, ends the process on some input
+(``std::abort``), takes several times the file in memory, and corrupts what it has written before. So it gets
+one file, once, in a child with limits, starting from the original, and nothing of what it leaves is believed:
+:mod:`nixpatch.elf.check_rewritten` decides. What it writes holds no undo record.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any, Final
+
+from nixpatch.elf import layout as elf
+from nixpatch.elf.headers import Headers
+from nixpatch.elf.lief_sections import repair_sections
+from nixpatch.elf.source import opened
+from nixpatch.elf.strings import linkage
+from nixpatch.elf.undo import State, look
+from nixpatch.elf.wish import Wish, wish_of
+from nixpatch.elf.write import EditResult, write_edited, write_original
+from nixpatch.errors import FileRefused
+from nixpatch.model import ElfEdit
+
+_CHILD: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lief_child.py")
+_MIB: Final = 1 << 20
+# Python and LIEF alone map 70 MiB. Measured over 57 wheels: at most 6.2 times a file of more than 10 MiB.
+_MEMORY_BASE: Final = 768 * _MIB
+_MEMORY_FACTOR: Final = 8
+_SECONDS_BASE: Final = 60
+_BYTES_PER_SECOND: Final = _MIB  # measured: 100 MiB a second and more
+_OUTPUT_FACTOR: Final = 2  # LIEF can blow a file up by hundreds of megabytes
+
+# What LIEF leaves away without a word (its ELF/Parser.hpp and ELF/Section.hpp).
+_ENTRIES: Final = 1000
+_SECTION: Final = 2 << 30
+_SEGMENT: Final = 3 << 30
+# Where LIEF 1.0 gave working files; on ppc64le, s390x and MIPS it did not.
+_MACHINES: Final = frozenset({3, 62, 183})  # i386, x86_64, AArch64
+
+
+def write_lief(
+    source: str | int, temp_fd: int, edit: ElfEdit, original_sha256: bytes | None = None
+) -> EditResult:
+    """Let LIEF write ``source`` with the wished linkage into ``temp_fd``; as :func:`write_edited` otherwise.
+
+    A wish that equals the original's linkage gives the original, without LIEF. The result is not yet checked:
+    hold it against the original with :func:`nixpatch.elf.check_rewritten`.
+
+    Raises ``FileRefused`` if LIEF cannot be imported, dies, takes too long or too much, or cannot express the
+    edit; ``OSError`` for trouble with reading or writing.
+    """
+    with opened(source) as fd:
+        seen = look(fd)
+        image, headers = seen.original_image, seen.original
+        wish = wish_of(headers, linkage(image, headers), edit)
+        if wish.nothing:
+            return write_edited(fd, temp_fd, edit, original_sha256)
+        if seen.state is State.STALE:
+            raise FileRefused("its undo record is stale, and LIEF may only edit an original")
+        _must_suit_lief(headers, image.size)
+        if seen.state is State.INTACT:
+            with tempfile.TemporaryFile() as scratch:
+                digest = write_original(fd, scratch.fileno())
+                _run(scratch.fileno(), temp_fd, wish, headers, image.size)
+        else:
+            digest = original_sha256 or image.sha256()
+            _run(fd, temp_fd, wish, headers, image.size)
+        repair_sections(headers, temp_fd)
+        size = os.fstat(temp_fd).st_size
+        return EditResult(size, image.size, True, digest, ("written by LIEF: cannot be undone",))
+
+
+def _must_suit_lief(headers: Headers, size: int) -> None:
+    if headers.ehdr.machine not in _MACHINES:
+        raise FileRefused("LIEF is not known to edit this machine's files right")
+    if len(headers.live) >= _ENTRIES:
+        raise FileRefused(f"{len(headers.live)} dynamic entries: LIEF drops what comes after {_ENTRIES}")
+    if any(s.size >= _SECTION and s.type != elf.SHT_NOBITS for s in headers.shdrs):
+        raise FileRefused("LIEF reads only the first 2 GiB of a section")
+    if size >= _SEGMENT:
+        raise FileRefused("LIEF reads only the first 3 GiB of a segment")
+
+
+def _run(source: int, output: int, wish: Wish, headers: Headers, size: int) -> None:
+    spec = importlib.util.find_spec("lief")  # finds it without importing it
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    if not places:
+        raise FileRefused("LIEF is not installed")
+    os.ftruncate(output, 0)
+    seconds = _SECONDS_BASE + size // _BYTES_PER_SECOND
+    request = {
+        "lief": os.path.dirname(places[0]),
+        "source": source,
+        "output": output,
+        "limits": limits(size, seconds),
+        "program": headers.interp_segment is not None,
+        "search_path": _text(wish.search_path),
+        "tag": wish.tag.value,
+        "remove": wish.remove,
+        "interp": _text(wish.interp),
+    }
+    answer = _ask(request, seconds, (source, output))
+    if "refused" in answer:
+        raise FileRefused(str(answer["refused"]))
+    if os.fstat(output).st_size < size:
+        raise FileRefused("LIEF wrote less than the file it was given")
+
+
+def limits(size: int, seconds: int) -> dict[str, int]:
+    """Give the child's limits, by their names in setrlimit(2), for a file of ``size`` bytes."""
+    return {
+        "RLIMIT_AS": _MEMORY_BASE + _MEMORY_FACTOR * size,
+        "RLIMIT_CPU": seconds,
+        "RLIMIT_FSIZE": _OUTPUT_FACTOR * size + 64 * _MIB,
+        "RLIMIT_CORE": 0,
+    }
+
+
+def _ask(request: Mapping[str, Any], seconds: float, descriptors: tuple[int, ...]) -> dict[str, Any]:
+    # A session of its own: Ctrl-C in the terminal must not end the file in hand. -I: no PYTHON* variable and
+    # no module of the current directory has a say.
+    with subprocess.Popen(
+        [sys.executable, "-I", "-B", _CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=descriptors,
+        start_new_session=True,
+        env={key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
+    ) as child:
+        try:
+            said, logged = child.communicate(json.dumps(request).encode("ascii"), seconds)
+        except subprocess.TimeoutExpired:
+            raise FileRefused(f"LIEF was not done after {seconds} seconds") from None
+        finally:
+            if child.poll() is None:
+                child.kill()
+    if child.returncode < 0:
+        raise FileRefused(f"LIEF died of {_signal(-child.returncode)}{_last(logged)}")
+    try:
+        answer = json.loads(said)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise FileRefused(f"LIEF ended without an answer{_last(logged)}")
+    if logged.strip() and "refused" not in answer:
+        raise FileRefused(f"LIEF reports an error{_last(logged)}")
+    return answer
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _last(logged: bytes) -> str:
+    lines = logged.decode("utf-8", "replace").strip().splitlines()
+    return f": {lines[-1]}" if lines else ""
+
+
+def _text(value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise FileRefused("LIEF takes no string that is not UTF-8") from None

@@ -1,0 +1,78 @@
+"""Which writer makes an edit, and the rule that nothing unchecked gets out."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from nixpatch.elf.check import check
+from nixpatch.elf.check_rewritten import check_rewritten
+from nixpatch.elf.lief_writer import write_lief
+from nixpatch.elf.unfit import Unfit
+from nixpatch.elf.write import EditResult, write_edited
+from nixpatch.errors import FileRefused
+from nixpatch.model import ElfEdit
+
+
+class Writer(enum.Enum):
+    """The ways to make an edit. The value is the word on the command line and in provenance."""
+
+    INPLACE = "inplace"
+    """grows the last PT_LOAD; leaves an undo record"""
+    LIEF = "lief"
+    """LIEF lays the file out anew; no undo record"""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A checked file and who wrote it."""
+
+    result: EditResult
+    writer: Writer
+    declined: str | None = None
+    """why the in-place edit would not, where LIEF wrote in its stead"""
+
+
+def write_checked(
+    source: int,
+    temp_fd: int,
+    edit: ElfEdit,
+    original_sha256: bytes | None = None,
+    writer: Writer = Writer.INPLACE,
+) -> Written:
+    """Write ``source`` with the wished linkage into ``temp_fd`` and hold the result against the original.
+
+    Where the in-place edit declines a file because of its layout, LIEF is tried. The arguments are those of
+    :func:`nixpatch.elf.write_edited`.
+
+    Raises ``FileRefused`` if the edit is declined, by LIEF too, or if its outcome fails a check; ``OSError``
+    for trouble with reading or writing. What is in ``temp_fd`` then is to be thrown away.
+    """
+    if writer is Writer.LIEF:
+        return _by_lief(source, temp_fd, edit, original_sha256)
+    try:
+        result = write_edited(source, temp_fd, edit, original_sha256)
+    except Unfit:
+        raise  # no file that anybody could edit
+    except FileRefused as refused:
+        try:
+            written = _by_lief(source, temp_fd, edit, original_sha256)
+        except FileRefused as too:
+            raise FileRefused(f"{refused}; {too}") from None
+        return Written(written.result, written.writer, str(refused))
+    _must_pass(check(source, temp_fd, edit))
+    return Written(result, Writer.INPLACE)
+
+
+def _by_lief(source: int, temp_fd: int, edit: ElfEdit, original_sha256: bytes | None) -> Written:
+    result = write_lief(source, temp_fd, edit, original_sha256)
+    if not result.changed:
+        _must_pass(check(source, temp_fd, edit))
+        return Written(result, Writer.INPLACE)
+    _must_pass(check_rewritten(source, temp_fd, edit), "LIEF's output")
+    return Written(result, Writer.LIEF)
+
+
+def _must_pass(violations: tuple[str, ...], what: str = "the edited file") -> None:
+    if violations:
+        raise FileRefused(f"{what} failed its checks and was thrown away: {violations[0]}")

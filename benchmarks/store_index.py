@@ -75,10 +75,8 @@ def main() -> None:
                 opened = time.monotonic()
                 found = sum(len(index.providers(f"lib{number}.so.1")) for number in range(options.ask))
             done = time.monotonic()
-            total = done - begun
-            print(
-                f"{run:14}  open {opened - begun:.2f} s  ask {done - opened:.2f} s  total {total:.2f} s, {found} found"
-            )
+            times = f"open {opened - begun:.2f} s  ask {done - opened:.2f} s  total {done - begun:.2f} s"
+            print(f"{run:14}  {times}, {found} found")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

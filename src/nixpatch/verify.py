@@ -78,8 +78,9 @@ def verify(tree: Tree, target: Target, reader: Reader, *, rows: bool = True, wor
     )
 
 
-def with_loads(verdict: Verdict, loaded: int, findings: Sequence[Finding]) -> Verdict:
-    """Add what the real loader said."""
+def with_findings(verdict: Verdict, findings: Sequence[Finding], *, loaded: int | None = None) -> Verdict:
+    """Add what others found: the real loader, the garbage collector."""
+    loaded = verdict.loaded if loaded is None else loaded
     return replace(verdict, loaded=loaded, findings=(*verdict.findings, *findings))
 
 

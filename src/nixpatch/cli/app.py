@@ -24,8 +24,10 @@ from nixpatch.model import ElfFacts, Plan
 from nixpatch.plan import Reader, make_plan
 from nixpatch.report.summary import totals
 from nixpatch.restore import plan_restore
+from nixpatch.rooting import findings as root_findings
+from nixpatch.rooting import hold, let_go
 from nixpatch.store import find_store
-from nixpatch.verify import may_lack, with_loads
+from nixpatch.verify import may_lack, with_findings
 from nixpatch.verify import verify as verify_tree
 
 app = typer.Typer(
@@ -78,6 +80,7 @@ def patch(
     tag: opt.TagOption = None,
     owned_only: opt.OwnedOnly = False,
     accept_modified: opt.AcceptModified = False,
+    no_gc_roots: opt.NoGcRoots = False,
     dry_run: opt.DryRun = False,
     check: opt.Check = False,
     jobs: opt.Jobs = 0,
@@ -102,8 +105,13 @@ def patch(
     code = ExitCode.SATISFIED
     for path in paths:
         begun = time.monotonic()
-        made = make_plan(opt.request(path, choices, os.environ))
+        request = opt.request(path, choices, os.environ)
+        made = make_plan(request)
+        if writing and not no_gc_roots:
+            hold(made, request.store)
         done = _carry_out(made, output, begun, write=writing, jobs=jobs, accept_modified=accept_modified)
+        if writing and not no_gc_roots:
+            let_go(made)
         code = max(code, ExitCode.REMAINS if check and made.pending else done)
     output.close()
     return code
@@ -149,9 +157,12 @@ def restore(
     output = Output("restore", as_json=as_json, verbosity=-1 if quiet else verbose)
     code = ExitCode.SATISFIED
     for path in paths:
-        code = max(
-            code, _carry_out(plan_restore(path), output, time.monotonic(), write=not dry_run, jobs=jobs)
-        )
+        begun = time.monotonic()
+        made = plan_restore(path)
+        done = _carry_out(made, output, begun, write=not dry_run, jobs=jobs)
+        if done is ExitCode.SATISFIED and not dry_run:
+            let_go(made)
+        code = max(code, done)
     output.close()
     return code
 
@@ -173,7 +184,7 @@ def verify(
     """Check that patched trees are what their provenance says."""
     output = Output("verify", as_json=as_json, verbosity=-1 if quiet else verbose)
     code = ExitCode.SATISFIED
-    store_dir = find_store(store, os.environ).directory
+    found_store = find_store(store, os.environ)
     for path in paths:
         tree = scan(path)
         reader = Reader()
@@ -186,8 +197,10 @@ def verify(
                 for file, found in read.items()
                 if isinstance(found, ElfFacts) and found.machine == target.machine
             }
-            verdict = with_loads(verdict, *compare(facts, target, reader, may_lack(tree)))
-        output.verdict(verdict, store_dir)
+            loaded, findings = compare(facts, target, reader, may_lack(tree))
+            verdict = with_findings(verdict, findings, loaded=loaded)
+        verdict = with_findings(verdict, root_findings(verdict, found_store))
+        output.verdict(verdict, found_store.directory)
         code = ExitCode.REMAINS if verdict.errors else code
     output.close()
     return code

@@ -78,6 +78,10 @@ AcceptModified = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan, write nothing.")]
 Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if something would change.")]
+NoGcRoots = Annotated[
+    bool,
+    typer.Option("--no-gc-roots", help="Make no garbage-collector roots for the store paths that are used."),
+]
 Jobs = Annotated[
     int, typer.Option("--jobs", "-j", min=0, help="Processes; 0 is one per core for large work.")
 ]

@@ -30,6 +30,8 @@ class Store:
     """``nix-store``; None where there is none, or where the store is not the one that it manages"""
     environment: tuple[tuple[str, str], ...] = ()
     """what ``program`` is run with"""
+    state: str = ""
+    """Nix's state directory, where its roots are registered; "" where ``program`` is None"""
 
     @property
     def exists(self) -> bool:
@@ -88,6 +90,17 @@ class Store:
         hint = "does `nix-store --verify` work on this machine?"
         return frozenset(self._run("--check-validity", "--print-invalid", paths=asked, hint=hint))
 
+    def add_root(self, path: str, link: str) -> None:
+        """Make ``link`` an indirect garbage-collector root of a store path (nix-store(1), ``--add-root``).
+
+        Raises:
+            MachineError: Nix is not there, or it failed; the path may be gone.
+            RequestError: ``path`` is not a store path.
+
+        """
+        hint = "no root was made for it; --no-gc-roots goes on without"
+        self._run("--realise", "--add-root", link, "--indirect", paths=[path], hint=hint)
+
     def _run(self, *options: str, paths: Sequence[str], hint: str) -> list[str]:
         """Run ``nix-store OPTIONS PATHS`` and return the lines that it prints."""
         for path in paths:
@@ -144,4 +157,5 @@ def find_store(given: str | None, environment: Mapping[str, str]) -> Store:
         real=os.path.realpath(directory),
         program=program,
         environment=tuple(sorted(kept.items())),
+        state=state if program else "",
     )

@@ -1,0 +1,51 @@
+"""Hold the store paths that a tree uses: roots are there before the first file points at them."""
+
+from __future__ import annotations
+
+import os
+
+from nixpatch.model import Finding, Plan
+from nixpatch.store import Store, roots
+from nixpatch.verify import Verdict, used_store_paths
+
+
+def hold(plan: Plan, store: Store) -> None:
+    """Root what the tree will use.
+
+    Raises:
+        MachineError: Nix refused; nothing of the tree was changed yet.
+
+    """
+    if roots.wanted(store, plan.tree.prefix):
+        roots.keep(store, roots.links(store, plan.tree.prefix, _used(plan)))
+
+
+def let_go(plan: Plan) -> None:
+    """Drop the roots of what the tree used before and no longer does.
+
+    Raises:
+        MachineError: the directory of the roots cannot be written.
+
+    """
+    roots.prune(plan.tree.prefix, {os.path.basename(path) for path in _used(plan)})
+
+
+def findings(verdict: Verdict, store: Store) -> tuple[Finding, ...]:
+    """Report store paths that the collector may take away under the tree."""
+    if not roots.wanted(store, verdict.tree.prefix):
+        return ()
+    wanted = roots.links(store, verdict.tree.prefix, verdict.libraries)
+    text = "has no garbage-collector root any more: nix-collect-garbage may delete it; run nixpatch again"
+    return tuple(Finding("error", path, text) for path in roots.missing(store, wanted))
+
+
+def _used(plan: Plan) -> frozenset[str]:
+    """Return the store paths that the files will name after the run."""
+    used: set[str] = set()
+    for file in plan.files:
+        # Only what is written into a file: needs met by a copy in the tree hold themselves.
+        if file.wished is None or file.facts is None or file.wished == file.facts.original:
+            continue
+        used.update(answer.path for answer in file.answers if answer.path)
+        used.update([file.wished.interp] if file.wished.interp else [])
+    return frozenset(used_store_paths(sorted(used), plan.store_dir)) if plan.store_dir else frozenset()

@@ -1,0 +1,94 @@
+"""A venv outside the store keeps what it links to from the garbage collector (nix-store --gc)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from nix.testbed.store import NixStore, nix_environment
+
+FIXTURES = os.path.join(os.path.dirname(__file__), "..", "..", "fixtures", "c")
+pytestmark = pytest.mark.gcc
+
+
+def _nix_store(*arguments: str) -> list[str]:
+    command = ["nix-store", *arguments]
+    done = subprocess.run(command, env=nix_environment(), capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def _nixpatch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nixpatch", *arguments]
+    return subprocess.run(command, env=nix_environment(), capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def library(nix_store: NixStore, tmp_path: os.PathLike[str]) -> Iterator[str]:
+    """A store path that nothing else refers to or roots, with one library."""
+    source = os.path.join(tmp_path, f"answer-{os.path.basename(tmp_path)}-{os.getpid()}")
+    os.makedirs(os.path.join(source, "lib"))
+    output = os.path.join(source, "lib", "libanswer.so.1")
+    command = ["gcc", "-shared", "-fPIC", "-Wl,-soname,libanswer.so.1", "-o", output]
+    subprocess.run([*command, os.path.join(FIXTURES, "library.c")], check=True)
+    (path,) = _nix_store("--add", source)
+    yield path
+    shutil.rmtree(tmp_path)
+    _nix_store("--delete", path)
+
+
+@pytest.fixture
+def tree(library: str, tmp_path: os.PathLike[str]) -> str:
+    """A directory with one file that needs the library."""
+    path = os.path.join(os.path.realpath(tmp_path), "tree")
+    os.makedirs(path)
+    command = ["gcc", "-shared", "-fPIC", "-o", os.path.join(path, "ext.so")]
+    link = os.path.join(library, "lib", "libanswer.so.1")
+    subprocess.run([*command, os.path.join(FIXTURES, "extension.c"), link], check=True)
+    return path
+
+
+def test_what_a_tree_links_to_is_not_collected_while_the_tree_is_there(library: str, tree: str) -> None:
+    assert library in _nix_store("--gc", "--print-dead")
+
+    done = _nixpatch(tree, "--python", sys.executable)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    assert library not in _nix_store("--gc", "--print-dead")
+    assert _nixpatch("verify", tree, "--python", sys.executable).returncode == 0
+    shutil.rmtree(tree)
+    assert library in _nix_store("--gc", "--print-dead")
+
+
+def test_verify_notices_a_lost_root_and_a_run_makes_it_again(library: str, tree: str) -> None:
+    _nixpatch(tree, "--python", sys.executable)
+    shutil.rmtree(os.path.join(tree, ".nixpatch-roots"))
+
+    done = _nixpatch("verify", "--json", tree, "--python", sys.executable)
+
+    assert done.returncode == 1
+    (finding,) = json.loads(done.stdout)["trees"][0]["findings"]
+    assert finding["path"] == library
+    assert "no garbage-collector root" in finding["text"]
+    assert _nixpatch(tree, "--python", sys.executable).returncode == 0
+    assert library not in _nix_store("--gc", "--print-dead")
+
+
+def test_restore_lets_go(library: str, tree: str) -> None:
+    _nixpatch(tree, "--python", sys.executable)
+
+    assert _nixpatch("restore", tree).returncode == 0
+
+    assert library in _nix_store("--gc", "--print-dead")
+    assert sorted(os.listdir(tree)) == ["ext.so"]
+
+
+def test_no_gc_roots(library: str, tree: str) -> None:
+    assert _nixpatch(tree, "--python", sys.executable, "--no-gc-roots").returncode == 0
+
+    assert library in _nix_store("--gc", "--print-dead")

@@ -36,7 +36,7 @@ class Verdict:
     rows: int = 0
     """RECORD rows whose file was hashed"""
     libraries: tuple[str, ...] = ()
-    """files outside the tree that serve a need, sorted"""
+    """files outside the tree that serve a need or as interpreter, sorted"""
     loaded: int = 0
     """files that the real loader opened"""
     findings: tuple[Finding, ...] = ()
@@ -63,6 +63,7 @@ def verify(tree: Tree, target: Target, reader: Reader, *, rows: bool = True, wor
             findings.append(Finding("error", path, f"was patched and {facts}: install the dist again"))
             continue
         findings += _linkage(path, facts, entry)
+        libraries.update([entry.interp] if entry.interp else [])
         for need in dict.fromkeys(facts.needed):
             needs += 1
             findings += _need(path, need, facts, where, entry, target, reader)

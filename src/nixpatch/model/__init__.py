@@ -1,0 +1,35 @@
+"""The vocabulary: frozen values that every other part speaks in. Imports nothing of ours.
+
+Paths, sonames and search paths are ``str`` made by ``os.fsdecode`` (PEP 383): any bytes survive the way
+in and, through ``os.fsencode``, the way out. Paths are absolute unless a field says otherwise.
+"""
+
+from nixpatch.model.elf import ElfEdit, ElfFacts, Linkage, Machine, Skip, SkipReason, Tag, VersionNeed
+from nixpatch.model.environment import Dist, Libc, Target, Tree, TreeFile, TreeKind
+from nixpatch.model.plan import Answer, Dropped, FilePlan, Finding, Origin, Plan
+from nixpatch.model.store import Provider, Source
+
+__all__ = [
+    "Answer",
+    "Dist",
+    "Dropped",
+    "ElfEdit",
+    "ElfFacts",
+    "FilePlan",
+    "Finding",
+    "Libc",
+    "Linkage",
+    "Machine",
+    "Origin",
+    "Plan",
+    "Provider",
+    "Skip",
+    "SkipReason",
+    "Source",
+    "Tag",
+    "Target",
+    "Tree",
+    "TreeFile",
+    "TreeKind",
+    "VersionNeed",
+]

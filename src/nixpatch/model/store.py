@@ -1,0 +1,48 @@
+"""Where libraries come from."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from nixpatch.model.elf import Machine
+from nixpatch.model.environment import Libc
+
+
+class Source(enum.IntEnum):
+    """Where a provider is known from; a lower value is asked first (design, section 5)."""
+
+    LIB = 1
+    CLOSURE = 2
+    TARGET_CLOSURE = 3
+    STORE = 6
+
+    @property
+    def text(self) -> str:
+        """How reports name it."""
+        return {1: "--lib", 2: "--closure", 3: "closure of the target Python", 6: "local store"}[self.value]
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A shared library that can answer a need: a file in a directory that ld.so could search."""
+
+    name: str
+    """file name in ``directory``: what ld.so looks for"""
+    directory: str
+    """what goes into a search path"""
+    real: str
+    """the regular file behind it"""
+    machine: Machine
+    soname: str | None
+    source: Source
+    package: str
+    """store path name without hash (``zlib-1.3.1``); "" outside a store"""
+    in_target_closure: bool
+    version_defs: frozenset[str]
+    libc_needs: frozenset[str]
+    """versions that it wants from libc (``GLIBC_2.34``)"""
+    beside_libc: bool = False
+    """its directory also holds a libc"""
+    libc: Libc | None = None
+    """the libc it names in DT_NEEDED; None where it names none"""

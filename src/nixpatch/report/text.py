@@ -12,6 +12,7 @@ from rich.text import Text
 from nixpatch.apply import Outcome
 from nixpatch.model import FilePlan, Finding, Linkage, Plan, Target
 from nixpatch.report.escape import below, shown
+from nixpatch.report.missing import advice
 from nixpatch.report.summary import Totals, considered, missing_by_soname, rows, totals
 from nixpatch.resolve.choose import version_text
 from nixpatch.verify import Verdict, used_store_paths

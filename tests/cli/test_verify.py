@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 
 import pytest
 from world import World, record_row, shared
@@ -125,3 +126,19 @@ def test_json(patched: World, nixpatch: Run) -> None:
     assert (code, err) == (0, "")
     assert tree["store_paths"] == [os.path.dirname(patched.library)]
     assert tree["summary"]["errors"] == 0
+
+
+def test_a_string_table_that_another_tool_moved(patched: World, nixpatch: Run) -> None:
+    """The undo record went with it: provenance and what is left of the record still tell."""
+    if shutil.which("patchelf") is None:
+        pytest.skip("not installed: patchelf")
+    subprocess.run(["patchelf", "--set-rpath", "/somewhere/" + "x" * 300, patched.extension], check=True)
+
+    code, out, _ = nixpatch("verify", patched.venv)
+
+    assert code == 1
+    assert "was changed by another tool after nixpatch" in out
+    assert "provenance says" in out
+    code, out, _ = nixpatch("restore", patched.venv)
+    assert code == 1
+    assert "cannot be restored: another tool" in out

@@ -66,9 +66,10 @@ def content_violations(pair: Pair) -> Iterator[str]:
             if at is not None:
                 yield f"content of the PT_LOAD at {load.vaddr:#x} differs at offset {at:#x}"
     for tag, name in elf.ADDRESS_TAGS.items():
-        offset = pair.old.file_offset(pair.old.values.get(tag, -1))
+        address = pair.old.values.get(tag, -1)
+        offset = pair.old.file_offset(address)
         if offset is not None and tag != elf.DT_STRTAB:
-            length = min(SAMPLE, pair.cut - offset)
+            length = min(SAMPLE, pair.cut - offset, pair.memory_end - address)
             if pair.differ(offset, offset, length, holes) is not None:
                 yield f"what {name} points at differs"
     if not _bss_is_zero(pair):

@@ -67,14 +67,15 @@ def plan_edit(
     ):
         # The string that is to stay stands in the area that goes.
         wish = replace(wish, search_path=os.fsencode(linkage.search_path), tag=linkage.tag)
-    return _Builder(headers, size, room, wish).plan()
+    return _Builder(headers, size, room, wish, undoable=stale is None).plan()
 
 
 class _Builder:
     """One edit. The area is laid out front to back; the record comes last, since it describes the rest."""
 
-    def __init__(self, headers: Headers, size: int, room: Room, wish: Wish) -> None:
+    def __init__(self, headers: Headers, size: int, room: Room, wish: Wish, *, undoable: bool) -> None:
         self.headers = headers
+        self.undoable = undoable
         self.size = size
         self.room = room
         self.wish = wish
@@ -98,7 +99,7 @@ class _Builder:
             delta = shift(self.headers, self.room, end, self.size)
             changes, moved = self._changes(end, delta)
             left = self._left_behind()
-            record = b"" if self.room.discarded else _record(left, changes)
+            record = _record(left, changes) if self.undoable else b""
             if len(record) > RECORD_LIMIT:
                 raise FileRefused(f"its undo record would take {len(record)} bytes: it has too many sections")
             if len(record) <= reserved or not record:
@@ -191,12 +192,12 @@ class _Builder:
         notes = []
         if self.dynamic:
             notes.append("dynamic section moved")
-        if room.discarded:
+        if not self.undoable:
             notes.append("undo record was stale: cannot be undone")
         footer = Footer(
             room.cut,
             delta,
-            0 if room.discarded else self.size,
+            self.size if self.undoable else 0,
             size,
             room.area,
             room.string_size,
@@ -209,7 +210,7 @@ class _Builder:
             tuple(c for c in copies if c.length > 0),
             tuple(writes),
             record,
-            () if room.discarded else left,
+            left if self.undoable else (),
             footer,
             footer_at,
             tuple(notes),

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
-from nixpatch.elf.record import FOOTER_SIZE, RECORD_LIMIT, Footer, Record
+from nixpatch.elf.record import FOOTER_SIZE, MAGIC, RECORD_LIMIT, Footer, Record
 from nixpatch.elf.unfit import Unfit
 
 _CHUNK = 1 << 18
+_TAIL = 1 << 14  # bytes; more than any search path that another tool puts behind the record
 
 
 class State(enum.Enum):
@@ -93,9 +94,21 @@ def tables(image: Image, headers: Headers) -> tuple[bytes, ...]:
 
 def _footer(image: Image, headers: Headers) -> Footer | None:
     load = headers.last_load
-    if load.filesz < FOOTER_SIZE:
-        return None
-    return Footer.unpack(image.read(load.file_end - FOOTER_SIZE, FOOTER_SIZE))
+    found = None
+    if load.filesz >= FOOTER_SIZE:
+        found = Footer.unpack(image.read(load.file_end - FOOTER_SIZE, FOOTER_SIZE))
+    return found or _carried_away(image, headers)
+
+
+def _carried_away(image: Image, headers: Headers) -> Footer | None:
+    """Find the footer in a string table that patchelf moved to make room behind it.
+
+    Such a record is stale, but the file must not pass for one that was never patched.
+    """
+    length = min(headers.string_size, _TAIL)
+    tail = image.read(headers.string_offset + headers.string_size - length, length)
+    at = tail.rfind(MAGIC)
+    return Footer.unpack(tail[at : at + FOOTER_SIZE]) if at >= 0 else None
 
 
 def _record(image: Image, headers: Headers, footer: Footer) -> Record | None:

@@ -67,6 +67,12 @@ def build_inputs(attributes: Iterable[Attribute]) -> str:
     return f"buildInputs = {_list(attributes)};"
 
 
+def line_to_paste(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
+    """Return the one line that adds all that nixpkgs has; "" if that is nothing."""
+    attributes = _attributes([one for plan in plans for one in missing(plan, catalog)])
+    return build_inputs(attributes) if attributes else ""
+
+
 def text(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
     """Render for people: by dist each soname, who needs it, what has it; at the end the line to paste."""
     lines: list[str] = []
@@ -77,9 +83,7 @@ def text(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
         lines += _by_dist(plan, lacking)
     if not every:
         return "Nothing is missing.\n"
-    attributes = _attributes(every)
-    if attributes:
-        lines.append(build_inputs(attributes))
+    lines += filter(None, [line_to_paste(plans, catalog)])
     left = sum(one.attribute is None or one.attribute.kind is not Kind.PACKAGE for one in every)
     if left:
         lines.append(f"{left} of {len(every)} cannot be had by an attribute of nixpkgs: see above.")

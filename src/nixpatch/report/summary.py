@@ -19,6 +19,7 @@ class Row:
     version: str
     changed: int
     untouched: int
+    """right as they are"""
     skipped: int
     failed: int
     missing: tuple[str, ...]
@@ -62,7 +63,7 @@ def rows(plan: Plan, outcome: Outcome | None) -> tuple[Row, ...]:
             name,
             version,
             changed=sum(file.edit is not None and file.file.path not in failed for file in files),
-            untouched=sum(file.edit is None and file.skip is None for file in files),
+            untouched=sum(_right(file) for file in files),
             skipped=sum(file.skip is not None for file in files),
             failed=sum(file.file.path in failed for file in files),
             missing=tuple(sorted({answer.need for file in files for answer in file.missing})),
@@ -85,12 +86,16 @@ def totals(plan: Plan, outcome: Outcome | None) -> Totals:
         files=len(plan.files),
         changed=len(changed),
         bytes=sum(file.file.size for file in changed),
-        untouched=sum(file.edit is None and file.skip is None for file in plan.files),
+        untouched=sum(_right(file) for file in plan.files),
         skipped=skipped,
         failed=len(failed),
         missing=sum(len(file.missing) for file in plan.files),
         errors=sum(finding.severity == "error" for finding in findings),
     )
+
+
+def _right(file: FilePlan) -> bool:
+    return file.edit is None and file.skip is None and not file.missing
 
 
 def _failed(outcome: Outcome | None) -> frozenset[str]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from nixpatch.apply import Outcome
 from nixpatch.model import FilePlan, Finding, Linkage, Plan, Target
 from nixpatch.report.escape import below, shown
-from nixpatch.report.missing import advice
+from nixpatch.report.missing import advice, line_to_paste
 from nixpatch.report.summary import Totals, considered, missing_by_soname, rows, totals
 from nixpatch.resolve.choose import version_text
 from nixpatch.verify import Verdict, used_store_paths
@@ -163,9 +163,13 @@ def _missing(plan: Plan) -> Iterator[RenderableType]:
         yield Text("  looked in this order:")
         for number, line in enumerate(considered(plan, soname), 1):
             yield Text(f"    {number}. {shown(line)}")
+        yield Text(f"  {advice(soname)}")
         yield Text(
-            f"  add the library's store path with --closure, or pass --ignore-missing '{shown(soname)}'"
+            f"  or name a store path that has it with --closure, or pass --ignore-missing '{shown(soname)}'"
         )
+    line = line_to_paste([plan])
+    if line:
+        yield Text(f"All of them: {line}", style="bold")
 
 
 def _failures(plan: Plan, outcome: Outcome | None) -> Iterator[RenderableType]:

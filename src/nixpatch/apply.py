@@ -15,13 +15,14 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from nixpatch import __version__, elf
+from nixpatch.elf import Writer
 from nixpatch.environment.digests import FileHash, hash_file
 from nixpatch.environment.provenance import PatchedFile
 from nixpatch.environment.regular import open_regular
 from nixpatch.errors import FileRefused, MachineError
 from nixpatch.files import lock, replacement
 from nixpatch.model import Answer, ElfEdit, FilePlan, Finding, Origin, Plan
-from nixpatch.recording import Change, Ledger, algorithms, ledger, original_hash, write_down
+from nixpatch.recording import Change, Ledger, algorithms, ledger, original_hash, without_undo, write_down
 
 TOOL = f"nixpatch {__version__}"
 
@@ -38,6 +39,9 @@ class FileOutcome:
     after: FileHash | None = None
     error: str | None = None
     """why the file is still as it was"""
+    writer: Writer = Writer.INPLACE
+    declined: str | None = None
+    """why the in-place edit would not, where LIEF wrote in its stead"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,9 @@ class Job:
     """None: the file is right, only its digests are wanted"""
     original_sha256: bytes | None
     algorithms: frozenset[str]
+    writer: Writer = Writer.INPLACE
+    no_original: str | None = None
+    """``sha256=<hex>`` of the file as LIEF left it, if an earlier run had LIEF write it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,8 @@ class Done:
     before: FileHash | None
     after: FileHash | None
     error: str | None = None
+    writer: Writer = Writer.INPLACE
+    declined: str | None = None
 
 
 def apply(
@@ -79,6 +88,7 @@ def apply(
     *,
     accept_modified: bool = False,
     workers: int = 0,
+    writer: Writer = Writer.INPLACE,
     progress: Callable[[FileOutcome], None] = lambda _: None,
     waiting: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
@@ -103,9 +113,10 @@ def apply(
                 os.unlink(leftover)
             findings.append(Finding("note", leftover, "left by a run that was killed: removed"))
         jobs = [
-            _job(file, wanted)
+            _job(file, wanted, writer, lief.get(file.file.path))
             for owners, files in groups.items()
             for wanted in [_algorithms(plan, owners, files)]
+            for lief in [_written_by_lief(plan, owners)]
             for file in files
         ]
         with _runner(jobs, workers) as results:
@@ -113,12 +124,14 @@ def apply(
                 group: list[FileOutcome] = []
                 for file in files:
                     done = next(results)
-                    group.append(FileOutcome(file, done.before, done.after, done.error))
+                    group.append(
+                        FileOutcome(file, done.before, done.after, done.error, done.writer, done.declined)
+                    )
                     progress(group[-1])
                 outcomes += group
                 for info in owners or ("",):
                     findings += _record(plan, info, group, accept_modified=accept_modified)
-    return Outcome(plan, tuple(outcomes), tuple(findings))
+    return Outcome(plan, tuple(outcomes), (*findings, *_told_of_lief(plan, outcomes)))
 
 
 def _by_owners(plan: Plan) -> Mapping[tuple[str, ...], list[FilePlan]]:
@@ -148,9 +161,25 @@ def _algorithms(plan: Plan, owners: tuple[str, ...], files: Sequence[FilePlan]) 
     return frozenset().union(*(algorithms(ledger(plan.tree, info), paths) for info in owners or ("",)))
 
 
-def _job(file: FilePlan, wanted: frozenset[str]) -> Job:
+def _written_by_lief(plan: Plan, owners: tuple[str, ...]) -> Mapping[str, str]:
+    return {
+        path: left for info in owners or ("",) for path, left in without_undo(ledger(plan.tree, info)).items()
+    }
+
+
+def _job(file: FilePlan, wanted: frozenset[str], writer: Writer, no_original: str | None) -> Job:
     assert file.facts is not None
-    return Job(file.file.path, file.edit, file.facts.original_sha256, wanted)
+    return Job(file.file.path, file.edit, file.facts.original_sha256, wanted, writer, no_original)
+
+
+def _told_of_lief(plan: Plan, outcomes: Sequence[FileOutcome]) -> Iterator[Finding]:
+    by_lief = [done for done in outcomes if done.writer is Writer.LIEF and done.error is None]
+    for done in by_lief:
+        if done.declined is not None:
+            yield Finding("note", done.plan.file.path, f"written by LIEF, not in place: {done.declined}")
+    if by_lief:
+        text = "hold no undo record: to take the patch back, install their dists again"
+        yield Finding("note", plan.tree.root, f"{len(by_lief)} files were written by LIEF and {text}")
 
 
 @contextlib.contextmanager
@@ -195,20 +224,24 @@ def _carry_out(job: Job) -> Done:
         if job.edit is None:
             original = job.original_sha256 or before.digests["sha256"]
             return Done(original_hash(original), before)
+        if job.no_original == f"sha256={before.digests['sha256'].hex()}":
+            # LIEF corrupts what it has written before (its issue 1366), and an undo record made now would
+            # lead back to LIEF's output and call it the original.
+            raise FileRefused(
+                "LIEF wrote it in an earlier run, so its original is not at hand: install the dist again, "
+                "then patch it"
+            )
         # A patched file is edited from its original, which its undo record has the digest of.
         original = job.original_sha256 or before.digests["sha256"]
         with replacement(job.path) as temp:
-            result = elf.write_edited(source, temp, job.edit, original)
-            violations = elf.check(source, temp, job.edit)
-            if violations:
-                raise FileRefused(f"the edited file failed its checks and was thrown away: {violations[0]}")
+            written = elf.write_checked(source, temp, job.edit, original, job.writer)
             after = hash_file(temp, job.algorithms)
-            if not result.changed and after.digests["sha256"] != original:
+            if not written.result.changed and after.digests["sha256"] != original:
                 raise FileRefused(
                     "what its undo record gives is not the original: another tool changed the file after the "
                     "patch; install the dist again"
                 )
-        return Done(before, after)
+        return Done(before, after, None, written.writer, written.declined)
     finally:
         os.close(source)
 
@@ -247,6 +280,7 @@ def _entry(where: Ledger, done: FileOutcome) -> PatchedFile | None:
         tag=wished.tag,
         interp=wished.interp,
         needs={answer.need: served_by(where, answer) for answer in done.plan.answers},
+        writer=done.writer.value,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from nixpatch import __version__, elf, environment
@@ -80,6 +81,7 @@ def make_plan(request: Request) -> Plan:
     files = _mark_unrecorded(tree, files)
     findings = [Finding("note", tree.root, note) for note in tree.notes]
     findings += [finding for file in files for finding in version_findings(question, file)]
+    findings += _obstacles(files)
     return Plan(tree, target, request.store.directory, files, tuple(findings))
 
 
@@ -88,10 +90,15 @@ def _plan_one(request: Request, question: Question, file: TreeFile, read: ElfFac
         return FilePlan(file, None, read)
     if request.owned_only and not file.owners:
         return FilePlan(file, read, Skip(SkipReason.UNOWNED))
-    plan = plan_file(question, file)
-    # The edit may be impossible for reasons of layout; the plan says so before anything is written.
-    obstacle = elf.obstacle(file.path) if plan.edit is not None else None
-    return replace(plan, edit=None, skip=Skip(SkipReason.REFUSED, obstacle)) if obstacle else plan
+    return plan_file(question, file)
+
+
+def _obstacles(files: tuple[FilePlan, ...]) -> Iterator[Finding]:
+    """Say before anything is written where the layout of a file leaves only the other writer."""
+    for file in files:
+        obstacle = elf.obstacle(file.file.path) if file.edit is not None else None
+        if obstacle:
+            yield Finding("note", file.file.path, f"not edited in place, left to LIEF: {obstacle}")
 
 
 def _mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan, ...]:

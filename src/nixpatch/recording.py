@@ -143,6 +143,25 @@ def _update_record(
     return findings
 
 
+def without_undo(where: Ledger) -> dict[str, str]:
+    """Return the files of one owner that hold no undo record because LIEF wrote them.
+
+    By absolute path: ``sha256=<hex>`` of what LIEF left. Where the file is another one since, it is void.
+    """
+    try:
+        known = provenance.read(where.provenance)
+    except provenance.ProvenanceError:
+        return {}
+    locator = Locator(where.base, where.prefix)
+    return {
+        path: entry.patched
+        for key, entry in (known.files.items() if known else ())
+        if entry.writer != provenance.INPLACE
+        for path in [locator.locate(key)]
+        if path is not None
+    }
+
+
 def original_hash(sha256: bytes) -> FileHash:
     """Return what an undo record knows of the original file: its digest, not its size."""
     return FileHash(_UNKNOWN_SIZE, {DEFAULT_ALGORITHM: sha256})

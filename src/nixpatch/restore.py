@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 from nixpatch.environment import scan
-from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, TreeFile
+from nixpatch.environment.digests import hash_file
+from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, Tree, TreeFile
 from nixpatch.plan import Reader
+from nixpatch.recording import ledger, without_undo
 
 _ORIGINAL = ElfEdit(search_path=None, interp=None)
 
@@ -30,7 +35,20 @@ def plan_restore(path: str) -> Plan:
             files.append(FilePlan(file, facts))
         else:
             files.append(_back(file, facts))
+    findings += _no_way_back(tree)
     return Plan(tree, None, "", tuple(files), tuple(findings))
+
+
+def _no_way_back(tree: Tree) -> Iterator[Finding]:
+    """Find what LIEF wrote: nothing in such a file tells what it was."""
+    for info in (*(dist.info for dist in tree.dists), ""):
+        for path, left in without_undo(ledger(tree, info)).items():
+            if (
+                os.path.isfile(path)
+                and f"sha256={hash_file(path, {'sha256'}).digests['sha256'].hex()}" == left
+            ):
+                text = "cannot be restored: LIEF wrote it, and its output holds no undo record"
+                yield Finding("error", path, f"{text}; install the dist again")
 
 
 def _back(file: TreeFile, facts: ElfFacts) -> FilePlan:

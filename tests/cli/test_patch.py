@@ -11,6 +11,7 @@ from world import NO_LOADER, World, record_row, shared
 
 from conftest import Run
 from nixpatch import elf
+from nixpatch.elf import writers
 from nixpatch.environment import provenance
 
 pytestmark = pytest.mark.gcc
@@ -249,7 +250,7 @@ def test_a_file_that_fails_its_checks_stays_as_it_was(
     world: World, nixpatch: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = world.snapshot()
-    monkeypatch.setattr(elf, "check", lambda *_: ("PT_LOADs overlap",))
+    monkeypatch.setattr(writers, "check", lambda *_: ("PT_LOADs overlap",))
 
     code, out, _ = nixpatch(world.venv)
 

@@ -16,8 +16,10 @@ from nixpatch.cli import options as opt
 from nixpatch.cli.demo import demo_command
 from nixpatch.cli.elf import elf_command
 from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.missing import missing_command
 from nixpatch.cli.progress import Bar
 from nixpatch.cli.session import Output, guarded
+from nixpatch.elf import Writer
 from nixpatch.environment import find_target, scan
 from nixpatch.loading import compare
 from nixpatch.model import ElfFacts, Plan
@@ -78,6 +80,7 @@ def patch(
     ignore_missing: opt.IgnoreMissing = None,
     append_rpath: opt.AppendRpath = None,
     tag: opt.TagOption = None,
+    writer: opt.WriterOption = Writer.INPLACE,
     owned_only: opt.OwnedOnly = False,
     accept_modified: opt.AcceptModified = False,
     no_gc_roots: opt.NoGcRoots = False,
@@ -109,7 +112,9 @@ def patch(
         made = make_plan(request)
         if writing and not no_gc_roots:
             hold(made, request.store)
-        done = _carry_out(made, output, begun, write=writing, jobs=jobs, accept_modified=accept_modified)
+        done = _carry_out(
+            made, output, begun, write=writing, jobs=jobs, accept_modified=accept_modified, writer=writer
+        )
         if writing and not no_gc_roots:
             let_go(made)
         code = max(code, ExitCode.REMAINS if check and made.pending else done)
@@ -118,7 +123,14 @@ def patch(
 
 
 def _carry_out(
-    made: Plan, output: Output, begun: float, *, write: bool, jobs: int, accept_modified: bool = False
+    made: Plan,
+    output: Output,
+    begun: float,
+    *,
+    write: bool,
+    jobs: int,
+    accept_modified: bool = False,
+    writer: Writer = Writer.INPLACE,
 ) -> ExitCode:
     """Apply a plan, or only show it; ``begun`` is when its making began."""
     outcome: Outcome | None = None
@@ -128,6 +140,7 @@ def _carry_out(
                 made,
                 accept_modified=accept_modified,
                 workers=jobs,
+                writer=writer,
                 progress=bar.step,
                 waiting=output.say,
             )
@@ -206,5 +219,6 @@ def verify(
     return code
 
 
+app.command("missing")(missing_command)
 app.command("demo")(demo_command)
 app.command("elf")(elf_command)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from nixpatch.elf import Writer
 from nixpatch.model import Tag
 from nixpatch.plan import Request
 from nixpatch.store import find_store
@@ -69,6 +70,14 @@ TagOption = Annotated[
         case_sensitive=False,
         help="Use this tag; by default each keeps its own.",
         rich_help_panel=_SEARCH_PATHS,
+    ),
+]
+WriterOption = Annotated[
+    Writer,
+    typer.Option(
+        "--writer",
+        case_sensitive=False,
+        help="Edit in place; or let LIEF lay each file out anew, which restore cannot undo.",
     ),
 ]
 OwnedOnly = Annotated[bool, typer.Option("--owned-only", help="Leave files alone that no dist claims.")]

@@ -11,7 +11,6 @@ The second writer is LIEF, in a child process (``lief_writer``, ``lief_child``) 
 """
 
 from nixpatch.elf.check import check
-from nixpatch.elf.check_rewritten import check_rewritten
 from nixpatch.elf.read import original_sha256, read
 from nixpatch.elf.write import EditResult, obstacle, write_edited, write_original
 from nixpatch.elf.writers import Writer, Written, write_checked
@@ -21,7 +20,6 @@ __all__ = [
     "Writer",
     "Written",
     "check",
-    "check_rewritten",
     "obstacle",
     "original_sha256",
     "read",

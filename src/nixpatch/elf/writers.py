@@ -6,8 +6,6 @@ import enum
 from dataclasses import dataclass
 
 from nixpatch.elf.check import check
-from nixpatch.elf.check_rewritten import check_rewritten
-from nixpatch.elf.lief_writer import write_lief
 from nixpatch.elf.unfit import Unfit
 from nixpatch.elf.write import EditResult, write_edited
 from nixpatch.errors import FileRefused
@@ -65,6 +63,10 @@ def write_checked(
 
 
 def _by_lief(source: int, temp_fd: int, edit: ElfEdit, original_sha256: bytes | None) -> Written:
+    # Late: hardly any run needs it.
+    from nixpatch.elf.check_rewritten import check_rewritten  # noqa: PLC0415
+    from nixpatch.elf.lief_writer import write_lief  # noqa: PLC0415
+
     result = write_lief(source, temp_fd, edit, original_sha256)
     if not result.changed:
         _must_pass(check(source, temp_fd, edit))

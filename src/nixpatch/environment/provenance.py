@@ -19,6 +19,8 @@ NAME = "nixpatch.json"
 """file name inside a ``.dist-info`` directory"""
 UNOWNED_NAME = ".nixpatch.json"
 """file name at the root of a tree, for files that no dist claims"""
+INPLACE = "inplace"
+"""the writer that leaves an undo record; a file that names no writer means this one"""
 _VERSION = 1
 _LIMIT = 64 << 20  # bytes; ten thousand patched files take about four megabytes
 
@@ -37,6 +39,8 @@ class PatchedFile:
     needs: Mapping[str, str] = field(default_factory=dict)
     """soname -> what serves it: a store path, ``site:`` and a path relative to the dist's site directory,
     or one of the words libc, driver, ignored, missing"""
+    writer: str = INPLACE
+    """what wrote it; a file of any other writer holds no undo record"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ def dump(provenance: Provenance) -> bytes:
                 "tag": file.tag.value if file.tag else None,
                 "interp": file.interp,
                 "needs": dict(file.needs),
+                **({} if file.writer == INPLACE else {"writer": file.writer}),
             }
             for path, file in provenance.files.items()
         },
@@ -113,6 +118,7 @@ def _file(path: str, row: Any) -> PatchedFile:
         tag=Tag(tag) if tag else None,
         interp=_optional_text(row, "interp"),
         needs=needs,
+        writer=_optional_text(row, "writer") or INPLACE,
     )
 
 

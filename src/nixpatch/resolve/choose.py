@@ -6,10 +6,13 @@ would mean that the order of imports decides which of them runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nixpatch.model import ElfFacts, Libc, Provider, Target
+
+_NUMBERED = re.compile(r"GLIBC_(\d+(?:\.\d+)*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,28 @@ def unfit(provider: Provider, target: Target) -> str | None:
     if provider.libc is not None and provider.libc is not target.libc:
         return f"linked against {provider.libc.value}, the target uses {target.libc.value}"
     if target.libc is Libc.GLIBC:
-        newer = provider.libc_needs - target.libc_versions
+        newer = beyond(provider.libc_needs, target)
         if newer:
             return f"needs {newest(newer)}, the target's glibc is {version_text(target.libc_version)}"
     return None
+
+
+def beyond(versions: Iterable[str], target: Target) -> frozenset[str]:
+    """Return those versions of glibc that the target's does not have.
+
+    A number up to the target's own counts as there even if libc.so.6 does not define it: glibc's other
+    libraries have versions of their own (libpthread's GLIBC_2.31 is missing in the libc.so.6 of 2.31).
+    """
+    return frozenset(
+        version
+        for version in versions
+        if version not in target.libc_versions
+        and not ((found := _NUMBERED.fullmatch(version)) and _numbers(found[1]) <= target.libc_version)
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))
 
 
 def newest(versions: Iterable[str]) -> str:

@@ -19,11 +19,11 @@ from nixpatch.model import (
     Tag,
     TreeFile,
 )
-from nixpatch.resolve.choose import newest, version_text
+from nixpatch.resolve.choose import beyond, newest, version_text
 from nixpatch.resolve.loader import find
 from nixpatch.resolve.precedence import Asker, answer
 from nixpatch.resolve.question import Question
-from nixpatch.resolve.search_path import inside, join, split
+from nixpatch.resolve.search_path import inside, join, plain, split
 
 # Needs met in these ways ask for no change of the file.
 _MET_ALREADY = frozenset({Origin.ABSOLUTE, Origin.LIBC, Origin.OWN_PATH, Origin.IGNORED, Origin.MISSING})
@@ -70,9 +70,17 @@ def plan_file(question: Question, file: TreeFile) -> FilePlan:
 
 
 def version_findings(question: Question, file: FilePlan) -> tuple[Finding, ...]:
-    """Report versions that the target's libc does not define: no search path can help there."""
+    """Report trouble with the target's libc that no search path can help.
+
+    A version that it does not define, or a copy of one of its parts in a directory that is kept.
+    """
     if file.facts is None or file.skip is not None or question.target.libc is not Libc.GLIBC:
         return ()
+    copies = tuple(
+        Finding("note", file.file.path, f"{found.need} comes from {found.path}, not from the target's glibc")
+        for found in file.answers
+        if found.origin is Origin.LIBC and found.detail
+    )
     wanted = {
         version
         for need in file.facts.version_needs
@@ -80,12 +88,12 @@ def version_findings(question: Question, file: FilePlan) -> tuple[Finding, ...]:
         for version in need.versions
         if version.startswith("GLIBC_")
     }
-    newer = wanted - question.target.libc_versions
+    newer = beyond(wanted, question.target)
     if not newer:
-        return ()
+        return copies
     have = version_text(question.target.libc_version)
     text = f"needs {newest(newer)}, the target's glibc is {have}: use a newer Python or an older wheel"
-    return (Finding("error", file.file.path, text),)
+    return (Finding("error", file.file.path, text), *copies)
 
 
 def _left_alone(question: Question, file: TreeFile, facts: ElfFacts) -> Skip | None:
@@ -120,15 +128,12 @@ def _wished(
         # A loader of the store that is there was chosen by somebody for this very file.
         chosen = inside(interp, question.store_dir) and question.exists(interp)
         interp = interp if chosen else question.target.loader
-    dropped = [drop for drop in asker.path.dropped if drop.harmful]
-    hole = any(not drop.entry.startswith(("/", "$")) for drop in dropped)
-    needs_path = any(found.origin is not Origin.LIBC for found in answers)
+    dropped = any(drop.harmful for drop in asker.path.dropped)
     change = (
-        hole
-        or (dropped and needs_path)
+        asker.path.hole
+        or (dropped and any(_searched_for(question, facts, found) for found in answers))
         or bool(question.wishes.append)
-        or any(found.origin not in _MET_ALREADY | {Origin.DRIVER} for found in answers)
-        or (any(found.origin is Origin.DRIVER for found in answers) and not old_driver)
+        or any(_asks(found, old_driver=old_driver) for found in answers)
         or (question.wishes.tag is not None and question.wishes.tag is not original.tag)
     )
     if not change or path == (original.search_path or ""):
@@ -140,6 +145,27 @@ def _wished(
     else:
         search_path, tag = None, None
     return Linkage(search_path, tag, interp)
+
+
+def _asks(found: Answer, *, old_driver: bool) -> bool:
+    """Whether a need is met only by a change of the search path."""
+    if found.origin is Origin.LIBC:
+        return found.entry is not None
+    if found.origin is Origin.DRIVER:
+        return not old_driver
+    return found.origin not in _MET_ALREADY
+
+
+def _searched_for(question: Question, facts: ElfFacts, found: Answer) -> bool:
+    """Whether ld.so looks for a need in the file's search path at all.
+
+    libc itself and the loader are in every process before a library is. The other parts of glibc may not
+    be: then an entry like /usr/lib brings the libm of another glibc in.
+    """
+    if "/" in found.need or (found.origin is Origin.LIBC and question.target.libc is Libc.MUSL):
+        return False
+    started = {"libc.so.6", os.path.basename(question.target.loader)}
+    return facts.executable or found.origin is not Origin.LIBC or found.need not in started
 
 
 def _edit(facts: ElfFacts, wished: Linkage) -> ElfEdit | None:
@@ -160,27 +186,24 @@ def _as_loaded(
     """Make each answer say what ld.so will really open.
 
     An entry that serves one need may hold a library of another need's name too; as it stands earlier in
-    the path, ld.so takes that one.
+    the path, ld.so takes that one. The same goes for a copy of a part of libc in a kept directory.
     """
     told: list[Answer] = []
     for given in answers:
-        if given.origin in {Origin.LIBC, Origin.ABSOLUTE, Origin.MISSING}:
+        found = None
+        if given.path is not None and _searched_for(question, facts, given):
+            found = find(
+                given.need,
+                search_path=wished.search_path,
+                directory=directory,
+                machine=facts.machine,
+                machine_of=question.machine_of,
+            )
+        if found is None:
             told.append(given)
-            continue
-        found = find(
-            given.need,
-            search_path=wished.search_path,
-            directory=directory,
-            machine=facts.machine,
-            machine_of=question.machine_of,
-        )
-        if found is None or given.origin in {Origin.DRIVER, Origin.IGNORED}:
-            told.append(given)
-            continue
-        path = os.path.normpath(found.path)
-        if path == given.path:
-            told.append(given)
+        elif found.path == plain(given.path or "", directory):
+            told.append(replace(given, entry=found.entry))
         else:
             note = f"instead of {given.path}: {found.entry} stands earlier"
-            told.append(replace(given, entry=found.entry, path=path, detail=note))
+            told.append(replace(given, entry=found.entry, path=found.path, detail=note))
     return tuple(told)

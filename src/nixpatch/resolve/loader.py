@@ -21,7 +21,7 @@ class Found:
 
     path: str
     entry: str | None
-    """the search path entry that led there; None for an absolute need or a default directory"""
+    """the search path entry that led there; None for a need with a slash or a default directory"""
 
 
 def find(
@@ -33,13 +33,14 @@ def find(
     machine_of: Callable[[str], Machine | None],
     default_dirs: tuple[str, ...] = (),
 ) -> Found | None:
-    """Return what ld.so opens for ``need`` of a file in ``directory``, or None.
+    """Return what ld.so opens for ``need`` of a file in ``directory``, a real path; None if it finds nothing.
 
     ``machine_of`` tells the machine of the ELF file at a path, None where there is none: ld.so passes over
     a file of another class or machine and goes on searching.
     """
     if "/" in need:
-        return Found(need, None) if machine_of(need) == machine else None
+        path = expand(need, directory)  # a relative one depends on the process's current directory
+        return Found(path, None) if path is not None and machine_of(path) == machine else None
     for entry in search_path.split(":") if search_path else ():
         where = expand(entry, directory)
         if where is not None and machine_of(f"{where}/{need}") == machine:

@@ -41,6 +41,9 @@ class Question:
     """machine of the ELF file at any path, None where there is none"""
     exists: Callable[[str], bool]
     _by_name: dict[str, list[str]] = field(default_factory=dict, init=False)
+    _by_soname: dict[str, list[str]] = field(default_factory=dict, init=False)
+    _called: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
+    _behind: dict[str, str] = field(default_factory=dict, init=False)
     _owners: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
     _choices: dict[str, Choice] = field(default_factory=dict, init=False)
     _wanted: dict[str, frozenset[str]] = field(default_factory=dict, init=False)
@@ -51,8 +54,12 @@ class Question:
             self._owners[file.path] = file.owners
             facts = self.facts.get(file.path)
             if facts is not None and facts.machine == self.target.machine:
-                self._by_name.setdefault(os.path.basename(file.path), []).append(file.path)
-        self._wanted.update(wanted_versions(self.facts.values()))
+                name = os.path.basename(file.path)
+                self._by_name.setdefault(name, []).append(file.path)
+                if facts.soname is not None and facts.soname != name:
+                    self._by_soname.setdefault(facts.soname, []).append(file.path)
+        mine = (facts for facts in self.facts.values() if facts.machine == self.target.machine)
+        self._wanted.update(wanted_versions(mine))
         self._lenders.update(lenders(self.tree.dists, self.target))
 
     def choice(self, soname: str) -> Choice:
@@ -62,6 +69,29 @@ class Question:
             self._choices[soname] = choose(self.providers(soname), wanted, self.target)
         return self._choices[soname]
 
+    def defined_by(self, path: str) -> frozenset[str]:
+        """Return the versions that a library of the tree defines."""
+        facts = self.facts.get(self._behind.get(path, path))
+        return frozenset(facts.version_defs) if facts is not None else frozenset()
+
+    def named(self, name: str) -> tuple[str, ...]:
+        """Return the libraries of the tree that ld.so can open as ``name``.
+
+        Links count that stand beside a library of that soname, as in ``lib`` of a prefix. A stub to link
+        against is no driver.
+        """
+        if name not in self._called:
+            found = list(self._by_name.get(name, ()))
+            for path in self._by_soname.get(name, ()):
+                link = f"{os.path.dirname(path)}/{name}"
+                if link not in self._owners and self.machine_of(link) == self.target.machine:
+                    self._owners[link], self._behind[link] = self._owners[path], path
+                    found.append(link)
+            if self.policy.is_driver(name):
+                found = [path for path in found if os.path.basename(os.path.dirname(path)) != "stubs"]
+            self._called[name] = tuple(found)
+        return self._called[name]
+
     def siblings(self, file: TreeFile, name: str) -> list[str]:
         """Return the files called ``name`` of the same dist, nearest first.
 
@@ -70,14 +100,14 @@ class Question:
         mine = set(file.owners)
         found = [
             path
-            for path in self._by_name.get(name, ())
+            for path in self.named(name)
             if path != file.path and (mine & set(self._owners[path]) if mine else not self._owners[path])
         ]
         return nearest_first(found, os.path.dirname(file.path))
 
     def borrowed(self, file: TreeFile, name: str) -> list[str]:
         """Return the files called ``name`` of other dists, those that this one requires first."""
-        found = [path for path in self._by_name.get(name, ()) if path != file.path]
+        found = [path for path in self.named(name) if path != file.path]
         if len(found) < 2:
             return found
         order = {info: rank for rank, info in enumerate(self._lenders.get(next(iter(file.owners), ""), ()))}

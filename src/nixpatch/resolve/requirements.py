@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from packaging.markers import UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from nixpatch.model import Dist, Target
+
+_Asked = tuple[str, str]
+"""``info`` of a dist and the extra that is asked of it, "" for the dist itself"""
 
 
 def marker_environment(target: Target) -> dict[str, str]:
@@ -33,38 +36,56 @@ def marker_environment(target: Target) -> dict[str, str]:
 def lenders(dists: Sequence[Dist], target: Target) -> Mapping[str, tuple[str, ...]]:
     """Return, by ``info`` of each dist, the dists that it requires, nearest first, then all others sorted.
 
-    Requirements on an extra do not count: whether the extra was asked for is recorded nowhere.
+    The extras that one dist asks of another count: torch gets its CUDA libraries through
+    ``cuda-toolkit[cublas,...]``. Those that the user asked for do not: they are recorded nowhere.
     """
     environment = marker_environment(target)
     by_name: dict[str, Dist] = {}
     for dist in dists:
         by_name.setdefault(dist.name, dist)
-    direct = {dist.info: _direct(dist, by_name, environment) for dist in dists}
-    order = sorted(direct)
+    required = {dist.info: tuple(_parsed(dist)) for dist in dists}
+    direct: dict[_Asked, tuple[_Asked, ...]] = {}
+    order = sorted(required)
     result: dict[str, tuple[str, ...]] = {}
     for info in order:
-        reached = {info: None}
-        queue = [info]
-        for current in queue:
-            for other in direct[current]:
+        reached: dict[_Asked, None] = {(info, ""): None}
+        queue = list(reached)
+        for asked in queue:
+            if asked not in direct:
+                of, extra = asked
+                direct[asked] = tuple(_direct(required[of], by_name, {**environment, "extra": extra}))
+            for other in direct[asked]:
                 if other not in reached:
                     reached[other] = None
                     queue.append(other)
-        reached.update(dict.fromkeys(order))
-        del reached[info]
-        result[info] = tuple(reached)
+        near = dict.fromkeys(other for other, _ in reached)
+        near.update(dict.fromkeys(order))
+        del near[info]
+        result[info] = tuple(near)
     return result
 
 
-def _direct(dist: Dist, by_name: Mapping[str, Dist], environment: dict[str, str]) -> tuple[str, ...]:
-    found: list[str] = []
+def _parsed(dist: Dist) -> Iterator[Requirement]:
     for line in dist.requires:
-        try:
-            requirement = Requirement(line)
-            applies = requirement.marker is None or requirement.marker.evaluate(environment)
-        except (InvalidRequirement, UndefinedEnvironmentName):
-            continue  # an old dist with a line no tool can read lends and borrows as if it were not there
+        # An old dist with a line no tool can read lends and borrows as if the line were not there.
+        with contextlib.suppress(InvalidRequirement):
+            yield Requirement(line)
+
+
+def _direct(
+    requirements: Iterable[Requirement], by_name: Mapping[str, Dist], environment: dict[str, str]
+) -> Iterator[_Asked]:
+    for requirement in requirements:
         other = by_name.get(canonicalize_name(requirement.name))
-        if applies and other is not None and other is not dist:
-            found.append(other.info)
-    return tuple(found)
+        if other is None or not _applies(requirement, environment):
+            continue
+        yield other.info, ""
+        for extra in sorted(requirement.extras):
+            yield other.info, canonicalize_name(extra)
+
+
+def _applies(requirement: Requirement, environment: dict[str, str]) -> bool:
+    try:
+        return requirement.marker is None or requirement.marker.evaluate(environment)
+    except ValueError:  # a comparison that means nothing, such as platform_system ~= "Linux"
+        return False

@@ -10,23 +10,46 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 
 from nixpatch.model import Dropped
 
-_ORIGIN = re.compile(r"\$(?:ORIGIN\b|\{ORIGIN\})")
-_TOKEN = re.compile(r"\$(?:(?:LIB|PLATFORM)\b|\{(?:LIB|PLATFORM)\})")
+# A name ends where an identifier of the C locale ends (is_dst in glibc's dl-load.c), whatever the bytes mean.
+_ORIGIN = re.compile(r"\$(?:ORIGIN(?![A-Za-z0-9_])|\{ORIGIN\})")
+_TOKEN = re.compile(r"\$(?:(?:LIB|PLATFORM)(?![A-Za-z0-9_])|\{(?:LIB|PLATFORM)\})")
 
 
 def expand(entry: str, directory: str) -> str | None:
-    """Return the directory that ld.so searches for an entry of a file in ``directory``.
+    """Return the directory that ld.so searches for an entry of a file in ``directory``, a real path.
 
     None for an entry that the file's place does not decide: ``$LIB`` and ``$PLATFORM`` depend on how the
     loader was built, an empty or relative one on the process's current directory.
     """
-    if _TOKEN.search(entry):
-        return None
-    path = _ORIGIN.sub(lambda _: directory, entry)
-    return os.path.normpath(path) if path.startswith("/") else None
+    path = substitute(entry, directory)
+    return plain(path, directory) if path is not None and path.startswith("/") else None
+
+
+def substitute(entry: str, directory: str) -> str | None:
+    """Put ``directory`` in the place of ``$ORIGIN``; None where ``$LIB`` or ``$PLATFORM`` stands too."""
+    return None if _TOKEN.search(entry) else _ORIGIN.sub(lambda _: directory, entry)
+
+
+def plain(path: str, directory: str) -> str:
+    """Spell an absolute path without ``.``, ``//`` and those ``..`` that lead up from ``directory`` or above.
+
+    ``directory`` is real, so the names in it are no links. Any other name before ``..`` may be a link or
+    be missing, and the kernel minds: such a pair stays.
+    """
+    real = directory.split("/")[1:]
+    names: list[str] = []
+    for name in path.split("/"):
+        if name in {"", "."}:
+            continue
+        if name == ".." and names == real[: len(names)]:
+            del names[-1:]
+        else:
+            names.append(name)
+    return "/" + "/".join(names)
 
 
 def uses_origin(entry: str) -> bool:
@@ -41,8 +64,17 @@ def inside(path: str, directory: str) -> bool:
 
 def relative_entry(directory: str, wanted: str) -> str:
     """Write the directory ``wanted`` as seen by a file in ``directory``: ``$ORIGIN/../numpy.libs``."""
-    relative = os.path.relpath(wanted, directory)
-    return "$ORIGIN" if relative == "." else f"$ORIGIN/{relative}"
+    here, there = directory.split("/")[1:], wanted.split("/")[1:]
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(here, there, strict=False)))
+    return "/".join(["$ORIGIN", *[".."] * (len(here) - common), *there[common:]])
+
+
+def leads_to(entry: str, directory: str, wanted: str) -> bool:
+    """Whether ld.so takes the entry of a file in ``directory`` for the directory ``wanted``.
+
+    It does not where a colon or a ``$LIB`` stands in a name: a search path knows no way to quote them.
+    """
+    return ":" not in entry and expand(entry, directory) == plain(wanted, directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +88,8 @@ class Split:
     driver: bool = False
     """the driver directory is named"""
     dropped: tuple[Dropped, ...] = ()
+    hole: bool = False
+    """an entry that ld.so reads as the current directory, or as relative to it, is among the dropped"""
 
 
 def split(
@@ -72,37 +106,41 @@ def split(
     store: list[str] = []
     dropped: list[Dropped] = []
     seen: set[str] = set()
-    driver = False
-    for entry in (search_path or "").split(":") if search_path else ():
+    driver = hole = False
+    tree_in_store = inside(prefix, store_dir)
+    for entry in search_path.split(":") if search_path else ():
         where = expand(entry, directory)
         if where is None:
+            hole = hole or not _ORIGIN.sub("/", entry).startswith("/")
             why = (
                 "depends on how the loader was built"
                 if _TOKEN.search(entry)
                 else "empty or relative: ld.so reads it as the current directory"
             )
             dropped.append(Dropped(entry, why))
-        elif where in seen:
+            continue
+        end = os.path.normpath(where)
+        if where in seen:
             dropped.append(Dropped(entry, "duplicate", harmful=False))
         elif where == driver_directory:
             driver = True
         elif uses_origin(entry):
-            if inside(where, prefix):
+            if inside(end, prefix):
                 kept.append(entry)
             else:
                 dropped.append(Dropped(entry, "leaves the tree"))
-        elif inside(where, store_dir):
+        elif inside(end, prefix) and (tree_in_store or not inside(end, store_dir)):
+            kept.append(relative_entry(directory, where))
+            dropped.append(Dropped(entry, "absolute path into the tree: written with $ORIGIN", harmful=False))
+        elif inside(end, store_dir):
             if exists(where):
                 store.append(entry)
             else:
                 dropped.append(Dropped(entry, "store directory that does not exist"))
-        elif inside(where, prefix):
-            kept.append(relative_entry(directory, where))
-            dropped.append(Dropped(entry, "absolute path into the tree: written with $ORIGIN", harmful=False))
         else:
             dropped.append(Dropped(entry, "directory of the machine that built it, or of the FHS"))
-        seen.add(where or entry)
-    return Split(tuple(kept), tuple(store), driver, tuple(dropped))
+        seen.add(where)
+    return Split(tuple(kept), tuple(store), driver, tuple(dropped), hole)
 
 
 def join(
@@ -116,7 +154,7 @@ def join(
     """Put a new search path together, in the order of design section 6.
 
     Kept ``$ORIGIN`` entries, new ``$ORIGIN`` entries, store directories in order of first use, the driver
-    directory, what the user appends; each directory once.
+    directory, what the user appends (more than one where it holds colons); each directory once.
     """
     new = tuple(new)
     ordered = [
@@ -127,7 +165,7 @@ def join(
     ]
     if driver_directory is not None:
         ordered.append(driver_directory)
-    ordered.extend(append)
+    ordered.extend(entry for given in append for entry in given.split(":") if entry)
     unique: dict[str, str] = {}
     for entry in ordered:
         unique.setdefault(expand(entry, directory) or entry, entry)

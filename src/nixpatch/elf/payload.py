@@ -1,14 +1,18 @@
-"""Executables that look for their own data behind the ELF: an edit would move it away from them."""
+"""Executables that look into their own file for data beside the program: an edit would move it."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from nixpatch.elf import layout as elf
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
 
 _PADDING: Final = 16
 _TAIL: Final = (1 << 16) + 22  # bytes; a zip's end record may stand before a comment of 64 KiB
+
+_SECTION_END: Final = 128
+"""bytes; PyInstaller's cookie, the longest of the marks that end a section, has 88"""
 
 _AT_START: Final = (
     (b"PK\3\4", "zip"),
@@ -36,6 +40,26 @@ def payload(image: Image, headers: Headers) -> str | None:
     """
     if headers.interp_segment is None:
         return None
+    return _in_section(image, headers) or _behind(image, headers)
+
+
+def _in_section(image: Image, headers: Headers) -> str | None:
+    """Find the same in a section of its own, as PyInstaller's bootloader has it since objcopy puts it there.
+
+    What a segment maps is no payload in this sense: it is found by its address, which stays.
+    """
+    for section in headers.shdrs:
+        end_at = section.offset + section.size
+        if section.type == elf.SHT_PROGBITS and not section.flags & elf.SHF_ALLOC and end_at <= image.size:
+            length = min(section.size, _SECTION_END)
+            end = image.read(end_at - length, length)
+            for magic, name in _IN_TAIL:
+                if magic in end:
+                    return f"{name}, {section.size} bytes in a section"
+    return None
+
+
+def _behind(image: Image, headers: Headers) -> str | None:
     start = headers.described_end
     size = image.size - start
     if size <= 1:

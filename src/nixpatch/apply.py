@@ -7,27 +7,21 @@ next one finishes the job and ends with the same bytes.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from nixpatch import __version__, elf
+from nixpatch import __version__
 from nixpatch.elf import Writer
-from nixpatch.environment.digests import FileHash, hash_file
+from nixpatch.environment.digests import FileHash
 from nixpatch.environment.provenance import PatchedFile
-from nixpatch.environment.regular import open_regular
-from nixpatch.errors import FileRefused, MachineError
-from nixpatch.files import lock, replacement
-from nixpatch.model import Answer, ElfEdit, FilePlan, Finding, Origin, Plan
-from nixpatch.recording import Change, Ledger, algorithms, ledger, original_hash, without_undo, write_down
+from nixpatch.errors import MachineError
+from nixpatch.files import lock
+from nixpatch.model import Answer, FilePlan, Finding, Origin, Plan
+from nixpatch.recording import Change, Ledger, algorithms, ledger, without_undo, write_down
+from nixpatch.work import Job, run_jobs
 
 TOOL = f"nixpatch {__version__}"
-
-# Starting a second process costs about 20 ms; below this many bytes one process is done sooner.
-_PARALLEL_FROM = 48 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,43 +53,28 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One file's work, small enough to hand to another process."""
+class Manner:
+    """How a plan is carried out, apart from what is in it."""
 
-    path: str
-    edit: ElfEdit | None
-    """None: the file is right, only its digests are wanted"""
-    original_sha256: bytes | None
-    algorithms: frozenset[str]
+    workers: int = 0
+    """processes; 0 means one per core for large work"""
     writer: Writer = Writer.INPLACE
-    no_original: str | None = None
-    """``sha256=<hex>`` of the file as LIEF left it, if an earlier run had LIEF write it"""
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A finished job."""
-
-    before: FileHash | None
-    after: FileHash | None
-    error: str | None = None
-    writer: Writer = Writer.INPLACE
-    declined: str | None = None
+    durable: bool = False
+    """on the disk before a name leads to it: for power failures, not only for killed runs"""
+    accept_modified: bool = False
+    """update RECORD rows that were wrong before, too"""
 
 
 def apply(
     plan: Plan,
+    manner: Manner = Manner(),
     *,
-    accept_modified: bool = False,
-    workers: int = 0,
-    writer: Writer = Writer.INPLACE,
     progress: Callable[[FileOutcome], None] = lambda _: None,
     waiting: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Edit the files of the plan and record what was done.
 
-    ``workers`` is the number of processes; 0 means one per core for large work. ``progress`` is called
-    after each file, ``waiting`` if another run holds the tree.
+    ``progress`` is called after each file, ``waiting`` if another run holds the tree.
 
     Raises:
         MachineError: a directory cannot be written. Found out before anything is changed.
@@ -113,13 +92,13 @@ def apply(
                 os.unlink(leftover)
             findings.append(Finding("note", leftover, "left by a run that was killed: removed"))
         jobs = [
-            _job(file, wanted, writer, lief.get(file.file.path))
+            _job(file, wanted, manner, lief.get(file.file.path))
             for owners, files in groups.items()
             for wanted in [_algorithms(plan, owners, files)]
             for lief in [_written_by_lief(plan, owners)]
             for file in files
         ]
-        with _runner(jobs, workers) as results:
+        with run_jobs(jobs, manner.workers) as results:
             for owners, files in groups.items():
                 group: list[FileOutcome] = []
                 for file in files:
@@ -130,7 +109,7 @@ def apply(
                     progress(group[-1])
                 outcomes += group
                 for info in owners or ("",):
-                    findings += _record(plan, info, group, accept_modified=accept_modified)
+                    findings += _record(plan, info, group, manner)
     return Outcome(plan, tuple(outcomes), (*findings, *_told_of_lief(plan, outcomes)))
 
 
@@ -167,9 +146,10 @@ def _written_by_lief(plan: Plan, owners: tuple[str, ...]) -> Mapping[str, str]:
     }
 
 
-def _job(file: FilePlan, wanted: frozenset[str], writer: Writer, no_original: str | None) -> Job:
+def _job(file: FilePlan, wanted: frozenset[str], manner: Manner, no_original: str | None) -> Job:
     assert file.facts is not None
-    return Job(file.file.path, file.edit, file.facts.original_sha256, wanted, writer, no_original)
+    original = file.facts.original_sha256
+    return Job(file.file.path, file.edit, original, wanted, manner.writer, manner.durable, no_original)
 
 
 def _told_of_lief(plan: Plan, outcomes: Sequence[FileOutcome]) -> Iterator[Finding]:
@@ -182,73 +162,7 @@ def _told_of_lief(plan: Plan, outcomes: Sequence[FileOutcome]) -> Iterator[Findi
         yield Finding("note", plan.tree.root, f"{len(by_lief)} files were written by LIEF and {text}")
 
 
-@contextlib.contextmanager
-def _runner(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[Done]]:
-    total = sum(os.lstat(job.path).st_size for job in jobs if os.path.lexists(job.path))
-    workers = workers or (len(os.sched_getaffinity(0)) if total >= _PARALLEL_FROM else 1)
-    if workers == 1 or len(jobs) < 2:
-        yield map(carry_out, jobs)
-        return
-    # Processes, not threads: hashing lets go of the interpreter lock, the headers' work does not. Forked
-    # before any thread exists, so that nothing is inherited half-way.
-    context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_ignore_interrupt)
-    with pool:
-        try:
-            yield pool.map(carry_out, jobs)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _ignore_interrupt() -> None:
-    """Let a worker finish the file in hand: Ctrl-C reaches the whole process group."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def carry_out(job: Job) -> Done:
-    """Do one job; trouble is a value."""
-    try:
-        return _carry_out(job)
-    except FileRefused as error:
-        return Done(None, None, str(error))
-    except OSError as error:
-        return Done(None, None, f"{error.strerror or error}: the file is as it was")
-
-
-def _carry_out(job: Job) -> Done:
-    source = open_regular(job.path)
-    try:
-        before = hash_file(source, job.algorithms)
-        if job.edit is None:
-            original = job.original_sha256 or before.digests["sha256"]
-            return Done(original_hash(original), before)
-        if job.no_original == f"sha256={before.digests['sha256'].hex()}":
-            # LIEF corrupts what it has written before (its issue 1366), and an undo record made now would
-            # lead back to LIEF's output and call it the original.
-            raise FileRefused(
-                "LIEF wrote it in an earlier run, so its original is not at hand: install the dist again, "
-                "then patch it"
-            )
-        # A patched file is edited from its original, which its undo record has the digest of.
-        original = job.original_sha256 or before.digests["sha256"]
-        with replacement(job.path) as temp:
-            written = elf.write_checked(source, temp, job.edit, original, job.writer)
-            after = hash_file(temp, job.algorithms)
-            if not written.result.changed and after.digests["sha256"] != original:
-                raise FileRefused(
-                    "what its undo record gives is not the original: another tool changed the file after the "
-                    "patch; install the dist again"
-                )
-        return Done(before, after, None, written.writer, written.declined)
-    finally:
-        os.close(source)
-
-
-def _record(
-    plan: Plan, info: str, group: Sequence[FileOutcome], *, accept_modified: bool
-) -> tuple[Finding, ...]:
+def _record(plan: Plan, info: str, group: Sequence[FileOutcome], manner: Manner) -> tuple[Finding, ...]:
     where = ledger(plan.tree, info)
     changes = {
         done.plan.file.path: Change(done.before, done.after, _entry(where, done))
@@ -258,7 +172,9 @@ def _record(
     if not changes:
         return ()
     try:
-        return write_down(where, changes, tool=TOOL, accept_modified=accept_modified)
+        return write_down(
+            where, changes, tool=TOOL, accept_modified=manner.accept_modified, durable=manner.durable
+        )
     except OSError as error:
         text = f"cannot be written ({error.strerror}): run nixpatch again to bring RECORD up to date"
         return (Finding("error", where.record or where.provenance, text),)

@@ -69,7 +69,12 @@ def ledger(tree: Tree, info: str) -> Ledger:
 
 
 def write_down(
-    where: Ledger, changes: Mapping[str, Change], *, tool: str, accept_modified: bool = False
+    where: Ledger,
+    changes: Mapping[str, Change],
+    *,
+    tool: str,
+    accept_modified: bool = False,
+    durable: bool = False,
 ) -> tuple[Finding, ...]:
     """Bring provenance and RECORD of one dist up to date; ``changes`` by absolute path.
 
@@ -94,8 +99,8 @@ def write_down(
         del entries[key]
     data = provenance.dump(provenance.Provenance(tool, entries)) if entries else None
     if data is not None:
-        replace_bytes(where.provenance, data)
-    findings += _update_record(where, changes, data, accept_modified=accept_modified)
+        replace_bytes(where.provenance, data, durable=durable)
+    findings += _update_record(where, changes, data, accept_modified=accept_modified, durable=durable)
     if data is None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(where.provenance)
@@ -103,7 +108,12 @@ def write_down(
 
 
 def _update_record(
-    where: Ledger, changes: Mapping[str, Change], data: bytes | None, *, accept_modified: bool
+    where: Ledger,
+    changes: Mapping[str, Change],
+    data: bytes | None,
+    *,
+    accept_modified: bool,
+    durable: bool,
 ) -> list[Finding]:
     if where.record is None:
         return []
@@ -139,7 +149,7 @@ def _update_record(
             updated = updated.without(where.key(signature))
             os.unlink(signature)
     if updated.data != rows.data:
-        replace_bytes(where.record, updated.data)
+        replace_bytes(where.record, updated.data, durable=durable)
     return findings
 
 

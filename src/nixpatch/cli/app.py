@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from nixpatch import __version__
-from nixpatch.apply import Outcome, apply
+from nixpatch.apply import Manner, Outcome, apply
 from nixpatch.cli import options as opt
 from nixpatch.cli.demo import demo_command
 from nixpatch.cli.elf import elf_command
@@ -84,6 +84,7 @@ def patch(
     owned_only: opt.OwnedOnly = False,
     accept_modified: opt.AcceptModified = False,
     no_gc_roots: opt.NoGcRoots = False,
+    fsync: opt.Fsync = False,
     dry_run: opt.DryRun = False,
     check: opt.Check = False,
     jobs: opt.Jobs = 0,
@@ -104,6 +105,7 @@ def patch(
         owned_only=owned_only,
     )
     writing = not (dry_run or check)
+    manner = Manner(workers=jobs, writer=writer, durable=fsync, accept_modified=accept_modified)
     output = Output("patch" if writing else "plan", as_json=as_json, verbosity=-1 if quiet else verbose)
     code = ExitCode.SATISFIED
     for path in paths:
@@ -112,9 +114,7 @@ def patch(
         made = make_plan(request)
         if writing and not no_gc_roots:
             hold(made, request.store)
-        done = _carry_out(
-            made, output, begun, write=writing, jobs=jobs, accept_modified=accept_modified, writer=writer
-        )
+        done = _carry_out(made, output, begun, manner if writing else None)
         if writing and not no_gc_roots:
             let_go(made)
         code = max(code, ExitCode.REMAINS if check and made.pending else done)
@@ -122,28 +122,12 @@ def patch(
     return code
 
 
-def _carry_out(
-    made: Plan,
-    output: Output,
-    begun: float,
-    *,
-    write: bool,
-    jobs: int,
-    accept_modified: bool = False,
-    writer: Writer = Writer.INPLACE,
-) -> ExitCode:
-    """Apply a plan, or only show it; ``begun`` is when its making began."""
+def _carry_out(made: Plan, output: Output, begun: float, manner: Manner | None) -> ExitCode:
+    """Apply a plan, or with ``manner`` None only show it; ``begun`` is when its making began."""
     outcome: Outcome | None = None
-    if write:
+    if manner is not None:
         with Bar(sum(file.file.size for file in made.changes), wanted=output.verbosity >= 0) as bar:
-            outcome = apply(
-                made,
-                accept_modified=accept_modified,
-                workers=jobs,
-                writer=writer,
-                progress=bar.step,
-                waiting=output.say,
-            )
+            outcome = apply(made, manner, progress=bar.step, waiting=output.say)
     output.plan(made, outcome, time.monotonic() - begun)
     return ExitCode.SATISFIED if totals(made, outcome).satisfied else ExitCode.REMAINS
 
@@ -160,6 +144,7 @@ def plan(context: typer.Context) -> None:
 @guarded
 def restore(
     paths: opt.Paths,
+    fsync: opt.Fsync = False,
     dry_run: opt.DryRun = False,
     jobs: opt.Jobs = 0,
     as_json: opt.Json = False,
@@ -172,7 +157,7 @@ def restore(
     for path in paths:
         begun = time.monotonic()
         made = plan_restore(path)
-        done = _carry_out(made, output, begun, write=not dry_run, jobs=jobs)
+        done = _carry_out(made, output, begun, None if dry_run else Manner(workers=jobs, durable=fsync))
         if done is ExitCode.SATISFIED and not dry_run:
             let_go(made)
         code = max(code, done)

@@ -91,6 +91,12 @@ NoGcRoots = Annotated[
     bool,
     typer.Option("--no-gc-roots", help="Make no garbage-collector roots for the store paths that are used."),
 ]
+Fsync = Annotated[
+    bool,
+    typer.Option(
+        "--fsync", help="Put each file on the disk before it gets its name: safe in a power failure."
+    ),
+]
 Jobs = Annotated[
     int, typer.Option("--jobs", "-j", min=0, help="Processes; 0 is one per core for large work.")
 ]

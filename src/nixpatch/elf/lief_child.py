@@ -1,16 +1,15 @@
-"""Run as a program of its own, never imported: let LIEF edit one file that is open, into another.
+"""Run as a program of its own, never imported: let LIEF add one segment to a file.
 
-Reads one JSON object from standard input, writes one to standard output: ``{}`` when the output is written,
-``{"refused": why}`` otherwise; says nothing if LIEF ends the process. Imports nothing of nixpatch, so that it
-also runs isolated from the environment (``-I``).
+Reads one JSON object from standard input, writes one to standard output: ``{"address": where}`` when the
+output is written, ``{"refused": why}`` otherwise; says nothing if LIEF ends the process. Imports nothing of
+nixpatch, so that it also runs isolated from the environment (``-I``).
 """
 
+import base64
 import json
 import resource
 import sys
 from typing import Any
-
-_PATH_TAGS = ("RPATH", "RUNPATH")
 
 
 def main() -> None:
@@ -23,7 +22,7 @@ def main() -> None:
         resource.setrlimit(number, (most, most))
     sys.path.append(request["lief"])
     try:
-        answer = edit(request)
+        answer = add_segment(request)
     except ImportError as error:  # where its libstdc++ is not found: NixOS, before nixpatch patched itself
         answer = {"refused": f"LIEF cannot be imported here ({error})"}
     except MemoryError:
@@ -33,25 +32,34 @@ def main() -> None:
     json.dump(answer, sys.stdout)
 
 
-def edit(request: dict[str, Any]) -> dict[str, str]:
-    """Parse, change, write; return what to tell."""
+def add_segment(request: dict[str, Any]) -> dict[str, object]:
+    """Parse, add, write; return what to tell."""
     import lief  # noqa: PLC0415 - it may fail, and the limits come first
 
     lief.logging.set_level(lief.logging.LEVEL.ERROR)
     parsing = lief.ELF.ParserConfig()
-    # No address moves, so relocations and the static symbols stay as they are, unread: that is most of
-    # LIEF's time and memory, and its limit of 3,000,000 relocations does not matter.
-    parsing.parse_relocations = parsing.parse_symtab_symbols = parsing.parse_notes = False
+    # No address moves, so what refers to addresses stays as it is, unread. That is most of LIEF's time and
+    # memory; it also sorts the symbols that it reads, and stops at 3,000,000 relocations.
+    for name in ("relocations", "symtab_symbols", "dyn_symbols", "symbol_versions", "notes"):
+        setattr(parsing, f"parse_{name}", False)
     binary = lief.ELF.parse(f"/proc/self/fd/{request['source']}", parsing)
     if binary is None:
         return {"refused": "LIEF cannot parse it"}
     if not make_room(lief, binary, program=request["program"]):
         return {"refused": "LIEF has no room for its program headers unless every address moves"}
-    set_search_path(lief, binary, request)
-    if request["interp"] is not None:
-        binary.interpreter = request["interp"]
-    binary.write(f"/proc/self/fd/{request['output']}", building(lief))
-    return {}
+    for entry in list(binary.dynamic_entries):
+        binary.remove(entry)  # from LIEF's sight: it builds anew whatever an entry leads it to
+    segment = lief.ELF.Segment()
+    segment.type = lief.ELF.Segment.TYPE.LOAD
+    segment.flags = lief.ELF.Segment.FLAGS(request["flags"])
+    segment.alignment = request["alignment"]
+    segment.content = list(base64.b64decode(request["content"]))
+    added = binary.add(segment)
+    if added is None:
+        return {"refused": "LIEF could not add a segment"}
+    address = added.virtual_address
+    binary.write(f"/proc/self/fd/{request['output']}", nothing_else(lief))
+    return {"address": address}
 
 
 def make_room(lief: Any, binary: Any, *, program: bool) -> bool:
@@ -66,27 +74,13 @@ def make_room(lief: Any, binary: Any, *, program: bool) -> bool:
     return any(binary.relocate_phdr_table(place) for place in places)
 
 
-def set_search_path(lief: Any, binary: Any, request: dict[str, Any]) -> None:
-    """Leave exactly one entry, or none."""
-    wished = request["search_path"]
-    if wished is None and not request["remove"]:
-        return
-    tags = [getattr(lief.ELF.DynamicEntry.TAG, name) for name in _PATH_TAGS]
-    for entry in [entry for entry in binary.dynamic_entries if entry.tag in tags]:
-        binary.remove(entry)
-    if wished is not None:
-        kind = lief.ELF.DynamicEntryRpath if request["tag"] == "RPATH" else lief.ELF.DynamicEntryRunPath
-        binary.add(kind(wished))
-
-
-def building(lief: Any) -> Any:
-    """Configure LIEF to build anew only what refers to the string table, which is what grows."""
+def nothing_else(lief: Any) -> Any:
+    """Configure LIEF to build nothing but the header tables."""
     config = lief.ELF.Builder.config_t()
-    config.keep_empty_version_requirement = True
-    config.force_relocate = config.notes = config.coredump_notes = False
-    config.rela = config.jmprel = config.relr = config.android_rela = False
-    config.init_array = config.fini_array = config.preinit_array = False
-    config.dt_hash = config.static_symtab = config.sym_versym = False
+    for name in dir(config):
+        if not name.startswith("_") and isinstance(getattr(config, name), bool):
+            setattr(config, name, False)
+    config.keep_empty_version_requirement = config.skip_dynamic = True
     return config
 
 

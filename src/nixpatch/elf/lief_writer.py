@@ -1,13 +1,16 @@
-"""The second writer: LIEF edits the file, in a process that may die.
+"""The second writer: LIEF lays the file out, in a process that may die.
 
-LIEF lays a file out anew. It logs errors instead of raising them, ends the process on some input
-(``std::abort``), takes several times the file in memory, and corrupts what it has written before. So it gets
-one file, once, in a child with limits, starting from the original, and nothing of what it leaves is believed:
-:mod:`nixpatch.elf.check_rewritten` decides. What it writes holds no undo record.
+LIEF logs errors instead of raising them, ends the process on some input (``std::abort``), takes several times
+the file in memory, and corrupts what it has written before. So it gets one file, once, in a child with
+limits, starting from the original, and is asked for as little as can be: one more segment, at addresses that
+are free. Letting it build string table, symbols and versions anew was tried: it sorts symbols that
+relocations refer to by index. Nothing of what it leaves is believed: :mod:`nixpatch.elf.check_rewritten`
+decides. There is no undo record.
 """
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import os
@@ -20,11 +23,12 @@ from typing import Any, Final
 
 from nixpatch.elf import layout as elf
 from nixpatch.elf.headers import Headers
-from nixpatch.elf.lief_sections import repair_sections
+from nixpatch.elf.lief_tables import Contents, contents_for, point_at
 from nixpatch.elf.source import opened
 from nixpatch.elf.strings import linkage
 from nixpatch.elf.undo import State, look
-from nixpatch.elf.wish import Wish, wish_of
+from nixpatch.elf.unfit import Unfit
+from nixpatch.elf.wish import wish_of
 from nixpatch.elf.write import EditResult, write_edited, write_original
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit
@@ -34,12 +38,12 @@ _MIB: Final = 1 << 20
 # Python and LIEF alone map 70 MiB. Measured over 57 wheels: at most 6.2 times a file of more than 10 MiB.
 _MEMORY_BASE: Final = 768 * _MIB
 _MEMORY_FACTOR: Final = 8
-_SECONDS_BASE: Final = 60
+SECONDS = 60
+"""for a small file"""
 _BYTES_PER_SECOND: Final = _MIB  # measured: 100 MiB a second and more
 _OUTPUT_FACTOR: Final = 2  # LIEF can blow a file up by hundreds of megabytes
 
 # What LIEF leaves away without a word (its ELF/Parser.hpp and ELF/Section.hpp).
-_ENTRIES: Final = 1000
 _SECTION: Final = 2 << 30
 _SEGMENT: Final = 3 << 30
 # Where LIEF 1.0 gave working files; on ppc64le, s390x and MIPS it did not.
@@ -66,14 +70,18 @@ def write_lief(
         if seen.state is State.STALE:
             raise FileRefused("its undo record is stale, and LIEF may only edit an original")
         _must_suit_lief(headers, image.size)
+        contents = contents_for(image, headers, wish)
         if seen.state is State.INTACT:
             with tempfile.TemporaryFile() as scratch:
                 digest = write_original(fd, scratch.fileno())
-                _run(scratch.fileno(), temp_fd, wish, headers, image.size)
+                address = _run(scratch.fileno(), temp_fd, headers, image.size, contents)
         else:
             digest = original_sha256 or image.sha256()
-            _run(fd, temp_fd, wish, headers, image.size)
-        repair_sections(headers, temp_fd)
+            address = _run(fd, temp_fd, headers, image.size, contents)
+        try:
+            point_at(headers, temp_fd, wish, contents, address)
+        except Unfit as unfit:
+            raise FileRefused(f"LIEF's output cannot be read: {unfit}") from None
         size = os.fstat(temp_fd).st_size
         return EditResult(size, image.size, True, digest, ("written by LIEF: cannot be undone",))
 
@@ -81,37 +89,41 @@ def write_lief(
 def _must_suit_lief(headers: Headers, size: int) -> None:
     if headers.ehdr.machine not in _MACHINES:
         raise FileRefused("LIEF is not known to edit this machine's files right")
-    if len(headers.live) >= _ENTRIES:
-        raise FileRefused(f"{len(headers.live)} dynamic entries: LIEF drops what comes after {_ENTRIES}")
     if any(s.size >= _SECTION and s.type != elf.SHT_NOBITS for s in headers.shdrs):
         raise FileRefused("LIEF reads only the first 2 GiB of a section")
     if size >= _SEGMENT:
         raise FileRefused("LIEF reads only the first 3 GiB of a segment")
 
 
-def _run(source: int, output: int, wish: Wish, headers: Headers, size: int) -> None:
-    spec = importlib.util.find_spec("lief")  # finds it without importing it
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    if not places:
-        raise FileRefused("LIEF is not installed")
+def _run(source: int, output: int, headers: Headers, size: int, contents: Contents) -> int:
+    """Return the address of the segment that LIEF added."""
     os.ftruncate(output, 0)
-    seconds = _SECONDS_BASE + size // _BYTES_PER_SECOND
+    seconds = SECONDS + size // _BYTES_PER_SECOND
     request = {
-        "lief": os.path.dirname(places[0]),
+        "lief": lief_directory(),
         "source": source,
         "output": output,
         "limits": limits(size, seconds),
         "program": headers.interp_segment is not None,
-        "search_path": _text(wish.search_path),
-        "tag": wish.tag.value,
-        "remove": wish.remove,
-        "interp": _text(wish.interp),
+        "flags": contents.flags,
+        "alignment": elf.largest_page(headers.ehdr.machine),
+        "content": base64.b64encode(contents.data).decode("ascii"),
     }
     answer = _ask(request, seconds, (source, output))
     if "refused" in answer:
         raise FileRefused(str(answer["refused"]))
     if os.fstat(output).st_size < size:
         raise FileRefused("LIEF wrote less than the file it was given")
+    return int(answer["address"])
+
+
+def lief_directory() -> str:
+    """Find where LIEF is installed, without importing it. Raises ``FileRefused`` where it is not."""
+    spec = importlib.util.find_spec("lief")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    if not places:
+        raise FileRefused("LIEF is not installed")
+    return os.path.dirname(places[0])
 
 
 def limits(size: int, seconds: int) -> dict[str, int]:
@@ -125,10 +137,10 @@ def limits(size: int, seconds: int) -> dict[str, int]:
 
 
 def _ask(request: Mapping[str, Any], seconds: float, descriptors: tuple[int, ...]) -> dict[str, Any]:
-    # A session of its own: Ctrl-C in the terminal must not end the file in hand. -I: no PYTHON* variable and
-    # no module of the current directory has a say.
+    # A session of its own: Ctrl-C in the terminal must not end the file in hand. -I and -S: no PYTHON*
+    # variable, no .pth file and no module of the current directory has a say.
     with subprocess.Popen(
-        [sys.executable, "-I", "-B", _CHILD],
+        [sys.executable, "-I", "-S", "-B", _CHILD],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -149,7 +161,7 @@ def _ask(request: Mapping[str, Any], seconds: float, descriptors: tuple[int, ...
         answer = json.loads(said)
     except ValueError:
         answer = None
-    if not isinstance(answer, dict):
+    if not isinstance(answer, dict) or not {"address", "refused"} & answer.keys():
         raise FileRefused(f"LIEF ended without an answer{_last(logged)}")
     if logged.strip() and "refused" not in answer:
         raise FileRefused(f"LIEF reports an error{_last(logged)}")
@@ -166,12 +178,3 @@ def _signal(number: int) -> str:
 def _last(logged: bytes) -> str:
     lines = logged.decode("utf-8", "replace").strip().splitlines()
     return f": {lines[-1]}" if lines else ""
-
-
-def _text(value: bytes | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        raise FileRefused("LIEF takes no string that is not UTF-8") from None

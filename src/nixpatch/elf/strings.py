@@ -64,12 +64,12 @@ def version_needs(image: Image, headers: Headers) -> tuple[VersionNeed, ...]:
     left = _RECORDS
     address = headers.values.get(elf.DT_VERNEED)
     number = headers.values.get(elf.DT_VERNEEDNUM, 0)
-    for at, (_, count, name, aux, _) in records(image, headers, address, number, layout.verneed):
+    for at, (_, count, name, aux, _) in _records(image, headers, address, number, layout.verneed):
         left -= count
         if left < 0:
             raise malformed("too many version records")
         versions = tuple(
-            names.at(record[3]) for _, record in records(image, headers, at + aux, count, layout.vernaux)
+            names.at(record[3]) for _, record in _records(image, headers, at + aux, count, layout.vernaux)
         )
         needs.append(VersionNeed(names.at(name), versions))
     return tuple(needs)
@@ -82,7 +82,7 @@ def version_defs(image: Image, headers: Headers) -> tuple[str, ...]:
     names = []
     address = headers.values.get(elf.DT_VERDEF)
     number = headers.values.get(elf.DT_VERDEFNUM, 0)
-    for at, (_, flags, _, _, _, aux, _) in records(image, headers, address, number, layout.verdef):
+    for at, (_, flags, _, _, _, aux, _) in _records(image, headers, address, number, layout.verdef):
         if flags & elf.VER_FLG_BASE:
             continue
         # The first auxiliary record is the name; the others are its parents.
@@ -110,10 +110,10 @@ class _Names:
         return name
 
 
-def records(
+def _records(
     image: Image, headers: Headers, address: int | None, number: int, record: struct.Struct
 ) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Yield ``(address, fields)`` of a chain of records whose last field is the distance to the next one.
+    """``(address, fields)`` of a chain of records whose last field is the distance to the next one.
 
     The distance is unsigned, so a chain cannot run backwards; a distance of 0 ends it early.
     """

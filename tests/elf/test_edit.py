@@ -220,6 +220,20 @@ def test_shorter_interpreter_stays_in_its_place(workshop: Workshop, tmp_path: Pa
     assert places(out).interp_segment == before._replace(filesz=3, memsz=3)
 
 
+def test_a_library_whose_interpreter_is_the_empty_string_is_a_library(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    """opencv-python ships such a libQt5Core: an editor emptied the string and left its segment."""
+    source = os.path.join(tmp_path, "empty.c")
+    with open(source, "w", encoding="ascii") as file:
+        file.write('const char interp[] __attribute__((section(".interp"))) = "";')
+    library = workshop.library(source)
+    assert facts(library).current.interp is None
+    out = os.path.join(tmp_path, "libuse.so")
+    edit_file(library, out, ElfEdit(workshop.there))
+    assert load(out) == "42"
+
+
 def places(path: str) -> Headers:
     fd = os.open(path, os.O_RDONLY)
     try:

@@ -36,7 +36,7 @@ def string_at(image: Image, headers: Headers, offset: int) -> str:
 
 def linkage(image: Image, headers: Headers) -> Linkage:
     """Search path, its tag, and interpreter."""
-    interp = os.fsdecode(headers.interp_bytes.split(b"\0", 1)[0]) if headers.interp_bytes else None
+    interp = os.fsdecode(headers.interp_bytes.split(b"\0", 1)[0]) or None
     for number, tag in ((elf.DT_RUNPATH, Tag.RUNPATH), (elf.DT_RPATH, Tag.RPATH)):
         offset = headers.values.get(number)
         if offset is not None:

@@ -45,7 +45,7 @@ class Workshop:
         if key not in self.made:
             compiler = need(self.compiler)
             out = os.path.join(self.directory, f"{len(self.made)}", name)
-            os.makedirs(os.path.dirname(out))
+            os.makedirs(os.path.dirname(out), exist_ok=True)
             subprocess.run([compiler, "-O1", "-o", out, *arguments], check=True, capture_output=True)
             self.made[key] = out
         return self.made[key]

@@ -1,0 +1,103 @@
+import tomllib
+from importlib import resources
+
+import pytest
+
+from nixpatch.model import Libc
+from nixpatch.resolve.policy import Policy, default_policy, matches, parse
+
+POLICY = default_policy()
+
+
+@pytest.mark.parametrize(
+    ("soname", "libc"),
+    [
+        ("libc.so.6", Libc.GLIBC),
+        ("libm.so.6", Libc.GLIBC),
+        ("libpthread.so.0", Libc.GLIBC),
+        ("ld-linux-x86-64.so.2", Libc.GLIBC),
+        ("ld-linux-aarch64.so.1", Libc.GLIBC),
+        ("ld64.so.2", Libc.GLIBC),
+        ("libnss_dns.so.2", Libc.GLIBC),
+        ("ld-musl-x86_64.so.1", Libc.MUSL),
+        ("libc.musl-aarch64.so.1", Libc.MUSL),
+        ("libc.so", Libc.MUSL),
+        ("libcrypt.so.1", None),
+        ("libnss3.so", None),
+        ("libm.so", None),
+        ("libpthread-2a3b4c.so.0", None),
+        ("libc++.so.1", None),
+        ("LIBC.SO.6", None),
+    ],
+)
+def test_parts_of_a_libc(soname: str, libc: Libc | None) -> None:
+    assert POLICY.libc_of(soname) is libc
+
+
+@pytest.mark.parametrize(
+    ("soname", "driver"),
+    [
+        ("libcuda.so.1", True),
+        ("libnvidia-ml.so.1", True),
+        ("libGLX_nvidia.so.0", True),
+        ("libcudart.so.12", False),
+        ("libcublas.so.12", False),
+        ("libcudnn.so.9", False),
+        ("libnvrtc.so.12", False),
+        ("libGL.so.1", False),
+    ],
+)
+def test_drivers_are_those_of_the_kernel_module(soname: str, driver: bool) -> None:
+    assert POLICY.is_driver(soname) is driver
+
+
+@pytest.mark.parametrize(
+    ("soname", "system"),
+    [("libstdc++.so.6", True), ("libz.so.1", True), ("libGL.so.1", True), ("libssl.so.3", False)],
+)
+def test_libraries_that_a_wheel_may_expect(soname: str, system: bool) -> None:
+    assert POLICY.is_system(soname) is system
+
+
+@pytest.mark.parametrize(
+    ("path", "soname", "reason"),
+    [
+        ("/s/PySide6/Qt/plugins/sqldrivers/libqsqlmysql.so", "libmysqlclient.so.21", "SQL"),
+        ("/s/PySide6/Qt/plugins/sqldrivers/libqsqlmysql.so", "libssl.so.3", None),
+        ("/s/PySide6/libx.so", "libmysqlclient.so.21", None),
+        ("/s/nvidia/nvshmem/lib/x.so", "libmlx5.so.1", "RDMA"),
+        ("/s/torch/lib/x.so", "libmlx5.so.1", None),
+    ],
+)
+def test_rules_for_what_may_be_missing(path: str, soname: str, reason: str | None) -> None:
+    told = POLICY.ignored(path, soname)
+    assert told is None if reason is None else reason in (told or "")
+
+
+def test_globs_of_the_user_come_first_and_apply_to_every_file() -> None:
+    policy = POLICY.with_ignored(("libmlx5.so.*", "libfoo*"))
+    assert policy.ignored("/s/nvidia/x.so", "libmlx5.so.1") == "--ignore-missing"
+    assert policy.ignored("/anything", "libfoo-2.so") == "--ignore-missing"
+    assert policy.ignored("/anything", "libbar.so") is None
+    assert POLICY.with_ignored(()) is POLICY
+
+
+def test_globs_match_the_whole_name() -> None:
+    assert matches("libx.so.1", ("*.so.?",))
+    assert not matches("libx.so.12", ("*.so.?",))
+    assert not matches("libx.so.1", ())
+
+
+def test_every_rule_of_the_file_has_a_reason_and_can_apply() -> None:
+    data = tomllib.loads(resources.files("nixpatch").joinpath("data/policy.toml").read_text("utf-8"))
+    policy: Policy = parse(data)
+    assert policy.driver_directory == "/run/opengl-driver/lib"
+    for rule in policy.ignore:
+        assert rule.reason
+        assert rule.sonames
+        assert policy.ignored(rule.file.replace("*", "x"), rule.sonames[0].replace("*", "1")) is not None
+
+
+def test_table_that_is_missing_is_named() -> None:
+    with pytest.raises(KeyError, match="drivers"):
+        parse({"libc": {"glibc": [], "musl": []}})

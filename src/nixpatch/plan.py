@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from nixpatch import __version__, elf, environment
-from nixpatch.errors import MachineError
+from nixpatch.errors import MachineError, RequestError
 from nixpatch.model import (
     ElfFacts,
     FilePlan,
     Finding,
     Machine,
+    Origin,
     Plan,
+    Provider,
     Skip,
     SkipReason,
     Tag,
@@ -25,7 +27,7 @@ from nixpatch.recording import ledger, unrecorded
 from nixpatch.resolve.files import plan_file, version_findings
 from nixpatch.resolve.policy import default_policy
 from nixpatch.resolve.question import Question, Wishes
-from nixpatch.store import ProviderIndex, Store, open_index
+from nixpatch.store import ProviderIndex, Store, lock, nixpkgs, open_index
 from nixpatch.store import Request as Sources
 
 
@@ -40,6 +42,10 @@ class Request:
     closures: tuple[str, ...] = ()
     pure: bool = False
     """only what was named and the target's closure: the store at large is not searched"""
+    nixpkgs: str | None = None
+    """a flake reference or a path: what nothing before the store at large provides is realised from it"""
+    locked: str | None = None
+    """a lock: the store serves what it has and nothing else"""
     ignore_missing: tuple[str, ...] = ()
     """globs over sonames"""
     append: tuple[str, ...] = ()
@@ -51,38 +57,110 @@ class Request:
     """file for what is known of the store; None keeps nothing"""
 
 
-def make_plan(request: Request) -> Plan:
-    """Decide what shall happen to every ELF file of a tree.
+def make_plan(request: Request, say: Callable[[str], None] = lambda _: None) -> Plan:
+    """Decide what shall happen to every ELF file of a tree. ``say`` hears of what takes its time.
 
     Raises:
-        RequestError: a path, an option or the target is wrong.
-        MachineError: there is no store, or Nix failed.
+        RequestError: a path, an option, the target or the lock is wrong.
+        MachineError: there is no store, what is locked is gone or changed, or Nix failed.
 
     """
+    reference = nixpkgs.named(request.nixpkgs) if request.nixpkgs is not None else None
     tree = environment.scan(request.path)
     read = Reader()
     results = {file.path: read(file.path) for file in tree.files}
     facts = {path: found for path, found in results.items() if isinstance(found, ElfFacts)}
     target = environment.find_target(tree, request.python, request.search_path, read)
-    with _index(request, target, read) as index:  # keeps what it learns of the store, for the next run
-        question = Question(
-            tree=tree,
-            target=target,
-            store_dir=request.store.directory,
-            facts=facts,
-            policy=default_policy().with_ignored(request.ignore_missing),
-            wishes=Wishes(request.tag, request.append),
-            providers=index.providers,
-            considered=index.considered,
-            machine_of=read.machine,
-            exists=os.path.exists,
-        )
-        files = tuple(_plan_one(request, question, file, results[file.path]) for file in tree.files)
+    told: dict[str, str] = {}
+
+    def decide(sources: Sources) -> tuple[Question, tuple[FilePlan, ...]]:
+        with _index(request, target, read, sources) as index:  # keeps what it learns of the store
+            question = Question(
+                tree=tree,
+                target=target,
+                store_dir=request.store.directory,
+                facts=facts,
+                policy=default_policy().with_ignored(request.ignore_missing),
+                wishes=Wishes(request.tag, request.append),
+                providers=index.providers,
+                considered=lambda name: (*index.considered(name), *([told[name]] if name in told else ())),
+                machine_of=read.machine,
+                exists=os.path.exists,
+            )
+            return question, tuple(
+                _plan_one(request, question, file, results[file.path]) for file in tree.files
+            )
+
+    sources = _sources(request, target)
+    if reference is not None:
+        lacking = _unprovided(*decide(replace(sources, pure=True)))
+        realised = nixpkgs.realise(request.store, reference, lacking, target.machine, say=say)
+        told.update(realised.told)
+        sources = replace(sources, nixpkgs=realised.paths)
+    question, files = decide(sources)
     files = _mark_unrecorded(tree, files)
     findings = [Finding("note", tree.root, note) for note in tree.notes]
     findings += [finding for file in files for finding in version_findings(question, file)]
     findings += _obstacles(files)
-    return Plan(tree, target, request.store.directory, files, tuple(findings))
+    findings += _not_locked(request, sources, tree, files)
+    return Plan(
+        tree, target, request.store.directory, files, tuple(findings), tuple(_serving(question, files))
+    )
+
+
+def _sources(request: Request, target: Target) -> Sources:
+    """Return where libraries come from, the lock read and held against target and store.
+
+    Raises:
+        RequestError: the lock is none, or is for another target; or an option goes round it.
+        MachineError: what is locked is gone or changed.
+
+    """
+    if request.locked is None:
+        return Sources(request.libs, request.closures, request.pure)
+    if request.closures or request.nixpkgs is not None:
+        other = "--closure" if request.closures else "--nixpkgs"
+        raise RequestError(
+            f"{other}: with --locked the store serves what the lock has, no more; leave one out"
+        )
+    found = lock.read(request.locked, request.store)
+    lock.fit(found, request.locked, target)
+    lock.check(found, request.locked)
+    return Sources(request.libs, pure=True, lock=found)
+
+
+def _unprovided(question: Question, files: tuple[FilePlan, ...]) -> set[str]:
+    """Return the sonames for which to ask nixpkgs: missing, or of the system and borrowed from a stranger."""
+    return {
+        answer.need
+        for file in files
+        for answer in file.answers
+        if "/" not in answer.need
+        and (
+            answer.origin is Origin.MISSING
+            or (answer.origin is Origin.OTHER_DIST and question.policy.is_system(answer.need))
+        )
+    }
+
+
+def _serving(question: Question, files: tuple[FilePlan, ...]) -> Iterator[Provider]:
+    """Yield the providers that were chosen for the tree, sorted by name."""
+    needs = {answer.need for file in files for answer in file.answers if answer.origin is Origin.STORE}
+    for need in sorted(needs):
+        provider = question.choice(need).provider
+        if provider is not None:
+            yield provider
+
+
+def _not_locked(
+    request: Request, sources: Sources, tree: Tree, files: tuple[FilePlan, ...]
+) -> Iterator[Finding]:
+    """Report what the tree needs and the lock does not have: it was made for other wheels."""
+    if sources.lock is None:
+        return
+    needs = {answer.need for file in files for answer in file.missing if "/" not in answer.need}
+    for need in sorted(needs - set(sources.lock.libraries)):
+        yield Finding("error", tree.root, f"{need} is not in {request.locked}: run nixpatch lock again")
 
 
 def _plan_one(request: Request, question: Question, file: TreeFile, read: ElfFacts | Skip) -> FilePlan:
@@ -114,7 +192,7 @@ def _mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan,
     return tuple(replace(file, unrecorded=True) if file.file.path in late else file for file in files)
 
 
-def _index(request: Request, target: Target, read: Reader) -> ProviderIndex:
+def _index(request: Request, target: Target, read: Reader, sources: Sources) -> ProviderIndex:
     """Open the index over every source.
 
     Raises:
@@ -126,7 +204,6 @@ def _index(request: Request, target: Target, read: Reader) -> ProviderIndex:
             f"{request.store.directory}: there is no Nix store on this machine: "
             "install Nix, name a store with --store, or name libraries with --lib DIR"
         )
-    sources = Sources(request.libs, request.closures, request.pure)
     return open_index(request.store, target, read, sources, cache=request.cache, edition=__version__)
 
 

@@ -16,12 +16,14 @@ from nixpatch.cli import options as opt
 from nixpatch.cli.demo import demo_command
 from nixpatch.cli.elf import elf_command
 from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.lock import lock_command
 from nixpatch.cli.missing import missing_command
 from nixpatch.cli.progress import Bar
 from nixpatch.cli.session import Output, guarded
 from nixpatch.elf import Writer
 from nixpatch.environment import find_target, scan
 from nixpatch.loading import compare
+from nixpatch.locking import findings as lock_findings
 from nixpatch.model import ElfFacts, Plan
 from nixpatch.plan import Reader, make_plan
 from nixpatch.report.summary import totals
@@ -77,6 +79,8 @@ def patch(
     closure: opt.Closure = None,
     store: opt.StoreDir = None,
     pure: opt.Pure = False,
+    nixpkgs: opt.Nixpkgs = None,
+    locked: opt.Locked = None,
     ignore_missing: opt.IgnoreMissing = None,
     append_rpath: opt.AppendRpath = None,
     tag: opt.TagOption = None,
@@ -99,6 +103,8 @@ def patch(
         closure=tuple(closure or ()),
         store=store,
         pure=pure,
+        nixpkgs=nixpkgs,
+        locked=locked,
         ignore_missing=tuple(ignore_missing or ()),
         append_rpath=tuple(append_rpath or ()),
         tag=tag,
@@ -111,7 +117,7 @@ def patch(
     for path in paths:
         begun = time.monotonic()
         request = opt.request(path, choices, os.environ)
-        made = make_plan(request)
+        made = make_plan(request, output.say)
         if writing and not no_gc_roots:
             hold(made, request.store)
         done = _carry_out(made, output, begun, manner if writing else None)
@@ -171,6 +177,7 @@ def verify(
     paths: opt.Paths,
     python: opt.Python = None,
     store: opt.StoreDir = None,
+    locked: opt.Locked = None,
     load: Annotated[
         bool, typer.Option("--load", help="Also open each file in the target Python and compare.")
     ] = False,
@@ -188,6 +195,8 @@ def verify(
         reader = Reader()
         target = find_target(tree, python, os.environ.get("PATH"), reader)
         verdict = verify_tree(tree, target, reader, workers=jobs)
+        if locked is not None:
+            verdict = with_findings(verdict, lock_findings(verdict, locked, found_store, reader))
         if load:
             read = {file.path: reader(file.path) for file in tree.files}
             facts = {
@@ -205,5 +214,6 @@ def verify(
 
 
 app.command("missing")(missing_command)
+app.command("lock")(lock_command)
 app.command("demo")(demo_command)
 app.command("elf")(elf_command)

@@ -53,6 +53,24 @@ Pure = Annotated[
     bool,
     typer.Option("--pure", help="Only what was named and the target's closure.", rich_help_panel=_SOURCES),
 ]
+Nixpkgs = Annotated[
+    str | None,
+    typer.Option(
+        "--nixpkgs",
+        metavar="REF",
+        help="Build or fetch what is missing from this nixpkgs: a flake, or a path.",
+        rich_help_panel=_SOURCES,
+    ),
+]
+Locked = Annotated[
+    str | None,
+    typer.Option(
+        "--locked",
+        metavar="FILE",
+        help="From the store only what this lock has; nixpatch lock makes it.",
+        rich_help_panel=_SOURCES,
+    ),
+]
 IgnoreMissing = Annotated[
     list[str] | None,
     typer.Option(metavar="GLOB", help="Sonames that may be missing.", rich_help_panel=_SEARCH_PATHS),
@@ -123,6 +141,8 @@ class Choices:
     closure: tuple[str, ...] = ()
     store: str | None = None
     pure: bool = False
+    nixpkgs: str | None = None
+    locked: str | None = None
     ignore_missing: tuple[str, ...] = ()
     append_rpath: tuple[str, ...] = ()
     tag: Tag | None = None
@@ -147,6 +167,8 @@ def request(path: str, choices: Choices, environment: Mapping[str, str]) -> Requ
         closures=choices.closure,
         # What lies in the builder's store by chance must not decide what a build comes to.
         pure=choices.pure or building,
+        nixpkgs=choices.nixpkgs,
+        locked=choices.locked,
         ignore_missing=choices.ignore_missing,
         append=choices.append_rpath,
         tag=choices.tag,

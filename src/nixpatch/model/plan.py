@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nixpatch.model.elf import ElfEdit, ElfFacts, Linkage, Skip
 from nixpatch.model.environment import Target, Tree, TreeFile
+from nixpatch.model.store import Provider
 
 
 class Origin(enum.Enum):
@@ -92,6 +93,8 @@ class Plan:
     store_dir: str
     files: tuple[FilePlan, ...] = ()
     findings: tuple[Finding, ...] = field(default=())
+    providers: tuple[Provider, ...] = ()
+    """the libraries that serve the needs which no file of the tree meets: one for each name, sorted by it"""
 
     @property
     def changes(self) -> tuple[FilePlan, ...]:

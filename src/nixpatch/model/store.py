@@ -12,15 +12,27 @@ from nixpatch.model.environment import Libc
 class Source(enum.IntEnum):
     """Where a provider is known from; a lower value is asked first (design, section 5)."""
 
+    LOCK = 0
     LIB = 1
     CLOSURE = 2
     TARGET_CLOSURE = 3
+    NIXPKGS = 5
     STORE = 6
 
     @property
     def text(self) -> str:
         """How reports name it."""
-        return {1: "--lib", 2: "--closure", 3: "closure of the target Python", 6: "local store"}[self.value]
+        return _SOURCES[self]
+
+
+_SOURCES = {
+    Source.LOCK: "lock",
+    Source.LIB: "--lib",
+    Source.CLOSURE: "--closure",
+    Source.TARGET_CLOSURE: "closure of the target Python",
+    Source.NIXPKGS: "--nixpkgs",
+    Source.STORE: "local store",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from nixpatch.model import Machine, Source, Target
 from nixpatch.store.closure import closure
 from nixpatch.store.headers import Headers
 from nixpatch.store.listing import Listings
+from nixpatch.store.lock import Lock
 from nixpatch.store.names import is_store_entry
 from nixpatch.store.nix import Store
 
@@ -30,6 +31,10 @@ class Request:
     """``--closure``: a store path, or a symlink to one such as ``./result``"""
     pure: bool = False
     """leave the local store at large out"""
+    nixpkgs: tuple[str, ...] = ()
+    """store paths that were realised for ``--nixpkgs``"""
+    lock: Lock | None = None
+    """the store serves what this has and nothing else"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class LibraryDirectory:
     package: str
     """store path name without hash; "" outside a store"""
     in_target_closure: bool
+    names: frozenset[str] | None = None
+    """the names that may be taken from it, and from nowhere else; None: all of its libraries"""
 
 
 def target_closure(store: Store, target: Target, headers: Headers) -> frozenset[str]:
@@ -69,7 +76,8 @@ def library_directories(
     """Return the directories of all sources, each once, under the first source that has it.
 
     ``--lib`` keeps the order given; every other source is sorted by path. ``of_target`` is the target's
-    closure.
+    closure. With a lock, the store serves through it alone; what a lock cannot hold, libraries outside the
+    store, still comes from ``--lib``.
 
     Raises:
         RequestError: a ``--lib`` or ``--closure`` that does not exist or serves nothing.
@@ -78,21 +86,32 @@ def library_directories(
     """
     found: dict[str, LibraryDirectory] = {}
 
-    def add(source: Source, directory: str) -> None:
+    def add(source: Source, directory: str, names: frozenset[str] | None = None) -> None:
         if directory not in found and not is_stubs(directory):
             path = store.store_path_of(directory)
             package = store.package_name(path) if path else ""
-            found[directory] = LibraryDirectory(directory, source, package, path in of_target)
+            found[directory] = LibraryDirectory(directory, source, package, path in of_target, names)
 
+    for directory, names in request.lock.directories().items() if request.lock else ():
+        add(Source.LOCK, directory, names)
     for given in request.libs:
         for directory in _given(store, given, machine, headers, listings):
+            if request.lock is not None and store.store_path_of(directory) is not None:
+                raise RequestError(
+                    f"--lib {given}: with --locked the store serves what the lock has, no more"
+                )
             add(Source.LIB, directory)
+    if request.lock is not None:
+        return tuple(found.values())
     for path in _closures(store, request.closures, headers):
         for directory in _lib_of(store, path, listings):
             add(Source.CLOSURE, directory)
     for path in sorted(of_target):
         for directory in _lib_of(store, path, listings):
             add(Source.TARGET_CLOSURE, directory)
+    for path in request.nixpkgs:
+        for directory in _lib_of(store, path, listings):
+            add(Source.NIXPKGS, directory)
     if not request.pure:
         for path in _store_at_large(store):
             for directory in _lib_of(store, path, listings):

@@ -55,10 +55,13 @@ class ProviderIndex:
         self._answers: dict[str, tuple[Provider, ...]] = {}
         self._refused: dict[str, tuple[str, ...]] = {}
         self._places: dict[bytes, list[LibraryDirectory]] = {}
+        locked = {os.fsencode(name) for directory in directories for name in directory.names or ()}
         for directory in self.directories:
             real = directory.path if directory.package else os.path.realpath(directory.path)
+            only = None if directory.names is None else {os.fsencode(name) for name in directory.names}
             for name in (listings.at(real) or b"").split(b"\0")[:-1]:
-                self._places.setdefault(name, []).append(directory)
+                if name in only if only is not None else name not in locked:
+                    self._places.setdefault(name, []).append(directory)
 
     def __enter__(self) -> Self:
         """Return itself."""

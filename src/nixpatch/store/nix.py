@@ -15,7 +15,14 @@ DEFAULT_STORE_DIR = "/nix/store"
 """where Nix keeps its store unless it was built or told otherwise"""
 
 _TIMEOUT = 120.0  # seconds; a query takes hundredths of one, a database locked by a collector much longer
-_KEPT = frozenset({"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME"})
+_KEPT = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "TMPDIR"}
+    | {"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"}
+    # To fetch what is not there yet.
+    | {"SSL_CERT_FILE", "SSH_AUTH_SOCK", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
+    | {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+)
+_KEPT_PREFIXES = ("NIX_", "NIXPKGS_")  # NIXPKGS_ALLOW_UNFREE is nixpkgs's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +157,9 @@ def find_store(given: str | None, environment: Mapping[str, str]) -> Store:
     program = None
     if directory == own and os.path.isdir(state):
         program = shutil.which("nix-store", path=environment.get("PATH", ""))
-    kept = {key: value for key, value in environment.items() if key in _KEPT or key.startswith("NIX_")}
+    kept = {
+        key: value for key, value in environment.items() if key in _KEPT or key.startswith(_KEPT_PREFIXES)
+    }
     kept["LC_ALL"] = "C"  # its messages are quoted in ours
     return Store(
         directory=directory,

@@ -1,0 +1,90 @@
+"""``nixpatch lock``: write down which store path serves which soname."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from nixpatch.cli import options as opt
+from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.session import Output, guarded
+from nixpatch.errors import MachineError
+from nixpatch.files import replace_bytes
+from nixpatch.locking import lock_of
+from nixpatch.plan import make_plan
+from nixpatch.report import lock as report
+from nixpatch.report import missing
+from nixpatch.report.as_json import document, plan_entry
+from nixpatch.report.escape import shown
+from nixpatch.report.summary import totals
+from nixpatch.store.lock import NAME, dump
+
+
+@guarded
+def lock_command(
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A site-packages, a venv, a prefix or a build's $out.")
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Where to write the lock.")
+    ] = NAME,
+    python: opt.Python = None,
+    lib: opt.Lib = None,
+    closure: opt.Closure = None,
+    store: opt.StoreDir = None,
+    pure: opt.Pure = False,
+    nixpkgs: opt.Nixpkgs = None,
+    ignore_missing: opt.IgnoreMissing = None,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> ExitCode:
+    """Write down what the store would serve to a tree, for --locked. The tree itself is not changed."""
+    choices = opt.Choices(
+        python=python,
+        lib=tuple(lib or ()),
+        closure=tuple(closure or ()),
+        store=store,
+        pure=pure,
+        nixpkgs=nixpkgs,
+        ignore_missing=tuple(ignore_missing or ()),
+    )
+    session = Output("lock", as_json=as_json, verbosity=-1 if quiet else 0)
+    request = opt.request(path, choices, os.environ)
+    plan = make_plan(request, session.say)
+    lock, findings = lock_of(plan, request.store)
+    plan = replace(plan, findings=(*plan.findings, *findings))
+    changed = _write(output, dump(lock))
+    if as_json:
+        import json  # noqa: PLC0415 - only who asks for it pays for it
+
+        told = {
+            **document("lock", [plan_entry(plan, None)]),
+            "lock": report.json(lock, output, changed=changed),
+        }
+        json.dump(told, sys.stdout, indent=1)
+        sys.stdout.write("\n")
+    else:
+        errors = [finding for finding in plan.findings if finding.severity == "error"]
+        sys.stdout.writelines(f"{shown(finding.path)}: {shown(finding.text)}\n" for finding in errors)
+        if any(file.missing for file in plan.files):
+            sys.stdout.write(missing.text([plan]))
+        if not quiet:
+            sys.stdout.write(report.text(lock, output, changed=changed))
+    return ExitCode.SATISFIED if totals(plan, None).satisfied else ExitCode.REMAINS
+
+
+def _write(path: str, data: bytes) -> bool:
+    """Write the lock where it is another one; return whether it was."""
+    try:
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                if file.read(len(data) + 1) == data:
+                    return False
+        replace_bytes(os.path.realpath(path), data)
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be written: {error.strerror}") from error
+    return True

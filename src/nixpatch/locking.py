@@ -1,0 +1,51 @@
+"""Hold the libraries that a plan takes from the store in a lock, and a patched tree against one."""
+
+from __future__ import annotations
+
+import os
+
+from nixpatch.model import ElfFacts, Finding, Plan
+from nixpatch.plan import Reader
+from nixpatch.store import Store
+from nixpatch.store.lock import Lock, check, fit, make, read
+from nixpatch.verify import Verdict
+
+
+def lock_of(plan: Plan, store: Store) -> tuple[Lock, tuple[Finding, ...]]:
+    """Return the lock for what serves a plan, and an error for each library that no lock can hold.
+
+    Raises:
+        MachineError: a library cannot be read.
+
+    """
+    assert plan.target is not None
+    lock, left_out = make(store, plan.target, plan.providers)
+    return lock, tuple(Finding("error", plan.tree.root, line) for line in left_out)
+
+
+def findings(verdict: Verdict, name: str, store: Store, reader: Reader) -> tuple[Finding, ...]:
+    """Report the libraries and interpreters that a patched tree takes from the store and not from a lock.
+
+    Directories count, not files: one that serves a locked soname may hold another one's, too, and ld.so takes
+    it if it comes first. What the files named before they were patched is no business of the lock.
+
+    Raises:
+        RequestError: ``name`` is no lock, or it is for another target.
+        MachineError: what is locked is gone or changed.
+
+    """
+    lock = read(name, store)
+    fit(lock, name, verdict.target)
+    check(lock, name)
+    known = set(lock.directories()) | {os.path.dirname(lock.loader)}
+    for file in verdict.tree.files:
+        facts = reader(file.path)
+        if isinstance(facts, ElfFacts):
+            known.update((facts.original.search_path or "").split(":"))
+            known.update(os.path.dirname(path) for path in (facts.original.interp or "", *facts.needed))
+    text = f"is used, and {name} does not have it: run nixpatch with --locked {name}"
+    return tuple(
+        Finding("error", path, text)
+        for path in verdict.libraries
+        if store.store_path_of(path) is not None and os.path.dirname(path) not in known
+    )

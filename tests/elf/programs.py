@@ -13,6 +13,8 @@ from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 
 from nixpatch.elf import check, write_edited, write_original
+from nixpatch.elf.headers import Headers, parse
+from nixpatch.elf.image import Image
 from nixpatch.elf.write import EditResult
 from nixpatch.model import ElfEdit
 
@@ -106,6 +108,14 @@ def search_paths(path: str) -> list[tuple[str, str]]:
         found = [(tag.entry.d_tag, tag) for tag in segment.iter_tags() if tag.entry.d_tag in names]
         entries = [(name, str(getattr(tag, names[name]))) for name, tag in found]
     return [entry for entry in entries if entry[1]]
+
+
+def read_headers(path: str) -> Headers:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return parse(Image.of(fd))
+    finally:
+        os.close(fd)
 
 
 def content(path: str) -> bytes:

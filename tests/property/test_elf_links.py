@@ -43,7 +43,7 @@ LINKING = (
     ("-Wl,--spare-dynamic-tags=1",),
 )
 
-UNKNOWN = {
+UNKNOWN: dict[str, set[str]] = {
     "-fuse-ld=gold": {"-Wl,-z,separate-code", "-Wl,-z,noseparate-code", "-Wl,-z,pack-relative-relocs"},
     "-fuse-ld=lld": {"-Wl,-z,pack-relative-relocs", "-Wl,--spare-dynamic-tags=1"},
 }
@@ -56,7 +56,7 @@ def linkings(draw: st.DrawFn) -> tuple[str, tuple[str, ...]]:
     kind = draw(st.sampled_from(sorted(KINDS)))
     code = draw(st.lists(st.sampled_from(CODE), unique_by=lambda flag: flag.partition("=")[0]))
     flags = [draw(st.sampled_from((None, *group))) for group in LINKING]
-    unknown = UNKNOWN.get(flags[0] or "", frozenset())
+    unknown = UNKNOWN.get(flags[0] or "", set())
     flags = [flag for flag in flags if flag not in unknown]
     return kind, (*KINDS[kind], *sorted(code), *(flag for flag in flags if flag))
 

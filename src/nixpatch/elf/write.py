@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from nixpatch.elf.headers import parse
@@ -43,8 +44,9 @@ def write_edited(
     The edit always starts from the original, seen through the undo record of an earlier edit, so ten edits
     give the bytes of the last one alone. A wish that equals the original's linkage gives the original.
 
-    ``source``: a path, or a descriptor that stays open. ``temp_fd``: an empty regular file, open for reading
-    and writing; the caller owns it, its mode, fsync and rename, and throws it away on any exception.
+    ``source``: a path, or a descriptor that stays open, its position anywhere afterwards. ``temp_fd``: an
+    empty regular file, open for reading and writing; the caller owns it, its mode, fsync and rename, and
+    throws it away on any exception.
     ``original_sha256``: digest of the original if the caller knows it (it is believed); None computes it. For
     a file that is already patched the one in its record is kept. ``edit.tag`` counts only with a search path.
 
@@ -129,9 +131,28 @@ def _write_plan(image: Image, to: int, plan: EditPlan, sha256: bytes) -> None:
 
 def _copy(image: Image, offset: int, length: int, to: int, at: int) -> None:
     for start, count, file_offset in image.ranges(offset, length):
-        _copy_range(image.fd, file_offset, count, to, at + start - offset)
+        for data, size in _data(image.fd, file_offset, count):
+            _copy_range(image.fd, data, size, to, at + start - offset + data - file_offset)
     for patch in image.patches_in(offset, length):
         _write(to, patch.data, at + patch.offset - offset)
+
+
+def _data(fd: int, offset: int, length: int) -> Iterator[tuple[int, int]]:
+    """Yield the runs of a range that are no holes: a hole stays one in the new file, which begins as one."""
+    end = offset + length
+    if os.fstat(fd).st_size < end:
+        raise FileRefused("it became shorter while it was copied")
+    while offset < end:
+        try:
+            start = os.lseek(fd, offset, os.SEEK_DATA)
+            stop = min(os.lseek(fd, start, os.SEEK_HOLE), end)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # a file system that cannot tell
+                yield offset, end - offset
+            return  # nothing but a hole up to the end of the file
+        if start < end:
+            yield start, stop - start
+        offset = max(stop, start)
 
 
 def _copy_range(source: int, offset: int, length: int, to: int, at: int) -> None:

@@ -1,0 +1,323 @@
+"""nixpatch lock and --locked, on compiled files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from importlib import resources
+from typing import Any
+
+import jsonschema
+import pytest
+from world import HASH, World, shared
+
+from conftest import Run
+
+pytestmark = pytest.mark.gcc
+
+SCHEMA = json.loads(resources.files("nixpatch").joinpath("data/report.schema.json").read_text("utf-8"))
+OTHER_HASH = HASH[::-1]
+
+
+@pytest.fixture
+def lock(world: World) -> str:
+    """Where the lock is written."""
+    return os.path.join(world.root, "nixpatch.lock")
+
+
+def _read(path: str) -> dict[str, Any]:
+    with open(path, encoding="utf-8") as file:
+        document: dict[str, Any] = json.load(file)
+    return document
+
+
+def _change(path: str, **fields: object) -> None:
+    document = {**_read(path), **fields}
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(document, file)
+
+
+def _newer(world: World) -> str:
+    """Put a newer version of the library into the store, which a run without a lock prefers."""
+    path = os.path.join(world.store, f"{OTHER_HASH}-answer-2.0", "lib", "libanswer.so.1")
+    return shared("library.c", path, "-Wl,-soname,libanswer.so.1", "-O2")
+
+
+def test_the_lock_says_what_serves_and_what_chose_it(world: World, nixpatch: Run, lock: str) -> None:
+    before = world.snapshot()
+
+    code, out, _ = nixpatch("lock", world.venv, "-o", lock)
+
+    assert code == 0
+    assert out.splitlines()[-1] == f"Locked 1 library of 1 store path in {lock}."
+    library = os.path.join(world.library, "libanswer.so.1")
+    with open(library, "rb") as file:
+        digest = hashlib.sha256(file.read()).hexdigest()
+    document = _read(lock)
+    assert document["libraries"] == {
+        "libanswer.so.1": {
+            "store_path": os.path.dirname(world.library),
+            "file": "lib/libanswer.so.1",
+            "sha256": digest,
+            "source": "local store",
+            "package": "answer-1.0",
+            "attribute": None,
+        }
+    }
+    assert document["libc"]["name"] == "glibc"
+    assert os.path.isabs(document["loader"])
+    assert world.snapshot() == before
+
+
+def test_the_lock_is_the_same_for_the_same_tree_anywhere(world: World, nixpatch: Run, lock: str) -> None:
+    nixpatch("lock", world.venv, "-o", lock)
+    with open(lock, "rb") as file:
+        first = file.read()
+    status = os.stat(lock)
+    other = world.copy("other")
+
+    code, out, _ = nixpatch("lock", other.venv, "-o", lock)
+
+    with open(lock, "rb") as file:
+        assert (code, file.read()) == (0, first)
+    assert "Unchanged: 1 library" in out
+    assert os.stat(lock).st_mtime_ns == status.st_mtime_ns
+    assert os.fsencode(world.venv) not in first
+    assert first == (json.dumps(json.loads(first), indent=1, sort_keys=True) + "\n").encode()
+
+
+def test_a_patched_tree_gives_the_lock_of_the_unpatched(world: World, nixpatch: Run, lock: str) -> None:
+    nixpatch("lock", world.venv, "-o", lock)
+    before = _read(lock)
+    nixpatch(world.venv)
+
+    assert nixpatch("lock", world.venv, "-o", lock)[0] == 0
+
+    assert _read(lock) == before
+
+
+def test_by_default_it_lies_in_the_current_directory(
+    world: World, nixpatch: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world.root)
+
+    assert nixpatch("lock", world.venv)[0] == 0
+
+    assert "libanswer.so.1" in _read(os.path.join(world.root, "nixpatch.lock"))["libraries"]
+
+
+def test_same_lock_and_wheels_same_bytes_whatever_else_the_store_has(
+    world: World, nixpatch: Run, lock: str
+) -> None:
+    here, there, unlocked = (world.copy(name) for name in ("here", "there", "unlocked"))
+    nixpatch("lock", world.venv, "-o", lock)
+    assert nixpatch("--locked", lock, here.venv)[0] == 0
+    _newer(world)
+
+    assert nixpatch("--locked", lock, there.venv)[0] == 0
+    assert nixpatch(unlocked.venv)[0] == 0
+
+    assert here.snapshot() == there.snapshot()
+    assert here.snapshot() != unlocked.snapshot()
+    assert there.ask() == "42"
+    assert nixpatch("--locked", lock, "--check", unlocked.venv)[0] == 1
+    assert nixpatch("--locked", lock, unlocked.venv)[0] == 0
+    assert here.snapshot() == unlocked.snapshot()
+
+
+def test_patch_with_the_lock_gives_what_patch_without_gave_when_it_was_made(
+    world: World, nixpatch: Run, lock: str
+) -> None:
+    other = world.copy("other")
+    nixpatch("lock", world.venv, "-o", lock)
+
+    nixpatch("--locked", lock, world.venv)
+    nixpatch(other.venv)
+
+    assert world.snapshot() == other.snapshot()
+
+
+def test_the_store_at_large_is_not_even_listed(
+    world: World, nixpatch: Run, lock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nixpatch("lock", world.venv, "-o", lock)
+    listed: list[object] = []
+    monkeypatch.setattr("nixpatch.store.directories._store_at_large", listed.append)
+
+    assert nixpatch("--locked", lock, world.venv)[0] == 0
+
+    assert listed == []
+
+
+def test_a_locked_directory_serves_nothing_but_what_is_locked(world: World, nixpatch: Run, lock: str) -> None:
+    nixpatch("lock", world.venv, "-o", lock)
+    another = os.path.join(world.library, "libanother.so.1")
+    shared("library.c", another, "-Wl,-soname,libanother.so.1")
+    shared("extension.c", os.path.join(world.site, "pkg", "_new.so"), another)
+
+    code, out, _ = nixpatch("plan", "--locked", lock, "--json", world.venv)
+
+    assert code == 1
+    (tree,) = json.loads(out)["trees"]
+    errors = [found["text"] for found in tree["findings"] if found["severity"] == "error"]
+    assert errors == [f"libanother.so.1 is not in {lock}: run nixpatch lock again"]
+    missing = [
+        need["soname"] for file in tree["files"] for need in file["needs"] if need["origin"] == "missing"
+    ]
+    assert missing == ["libanother.so.1"]
+    nixpatch("lock", world.venv, "-o", lock)
+    assert nixpatch("--locked", lock, world.venv)[0] == 0
+
+
+@pytest.mark.parametrize("command", [["patch"], ["plan"], ["verify"]])
+def test_a_store_path_that_is_gone_is_named_and_nothing_changes(
+    world: World, nixpatch: Run, lock: str, command: list[str]
+) -> None:
+    nixpatch("lock", world.venv, "-o", lock)
+    _newer(world)
+    gone = os.path.dirname(world.library)
+    shutil.rmtree(gone)
+    before = world.snapshot()
+
+    code, out, err = nixpatch(*command, "--locked", lock, world.venv)
+
+    assert (code, out) == (3, "")
+    assert err.startswith(f"nixpatch: {lock}: not in the store (any more): {gone}; ")
+    assert len(err.splitlines()) == 1
+    assert world.snapshot() == before
+
+
+def test_a_library_that_changed_is_named_and_nothing_changes(world: World, nixpatch: Run, lock: str) -> None:
+    nixpatch("lock", world.venv, "-o", lock)
+    library = os.path.join(world.library, "libanswer.so.1")
+    with open(library, "ab") as file:
+        file.write(b"\0")
+    before = world.snapshot()
+
+    code, out, err = nixpatch("--locked", lock, world.venv)
+
+    assert (code, out) == (3, "")
+    assert err.startswith(f"nixpatch: {lock}: not what was locked: {library}; ")
+    assert len(err.splitlines()) == 1
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"machine": "aarch64"}, "locked for aarch64, the target Python is x86_64"),
+        ({"loader": "/nix/store/x/lib/ld.so"}, "locked for the loader /nix/store/x/lib/ld.so, the target"),
+        ({"libc": {"name": "musl", "version": ""}}, "locked for musl, the target Python uses glibc"),
+        ({"libc": {"name": "glibc", "version": "9.99"}}, "locked for glibc 9.99, the target Python has 2."),
+    ],
+)
+def test_a_lock_for_another_target_is_refused(
+    world: World, nixpatch: Run, lock: str, fields: dict[str, object], told: str
+) -> None:
+    nixpatch("lock", world.venv, "-o", lock)
+    _change(lock, **fields)
+    before = world.snapshot()
+
+    code, _, err = nixpatch("--locked", lock, world.venv)
+
+    assert code == 2
+    assert told in err
+    assert world.snapshot() == before
+
+
+def test_what_is_no_lock_is_refused(world: World, nixpatch: Run, lock: str) -> None:
+    code, _, err = nixpatch("--locked", lock, world.venv)
+    assert (code, "no such file; nixpatch lock PATH makes it" in err) == (2, True)
+
+    with open(lock, "w", encoding="utf-8") as file:
+        file.write("{}")
+    code, _, err = nixpatch("--locked", lock, world.venv)
+    assert (code, "not a version 1 lock" in err) == (2, True)
+
+    nixpatch("lock", world.venv, "-o", lock)
+    libraries = _read(lock)["libraries"]
+    libraries["libanswer.so.1"]["store_path"] = "/usr"
+    _change(lock, libraries=libraries)
+    code, _, err = nixpatch("--locked", lock, world.venv)
+    assert (code, "comes from /usr, which is no path in the store" in err) == (2, True)
+
+
+def test_verify_tells_whether_a_tree_is_what_the_lock_says(world: World, nixpatch: Run, lock: str) -> None:
+    nixpatch("lock", world.venv, "-o", lock)
+    nixpatch("--locked", lock, world.venv)
+    assert nixpatch("verify", "--locked", lock, world.venv)[0] == 0
+    newer = _newer(world)
+    nixpatch(world.venv)
+
+    code, out, _ = nixpatch("verify", "--locked", lock, world.venv)
+
+    assert code == 1
+    assert f"{newer}: is used, and {lock} does not have it" in out
+    assert nixpatch("verify", world.venv)[0] == 0
+
+
+def test_no_option_goes_round_the_lock(world: World, nixpatch: Run, lock: str) -> None:
+    nixpatch("lock", world.venv, "-o", lock)
+    for option, value in (("--lib", world.library), ("--closure", world.library), ("--nixpkgs", "nixpkgs")):
+        code, _, err = nixpatch("--locked", lock, option, value, world.venv)
+        assert code == 2
+        assert "with --locked the store serves what the lock has" in err
+
+
+def test_a_library_outside_the_store_cannot_be_locked_but_named_again(
+    world: World, nixpatch: Run, lock: str
+) -> None:
+    own = os.path.join(world.root, "own")
+    shared("library.c", os.path.join(own, "libown.so.1"), "-Wl,-soname,libown.so.1")
+    shared("extension.c", os.path.join(world.site, "pkg", "_own.so"), os.path.join(own, "libown.so.1"))
+    # What the lock has comes from the lock, whoever else has it.
+    shutil.copy(os.path.join(world.library, "libanswer.so.1"), own)
+    nixpatch("lock", world.venv, "-o", lock)
+
+    code, out, _ = nixpatch("lock", world.venv, "-o", f"{lock}2", "--lib", own)
+    assert code == 1
+    assert f"libown.so.1 comes from {own}, which is not in the store" in out
+    assert list(_read(f"{lock}2")["libraries"]) == []
+
+    code, out, _ = nixpatch("--locked", lock, "--lib", own, "--json", world.venv)
+    assert code == 0
+    (tree,) = json.loads(out)["trees"]
+    paths = {need["soname"]: need["path"] for file in tree["files"] for need in file["needs"]}
+    assert paths["libown.so.1"] == os.path.join(own, "libown.so.1")
+    assert paths["libanswer.so.1"] == os.path.join(world.library, "libanswer.so.1")
+
+
+def test_what_nothing_provides_is_told_and_the_rest_is_locked(world: World, nixpatch: Run, lock: str) -> None:
+    gone = os.path.join(world.root, "gone", "libxkbcommon.so.0")
+    shared("library.c", gone, "-Wl,-soname,libxkbcommon.so.0")
+    shared("extension.c", os.path.join(world.site, "pkg", "_xkb.so"), gone)
+    shutil.rmtree(os.path.dirname(gone))
+
+    code, out, _ = nixpatch("lock", world.venv, "-o", lock)
+
+    assert code == 1
+    assert "libxkbcommon.so.0, needed by" in out
+    assert list(_read(lock)["libraries"]) == ["libanswer.so.1"]
+
+
+def test_json_keeps_to_the_schema(world: World, nixpatch: Run, lock: str) -> None:
+    code, out, _ = nixpatch("lock", world.venv, "-o", lock, "--json")
+
+    document = json.loads(out)
+    jsonschema.validate(document, SCHEMA)
+    assert (code, document["command"], document["lock"]["changed"]) == (0, "lock", True)
+    assert document["trees"][0]["applied"] is False
+    (library,) = document["lock"]["libraries"]
+    assert library == {"soname": "libanswer.so.1", **_read(lock)["libraries"]["libanswer.so.1"]}
+    del document["lock"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, SCHEMA)
+
+
+def test_a_lock_that_cannot_be_written_is_the_machines_fault(world: World, nixpatch: Run) -> None:
+    code, _, err = nixpatch("lock", world.venv, "-o", os.path.join(world.root, "absent", "nixpatch.lock"))
+
+    assert code == 3
+    assert "cannot be written: No such file or directory" in err

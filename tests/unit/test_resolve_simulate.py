@@ -1,10 +1,10 @@
 """The simulator where no compiler is needed; tests/loader holds it against the real ld.so."""
 
 import pytest
+from resolving import I686, elf
 
 from nixpatch.model import ElfFacts, Tag
 from nixpatch.resolve.simulate import Process, Surroundings, Unmet, simulate
-from resolving import I686, elf
 
 
 def run(files: dict[str, ElfFacts], *opened: str, library_path: tuple[str, ...] = ()) -> Process:

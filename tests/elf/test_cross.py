@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from elf.programs import RICH, Workshop, content, edit_file, interpreter_alias, need, restore_file, run
-from nixpatch.elf import read
+from nixpatch.elf import Writer, read, write_checked
 from nixpatch.elf.compare import shared_pages
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image
+from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts
 
 pytestmark = pytest.mark.cross
@@ -46,6 +47,31 @@ def cross(request: pytest.FixtureRequest) -> Cross:
 @pytest.fixture
 def there(cross: Cross, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(str(tmp_path_factory.mktemp(cross.name)), f"{cross.triple}-gcc")
+
+
+@pytest.mark.parametrize(
+    "kind", [("-pie", "-fPIE"), ("-no-pie", "-fno-pie"), ("-pie", "-fPIE", "-Wl,--spare-dynamic-tags=1")]
+)
+def test_lief_edits_it_right_or_not_at_all(
+    cross: Cross, there: Workshop, tmp_path: Path, kind: tuple[str, ...]
+) -> None:
+    """Where GNU ld leaves no gap between segments (s390x, riscv64) there is no room for LIEF's headers."""
+    program = there.program(*RICH, *kind)
+    facts = read(program)
+    assert isinstance(facts, ElfFacts)
+    loader = f"/usr/{cross.triple}{facts.original.interp}"
+    edit = ElfEdit(there.there, interp=interpreter_alias(str(tmp_path), loader, 200))
+    out = os.path.join(tmp_path, "out")
+    with open(program, "rb") as source, open(out, "x+b") as temp:
+        try:
+            written = write_checked(source.fileno(), temp.fileno(), edit, writer=Writer.LIEF)
+        except FileRefused:
+            assert cross.name in {"s390x", "riscv64"}
+            return
+        os.fchmod(temp.fileno(), 0o755)
+    assert written.writer is Writer.LIEF
+    assert run(out, runner=(need(cross.qemu), "-L", f"/usr/{cross.triple}")) == "42 phdr"
+    assert pages_shared_in(out) == pages_shared_in(program)
 
 
 def pages_shared_in(path: str) -> set[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nixpatch.elf import layout as elf
 from nixpatch.elf import strings
 from nixpatch.elf.headers import Headers
+from nixpatch.elf.notes import dlopen_needs
 from nixpatch.elf.payload import payload
 from nixpatch.elf.source import opened
 from nixpatch.elf.undo import Opened, State, look
@@ -59,6 +60,7 @@ def _facts(seen: Opened, *, payload_ok: bool) -> ElfFacts | Skip:
         both_tags={elf.DT_RPATH, elf.DT_RUNPATH} <= headers.values.keys(),
         version_needs=strings.version_needs(image, headers),
         version_defs=strings.version_defs(image, headers),
+        dlopen_needs=dlopen_needs(image, headers),
     )
 
 

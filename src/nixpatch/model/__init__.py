@@ -4,7 +4,18 @@ Paths, sonames and search paths are ``str`` made by ``os.fsdecode`` (PEP 383): a
 in and, through ``os.fsencode``, the way out. Paths are absolute unless a field says otherwise.
 """
 
-from nixpatch.model.elf import ElfEdit, ElfFacts, Linkage, Machine, Skip, SkipReason, Tag, VersionNeed
+from nixpatch.model.elf import (
+    DlopenNeed,
+    DlopenPriority,
+    ElfEdit,
+    ElfFacts,
+    Linkage,
+    Machine,
+    Skip,
+    SkipReason,
+    Tag,
+    VersionNeed,
+)
 from nixpatch.model.environment import Dist, Libc, Target, Tree, TreeFile, TreeKind
 from nixpatch.model.plan import Answer, Dropped, FilePlan, Finding, Origin, Plan
 from nixpatch.model.store import Provider, Source
@@ -12,6 +23,8 @@ from nixpatch.model.store import Provider, Source
 __all__ = [
     "Answer",
     "Dist",
+    "DlopenNeed",
+    "DlopenPriority",
     "Dropped",
     "ElfEdit",
     "ElfFacts",

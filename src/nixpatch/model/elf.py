@@ -67,6 +67,23 @@ class VersionNeed:
     versions: tuple[str, ...]
 
 
+class DlopenPriority(enum.Enum):
+    """How much a program depends on a library that it opens itself (ELF dlopen metadata specification)."""
+
+    REQUIRED = "required"
+    RECOMMENDED = "recommended"
+    SUGGESTED = "suggested"
+
+
+@dataclass(frozen=True, slots=True)
+class DlopenNeed:
+    """A library that the file opens at run time."""
+
+    sonames: tuple[str, ...]
+    """alternatives, the best first"""
+    priority: DlopenPriority
+
+
 @dataclass(frozen=True, slots=True)
 class ElfFacts:
     """What the headers of one dynamic ELF file say."""
@@ -92,6 +109,8 @@ class ElfFacts:
     version_needs: tuple[VersionNeed, ...] = ()
     version_defs: tuple[str, ...] = ()
     """verdef names without the base definition"""
+    dlopen_needs: tuple[DlopenNeed, ...] = ()
+    """from the note of that purpose, in file order"""
 
 
 class SkipReason(enum.Enum):

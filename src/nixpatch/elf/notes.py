@@ -1,0 +1,78 @@
+"""Libraries that a file opens at run time and says so: the note of the "ELF dlopen metadata" specification.
+
+The UAPI group's specification puts a JSON array into an ELF note called FDO; every entry names alternatives
+for one library, the best first, and how much the program depends on it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+
+from nixpatch.elf import layout as elf
+from nixpatch.elf.headers import Headers
+from nixpatch.elf.image import Image
+from nixpatch.model import DlopenNeed, DlopenPriority
+
+_OWNER = b"FDO\0"
+_TYPE = 0x407C0C0A
+_SIZE = 1 << 20  # bytes of one segment of notes; real ones have some hundred
+_ENTRIES = 1000
+_SONAME = 255  # bytes, NAME_MAX: no longer name can be a file's
+
+
+def dlopen_needs(image: Image, headers: Headers) -> tuple[DlopenNeed, ...]:
+    """Return what the file says it opens. A note that does not keep to the specification says nothing."""
+    needs = [
+        need
+        for segment in headers.phdrs
+        if segment.type == elf.PT_NOTE and segment.filesz <= _SIZE
+        for description in _descriptions(image.read(segment.offset, segment.filesz), headers, segment.align)
+        for need in _needs(description)
+    ]
+    return tuple(dict.fromkeys(needs[:_ENTRIES]))
+
+
+def _descriptions(data: bytes, headers: Headers, align: int) -> Iterator[bytes]:
+    """Yield the contents of FDO's notes (gABI, "Note Section"; aligned to 8 where the segment says so)."""
+    if _OWNER not in data:
+        return
+    align = 8 if align == 8 else 4
+    header = struct.Struct(("<" if headers.layout.byteorder == "little" else ">") + "III")
+    at = 0
+    while at + header.size <= len(data):
+        name_size, size, kind = header.unpack_from(data, at)
+        name = at + header.size
+        begin = elf.round_up(name + name_size, align)
+        if begin + size > len(data):
+            return
+        if kind == _TYPE and data[name : name + name_size] == _OWNER:
+            yield data[begin : begin + size]
+        at = elf.round_up(begin + size, align)
+
+
+def _needs(description: bytes) -> Iterator[DlopenNeed]:
+    try:
+        entries = json.loads(os.fsdecode(description.rstrip(b"\0")))
+    except (ValueError, RecursionError):
+        return
+    for entry in entries if isinstance(entries, list) else ():
+        if not isinstance(entry, dict):
+            continue
+        sonames = entry.get("soname")
+        names = tuple(name for name in sonames if _is_name(name)) if isinstance(sonames, list) else ()
+        if names:
+            yield DlopenNeed(names, _priority(entry.get("priority")))
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= _SONAME and "/" not in name and "\0" not in name
+
+
+def _priority(text: object) -> DlopenPriority:
+    try:
+        return DlopenPriority(text)
+    except ValueError:
+        return DlopenPriority.RECOMMENDED  # what the specification says where there is none

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from nixpatch import elf
 from nixpatch.errors import FileRefused
 from nixpatch.files import replacement
-from nixpatch.model import ElfEdit, ElfFacts, Skip, Tag
+from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason, Tag
 
 
 class PathChange(enum.Enum):
@@ -51,6 +51,12 @@ def facts_of(path: str, *, payload_ok: bool) -> ElfFacts:
     if isinstance(found, Skip):
         raise FileRefused(f"{found.reason.value}: {found.detail}" if found.detail else found.reason.value)
     return found
+
+
+def payload_of(path: str) -> str | None:
+    """Say what data a program carries for itself. Raises ``OSError``."""
+    found = elf.read(path)
+    return found.detail if isinstance(found, Skip) and found.reason is SkipReason.PAYLOAD else None
 
 
 def edit_of(facts: ElfFacts, change: Change, has: Callable[[str, str], bool]) -> ElfEdit | None:

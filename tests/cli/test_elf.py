@@ -181,6 +181,7 @@ def test_payload_is_left_alone_unless_forced(workshop: Workshop, tmp_path: Path,
         file.write(b"PK\3\4" + b"x" * 500 + b"PK\5\6" + bytes(18))
     before = content(program)
     assert elf_command("--print-rpath", program) == (0, "\n", "")
+    assert elf_command(program)[1].endswith("\npayload: zip, 526 bytes\n")
     code, _, err = elf_command("--set-rpath", workshop.there, program)
     assert code == 1
     assert "zip, 526 bytes" in err

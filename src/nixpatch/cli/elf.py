@@ -140,7 +140,7 @@ def _one(
             _print(line)
     if reading:
         return
-    to = source if output is None else os.path.abspath(output)
+    to = source if output is None else os.path.realpath(output)
     if restore:
         single.restore(source, to)
         return
@@ -180,6 +180,9 @@ def _everything(file: str, facts: ElfFacts) -> Iterator[str]:
         yield from _linkage(facts.original, "original ")
     elif facts.stale_undo:
         yield "original: lost, another tool (such as strip) changed the file after nixpatch"
+    appended = single.payload_of(os.path.realpath(file))
+    if appended:
+        yield f"payload: {appended}"
 
 
 def _linkage(linkage: Linkage, prefix: str) -> Iterator[str]:

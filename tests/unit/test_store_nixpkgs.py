@@ -184,7 +184,7 @@ def test_when_no_name_is_left_all_that_were_tried_are_told(tmp_path: Path) -> No
     ("said", "told"),
     [
         (
-            "error: builder for '/x-zlib.drv' failed with exit code 7;\n  last 1 log lines:\n  > no\nerror: 1 of 2",
+            "error: builder for '/x-zlib.drv' failed with exit code 7;\n  last lines:\n  > no\nerror: 1 of 2",
             "builder for '/x-zlib.drv' failed with exit code 7; asked for zlib.out",
         ),
         (

@@ -152,6 +152,32 @@ def test_an_older_name_and_an_output_that_no_index_knows(world: World) -> None:
     assert str(found["libcudnn.so.9"][0]).endswith("-cudnn-lib/lib/libcudnn.so.9")
 
 
+def test_a_flake(world: World) -> None:
+    world.need("libzstd.so.1")
+    flake = os.path.join(world.root, "flake")
+    os.makedirs(flake)
+    # A flake may not read what is not its own; its builder may, in a store without a sandbox.
+    script = f"PATH=/bin:/usr/bin; mkdir $out; cp -r {world.store['zstd']}/lib $out/lib # {world.root}"
+    with open(os.path.join(flake, "flake.nix"), "w", encoding="utf-8") as file:
+        file.write(
+            "{ outputs = _: { legacyPackages.x86_64-linux.zstd = derivation { "
+            'name = "zstd-of-a-flake"; system = "x86_64-linux"; builder = "/bin/sh"; '
+            f'args = [ "-c" "{script}" ]; }}; }}; }}\n'
+        )
+
+    path, source = world.needs("plan", "--pure", "--nixpkgs", flake)["libzstd.so.1"]
+
+    assert source == "--nixpkgs"
+    assert str(path).endswith("-zstd-of-a-flake/lib/libzstd.so.1")
+    assert os.listdir(flake) == ["flake.nix"]
+    world.need("liblz4.so.1")
+    done = world.run("plan", "--pure", "--nixpkgs", flake)
+    assert done.returncode == 3
+    assert f"nixpatch: --nixpkgs {flake}: flake 'path:{flake}' does not provide attribute" in done.stderr
+    assert "to provide liblz4.so.1: name a nixpkgs that has it" in done.stderr
+    _nix_store("--delete", str(path).removesuffix("/lib/libzstd.so.1"))
+
+
 def test_nothing_is_evaluated_unless_something_is_missing(world: World) -> None:
     thrower = os.path.join(world.root, "thrower.nix")
     with open(thrower, "w", encoding="utf-8") as file:

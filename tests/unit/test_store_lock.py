@@ -90,14 +90,16 @@ def test_all_that_is_gone_is_named_once(here: World, locked: Lock) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda path: Path(path).write_bytes(b"other"),
-        os.unlink,
-        lambda path: (os.unlink(path), os.symlink("/nowhere", path)),
-    ],
-)
+def _overwrite(path: str) -> None:
+    Path(path).write_bytes(b"other")
+
+
+def _mislead(path: str) -> None:
+    os.unlink(path)
+    os.symlink("/nowhere", path)
+
+
+@pytest.mark.parametrize("spoil", [_overwrite, os.unlink, _mislead])
 def test_a_library_that_changed_is_named(locked: Lock, spoil: Callable[[str], object]) -> None:
     path = locked.libraries["libz.so.1"].path
     spoil(path)

@@ -25,7 +25,7 @@ from nixpatch.model import (
 )
 from nixpatch.recording import ledger, unrecorded
 from nixpatch.resolve.files import plan_file, version_findings
-from nixpatch.resolve.policy import default_policy
+from nixpatch.resolve.policy import Policy, default_policy
 from nixpatch.resolve.question import Question, Wishes
 from nixpatch.store import ProviderIndex, Store, lock, nixpkgs, open_index
 from nixpatch.store import Request as Sources
@@ -46,8 +46,8 @@ class Request:
     """a flake reference or a path: what nothing before the store at large provides is realised from it"""
     locked: str | None = None
     """a lock: the store serves what it has and nothing else"""
-    ignore_missing: tuple[str, ...] = ()
-    """globs over sonames"""
+    policy: Policy = field(default_factory=default_policy)
+    """the tables of the package, and what the user adds to them"""
     append: tuple[str, ...] = ()
     tag: Tag | None = None
     owned_only: bool = False
@@ -80,7 +80,7 @@ def make_plan(request: Request, say: Callable[[str], None] = lambda _: None) -> 
                 target=target,
                 store_dir=request.store.directory,
                 facts=facts,
-                policy=default_policy().with_ignored(request.ignore_missing),
+                policy=request.policy,
                 wishes=Wishes(request.tag, request.append),
                 providers=index.providers,
                 considered=lambda name: (*index.considered(name), *([told[name]] if name in told else ())),

@@ -64,7 +64,7 @@ def verify(tree: Tree, target: Target, reader: Reader, *, rows: bool = True, wor
             continue
         findings += _linkage(path, facts, entry)
         libraries.update([entry.interp] if entry.interp else [])
-        for need in dict.fromkeys(facts.needed):
+        for need in dict.fromkeys((*facts.needed, *entry.needs)):  # provenance also has what is opened
             needs += 1
             findings += _need(path, need, facts, where, entry, target, reader)
             if entry.needs.get(need, "").startswith("/"):

@@ -4,7 +4,7 @@ from importlib import resources
 import pytest
 
 from nixpatch.model import Libc
-from nixpatch.resolve.policy import Policy, default_policy, matches, parse
+from nixpatch.resolve.policy import Policy, PolicyError, Rule, default_policy, matches, parse
 
 POLICY = default_policy()
 
@@ -74,12 +74,12 @@ def test_rules_for_what_may_be_missing(path: str, soname: str, reason: str | Non
     assert told is None if reason is None else reason in (told or "")
 
 
-def test_globs_of_the_user_come_first_and_apply_to_every_file() -> None:
-    policy = POLICY.with_ignored(("libmlx5.so.*", "libfoo*"))
+def test_rows_that_are_added_come_first_and_apply_to_every_file() -> None:
+    policy = POLICY.extended(Policy(ignore=(Rule("*", ("libmlx5.so.*", "libfoo*"), "--ignore-missing"),)))
     assert policy.ignored("/s/nvidia/x.so", "libmlx5.so.1") == "--ignore-missing"
     assert policy.ignored("/anything", "libfoo-2.so") == "--ignore-missing"
     assert policy.ignored("/anything", "libbar.so") is None
-    assert POLICY.with_ignored(()) is POLICY
+    assert POLICY.extended(Policy()) == POLICY
 
 
 def test_globs_match_the_whole_name() -> None:
@@ -98,6 +98,19 @@ def test_every_rule_of_the_file_has_a_reason_and_can_apply() -> None:
         assert policy.ignored(rule.file.replace("*", "x"), rule.sonames[0].replace("*", "1")) is not None
 
 
-def test_table_that_is_missing_is_named() -> None:
-    with pytest.raises(KeyError, match="drivers"):
-        parse({"libc": {"glibc": [], "musl": []}})
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[driver]", "driver: no such table"),
+        ("drivers = 1", "drivers: not a table"),
+        ("[drivers]\nsonames = 'libx.so'", "drivers.sonames: not a list of strings"),
+        ("[drivers]\ndirectory = []", "drivers.directory: not a string"),
+        ("ignore = 3", "ignore: not a list of tables"),
+        ("ignore = [1]", "ignore, row 1: not a table"),
+        ("[[ignore]]\nfile = '*'\nsonames = ['x']", "ignore, row 1: reason is not a string"),
+        ("[[runtime]]\nfile = '*'\nreason = 'x'\nsonames = [1]", "runtime, row 1.sonames: not a list"),
+    ],
+)
+def test_what_is_no_rule_is_named(text: str, why: str) -> None:
+    with pytest.raises(PolicyError, match=why):
+        parse(tomllib.loads(text))

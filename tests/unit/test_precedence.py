@@ -19,7 +19,7 @@ from resolving import (
 )
 
 from nixpatch.model import ElfFacts, Libc, Origin, SkipReason, Source, Tag
-from nixpatch.resolve.policy import IgnoreRule
+from nixpatch.resolve.policy import Policy, Rule
 
 ZLIB = f"{STORE}/1-zlib/lib/libz.so.1"
 STDCXX = f"{STORE}/2-gcc/lib/libstdc++.so.6"
@@ -286,14 +286,14 @@ def test_version_that_nobody_defines_leaves_only_the_file_that_wants_it_without(
 
 def test_ignored_only_where_nothing_meets_it() -> None:
     world = World({"a/x.so": elf("libz.so.1", "libodd.so")}, store=[provider(ZLIB)])
-    world.policy = world.policy.with_ignored(("lib*",))
+    world.policy = world.policy.extended(Policy(ignore=(Rule("*", ("lib*",), "--ignore-missing"),)))
     assert world.answer("a/x.so", "libz.so.1").origin is Origin.STORE
     odd = world.answer("a/x.so", "libodd.so")
     assert (odd.origin, odd.detail) == (Origin.IGNORED, "--ignore-missing")
 
 
 def test_rule_about_a_file() -> None:
-    rule = IgnoreRule("*/plugins/*", ("libpq.so.*",), "optional")
+    rule = Rule("*/plugins/*", ("libpq.so.*",), "optional")
     world = World({"a/plugins/x.so": elf("libpq.so.5"), "a/x.so": elf("libpq.so.5")})
     world.policy = replace(world.policy, ignore=(rule,))
     assert world.answer("a/plugins/x.so", "libpq.so.5").detail == "optional"

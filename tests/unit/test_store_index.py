@@ -53,9 +53,17 @@ def test_among_equals_the_one_of_the_targets_closure_is_first(here: World) -> No
     for path in (ours, other):
         library(f"{path}/lib/libz.so.1")
     here.python = library(f"{python}/bin/python3", executable=True, search_path=f"{ours}/lib")
-    index = here.index(other, ours)
+    index = here.index(closures=(other, ours))
     assert [provider.in_target_closure for provider in index.providers("libz.so.1")] == [True, False]
-    assert [provider.source for provider in index.providers("libz.so.1")] == [Source.LIB, Source.LIB]
+    assert [provider.source for provider in index.providers("libz.so.1")] == [Source.CLOSURE, Source.CLOSURE]
+
+
+def test_of_several_libs_the_first_one_given_wins(here: World) -> None:
+    older, newer = here.path("zlib-1.2"), here.path("zlib-1.3")
+    for path in (older, newer):
+        library(f"{path}/lib/libz.so.1")
+    assert here.found("libz.so.1", older, newer) == [f"{older}/lib", f"{newer}/lib"]
+    assert here.found("libz.so.1", newer, older) == [f"{newer}/lib", f"{older}/lib"]
 
 
 def test_equal_versions_are_ordered_by_path(here: World) -> None:

@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
+from nixpatch.cli.policy import tables_of
 from nixpatch.elf import Writer
 from nixpatch.model import Tag
 from nixpatch.plan import Request
+from nixpatch.resolve.policy import Policy
 from nixpatch.store import find_store
 
 _SOURCES = "Where libraries come from"
@@ -74,6 +76,20 @@ Locked = Annotated[
 IgnoreMissing = Annotated[
     list[str] | None,
     typer.Option(metavar="GLOB", help="Sonames that may be missing.", rich_help_panel=_SEARCH_PATHS),
+]
+RuntimeDep = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SONAME[@GLOB]",
+        help="A library that files, or those whose path fits, open at run time.",
+        rich_help_panel=_SEARCH_PATHS,
+    ),
+]
+PolicyFile = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy", metavar="FILE", help="More rules, as in policy.toml.", rich_help_panel=_SEARCH_PATHS
+    ),
 ]
 AppendRpath = Annotated[
     list[str] | None,
@@ -143,6 +159,8 @@ class Choices:
     pure: bool = False
     nixpkgs: str | None = None
     locked: str | None = None
+    policy: tuple[str, ...] = ()
+    runtime_dep: tuple[str, ...] = ()
     ignore_missing: tuple[str, ...] = ()
     append_rpath: tuple[str, ...] = ()
     tag: Tag | None = None
@@ -153,7 +171,7 @@ def request(path: str, choices: Choices, environment: Mapping[str, str]) -> Requ
     """Put a request together from options and the process's environment.
 
     Raises:
-        RequestError: ``--store`` is not a directory.
+        RequestError: ``--store`` is not a directory, or a policy cannot be used.
 
     """
     building = in_nix_build(environment)
@@ -169,13 +187,23 @@ def request(path: str, choices: Choices, environment: Mapping[str, str]) -> Requ
         pure=choices.pure or building,
         nixpkgs=choices.nixpkgs,
         locked=choices.locked,
-        ignore_missing=choices.ignore_missing,
+        policy=tables(choices),
         append=choices.append_rpath,
         tag=choices.tag,
         owned_only=choices.owned_only,
         search_path=environment.get("PATH"),
         cache=cache_file(environment),
     )
+
+
+def tables(choices: Choices) -> Policy:
+    """Return the package's tables with what the project and the command line add.
+
+    Raises:
+        RequestError: a policy cannot be read or used.
+
+    """
+    return tables_of(choices.policy, choices.ignore_missing, choices.runtime_dep)
 
 
 def in_nix_build(environment: Mapping[str, str]) -> bool:

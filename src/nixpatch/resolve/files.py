@@ -21,6 +21,7 @@ from nixpatch.model import (
 )
 from nixpatch.resolve.choose import beyond, newest, version_text
 from nixpatch.resolve.loader import find
+from nixpatch.resolve.opened import opened
 from nixpatch.resolve.precedence import Asker, answer
 from nixpatch.resolve.question import Question
 from nixpatch.resolve.search_path import inside, join, plain, split
@@ -45,7 +46,10 @@ def plan_file(question: Question, file: TreeFile) -> FilePlan:
         exists=question.exists,
     )
     asker = Asker(file, facts, old)
-    answers = tuple(answer(question, asker, need) for need in dict.fromkeys(facts.needed))
+    answers = (
+        *(answer(question, asker, need) for need in dict.fromkeys(facts.needed)),
+        *opened(question, asker),
+    )
     driver = any(found.origin is Origin.DRIVER for found in answers)
     path = join(
         old,

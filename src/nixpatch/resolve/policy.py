@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase, translate
 from functools import lru_cache
@@ -13,13 +14,18 @@ from typing import Any
 from nixpatch.model import Libc
 
 
+class PolicyError(ValueError):
+    """A table says something that is no rule. The message says where."""
+
+
 @dataclass(frozen=True, slots=True)
-class IgnoreRule:
-    """Files that may lack some sonames without anything being wrong."""
+class Rule:
+    """Files and sonames that something is to be said of, and why."""
 
     file: str
     """glob over the absolute path"""
     sonames: tuple[str, ...]
+    """globs where libraries may be missing, plain names where they are opened at run time"""
     reason: str
 
 
@@ -27,11 +33,14 @@ class IgnoreRule:
 class Policy:
     """Everything the tables say."""
 
-    libc: tuple[tuple[Libc, tuple[str, ...]], ...]
-    drivers: tuple[str, ...]
-    driver_directory: str
-    system: tuple[str, ...]
-    ignore: tuple[IgnoreRule, ...]
+    libc: tuple[tuple[Libc, tuple[str, ...]], ...] = ()
+    drivers: tuple[str, ...] = ()
+    driver_directory: str = ""
+    system: tuple[str, ...] = ()
+    ignore: tuple[Rule, ...] = ()
+    """libraries that may be missing without anything being wrong"""
+    runtime: tuple[Rule, ...] = ()
+    """libraries that files open themselves, which no header tells"""
 
     def libc_of(self, soname: str) -> Libc | None:
         """Which libc a soname is a part of."""
@@ -55,12 +64,25 @@ class Policy:
                 return rule.reason
         return None
 
-    def with_ignored(self, patterns: tuple[str, ...]) -> Policy:
-        """Return the same tables with the user's ``--ignore-missing`` globs before them."""
-        if not patterns:
-            return self
-        rule = IgnoreRule("*", patterns, "--ignore-missing")
-        return Policy(self.libc, self.drivers, self.driver_directory, self.system, (rule, *self.ignore))
+    def opened(self, path: str) -> tuple[tuple[str, str], ...]:
+        """Return the sonames that this file opens at run time, each with the reason of its row."""
+        return tuple(
+            (soname, rule.reason)
+            for rule in self.runtime
+            if fnmatchcase(path, rule.file)
+            for soname in rule.sonames
+        )
+
+    def extended(self, more: Policy) -> Policy:
+        """Return these tables with the rows of others before their own."""
+        return Policy(
+            self.libc,
+            (*more.drivers, *self.drivers),
+            more.driver_directory or self.driver_directory,
+            (*more.system, *self.system),
+            (*more.ignore, *self.ignore),
+            (*more.runtime, *self.runtime),
+        )
 
 
 def matches(soname: str, patterns: tuple[str, ...]) -> bool:
@@ -73,22 +95,59 @@ def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(map(translate, patterns)) or "(?!)")
 
 
-def parse(data: dict[str, Any]) -> Policy:
-    """Build the tables from parsed TOML.
+def parse(data: Mapping[str, Any]) -> Policy:
+    """Build tables from parsed TOML; each may be left out.
 
     Raises:
-        KeyError: a table or key is missing.
+        PolicyError: a table, a key or a value is not what it should be. The message names it.
 
     """
+    unknown = data.keys() - {"libc", "drivers", "system", "ignore", "runtime"}
+    if unknown:
+        raise PolicyError(f"{min(unknown)}: no such table")
+    libc = _table(data, "libc")
+    drivers = _table(data, "drivers")
+    directory = drivers.get("directory", "")
+    if not isinstance(directory, str):
+        raise PolicyError("drivers.directory: not a string")
     return Policy(
-        libc=((Libc.GLIBC, tuple(data["libc"]["glibc"])), (Libc.MUSL, tuple(data["libc"]["musl"]))),
-        drivers=tuple(data["drivers"]["sonames"]),
-        driver_directory=data["drivers"]["directory"],
-        system=tuple(data["system"]["sonames"]),
-        ignore=tuple(
-            IgnoreRule(row["file"], tuple(row["sonames"]), row["reason"]) for row in data.get("ignore", ())
-        ),
+        libc=tuple((kind, _strings(libc, "libc", kind.value)) for kind in Libc if kind.value in libc),
+        drivers=_strings(drivers, "drivers", "sonames"),
+        driver_directory=directory,
+        system=_strings(_table(data, "system"), "system", "sonames"),
+        ignore=_rules(data, "ignore"),
+        runtime=_rules(data, "runtime"),
     )
+
+
+def _table(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = data.get(name, {})
+    if not isinstance(found, dict):
+        raise PolicyError(f"{name}: not a table")
+    return found
+
+
+def _strings(data: Mapping[str, Any], where: str, name: str) -> tuple[str, ...]:
+    found = data.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise PolicyError(f"{where}.{name}: not a list of strings")
+    return tuple(found)
+
+
+def _rules(data: Mapping[str, Any], name: str) -> tuple[Rule, ...]:
+    rows = data.get(name, [])
+    if not isinstance(rows, list):
+        raise PolicyError(f"{name}: not a list of tables")
+    rules: list[Rule] = []
+    for number, row in enumerate(rows, 1):
+        where = f"{name}, row {number}"
+        if not isinstance(row, dict):
+            raise PolicyError(f"{where}: not a table")
+        for key in ("file", "reason"):
+            if not isinstance(row.get(key), str):
+                raise PolicyError(f"{where}: {key} is not a string; every rule says why it is there")
+        rules.append(Rule(row["file"], _strings(row, where, "sonames"), row["reason"]))
+    return tuple(rules)
 
 
 @lru_cache(maxsize=1)

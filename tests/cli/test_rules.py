@@ -1,0 +1,94 @@
+"""What the user adds to the rules: --policy, [tool.nixpatch], --runtime-dep."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from world import World, shared
+
+from conftest import Run
+from nixpatch import elf
+from nixpatch.model import ElfFacts
+
+pytestmark = pytest.mark.gcc
+
+
+@pytest.fixture
+def lacking(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The world, with a file that needs what nobody has, and its own current directory."""
+    gone = os.path.join(world.root, "libgone.so.3")
+    shared("library.c", gone, "-Wl,-soname,libgone.so.3")
+    shared("extension.c", os.path.join(world.site, "pkg", "_other.so"), gone)
+    monkeypatch.chdir(world.root)
+    return world
+
+
+def write(world: World, name: str, text: str) -> str:
+    """Write a file beside the venv."""
+    path = os.path.join(world.root, name)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+IGNORE = '[[{}ignore]]\nfile = "*/pkg/*"\nsonames = ["libgone.*"]\nreason = "optional, says its author"\n'
+
+
+def test_a_policy_file(lacking: World, nixpatch: Run) -> None:
+    assert nixpatch("plan", lacking.venv)[0] == 1
+    path = write(lacking, "rules.toml", IGNORE.format(""))
+
+    code, out, _ = nixpatch("plan", "-vv", lacking.venv, "--policy", path)
+
+    assert code == 0
+    assert "libgone.so.3: ignored (optional, says its author)" in out
+
+
+def test_the_project_in_the_current_directory(lacking: World, nixpatch: Run) -> None:
+    write(lacking, "pyproject.toml", "[project]\nname = 'x'\n" + IGNORE.format("tool.nixpatch."))
+
+    assert nixpatch("plan", lacking.venv)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[[", "not TOML"),
+        ("[ignored]", "ignored: no such table"),
+        ("[libc]\nglibc = ['libz.so.1']", "libc: "),
+        ('[[ignore]]\nfile = "*"\nsonames = ["x"]', "ignore, row 1: reason is not a string"),
+    ],
+)
+def test_a_policy_that_is_none(lacking: World, nixpatch: Run, text: str, why: str) -> None:
+    code, out, err = nixpatch(lacking.venv, "--policy", write(lacking, "rules.toml", text))
+
+    assert (code, out) == (2, "")
+    assert "rules.toml: " in err
+    assert why in err
+
+
+def test_a_policy_that_does_not_exist(lacking: World, nixpatch: Run) -> None:
+    code, _, err = nixpatch(lacking.venv, "--policy", "/no/such/rules.toml")
+
+    assert code == 2
+    assert "/no/such/rules.toml: cannot be read" in err
+
+
+def test_a_library_that_a_file_opens_at_run_time(world: World, nixpatch: Run) -> None:
+    lonely = shared("library.c", os.path.join(world.site, "pkg", "_lonely.so"), "-Wl,-soname,_lonely.so")
+
+    code, _, _ = nixpatch(world.venv, "--runtime-dep", "libanswer.so.1@*/_lonely.so")
+
+    assert code == 0
+    facts = elf.read(lonely)
+    assert isinstance(facts, ElfFacts)
+    assert facts.current.search_path == world.library
+    assert nixpatch("verify", world.venv)[0] == 0
+
+
+def test_a_runtime_dep_that_is_none(world: World, nixpatch: Run) -> None:
+    code, _, err = nixpatch(world.venv, "--runtime-dep", "lib/libx.so")
+
+    assert code == 2
+    assert "--runtime-dep lib/libx.so: not SONAME" in err

@@ -142,3 +142,17 @@ def test_a_string_table_that_another_tool_moved(patched: World, nixpatch: Run) -
     code, out, _ = nixpatch("restore", patched.venv)
     assert code == 1
     assert "cannot be restored: another tool" in out
+
+
+def test_load_notices_what_a_program_lacks_behind_its_own_needs(patched: World, nixpatch: Run) -> None:
+    """Programs are listed by the loader, not started: its complaint counts as one of dlopen does."""
+    gone = os.path.join(patched.root, "libgone.so.3")
+    shared("library.c", gone, "-Wl,-soname,libgone.so.3", "-DANSWER=1")
+    library = os.path.join(patched.library, "libanswer.so.1")
+    os.unlink(library)
+    shared("library.c", library, "-Wl,-soname,libanswer.so.1", "-Wl,--no-as-needed", gone)
+    os.unlink(gone)
+
+    _, out, _ = nixpatch("verify", "--load", patched.venv)
+
+    assert "bin/pkg-tool: the loader says: libgone.so.3: cannot open shared object file" in out

@@ -321,3 +321,13 @@ def test_a_lock_that_cannot_be_written_is_the_machines_fault(world: World, nixpa
 
     assert code == 3
     assert "cannot be written: No such file or directory" in err
+
+
+def test_what_is_only_opened_at_run_time_is_locked_too(world: World, nixpatch: Run, lock: str) -> None:
+    shared("library.c", os.path.join(world.library, "libopened.so.1"), "-Wl,-soname,libopened.so.1")
+    option = ("--runtime-dep", "libopened.so.1@*/_ext.so")
+
+    assert nixpatch("lock", world.venv, "-o", lock, *option)[0] == 0
+
+    assert list(_read(lock)["libraries"]) == ["libanswer.so.1", "libopened.so.1"]
+    assert nixpatch("--locked", lock, *option, world.venv)[0] == 0

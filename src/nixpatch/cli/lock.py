@@ -38,6 +38,8 @@ def lock_command(
     store: opt.StoreDir = None,
     pure: opt.Pure = False,
     nixpkgs: opt.Nixpkgs = None,
+    policy: opt.PolicyFile = None,
+    runtime_dep: opt.RuntimeDep = None,
     ignore_missing: opt.IgnoreMissing = None,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -50,6 +52,8 @@ def lock_command(
         store=store,
         pure=pure,
         nixpkgs=nixpkgs,
+        policy=tuple(policy or ()),
+        runtime_dep=tuple(runtime_dep or ()),
         ignore_missing=tuple(ignore_missing or ()),
     )
     session = Output("lock", as_json=as_json, verbosity=-1 if quiet else 0)

@@ -137,6 +137,6 @@ def _list(path: str, target: Target) -> Loaded:
         return Loaded(path, f"{missing[0]}: cannot open shared object file", frozenset())
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        # "PROGRAM: error while loading shared libraries: libx.so.1: cannot open shared object file: ..."
+        # The loader puts the name of the program and what it was doing before the complaint itself.
         return Loaded(path, last.rpartition("loading shared libraries: ")[2], frozenset())
     return Loaded(path, None, _real(_LISTED.findall(done.stdout)))

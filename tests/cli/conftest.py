@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 import pytest
-import world as worlds
-from world import World
 
+from cli import world as worlds
+from cli.world import Run, World
 from elf.programs import Workshop
 from nixpatch.cli import run
-
-Run = Callable[..., tuple[int, str, str]]
-Elf = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +19,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 @pytest.fixture
-def elf_command(capfd: pytest.CaptureFixture[str]) -> Elf:
+def elf_command(capfd: pytest.CaptureFixture[str]) -> Run:
     """Run ``nixpatch elf``; return exit code, standard output, standard error."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
@@ -39,6 +35,12 @@ def elf_command(capfd: pytest.CaptureFixture[str]) -> Elf:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A store with one library and a venv with one dist that needs it."""
     return worlds.make(str(tmp_path_factory.mktemp("world")))
+
+
+@pytest.fixture
+def lock(world: World) -> str:
+    """Where the lock is written."""
+    return os.path.join(world.root, "nixpatch.lock")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Elf
+from cli.world import Run as Elf
 from elf.programs import (
     RICH,
     Workshop,

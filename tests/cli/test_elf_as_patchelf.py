@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Elf
+from cli.world import Run as Elf
 from elf.programs import RICH, Workshop, content, copy, need, search_paths
 
 

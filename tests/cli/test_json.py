@@ -8,9 +8,8 @@ from importlib import resources
 
 import jsonschema
 import pytest
-from world import World, shared
 
-from conftest import Run
+from cli.world import Run, World, shared
 
 pytestmark = pytest.mark.gcc
 

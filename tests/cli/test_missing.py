@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import typer
-from world import World, shared
 
+from cli.world import World, shared
 from nixpatch.cli.missing import missing_command
 from nixpatch.report.missing import advice
 

@@ -7,9 +7,8 @@ import os
 import shutil
 
 import pytest
-from world import NO_LOADER, World, record_row, shared
 
-from conftest import Run
+from cli.world import NO_LOADER, Run, World, record_row, shared
 from nixpatch import elf
 from nixpatch.elf import writers
 from nixpatch.environment import provenance

@@ -6,9 +6,8 @@ import os
 import shutil
 
 import pytest
-from world import World, record_row
 
-from conftest import Run
+from cli.world import Run, World, record_row
 
 pytestmark = pytest.mark.gcc
 

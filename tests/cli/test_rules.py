@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from world import World, shared
 
-from conftest import Run
+from cli.world import Run, World, shared
 from nixpatch import elf
 from nixpatch.model import ElfFacts
 

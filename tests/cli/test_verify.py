@@ -8,9 +8,8 @@ import shutil
 import subprocess
 
 import pytest
-from world import World, record_row, shared
 
-from conftest import Run
+from cli.world import Run, World, record_row, shared
 from nixpatch import elf
 from nixpatch.model import ElfEdit
 

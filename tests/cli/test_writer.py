@@ -7,9 +7,8 @@ import os
 import shutil
 
 import pytest
-from world import World, shared
 
-from conftest import Run
+from cli.world import Run, World, shared
 from nixpatch.elf import lief_writer
 from nixpatch.environment import provenance
 from nixpatch.errors import FileRefused

@@ -8,9 +8,8 @@ import struct
 import subprocess
 
 import pytest
-from world import World, shared
 
-from conftest import Run
+from cli.world import Run, World, shared
 
 pytestmark = pytest.mark.gcc
 

@@ -8,9 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+"""runs a command line: exit code, standard output, standard error"""
 
 FIXTURES = os.path.join(os.path.dirname(__file__), "..", "..", "fixtures", "c")
 HASH = "0123456789abcdfghijklmnpqrsvwxyz"

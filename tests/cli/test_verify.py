@@ -23,6 +23,16 @@ def patched(world: World, nixpatch: Run) -> World:
     return world
 
 
+def _let_the_library_lack_one(world: World) -> None:
+    """Replace the store's library by one that needs another that is gone."""
+    gone = os.path.join(world.root, "libgone.so.3")
+    shared("library.c", gone, "-Wl,-soname,libgone.so.3", "-DANSWER=1")
+    library = os.path.join(world.library, "libanswer.so.1")
+    os.unlink(library)
+    shared("library.c", library, "-Wl,-soname,libanswer.so.1", "-Wl,--no-as-needed", gone)
+    os.unlink(gone)
+
+
 def test_a_patched_tree_is_right(patched: World, nixpatch: Run) -> None:
     code, out, _ = nixpatch("verify", patched.venv)
 
@@ -39,12 +49,7 @@ def test_load_asks_the_real_loader(patched: World, nixpatch: Run) -> None:
 
 def test_load_notices_what_the_search_path_alone_does_not_tell(patched: World, nixpatch: Run) -> None:
     """The store's library needs another one that is gone: statically, the extension's own needs are met."""
-    gone = os.path.join(patched.root, "libgone.so.3")
-    shared("library.c", gone, "-Wl,-soname,libgone.so.3", "-DANSWER=1")
-    library = os.path.join(patched.library, "libanswer.so.1")
-    os.unlink(library)
-    shared("library.c", library, "-Wl,-soname,libanswer.so.1", "-Wl,--no-as-needed", gone)
-    os.unlink(gone)
+    _let_the_library_lack_one(patched)
 
     assert nixpatch("verify", patched.venv)[0] == 0
     code, out, _ = nixpatch("verify", "--load", patched.venv)
@@ -145,12 +150,7 @@ def test_a_string_table_that_another_tool_moved(patched: World, nixpatch: Run) -
 
 def test_load_notices_what_a_program_lacks_behind_its_own_needs(patched: World, nixpatch: Run) -> None:
     """Programs are listed by the loader, not started: its complaint counts as one of dlopen does."""
-    gone = os.path.join(patched.root, "libgone.so.3")
-    shared("library.c", gone, "-Wl,-soname,libgone.so.3", "-DANSWER=1")
-    library = os.path.join(patched.library, "libanswer.so.1")
-    os.unlink(library)
-    shared("library.c", library, "-Wl,-soname,libanswer.so.1", "-Wl,--no-as-needed", gone)
-    os.unlink(gone)
+    _let_the_library_lack_one(patched)
 
     _, out, _ = nixpatch("verify", "--load", patched.venv)
 

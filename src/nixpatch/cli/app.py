@@ -101,16 +101,16 @@ def patch(
     """Patch trees: this is what nixpatch PATH... does."""
     choices = opt.Choices(
         python=python,
-        lib=tuple(lib or ()),
-        closure=tuple(closure or ()),
+        lib=lib,
+        closure=closure,
         store=store,
         pure=pure,
         nixpkgs=nixpkgs,
         locked=locked,
-        policy=tuple(policy or ()),
-        runtime_dep=tuple(runtime_dep or ()),
-        ignore_missing=tuple(ignore_missing or ()),
-        append_rpath=tuple(append_rpath or ()),
+        policy=policy,
+        runtime_dep=runtime_dep,
+        ignore_missing=ignore_missing,
+        append_rpath=append_rpath,
         tag=tag,
         owned_only=owned_only,
     )

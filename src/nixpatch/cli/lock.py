@@ -47,14 +47,14 @@ def lock_command(
     """Write down what the store would serve to a tree, for --locked. The tree itself is not changed."""
     choices = opt.Choices(
         python=python,
-        lib=tuple(lib or ()),
-        closure=tuple(closure or ()),
+        lib=lib,
+        closure=closure,
         store=store,
         pure=pure,
         nixpkgs=nixpkgs,
-        policy=tuple(policy or ()),
-        runtime_dep=tuple(runtime_dep or ()),
-        ignore_missing=tuple(ignore_missing or ()),
+        policy=policy,
+        runtime_dep=runtime_dep,
+        ignore_missing=ignore_missing,
     )
     session = Output("lock", as_json=as_json, verbosity=-1 if quiet else 0)
     request = opt.request(path, choices, os.environ)

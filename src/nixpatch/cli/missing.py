@@ -40,11 +40,11 @@ def missing_command(
     """Say what is needed and not there, by dist, with the nixpkgs attribute and the line to paste."""
     choices = opt.Choices(
         python=python,
-        lib=tuple(lib or ()),
-        closure=tuple(closure or ()),
+        lib=lib,
+        closure=closure,
         store=store,
         pure=pure,
-        ignore_missing=tuple(ignore_missing or ()),
+        ignore_missing=ignore_missing,
     )
     plans = [make_plan(opt.request(path, choices, os.environ)) for path in paths]
     match as_format:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -150,19 +150,19 @@ Quiet = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What was given on the command line, but for the paths."""
+    """What was given on the command line, but for the paths: None or a list where it may be repeated."""
 
     python: str | None = None
-    lib: tuple[str, ...] = ()
-    closure: tuple[str, ...] = ()
+    lib: Sequence[str] | None = None
+    closure: Sequence[str] | None = None
     store: str | None = None
     pure: bool = False
     nixpkgs: str | None = None
     locked: str | None = None
-    policy: tuple[str, ...] = ()
-    runtime_dep: tuple[str, ...] = ()
-    ignore_missing: tuple[str, ...] = ()
-    append_rpath: tuple[str, ...] = ()
+    policy: Sequence[str] | None = None
+    runtime_dep: Sequence[str] | None = None
+    ignore_missing: Sequence[str] | None = None
+    append_rpath: Sequence[str] | None = None
     tag: Tag | None = None
     owned_only: bool = False
 
@@ -181,14 +181,14 @@ def request(path: str, choices: Choices, environment: Mapping[str, str]) -> Requ
         # A builder may or may not reach Nix; the answer must not depend on it.
         store=replace(store, program=None) if building else store,
         python=choices.python,
-        libs=choices.lib,
-        closures=choices.closure,
+        libs=tuple(choices.lib or ()),
+        closures=tuple(choices.closure or ()),
         # What lies in the builder's store by chance must not decide what a build comes to.
         pure=choices.pure or building,
         nixpkgs=choices.nixpkgs,
         locked=choices.locked,
         policy=tables(choices),
-        append=choices.append_rpath,
+        append=tuple(choices.append_rpath or ()),
         tag=choices.tag,
         owned_only=choices.owned_only,
         search_path=environment.get("PATH"),
@@ -203,7 +203,7 @@ def tables(choices: Choices) -> Policy:
         RequestError: a policy cannot be read or used.
 
     """
-    return tables_of(choices.policy, choices.ignore_missing, choices.runtime_dep)
+    return tables_of(choices.policy or (), choices.ignore_missing or (), choices.runtime_dep or ())
 
 
 def in_nix_build(environment: Mapping[str, str]) -> bool:

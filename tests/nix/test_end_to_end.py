@@ -62,13 +62,18 @@ def _records(venv: StoreVenv) -> dict[str, list[bytes]]:
     return found
 
 
-class Inside:
-    """A venv with the wheels, and one with nixpatch, in the sandbox."""
+class Story:
+    """A venv with the wheels and one with nixpatch in the sandbox: before, one run without options, after."""
 
     def __init__(self, sandbox: Sandbox, wheels: StoreVenv, tool: StoreVenv) -> None:
         self.sandbox = sandbox
         self.wheels = wheels
         self.tool = tool
+        self.modules_before = {module: self.load(module) for module in FAILURES}
+        self.programs_before = {program: self.start(program) for program in ("ruff", "uv", "ninja")}
+        self.lief_before = self.import_lief()
+        self.records_before = _records(wheels)
+        self.run = self.nixpatch(wheels.path)
 
     def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
         paths = [self.wheels.path, self.tool.path]
@@ -84,98 +89,94 @@ class Inside:
         done = self._run(os.path.join(self.wheels.bin, program), "--version")
         return "" if done.returncode == 0 else done.stderr
 
+    def import_lief(self) -> str:
+        """Import LIEF where nixpatch is installed; return "" or what went wrong."""
+        done = self._run(self.tool.python, "-c", "import lief")
+        return "" if done.returncode == 0 else done.stderr
+
     def nixpatch(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run nixpatch, installed with an installer for the store's Python."""
         return self._run(os.path.join(self.tool.bin, "nixpatch"), *arguments)
 
 
 @pytest.fixture(scope="module")
-def inside(sandbox: Sandbox, store_venv: StoreVenvFactory) -> Inside:
-    """Both venvs, nothing patched yet."""
+def story(sandbox: Sandbox, store_venv: StoreVenvFactory) -> Story:
+    """The story, told up to its end."""
     tool = store_venv()
     tool.install_project(REPOSITORY)
-    return Inside(sandbox, store_venv(*WHEELS), tool)
+    return Story(sandbox, store_venv(*WHEELS), tool)
 
 
-# The tests of this class tell one story, in order: pytest runs them as they stand here, in one process.
+# One worker, so that the story is told once.
 @pytest.mark.xdist_group("end-to-end")
 class TestTheStory:
     """Before, one run, after."""
 
-    def test_before_the_wheels_fail_as_on_nixos(self, inside: Inside) -> None:
+    def test_before_the_wheels_fail_as_on_nixos(self, story: Story) -> None:
         for module, library in FAILURES.items():
-            assert f"{library}: cannot open shared object file" in inside.load(module), module
-        for program in ("ruff", "uv", "ninja"):
-            assert "No such file or directory" in inside.start(program), program
+            assert f"{library}: cannot open shared object file" in story.modules_before[module], module
+        for program, said in story.programs_before.items():
+            assert "No such file or directory" in said, program
 
-    def test_before_lief_cannot_be_imported_where_nixpatch_runs(self, inside: Inside) -> None:
-        done = inside.sandbox.run([inside.tool.python, "-c", "import lief"], read_only=[inside.tool.path])
+    def test_nixpatch_starts_where_lief_cannot_be_imported(self, story: Story) -> None:
+        assert "libstdc++.so.6: cannot open shared object file" in story.lief_before
+        assert story.run.returncode == 0, story.run.stdout + story.run.stderr
 
-        assert "libstdc++.so.6: cannot open shared object file" in done.stderr
-
-    def test_one_run_without_options(self, inside: Inside) -> None:
-        before = _records(inside.wheels)
-
-        done = inside.nixpatch(inside.wheels.path)
-
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "Patched" in done.stdout
-        for name, rows in _records(inside.wheels).items():
-            old = before[name]
+    def test_one_run_without_options(self, story: Story) -> None:
+        assert story.run.returncode == 0, story.run.stdout + story.run.stderr
+        assert "Patched" in story.run.stdout
+        for name, rows in _records(story.wheels).items():
+            old = story.records_before[name]
             # Only rows of ELF files differ, and one is new; order and all other bytes stay.
             for row, was in zip(rows, old, strict=False):
                 if row != was:
-                    path = os.path.join(inside.wheels.site_packages, row.split(b",")[0].decode())
+                    path = os.path.join(story.wheels.site_packages, row.split(b",")[0].decode())
                     with open(path, "rb") as file:
                         assert file.read(4) == b"\x7fELF", row
-            assert [row.split(b",")[0].rpartition(b"/")[2] for row in rows[len(old) :]] in (
-                [],
-                [b"nixpatch.json"],
-            )
+            added = [row.split(b",")[0].rpartition(b"/")[2] for row in rows[len(old) :]]
+            assert added in ([], [b"nixpatch.json"])
 
     @pytest.mark.parametrize("module", MODULES)
-    def test_after_it_every_module_imports(self, inside: Inside, module: str) -> None:
-        assert inside.load(module) == ""
+    def test_after_it_every_module_imports(self, story: Story, module: str) -> None:
+        assert story.load(module) == ""
 
     @pytest.mark.parametrize("program", PROGRAMS)
-    def test_after_it_every_program_runs(self, inside: Inside, program: str) -> None:
-        assert inside.start(program) == ""
+    def test_after_it_every_program_runs(self, story: Story, program: str) -> None:
+        assert story.start(program) == ""
 
-    def test_every_record_row_is_right_and_the_loader_agrees_with_the_plan(self, inside: Inside) -> None:
-        done = inside.nixpatch("verify", "--load", inside.wheels.path)
+    def test_every_record_row_is_right_and_the_loader_agrees_with_the_plan(self, story: Story) -> None:
+        done = story.nixpatch("verify", "--load", story.wheels.path)
 
         assert done.returncode == 0, done.stdout + done.stderr
         assert ": 0 things wrong" in done.stdout
 
-    def test_a_second_run_changes_nothing(self, inside: Inside) -> None:
-        before = _elf_and_record(inside.wheels)
+    def test_a_second_run_changes_nothing(self, story: Story) -> None:
+        before = _elf_and_record(story.wheels)
 
-        done = inside.nixpatch(inside.wheels.path)
+        done = story.nixpatch(story.wheels.path)
 
         assert done.returncode == 0
         assert "Patched 0 of" in done.stdout
-        assert before == _elf_and_record(inside.wheels)
+        assert before == _elf_and_record(story.wheels)
 
     def test_a_second_installation_elsewhere_gets_the_same_bytes(
-        self, inside: Inside, store_venv: StoreVenvFactory
+        self, story: Story, store_venv: StoreVenvFactory
     ) -> None:
         other = store_venv(*WHEELS)
 
         # Outside the sandbox, with the same store: where it runs makes no difference either.
-        assert (
-            subprocess.run([sys.executable, "-m", "nixpatch", "-q", other.path], check=False).returncode == 0
-        )
+        command = [sys.executable, "-m", "nixpatch", "-q", other.path]
+        assert subprocess.run(command, check=False).returncode == 0
 
-        ours, theirs = _elf_and_record(inside.wheels), _elf_and_record(other)
+        ours, theirs = _elf_and_record(story.wheels), _elf_and_record(other)
         # An installer writes the venv's path into scripts: RECORD of a dist that has one differs from birth.
         differing = {name for name in ours if ours[name] != theirs.get(name)}
         assert differing <= {name for name in ours if name.endswith("RECORD") and _has_script(other, name)}
 
-    def test_nixpatch_patches_its_own_environment(self, inside: Inside) -> None:
-        assert inside.nixpatch(inside.tool.path).returncode == 0
+    def test_nixpatch_patches_its_own_environment(self, story: Story) -> None:
+        assert story.nixpatch(story.tool.path).returncode == 0
 
-        done = inside.sandbox.run([inside.tool.python, "-c", "import lief"], read_only=[inside.tool.path])
-        assert (done.returncode, done.stderr) == (0, "")
+        assert story.import_lief() == ""
 
 
 def _has_script(venv: StoreVenv, record: str) -> bool:

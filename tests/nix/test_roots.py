@@ -42,6 +42,7 @@ def library(nix_store: NixStore, tmp_path: os.PathLike[str]) -> Iterator[str]:
     _nix_store("--delete", path)
 
 
+# The library is named with --lib: what other tests, or killed ones, left in the store does not matter then.
 @pytest.fixture
 def tree(library: str, tmp_path: os.PathLike[str]) -> str:
     """A directory with one file that needs the library."""
@@ -56,7 +57,7 @@ def tree(library: str, tmp_path: os.PathLike[str]) -> str:
 def test_what_a_tree_links_to_is_not_collected_while_the_tree_is_there(library: str, tree: str) -> None:
     assert library in _nix_store("--gc", "--print-dead")
 
-    done = _nixpatch(tree, "--python", sys.executable)
+    done = _nixpatch(tree, "--lib", library, "--python", sys.executable)
     assert done.returncode == 0, done.stdout + done.stderr
 
     assert library not in _nix_store("--gc", "--print-dead")
@@ -66,7 +67,7 @@ def test_what_a_tree_links_to_is_not_collected_while_the_tree_is_there(library: 
 
 
 def test_verify_notices_a_lost_root_and_a_run_makes_it_again(library: str, tree: str) -> None:
-    _nixpatch(tree, "--python", sys.executable)
+    _nixpatch(tree, "--lib", library, "--python", sys.executable)
     shutil.rmtree(os.path.join(tree, ".nixpatch-roots"))
 
     done = _nixpatch("verify", "--json", tree, "--python", sys.executable)
@@ -75,12 +76,12 @@ def test_verify_notices_a_lost_root_and_a_run_makes_it_again(library: str, tree:
     (finding,) = json.loads(done.stdout)["trees"][0]["findings"]
     assert finding["path"] == library
     assert "no garbage-collector root" in finding["text"]
-    assert _nixpatch(tree, "--python", sys.executable).returncode == 0
+    assert _nixpatch(tree, "--lib", library, "--python", sys.executable).returncode == 0
     assert library not in _nix_store("--gc", "--print-dead")
 
 
 def test_restore_lets_go(library: str, tree: str) -> None:
-    _nixpatch(tree, "--python", sys.executable)
+    _nixpatch(tree, "--lib", library, "--python", sys.executable)
 
     assert _nixpatch("restore", tree).returncode == 0
 
@@ -89,6 +90,6 @@ def test_restore_lets_go(library: str, tree: str) -> None:
 
 
 def test_no_gc_roots(library: str, tree: str) -> None:
-    assert _nixpatch(tree, "--python", sys.executable, "--no-gc-roots").returncode == 0
+    assert _nixpatch(tree, "--lib", library, "--python", sys.executable, "--no-gc-roots").returncode == 0
 
     assert library in _nix_store("--gc", "--print-dead")

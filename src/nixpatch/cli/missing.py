@@ -32,6 +32,8 @@ def missing_command(
     closure: opt.Closure = None,
     store: opt.StoreDir = None,
     pure: opt.Pure = False,
+    policy: opt.PolicyFile = None,
+    runtime_dep: opt.RuntimeDep = None,
     ignore_missing: opt.IgnoreMissing = None,
     as_format: Annotated[
         Format, typer.Option("--format", help="text for people; nix: a function from pkgs to a list; json.")
@@ -44,6 +46,8 @@ def missing_command(
         closure=closure,
         store=store,
         pure=pure,
+        policy=policy,
+        runtime_dep=runtime_dep,
         ignore_missing=ignore_missing,
     )
     plans = [make_plan(opt.request(path, choices, os.environ)) for path in paths]

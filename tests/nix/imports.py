@@ -75,8 +75,8 @@ def modules(site: str) -> list[str]:
 
 
 def install(python: str, wheels: list[str]) -> None:
-    """Install the wheels without what they require, as the corpus is made."""
-    command = [find_uv_bin(), "pip", "install", "--quiet", "--link-mode", "copy", "--no-deps"]
+    """Install the wheels and what they require."""
+    command = [find_uv_bin(), "pip", "install", "--quiet", "--link-mode", "copy"]
     subprocess.run([*command, "--only-binary", ":all:", "--python", python, *wheels], check=True)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-from nixpatch.model import Finding, Plan
+from nixpatch.environment import scan
+from nixpatch.model import ElfFacts, Finding, Plan
+from nixpatch.plan import Reader
 from nixpatch.store import Store, roots
 from nixpatch.verify import Verdict, used_store_paths
 
@@ -28,6 +30,26 @@ def let_go(plan: Plan) -> None:
 
     """
     roots.prune(plan.tree.prefix, {os.path.basename(path) for path in _used(plan)})
+
+
+def let_go_unused(path: str, store_dir: str) -> None:
+    """Drop the roots of what no file of a tree names any more, as it lies there now.
+
+    Raises:
+        RequestError: the tree cannot be read.
+        MachineError: the directory of the roots cannot be written.
+
+    """
+    tree = scan(path)
+    read = Reader()
+    names: set[str] = set()
+    for file in tree.files:
+        facts = read(file.path)
+        if isinstance(facts, ElfFacts):
+            names.update((facts.current.search_path or "").split(":"), facts.needed)
+            names.update([facts.current.interp] if facts.current.interp else [])
+    kept = used_store_paths(sorted(names), store_dir)
+    roots.prune(tree.prefix, {os.path.basename(path) for path in kept})
 
 
 def findings(verdict: Verdict, store: Store) -> tuple[Finding, ...]:

@@ -16,6 +16,7 @@ from nixpatch.cli import options as opt
 from nixpatch.cli.demo import demo_command
 from nixpatch.cli.elf import elf_command
 from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.installers import VERBATIM, pip_command, uv_command, wrap_command
 from nixpatch.cli.lock import lock_command
 from nixpatch.cli.missing import missing_command
 from nixpatch.cli.progress import Bar
@@ -219,5 +220,8 @@ def verify(
 
 app.command("missing")(missing_command)
 app.command("lock")(lock_command)
+app.command("pip", context_settings=VERBATIM)(pip_command)
+app.command("uv", context_settings=VERBATIM)(uv_command)
+app.command("wrap", context_settings=VERBATIM)(wrap_command)
 app.command("demo")(demo_command)
 app.command("elf")(elf_command)

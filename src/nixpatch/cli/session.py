@@ -64,7 +64,7 @@ class Output:
             sys.stderr.write(f"nixpatch: {shown(text)}\n")
 
 
-def guarded(command: Callable[_P, ExitCode]) -> Callable[_P, None]:
+def guarded(command: Callable[_P, int]) -> Callable[_P, None]:
     """Turn what a command returns or raises into one line and an exit code."""
 
     @functools.wraps(command)

@@ -1,0 +1,245 @@
+"""``nixpatch pip``, ``nixpatch uv`` and ``nixpatch wrap``: run an installer, then patch what it installed.
+
+The installer has the terminal and standard output to itself; what nixpatch says goes to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import typer
+
+from nixpatch.apply import Manner, apply
+from nixpatch.cli import destinations
+from nixpatch.cli import options as opt
+from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.progress import Bar
+from nixpatch.cli.session import Output, guarded
+from nixpatch.elf import Writer
+from nixpatch.environment import pyvenv
+from nixpatch.errors import MachineError, NixpatchError
+from nixpatch.installing import Change, Snapshot, difference, restrict, snapshot
+from nixpatch.plan import make_plan
+from nixpatch.report.escape import shown
+from nixpatch.report.summary import totals
+from nixpatch.rooting import hold, let_go_unused
+from nixpatch.store import find_store
+
+# nixpatch's own options end at the first word that is none: from the installer's command on, every word is
+# the installer's, `--help` and `--python` too.
+VERBATIM = {"allow_interspersed_args": False}
+"""context settings of these commands"""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One installer to run."""
+
+    command: tuple[str, ...]
+    trees: Callable[[], Iterable[str]]
+    """where it may install to; asked before and after, since an installer may make new places"""
+    python: str | None = None
+    """the Python of a tree that does not tell by itself"""
+    preparation: tuple[str, ...] | None = None
+    """what only installs, where ``command`` also starts what it has installed"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How what is new shall be patched."""
+
+    choices: opt.Choices
+    manner: Manner
+    gc_roots: bool
+    output: Output
+
+
+Words = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="COMMAND...", help="The installer's own words, taken as they are.", show_default=False
+    ),
+]
+Trees = Annotated[
+    list[str] | None,
+    typer.Option("--tree", metavar="PATH", help="What it installs to, if that is not found by itself."),
+]
+
+
+def _command(call: Callable[[tuple[str, ...], str | None], Call], told: str) -> Callable[..., None]:
+    """Make a command: ``call`` turns the installer's words and ``--python`` into what is to be run."""
+
+    @guarded
+    def command(
+        words: Words,
+        tree: Trees = None,
+        python: opt.Python = None,
+        lib: opt.Lib = None,
+        closure: opt.Closure = None,
+        store: opt.StoreDir = None,
+        pure: opt.Pure = False,
+        nixpkgs: opt.Nixpkgs = None,
+        locked: opt.Locked = None,
+        policy: opt.PolicyFile = None,
+        runtime_dep: opt.RuntimeDep = None,
+        ignore_missing: opt.IgnoreMissing = None,
+        append_rpath: opt.AppendRpath = None,
+        tag: opt.TagOption = None,
+        writer: opt.WriterOption = Writer.INPLACE,
+        no_gc_roots: opt.NoGcRoots = False,
+        fsync: opt.Fsync = False,
+        jobs: opt.Jobs = 0,
+        verbose: opt.Verbose = 0,
+        quiet: opt.Quiet = False,
+    ) -> int:
+        made = call(tuple(words), python)
+        choices = opt.Choices(
+            python=python,
+            lib=lib,
+            closure=closure,
+            store=store,
+            pure=pure,
+            nixpkgs=nixpkgs,
+            locked=locked,
+            policy=policy,
+            runtime_dep=runtime_dep,
+            ignore_missing=ignore_missing,
+            append_rpath=append_rpath,
+            tag=tag,
+        )
+        output = Output("patch", as_json=False, verbosity=-1 if quiet else verbose)
+        manner = Manner(workers=jobs, writer=writer, durable=fsync)
+        wishes = Wishes(choices, manner, gc_roots=not no_gc_roots, output=output)
+        return _install(replace(made, trees=lambda: tree) if tree else made, wishes)
+
+    command.__doc__ = told
+    return command
+
+
+def _pip(words: tuple[str, ...], python: str | None) -> Call:
+    venv, interpreter = destinations.venv_of_pip(python, os.environ)
+    trees = (venv, *destinations.pip_targets(words))
+    return Call((interpreter, "-m", "pip", *words), lambda: trees, interpreter)
+
+
+def _uv(words: tuple[str, ...], python: str | None) -> Call:
+    preparation = destinations.uv_run_preparation(words)
+    return Call(
+        ("uv", *words),
+        lambda: destinations.uv_trees(words, os.environ),
+        python,
+        ("uv", *preparation) if preparation else None,
+    )
+
+
+def _wrap(words: tuple[str, ...], python: str | None) -> Call:
+    return Call(words, lambda: [destinations.active_venv(os.environ)], python)
+
+
+pip_command = _command(_pip, "Run pip in the venv, then patch what it installed: nixpatch pip install numpy.")
+uv_command = _command(
+    _uv, "Run uv, then patch what it installed: nixpatch uv sync, nixpatch uv pip install numpy."
+)
+wrap_command = _command(
+    _wrap, "Run any installer, then patch what it installed: nixpatch wrap -- poetry install."
+)
+
+
+def _install(call: Call, wishes: Wishes) -> int:
+    """Run an installer and patch what it changed; its exit code if it failed, else that of the patch.
+
+    What a failed installer did change is patched, too: some install one dist after the other.
+
+    Raises:
+        RequestError: an option is wrong. Nothing was run yet.
+        MachineError: the installer cannot be started.
+
+    """
+    opt.request(
+        ".", wishes.choices, os.environ
+    )  # a slip in the options shall not be found after the download
+    code = ExitCode.SATISFIED
+    for command in filter(None, (call.preparation, call.command)):
+        before = _look(call)
+        failed = _run(command)
+        for tree, now in _look(call).items():
+            change = difference(before.get(tree, Snapshot()), now)
+            code = max(code, _answer(tree, change, call, wishes))
+        if failed:
+            return failed
+    return code
+
+
+def _look(call: Call) -> dict[str, Snapshot]:
+    """Look at every place that the installer may install to, each once however it is called."""
+    return {tree: snapshot(tree) for tree in sorted({os.path.realpath(tree) for tree in call.trees()})}
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run a command with our terminal; return its exit code, 128 and the signal as a shell does.
+
+    Raises:
+        MachineError: it cannot be started.
+
+    """
+    # Ctrl-C reaches the installer, too, and it is for the installer to clean up and to end. A handler is not
+    # passed on to it (execve(2)); an ignored signal would be.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        process = subprocess.Popen(command)
+        try:
+            code = process.wait()
+        except BaseException:  # SIGTERM was for us alone
+            process.terminate()
+            process.wait()
+            raise
+    except OSError as error:
+        raise MachineError(f"{command[0]}: cannot be started: {error.strerror}") from error
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return code if code >= 0 else 128 - code
+
+
+def _answer(tree: str, change: Change, call: Call, wishes: Wishes) -> ExitCode:
+    """Patch what an installer changed in one tree; trouble is told, since the installer's work is done."""
+    code = ExitCode.SATISFIED
+    try:
+        if change.anything:
+            code = _patch(tree, change, call, wishes)
+        if wishes.gc_roots and (change.anything or change.gone):
+            let_go_unused(tree, find_store(wishes.choices.store, os.environ).directory)
+    except NixpatchError as error:
+        sys.stderr.write(f"nixpatch: {shown(str(error))}\n")
+        code = ExitCode(error.exit_code)
+    if code is not ExitCode.SATISFIED:
+        text = f"{call.command[0]} is done, but not all that it installed into {tree} could be patched"
+        sys.stderr.write(f"nixpatch: {shown(text)}; nixpatch {shown(tree)} tries again\n")
+    return code
+
+
+def _patch(tree: str, change: Change, call: Call, wishes: Wishes) -> ExitCode:
+    begun = time.monotonic()
+    choices = wishes.choices
+    if choices.python is None and pyvenv.read_config(tree) is None:
+        choices = replace(choices, python=call.python)
+    request = opt.request(tree, choices, os.environ)
+    plan = restrict(make_plan(request, wishes.output.say), change)
+    if wishes.gc_roots:
+        hold(plan, request.store)
+    with Bar(sum(file.file.size for file in plan.changes), wanted=wishes.output.verbosity >= 0) as bar:
+        outcome = apply(plan, wishes.manner, progress=bar.step, waiting=wishes.output.say)
+    if plan.files or plan.findings:
+        from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - rich is for the report alone
+
+        report = plan_report(
+            plan, outcome, verbosity=wishes.output.verbosity, seconds=time.monotonic() - begun
+        )
+        console(stderr=True).print(report)
+    return ExitCode.SATISFIED if totals(plan, outcome).satisfied else ExitCode.REMAINS

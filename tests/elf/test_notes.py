@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import subprocess
 from pathlib import Path
 
@@ -63,6 +64,19 @@ def test_entries_with_alternatives_and_priority(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_note_that_is_not_to_the_specification_says_nothing(tmp_path: Path, text: bytes) -> None:
     assert needs(library_with_note(tmp_path, text)) == ()
+
+
+def test_a_note_beyond_the_end_of_the_file_says_nothing(tmp_path: Path) -> None:
+    path = library_with_note(tmp_path, b'[{"soname": ["libz.so.1"]}]')
+    with open(path, "r+b") as file:
+        data = file.read()
+        table = struct.unpack_from("<Q", data, 32)[0]
+        for index in range(struct.unpack_from("<H", data, 56)[0]):
+            if struct.unpack_from("<I", data, table + 56 * index)[0] == 4:  # PT_NOTE
+                file.seek(table + 56 * index + 8)
+                file.write(struct.pack("<Q", 1 << 40))
+
+    assert needs(path) == ()
 
 
 def test_notes_of_others_are_not_ours(tmp_path: Path) -> None:

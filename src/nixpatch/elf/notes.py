@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from nixpatch.elf import layout as elf
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
+from nixpatch.elf.unfit import Unfit
 from nixpatch.model import DlopenNeed, DlopenPriority
 
 _OWNER = b"FDO\0"
@@ -29,10 +30,18 @@ def dlopen_needs(image: Image, headers: Headers) -> tuple[DlopenNeed, ...]:
         need
         for segment in headers.phdrs
         if segment.type == elf.PT_NOTE and segment.filesz <= _SIZE
-        for description in _descriptions(image.read(segment.offset, segment.filesz), headers, segment.align)
+        for description in _descriptions(_content(image, segment), headers, segment.align)
         for need in _needs(description)
     ]
     return tuple(dict.fromkeys(needs[:_ENTRIES]))
+
+
+def _content(image: Image, segment: elf.Phdr) -> bytes:
+    """Read a segment of notes; b"" where the file ends before it does: the loader does not look either."""
+    try:
+        return image.read(segment.offset, segment.filesz)
+    except Unfit:
+        return b""
 
 
 def _descriptions(data: bytes, headers: Headers, align: int) -> Iterator[bytes]:

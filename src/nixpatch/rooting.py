@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from nixpatch.environment import scan
+from nixpatch.errors import RequestError
 from nixpatch.model import ElfFacts, Finding, Plan
 from nixpatch.plan import Reader
 from nixpatch.store import Store, roots
@@ -36,11 +37,16 @@ def let_go_unused(path: str, store_dir: str) -> None:
     """Drop the roots of what no file of a tree names any more, as it lies there now.
 
     Raises:
-        RequestError: the tree cannot be read.
         MachineError: the directory of the roots cannot be written.
 
     """
-    tree = scan(path)
+    try:
+        tree = scan(path)
+    except RequestError:  # nothing is installed there any more
+        roots.prune(os.path.realpath(path), ())
+        return
+    if not os.path.isdir(os.path.join(tree.prefix, roots.DIRECTORY)):
+        return
     read = Reader()
     names: set[str] = set()
     for file in tree.files:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import glob
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -167,8 +170,9 @@ class TestPip:
             ["install", "--dry-run", wheel],
             ["download", "--no-index", "--dest", os.path.join(shop.world.root, "down"), wheel],
             ["--version"],
+            ["--isolated", "install", "--dry-run", "--no-index", wheel],
         ):
-            code, _, err = nixpatch("pip", *(["--"] if words[0].startswith("-") else []), *words)
+            code, _, err = nixpatch("pip", *words)
             assert code == 0, (words, err)
             assert "Patched" not in err, words
 
@@ -203,7 +207,7 @@ class TestPip:
 
         assert code == 1
         assert "failed its checks and was thrown away" in err
-        assert "not all that it installed" in err
+        assert "not all that pip installed" in err
         with zipfile.ZipFile(wheel) as archive, open(shop.extension("one"), "rb") as file:
             assert file.read() == archive.read("one/native/_ext.so")
         assert not [name for name in shop.traces() if "nixpatch" in name]
@@ -216,7 +220,7 @@ class TestPip:
 
         assert code == 1
         assert "libanswer.so.1: nothing provides it" in err
-        assert "not all that it installed" in err
+        assert "not all that pip installed" in err
 
     def test_uninstalling_leaves_nothing_behind(self, shop: Shop, pip: Call, nixpatch: Call) -> None:
         shop.wheel("one")
@@ -439,3 +443,25 @@ class TestWrap:
         code, _, err = nixpatch("wrap", "--", "/nowhere/poetry", "install")
 
         assert (code, err) == (3, "nixpatch: /nowhere/poetry: cannot be started: No such file or directory\n")
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 9), (signal.SIGTERM, 130)])
+    def test_ctrl_c_is_for_the_installer(self, shop: Shop, number: signal.Signals, code: int) -> None:
+        """It ends as it sees fit; a SIGTERM that only nixpatch gets is passed on."""
+        ready, script = os.path.join(shop.world.root, "ready"), "trap 'sleep 0.5; exit 9' INT; touch $0"
+        command = ["sh", "-c", f"{script}; sleep 60 & wait; echo not reached", ready]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nixpatch", "wrap", "--", *command],
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        while not os.path.exists(ready):
+            assert process.poll() is None
+            time.sleep(0.02)
+        (os.killpg if number is signal.SIGINT else os.kill)(process.pid, number)
+
+        assert process.wait(30) == code
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the sleep in the background
+        out, _ = process.communicate()
+        assert out == b""

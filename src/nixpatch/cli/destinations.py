@@ -83,7 +83,10 @@ def uv_trees(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterat
             yield venv
     if "tool" in arguments:
         yield from _tools(environment)
-    names = [".venv", *filter(None, [environment.get("UV_PROJECT_ENVIRONMENT")])]
+    named = environment.get("UV_PROJECT_ENVIRONMENT", "")
+    if os.path.isabs(named):
+        yield named  # a prefix that is no venv, such as /usr/local, will do for uv
+    names = [".venv", *([named] if named and not os.path.isabs(named) else [])]
     for base in bases:
         for directory in _upwards(base):
             for name in names:

@@ -32,9 +32,9 @@ from nixpatch.report.summary import totals
 from nixpatch.rooting import hold, let_go_unused
 from nixpatch.store import find_store
 
-# nixpatch's own options end at the first word that is none: from the installer's command on, every word is
-# the installer's, `--help` and `--python` too.
-VERBATIM = {"allow_interspersed_args": False}
+# nixpatch's own options end at the first word that is no option: from the installer's command on every word
+# is the installer's, `--help` and `--python` too. So is an option before it that nixpatch does not know.
+VERBATIM = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 """context settings of these commands"""
 
 
@@ -42,6 +42,8 @@ VERBATIM = {"allow_interspersed_args": False}
 class Call:
     """One installer to run."""
 
+    name: str
+    """what people call it"""
     command: tuple[str, ...]
     trees: Callable[[], Iterable[str]]
     """where it may install to; asked before and after, since an installer may make new places"""
@@ -67,6 +69,10 @@ Words = Annotated[
         metavar="COMMAND...", help="The installer's own words, taken as they are.", show_default=False
     ),
 ]
+Python = Annotated[
+    str | None,
+    typer.Option(help="The Python that will load the tree; for pip, that of the venv to install into."),
+]
 Trees = Annotated[
     list[str] | None,
     typer.Option("--tree", metavar="PATH", help="What it installs to, if that is not found by itself."),
@@ -80,7 +86,7 @@ def _command(call: Callable[[tuple[str, ...], str | None], Call], told: str) -> 
     def command(
         words: Words,
         tree: Trees = None,
-        python: opt.Python = None,
+        python: Python = None,
         lib: opt.Lib = None,
         closure: opt.Closure = None,
         store: opt.StoreDir = None,
@@ -126,12 +132,13 @@ def _command(call: Callable[[tuple[str, ...], str | None], Call], told: str) -> 
 def _pip(words: tuple[str, ...], python: str | None) -> Call:
     venv, interpreter = destinations.venv_of_pip(python, os.environ)
     trees = (venv, *destinations.pip_targets(words))
-    return Call((interpreter, "-m", "pip", *words), lambda: trees, interpreter)
+    return Call("pip", (interpreter, "-m", "pip", *words), lambda: trees, interpreter)
 
 
 def _uv(words: tuple[str, ...], python: str | None) -> Call:
     preparation = destinations.uv_run_preparation(words)
     return Call(
+        "uv",
         ("uv", *words),
         lambda: destinations.uv_trees(words, os.environ),
         python,
@@ -140,7 +147,7 @@ def _uv(words: tuple[str, ...], python: str | None) -> Call:
 
 
 def _wrap(words: tuple[str, ...], python: str | None) -> Call:
-    return Call(words, lambda: [destinations.active_venv(os.environ)], python)
+    return Call(words[0], words, lambda: [destinations.active_venv(os.environ)], python)
 
 
 pip_command = _command(_pip, "Run pip in the venv, then patch what it installed: nixpatch pip install numpy.")
@@ -162,19 +169,26 @@ def _install(call: Call, wishes: Wishes) -> int:
         MachineError: the installer cannot be started.
 
     """
-    opt.request(
-        ".", wishes.choices, os.environ
-    )  # a slip in the options shall not be found after the download
+    # A slip in the options shall not be found after the download.
+    opt.request(".", wishes.choices, os.environ)
     code = ExitCode.SATISFIED
     for command in filter(None, (call.preparation, call.command)):
         before = _look(call)
         failed = _run(command)
-        for tree, now in _look(call).items():
-            change = difference(before.get(tree, Snapshot()), now)
-            code = max(code, _answer(tree, change, call, wishes))
+        try:
+            after = _look(call)
+        except NixpatchError as error:
+            return failed or _told(error)
+        for tree, now in after.items():
+            code = max(code, _answer(tree, difference(before.get(tree, Snapshot()), now), call, wishes))
         if failed:
             return failed
     return code
+
+
+def _told(error: NixpatchError) -> ExitCode:
+    sys.stderr.write(f"nixpatch: {shown(str(error))}\n")
+    return ExitCode(error.exit_code)
 
 
 def _look(call: Call) -> dict[str, Snapshot]:
@@ -216,11 +230,10 @@ def _answer(tree: str, change: Change, call: Call, wishes: Wishes) -> ExitCode:
         if wishes.gc_roots and (change.anything or change.gone):
             let_go_unused(tree, find_store(wishes.choices.store, os.environ).directory)
     except NixpatchError as error:
-        sys.stderr.write(f"nixpatch: {shown(str(error))}\n")
-        code = ExitCode(error.exit_code)
+        code = _told(error)
     if code is not ExitCode.SATISFIED:
-        text = f"{call.command[0]} is done, but not all that it installed into {tree} could be patched"
-        sys.stderr.write(f"nixpatch: {shown(text)}; nixpatch {shown(tree)} tries again\n")
+        text = f"not all that {call.name} installed into {tree} could be patched; what is not is as installed"
+        sys.stderr.write(f"nixpatch: {shown(text)}\n")
     return code
 
 

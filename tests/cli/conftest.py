@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
+import subprocess
+import sys
 
 import pytest
+from uv import find_uv_bin
 
 from cli import world as worlds
+from cli.shop import Call, Shop
 from cli.world import Run, World
 from elf.programs import Workshop
 from nixpatch.cli import run
@@ -58,3 +64,43 @@ def nixpatch(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         return code, told.out, told.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def pip_venv(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A venv with pip, to be copied: it takes seconds to make one."""
+    path = str(tmp_path_factory.mktemp("pip") / "venv")
+    subprocess.run([sys.executable, "-m", "venv", path], check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture
+def shop(world: World, pip_venv: str, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """The world with a venv that has pip, and nothing installed but what the world's own dist is."""
+    (pip,) = glob.glob(f"{pip_venv}/lib/python3*/site-packages/pip")
+    shutil.copytree(pip, os.path.join(world.site, "pip"))
+    monkeypatch.setenv("NIX_STORE_DIR", world.store)
+    monkeypatch.setenv("XDG_CACHE_HOME", os.path.join(world.root, "cache"))
+    monkeypatch.setenv("UV_CACHE_DIR", os.path.join(world.root, "uv"))
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
+    monkeypatch.setenv("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("VIRTUAL_ENV", world.venv)
+    monkeypatch.setenv("PATH", f"{os.path.dirname(find_uv_bin())}:{os.environ['PATH']}")
+    monkeypatch.delenv("NIX_BUILD_TOP", raising=False)
+    monkeypatch.chdir(world.root)
+    return Shop(world, os.path.join(world.root, "wheels"))
+
+
+@pytest.fixture
+def call(shop: Shop, capfd: pytest.CaptureFixture[str]) -> Call:
+    """Run a command line in this process; the installer writes to our own descriptors."""
+
+    def run_it(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = run(arguments)
+        told = capfd.readouterr()
+        return code, told.out, told.err
+
+    return run_it

@@ -16,7 +16,7 @@ NOTHING = ("--", "python", "-c", "")
     [
         ("run pytest -x", ("run",)),
         ("run --extra test --frozen pytest --with x", ("run", "--extra", "test", "--frozen")),
-        ("--project d -q run -p 3 --with=x -- pytest", ("--project", "d", "-q", "run", "-p", "3", "--with=x")),
+        ("--project d -q run -p 3 --with=x -- a", ("--project", "d", "-q", "run", "-p", "3", "--with=x")),
         ("run -m pytest -p no:x", ("run",)),
         ("run", None),
         ("run --script tool", None),

@@ -1,0 +1,124 @@
+"""nixpatch uv: the real installer, small wheels made here, no index."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from cli.shop import Call, Shop
+
+pytestmark = pytest.mark.gcc
+
+
+def _digests(directory: str) -> dict[str, str]:
+    found = {}
+    for where, _, names in os.walk(directory):
+        for name in names:
+            path = os.path.join(where, name)
+            if not os.path.islink(path):
+                with open(path, "rb") as file:
+                    found[path] = hashlib.sha256(file.read()).hexdigest()
+    return found
+
+
+class TestUv:
+    """nixpatch uv."""
+
+    @pytest.mark.parametrize("mode", ["hardlink", "clone", "copy"])
+    def test_what_was_installed_is_patched_and_the_cache_stays(
+        self, shop: Shop, call: Call, mode: str
+    ) -> None:
+        wheel = shop.wheel("one")
+        install = ["pip", "install", "--no-index", "--link-mode", mode]
+        python = os.path.join(shop.world.venv, "bin", "python")
+        other = shop.world.copy("other").venv
+        subprocess.run(["uv", *install, "-q", "--python", f"{other}/bin/python", wheel], check=True)
+        # What uv knows of the interpreter is in the cache, too.
+        subprocess.run(["uv", "pip", "list", "-q", "--python", python], check=True)
+        before = _digests(os.environ["UV_CACHE_DIR"])
+
+        code, _, err = call("uv", *install, "--python", python, wheel)
+
+        assert code == 0, err
+        assert "Patched 1 of 1 ELF files" in err
+        assert shop.ask("one") == "42"
+        assert before == _digests(os.environ["UV_CACHE_DIR"])
+
+    def test_links_into_the_cache_are_left_alone_and_told_of(self, shop: Shop, call: Call) -> None:
+        wheel = shop.wheel("one")
+        install = ["uv", "pip", "install", "--no-index", "--reinstall"]
+
+        code, _, err = call(*install, "--link-mode", "symlink", wheel)
+
+        assert code == 1
+        assert "one/native/_ext.so: this of one: a link to " in err
+        assert "--link-mode" in err
+        assert os.path.islink(shop.extension("one"))
+        with zipfile.ZipFile(wheel) as archive, open(shop.extension("one"), "rb") as file:
+            assert file.read() == archive.read("one/native/_ext.so")
+
+        assert call(*install, "--link-mode", "copy", wheel)[0] == 0
+        assert shop.ask("one") == "42"
+
+    def test_the_same_version_again_is_patched_though_it_was_not_before(self, shop: Shop, call: Call) -> None:
+        """Hard links have the inode of the cache, and RECORD the same bytes: the stamp of RECORD tells."""
+        wheel = shop.wheel("one")
+        subprocess.run(["uv", "pip", "install", "-q", "--no-index", wheel], check=True)
+        assert shop.search_path("one") is None
+
+        assert call("uv", "pip", "install", "--no-index", "--reinstall", wheel)[0] == 0
+
+        assert shop.ask("one") == "42"
+
+    def test_uninstalling_leaves_nothing_behind(self, shop: Shop, call: Call) -> None:
+        assert call("uv", "pip", "install", "--no-index", shop.wheel("one"))[0] == 0
+
+        assert call("uv", "pip", "uninstall", "one")[0] == 0
+
+        assert shop.traces() == []
+
+    def test_a_failed_uv_keeps_its_exit_code(self, call: Call) -> None:
+        code, _, err = call("uv", "pip", "install", "--no-index", "nobody-made-this")
+
+        assert code == 1
+        assert "Patched" not in err
+        assert call("uv", "no-such-command")[0] == 2
+
+    def test_the_venv_of_a_project(self, shop: Shop, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+        """uv sync makes the venv; uv add fills it; uv run finds it patched at its first start."""
+        monkeypatch.delenv("VIRTUAL_ENV")
+        shop.wheel("one")
+        shop.wheel("two")
+        project = os.path.join(shop.world.root, "project")
+        os.makedirs(os.path.join(project, "below"))
+        with open(os.path.join(project, "pyproject.toml"), "w", encoding="utf-8") as file:
+            file.write(
+                '[project]\nname = "p"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["one"]\n'
+                f"[tool.uv]\nno-index = true\nfind-links = [{json.dumps(shop.wheels)}]\n"
+            )
+        monkeypatch.chdir(os.path.join(project, "below"))
+        ask = "import ctypes, {0}; print('answer', ctypes.CDLL({0}.__path__[0] + '/native/_ext.so').ask())"
+
+        code, out, err = call("uv", "run", "--python", sys.executable, "python", "-c", ask.format("one"))
+        assert (code, out) == (0, "answer 42\n"), err
+        assert err.count("Patched 1 of 1") == 1
+
+        code, _, err = call("uv", "add", "two")
+        assert code == 0, err
+        code, out, err = call("uv", "run", "--", "python", "-c", ask.format("two"))
+        assert (code, out) == (0, "answer 42\n"), err
+        assert "Patched" not in err
+
+        shutil.rmtree(os.path.join(project, ".venv"))
+        code, _, err = call("uv", "sync", "--python", sys.executable)
+        assert code == 0, err
+        assert "Patched 2 of 2" in err
+
+        assert call("uv", "run", "python", "-c", "raise SystemExit(7)")[0] == 7

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from nixpatch.cli.destinations import pip_targets, uv_run_preparation, uv_trees
+from nixpatch.errors import RequestError
 
 NOTHING = ("--", "python", "-c", "")
 
@@ -80,3 +81,8 @@ def test_trees_of_uv(tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
     names = {"UV_PROJECT_ENVIRONMENT": "venv-of-nobody"}
     assert os.path.join(project, "venv-of-nobody") not in set(uv_trees(["sync"], names))
     assert "/opt/all" in set(uv_trees(["sync"], {"UV_PROJECT_ENVIRONMENT": "/opt/all"}))
+
+
+def test_the_system_is_no_tree_to_look_at() -> None:
+    with pytest.raises(RequestError, match="--tree"):
+        list(uv_trees(["pip", "install", "--system", "x"], {}))

@@ -70,7 +70,13 @@ def uv_trees(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterat
 
     That is where ``--target``, ``--prefix`` and ``--python`` lead, the active venv, the venv of the project
     or workspace, which is in one of the directories above, and the venvs of ``uv tool``.
+
+    Raises:
+        RequestError: uv is to install into whatever Python it finds, which may be all of /usr.
+
     """
+    if "pip" in arguments and ("--system" in arguments or environment.get("UV_SYSTEM_PYTHON")):
+        raise RequestError("uv pip --system installs into no venv: name what it installs to with --tree")
     words = _values(arguments, ("--directory", "--project"))
     bases = [os.path.abspath(base) for base in (".", *words, environment.get("UV_PROJECT", "."))]
     if "pip" in arguments:

@@ -17,8 +17,8 @@ from nixpatch.environment.digests import FileHash
 from nixpatch.environment.provenance import PatchedFile
 from nixpatch.errors import MachineError
 from nixpatch.files import lock
-from nixpatch.model import Answer, FilePlan, Finding, Origin, Plan
-from nixpatch.recording import Change, Ledger, algorithms, ledger, without_undo, write_down
+from nixpatch.model import FilePlan, Finding, Plan
+from nixpatch.recording import Change, Ledger, algorithms, ledger, needs_of, without_undo, write_down
 from nixpatch.work import Job, run_jobs
 
 TOOL = f"nixpatch {__version__}"
@@ -195,15 +195,6 @@ def _entry(where: Ledger, done: FileOutcome) -> PatchedFile | None:
         search_path=wished.search_path,
         tag=wished.tag,
         interp=wished.interp,
-        needs={answer.need: served_by(where, answer) for answer in done.plan.answers},
+        needs=needs_of(where, done.plan),
         writer=done.writer.value,
     )
-
-
-def served_by(where: Ledger, answer: Answer) -> str:
-    """Write an answer as provenance does: a store path, ``site:`` and a relative path, or a word."""
-    if answer.path is None or answer.origin is Origin.LIBC:
-        return answer.origin.value
-    if answer.path.startswith(where.prefix.rstrip("/") + "/"):
-        return f"site:{where.key(answer.path)}"
-    return answer.path

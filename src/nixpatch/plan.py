@@ -180,15 +180,15 @@ def _obstacles(files: tuple[FilePlan, ...]) -> Iterator[Finding]:
 
 
 def _mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan, ...]:
-    """Find what an earlier run patched and, being killed, did not write down."""
-    patched: dict[str, dict[str, bytes]] = {}
+    """Find what was patched and is not written down as it is."""
+    patched: dict[str, list[FilePlan]] = {}
     for file in files:
         if file.edit is None and file.facts is not None and file.facts.original_sha256 is not None:
             for info in file.file.owners or ("",):
-                patched.setdefault(info, {})[file.file.path] = file.facts.original_sha256
+                patched.setdefault(info, []).append(file)
     late: set[str] = set()
-    for info, originals in patched.items():
-        late |= unrecorded(ledger(tree, info), originals)
+    for info, its_files in patched.items():
+        late |= unrecorded(ledger(tree, info), its_files)
     return tuple(replace(file, unrecorded=True) if file.file.path in late else file for file in files)
 
 
@@ -220,12 +220,17 @@ class Reader:
             found = self.known[path] = elf.read(os.path.realpath(path) if os.path.islink(path) else path)
         return found
 
-    def machine(self, path: str) -> Machine | None:
-        """Return the machine of the ELF file at a path, None where there is none."""
+    def facts(self, path: str) -> ElfFacts | None:
+        """Return what the ELF file at a path says, None where there is none that ld.so would take."""
         if path not in self.known and not os.path.exists(path):
             return None
         try:
             found = self(path)
         except OSError:
             return None
-        return found.machine if isinstance(found, ElfFacts) else None
+        return found if isinstance(found, ElfFacts) else None
+
+    def machine(self, path: str) -> Machine | None:
+        """Return the machine of the ELF file at a path, None where there is none."""
+        found = self.facts(path)
+        return found.machine if found is not None else None

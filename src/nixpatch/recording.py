@@ -18,7 +18,7 @@ from nixpatch.environment.locate import Locator
 from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
 from nixpatch.files import replace_bytes
-from nixpatch.model import Finding, Tree
+from nixpatch.model import Answer, FilePlan, Finding, Origin, Tree
 
 _UNKNOWN_SIZE = -1
 
@@ -209,17 +209,42 @@ def algorithms(where: Ledger, paths: Sequence[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def unrecorded(where: Ledger, patched: Mapping[str, bytes]) -> frozenset[str]:
-    """Return those patched files that provenance and RECORD do not describe: an earlier run was killed.
+def needs_of(where: Ledger, file: FilePlan) -> dict[str, str]:
+    """Return, for each need of a file, what serves it, as provenance writes it."""
+    return {answer.need: _served_by(where, answer) for answer in file.answers}
 
-    ``patched`` gives the sha256 of each file's original. Reads no ELF file.
+
+def _served_by(where: Ledger, answer: Answer) -> str:
+    """Write an answer as a store path, ``site:`` and a relative path, or a word."""
+    if answer.path is None or answer.origin is Origin.LIBC:
+        return answer.origin.value
+    if answer.path.startswith(where.prefix.rstrip("/") + "/"):
+        return f"site:{where.key(answer.path)}"
+    return answer.path
+
+
+def unrecorded(where: Ledger, files: Sequence[FilePlan]) -> frozenset[str]:
+    """Return those of some patched files that provenance and RECORD do not describe as they are.
+
+    An earlier run was killed, or a need that nothing met is met now without a change of the file. Reads no
+    ELF file.
     """
+    patched = {
+        file.file.path: file.facts.original_sha256
+        for file in files
+        if file.facts is not None and file.facts.original_sha256 is not None
+    }
     try:
         known = provenance.read(where.provenance)
     except provenance.ProvenanceError:
         known = None
     entries = known.files if known else {}
-    late = {path for path in patched if where.key(path) not in entries}
+    late = {
+        file.file.path
+        for file in files
+        if where.key(file.file.path) not in entries
+        or dict(entries[where.key(file.file.path)].needs) != needs_of(where, file)
+    }
     if where.record is None or len(late) == len(patched):
         return frozenset(late)
     try:

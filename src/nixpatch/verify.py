@@ -85,6 +85,12 @@ def with_findings(verdict: Verdict, findings: Sequence[Finding], *, loaded: int 
     return replace(verdict, loaded=loaded, findings=(*verdict.findings, *findings))
 
 
+def facts_for(tree: Tree, target: Target, reader: Reader) -> dict[str, ElfFacts]:
+    """Return what the tree's ELF files for the target's machine say, by path."""
+    found = {file.path: reader.facts(file.path) for file in tree.files}
+    return {path: facts for path, facts in found.items() if facts and facts.machine == target.machine}
+
+
 def expected(path: str, facts: ElfFacts, reader: Reader) -> dict[str, str]:
     """Return, for each need that the file's own search path meets, the real file behind it."""
     found: dict[str, str] = {}

@@ -155,3 +155,21 @@ def test_load_notices_what_a_program_lacks_behind_its_own_needs(patched: World, 
     _, out, _ = nixpatch("verify", "--load", patched.venv)
 
     assert "bin/pkg-tool: the loader says: libgone.so.3: cannot open shared object file" in out
+
+
+def test_a_need_that_is_met_later_without_a_change_of_the_file(world: World, nixpatch: Run) -> None:
+    """Provenance said "missing"; once the library turns up in the file's own search path, a run says so."""
+    gone = os.path.join(world.root, "libgone.so.3")
+    shared("library.c", gone, "-Wl,-soname,libgone.so.3", "-Dmore=x", "-Danswer=gone")
+    answer = os.path.join(world.library, "libanswer.so.1")
+    options = ("-Wl,--no-as-needed", answer, gone, "-Wl,-rpath,$ORIGIN")
+    shared("extension.c", world.extension, *options)
+    world.write_record()
+    assert nixpatch(world.venv)[0] == 1
+    assert nixpatch("verify", world.venv)[0] == 1
+    os.rename(gone, os.path.join(world.site, "pkg", "libgone.so.3"))
+
+    assert nixpatch(world.venv)[0] == 0
+
+    assert nixpatch("verify", world.venv)[0] == 0
+    assert nixpatch(world.venv, "--check")[0] == 0

@@ -25,14 +25,15 @@ from nixpatch.elf import Writer
 from nixpatch.environment import find_target, scan
 from nixpatch.loading import compare
 from nixpatch.locking import findings as lock_findings
-from nixpatch.model import ElfFacts, Plan
+from nixpatch.model import Plan
 from nixpatch.plan import Reader, make_plan
 from nixpatch.report.summary import totals
 from nixpatch.restore import plan_restore
 from nixpatch.rooting import findings as root_findings
 from nixpatch.rooting import hold, let_go
 from nixpatch.store import find_store
-from nixpatch.verify import may_lack, with_findings
+from nixpatch.transitive import unmet
+from nixpatch.verify import facts_for, may_lack, with_findings
 from nixpatch.verify import verify as verify_tree
 
 app = typer.Typer(
@@ -202,13 +203,11 @@ def verify(
         verdict = verify_tree(tree, target, reader, workers=jobs)
         if locked is not None:
             verdict = with_findings(verdict, lock_findings(verdict, locked, found_store, reader))
+        facts = facts_for(tree, target, reader)
+        if found_store.store_path_of(target.loader):
+            lacking = unmet(facts, target, reader, ignored=may_lack(tree), known=verdict.findings)
+            verdict = with_findings(verdict, tuple(lacking))
         if load:
-            read = {file.path: reader(file.path) for file in tree.files}
-            facts = {
-                file: found
-                for file, found in read.items()
-                if isinstance(found, ElfFacts) and found.machine == target.machine
-            }
             loaded, findings = compare(facts, target, reader, may_lack(tree))
             verdict = with_findings(verdict, findings, loaded=loaded)
         verdict = with_findings(verdict, root_findings(verdict, found_store))

@@ -65,7 +65,7 @@ class FilePlan:
     """the linkage after the run"""
     dropped: tuple[Dropped, ...] = ()
     unrecorded: bool = False
-    """patched by an earlier run that was killed before it wrote RECORD"""
+    """patched before, but not written down as it is: that run was killed, or a need is met otherwise now"""
 
     @property
     def missing(self) -> tuple[Answer, ...]:

@@ -20,7 +20,7 @@ def hold(plan: Plan, store: Store) -> None:
 
     """
     if roots.wanted(store, plan.tree.prefix):
-        roots.keep(store, roots.links(store, plan.tree.prefix, _used(plan)))
+        roots.keep(store, plan.tree.prefix, _used(plan))
 
 
 def let_go(plan: Plan) -> None:
@@ -30,7 +30,7 @@ def let_go(plan: Plan) -> None:
         MachineError: the directory of the roots cannot be written.
 
     """
-    roots.prune(plan.tree.prefix, {os.path.basename(path) for path in _used(plan)})
+    roots.prune(plan.tree.prefix, _used(plan))
 
 
 def let_go_unused(path: str, store_dir: str) -> None:
@@ -54,17 +54,16 @@ def let_go_unused(path: str, store_dir: str) -> None:
         if isinstance(facts, ElfFacts):
             names.update((facts.current.search_path or "").split(":"), facts.needed)
             names.update([facts.current.interp] if facts.current.interp else [])
-    kept = used_store_paths(sorted(names), store_dir)
-    roots.prune(tree.prefix, {os.path.basename(path) for path in kept})
+    roots.prune(tree.prefix, used_store_paths(sorted(names), store_dir))
 
 
 def findings(verdict: Verdict, store: Store) -> tuple[Finding, ...]:
     """Report store paths that the collector may take away under the tree."""
     if not roots.wanted(store, verdict.tree.prefix):
         return ()
-    wanted = roots.links(store, verdict.tree.prefix, verdict.libraries)
+    used = used_store_paths(verdict.libraries, store.directory)
     text = "has no garbage-collector root any more: nix-collect-garbage may delete it; run nixpatch again"
-    return tuple(Finding("error", path, text) for path in roots.missing(store, wanted))
+    return tuple(Finding("error", path, text) for path in roots.lacking(store, verdict.tree.prefix, used))
 
 
 def _used(plan: Plan) -> frozenset[str]:

@@ -97,16 +97,16 @@ class Store:
         hint = "does `nix-store --verify` work on this machine?"
         return frozenset(self._run("--check-validity", "--print-invalid", paths=asked, hint=hint))
 
-    def add_root(self, path: str, link: str) -> None:
-        """Make ``link`` an indirect garbage-collector root of a store path (nix-store(1), ``--add-root``).
+    def add_roots(self, paths: Sequence[str], link: str) -> None:
+        """Make indirect garbage-collector roots of store paths: ``link``, ``link-2``, ... (nix-store(1)).
 
         Raises:
-            MachineError: Nix is not there, or it failed; the path may be gone.
-            RequestError: ``path`` is not a store path.
+            MachineError: Nix is not there, or it failed; a path may be gone.
+            RequestError: one of them is not a store path.
 
         """
-        hint = "no root was made for it; --no-gc-roots goes on without"
-        self._run("--realise", "--add-root", link, "--indirect", paths=[path], hint=hint)
+        hint = "not every root was made; --no-gc-roots goes on without"
+        self._run("--realise", "--add-root", link, "--indirect", paths=paths, hint=hint)
 
     def _run(self, *options: str, paths: Sequence[str], hint: str) -> list[str]:
         """Run ``nix-store OPTIONS PATHS`` and return the lines that it prints."""

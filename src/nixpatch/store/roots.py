@@ -8,6 +8,7 @@ goes with it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Collection, Iterable
 
@@ -23,41 +24,31 @@ def wanted(store: Store, prefix: str) -> bool:
     return store.program is not None and store.store_path_of(prefix, resolve=True) is None
 
 
-def links(store: Store, prefix: str, paths: Iterable[str]) -> dict[str, str]:
-    """Return, for the store paths of ``paths``, which link of the tree roots each."""
-    roots = {store.store_path_of(path) for path in paths} - {None}
-    return {
-        root: os.path.join(prefix, DIRECTORY, os.path.basename(root)) for root in roots if root is not None
-    }
-
-
-def missing(store: Store, wanted_links: dict[str, str]) -> tuple[str, ...]:
-    """Return the store paths that are not rooted: the link is gone, or Nix has forgotten it, sorted."""
-    if not wanted_links:
+def lacking(store: Store, prefix: str, paths: Iterable[str]) -> tuple[str, ...]:
+    """Return, sorted, the store paths that the tree does not hold: no link, or Nix has forgotten it."""
+    wanted_paths = set(paths)
+    if not wanted_paths:
         return ()
     known = _registered(store)
-    return tuple(
-        sorted(
-            root
-            for root, link in wanted_links.items()
-            if not (os.path.islink(link) and os.readlink(link) == root and link in known)
-        )
-    )
+    return tuple(sorted(wanted_paths - {to for link, to in _links(prefix).items() if link in known}))
 
 
-def keep(store: Store, wanted_links: dict[str, str]) -> None:
-    """Root these store paths.
+def keep(store: Store, prefix: str, paths: Iterable[str]) -> None:
+    """Root store paths, all that are not held yet in one call of Nix.
 
     Raises:
         MachineError: Nix refused, or the directory of the links cannot be written.
 
     """
-    for root in missing(store, wanted_links):
-        store.add_root(root, wanted_links[root])
+    new = lacking(store, prefix, paths)
+    if new:
+        # Nix numbers the links of one call. A name of their own keeps them off those of other calls.
+        name = hashlib.sha256("\0".join(new).encode()).hexdigest()[:16]
+        store.add_roots(new, os.path.join(prefix, DIRECTORY, name))
 
 
 def prune(prefix: str, kept: Collection[str]) -> None:
-    """Let go of all roots but those called as in ``kept``: Nix forgets an indirect root whose link is gone.
+    """Let go of all but some store paths: Nix forgets an indirect root whose link is gone.
 
     Raises:
         MachineError: the directory of the links cannot be written.
@@ -67,14 +58,22 @@ def prune(prefix: str, kept: Collection[str]) -> None:
     if not os.path.isdir(directory) or os.path.islink(directory):
         return
     try:
-        with os.scandir(directory) as entries:
-            others = [entry.path for entry in entries if entry.is_symlink() and entry.name not in kept]
-        for path in others:
-            os.unlink(path)
+        for link, to in _links(prefix).items():
+            if to not in kept:
+                os.unlink(link)
         if not os.listdir(directory):
             os.rmdir(directory)
     except OSError as error:
         raise MachineError(f"{directory}: cannot be cleared: {error.strerror}") from error
+
+
+def _links(prefix: str) -> dict[str, str]:
+    """Return the tree's links and where they lead."""
+    try:
+        with os.scandir(os.path.join(prefix, DIRECTORY)) as entries:
+            return {entry.path: os.readlink(entry.path) for entry in entries if entry.is_symlink()}
+    except OSError:
+        return {}
 
 
 def _registered(store: Store) -> frozenset[str]:

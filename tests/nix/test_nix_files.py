@@ -1,0 +1,76 @@
+"""flake.nix, default.nix and the files of the package: Nix reads them, and evaluates them against a stub."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import subprocess
+
+import pytest
+
+from nix.testbed.store import NixStore, nix_environment
+from nix.testbed.venv import StoreVenvFactory
+
+REPOSITORY = os.path.realpath(os.path.join(__file__, "..", "..", ".."))
+STUB = os.path.join(REPOSITORY, "tests", "nix", "standin", "nixpkgs.nix")
+SHIPPED = sorted(glob.glob(os.path.join(REPOSITORY, "src", "nixpatch", "nix", "*.nix")))
+FLAKE = f"""
+let
+  nixpkgs = import {STUB};
+  flake = (import {REPOSITORY}/flake.nix).outputs {{ self = {{ }}; inherit nixpkgs; }};
+  names = builtins.mapAttrs (_: builtins.mapAttrs (_: one: one.drvPath));
+  overlay = flake.overlays.default nixpkgs.legacyPackages.x86_64-linux {{ }};
+  wheel = builtins.toFile "example-1.0-py3-none-any.whl" "";
+in
+{{
+  packages = names flake.packages;
+  checks = names flake.checks;
+  devShells = names flake.devShells;
+  overlay = builtins.attrNames overlay;
+  wheel = (overlay.nixpatchWheel {{ inherit wheel; }}).name;
+  environment = (overlay.nixpatchEnvironment {{ name = "both"; wheels = [ wheel wheel ]; }}).drvPath;
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    "file", [os.path.join(REPOSITORY, "flake.nix"), os.path.join(REPOSITORY, "default.nix"), *SHIPPED]
+)
+def test_nix_reads_it(nix_store: NixStore, file: str) -> None:
+    subprocess.run(
+        ["nix-instantiate", "--parse", file], env=nix_environment(), capture_output=True, check=True
+    )
+
+
+def test_the_flake_evaluates(nix_store: NixStore) -> None:
+    command = ["nix-instantiate", "--eval", "--strict", "--json", "--read-write-mode", "--expr", FLAKE]
+    done = subprocess.run(command, env=nix_environment(), capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    for kind, expected in {
+        "packages": {"default", "nixpatch", "nixpatchHook"},
+        "checks": {"hook", "nixpatch"},
+        "devShells": {"default"},
+    }.items():
+        assert {system: set(named) for system, named in told[kind].items()} == {
+            "x86_64-linux": expected,
+            "aarch64-linux": expected,
+        }
+    assert told["overlay"] == ["nixpatch", "nixpatchEnvironment", "nixpatchHook", "nixpatchWheel"]
+    assert told["wheel"] == "example-1.0"
+
+
+def test_the_hook_is_sound_bash(nix_store: NixStore) -> None:
+    hook = os.path.join(REPOSITORY, "src", "nixpatch", "nix", "setup-hook.sh")
+    subprocess.run([f"{nix_store['bash']}/bin/bash", "-n", hook], check=True)
+
+
+def test_the_package_ships_them(store_venv: StoreVenvFactory) -> None:
+    venv = store_venv()
+    venv.install_project(REPOSITORY)
+
+    shipped = os.listdir(os.path.join(venv.site_packages, "nixpatch", "nix"))
+
+    assert {"setup-hook.sh", *map(os.path.basename, SHIPPED)} <= set(shipped)

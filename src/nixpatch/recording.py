@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nixpatch.environment import provenance, record
-from nixpatch.environment.digests import DEFAULT_ALGORITHM, FileHash
+from nixpatch.environment.digests import DEFAULT_ALGORITHM, FileHash, encode_digest
 from nixpatch.environment.locate import Locator
 from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
@@ -21,6 +22,8 @@ from nixpatch.files import replace_bytes
 from nixpatch.model import Answer, FilePlan, Finding, Origin, Tree
 
 _UNKNOWN_SIZE = -1
+_OTHER_ALGORITHM = re.compile(rb",(?!sha256=)\w+=")
+_SHA256 = re.compile(rb",sha256=([\w-]{43}),")
 
 # PEP 815 withdrew both; a signature over the old RECORD is wrong from now on.
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
@@ -172,6 +175,21 @@ def without_undo(where: Ledger) -> dict[str, str]:
     }
 
 
+def _has_all(data: bytes, entries: Iterable[provenance.PatchedFile]) -> bool:
+    """Whether RECORD has the digest of every patched file: then nobody need look at its rows one by one.
+
+    RECORD is written once, after all files of its dist: it has all of the digests or none.
+    """
+    try:
+        digests = {bytes.fromhex(entry.patched.removeprefix("sha256=")) for entry in entries}
+    except ValueError:  # somebody wrote into our file
+        return False
+    known = frozenset(_SHA256.findall(data))
+    return provenance.NAME.encode() in data and known >= {
+        encode_digest(digest).encode() for digest in digests
+    }
+
+
 def original_hash(sha256: bytes) -> FileHash:
     """Return what an undo record knows of the original file: its digest, not its size."""
     return FileHash(_UNKNOWN_SIZE, {DEFAULT_ALGORITHM: sha256})
@@ -203,9 +221,11 @@ def algorithms(where: Ledger, paths: Sequence[str]) -> frozenset[str]:
     names = {DEFAULT_ALGORITHM}
     if where.record is not None:
         with contextlib.suppress(OSError, FileRefused):
-            rows = record.parse(read_regular(where.record, record.MAX_RECORD_SIZE))
-            spelled = _rows_by_file(where, rows, dict.fromkeys(paths))
-            names |= rows.algorithms(row.path for group in spelled.values() for row in group if row.path)
+            data = read_regular(where.record, record.MAX_RECORD_SIZE)
+            if _OTHER_ALGORITHM.search(data):  # few dists have one; a hundred thousand rows take a second
+                rows = record.parse(data)
+                spelled = _rows_by_file(where, rows, dict.fromkeys(paths))
+                names |= rows.algorithms(row.path for group in spelled.values() for row in group if row.path)
     return frozenset(names)
 
 
@@ -248,7 +268,10 @@ def unrecorded(where: Ledger, files: Sequence[FilePlan]) -> frozenset[str]:
     if where.record is None or len(late) == len(patched):
         return frozenset(late)
     try:
-        rows = record.parse(read_regular(where.record, record.MAX_RECORD_SIZE))
+        data = read_regular(where.record, record.MAX_RECORD_SIZE)
+        if _has_all(data, entries.values()):
+            return frozenset(late)
+        rows = record.parse(data)
     except (OSError, FileRefused):
         return frozenset(late)
     for path, spelled in _rows_by_file(where, rows, patched).items():

@@ -11,7 +11,10 @@ import pytest
 from elf.programs import need
 
 SCRIPT = os.path.join(os.path.dirname(__file__), "..", "..", "benchmarks", "corpus.py")
-WHEELS = ("numpy", "pillow", "psycopg2-binary", "lxml", "ninja", "cffi")
+WHEELS = (
+    "numpy", "pillow", "psycopg2-binary", "lxml", "ninja", "cffi",
+    "pyzmq", "cryptography", "greenlet", "orjson", "regex", "rpds-py",
+)  # fmt: skip
 
 pytestmark = pytest.mark.pypi
 

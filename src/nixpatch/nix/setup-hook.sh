@@ -30,7 +30,7 @@ nixpatchHasLibraries() {
 # nixpatchIsHostInput PACKAGE: whether the result may refer to it
 nixpatchIsHostInput() {
   # Without strictDeps, stdenv shows every input to every hook. A tool of the build must not serve libraries then.
-  [ -n "${pkgsHostHost+set}${pkgsHostTarget+set}" ] || return 0
+  declare -p pkgsHostTarget >/dev/null 2>&1 || return 0
   local package
   for package in ${pkgsHostHost+"${pkgsHostHost[@]}"} ${pkgsHostTarget+"${pkgsHostTarget[@]}"}; do
     if [ "$package" = "$1" ]; then return 0; fi
@@ -145,6 +145,9 @@ nixpatchPatch() {
 # lists: it is the build itself that did, so RECORD may follow.
 nixpatchPostFixup() {
   if [ -n "${dontNixpatch-}" ] || [ -n "$nixpatchDone" ]; then return 0; fi
+  if declare -F autoPatchelf >/dev/null && [ -z "${dontAutoPatchelf-}" ]; then
+    echo "nixpatchHook: autoPatchelfHook is here, too, and replaces search paths: set dontAutoPatchelf" >&2
+  fi
   nixpatchPatch --accept-modified
 }
 

@@ -151,6 +151,18 @@ def test_dont_nixpatch(standin: Standin, pyzmq: list[str]) -> None:
     assert standin.references(done.stdout.strip()) == []
 
 
+def test_autopatchelf_beside_it_is_told(standin: Standin, pyzmq: list[str]) -> None:
+    # What autoPatchelfHook defines; it replaces search paths instead of adding to them.
+    beside: dict[str, object] = {"preInstall": "autoPatchelf() { :; }"}
+
+    both = standin.build(pyzmq, "gccLib", more=beside)
+    one = standin.build(pyzmq, "gccLib", more={**beside, "dontAutoPatchelf": True})
+
+    assert "set dontAutoPatchelf" in both.stderr
+    assert one.returncode == 0, one.stderr
+    assert "dontAutoPatchelf" not in one.stderr
+
+
 def test_after_strip_and_shrink_rpath(
     standin: Standin, nix_store: NixStore, sandbox: Sandbox, pyzmq: list[str]
 ) -> None:

@@ -104,6 +104,7 @@ def _failed(outcome: Outcome | None) -> frozenset[str]:
 
 def _store_names(plan: Plan, files: Iterable[FilePlan]) -> tuple[str, ...]:
     prefix = plan.store_dir.rstrip("/") + "/"
+    own = plan.tree.prefix.rstrip("/") + "/"
     found = {
         answer.path.removeprefix(prefix).partition("/")[0].partition("-")[2]
         for file in files
@@ -111,6 +112,7 @@ def _store_names(plan: Plan, files: Iterable[FilePlan]) -> tuple[str, ...]:
         if answer.origin in {Origin.STORE, Origin.OWN_PATH}
         and answer.path is not None
         and answer.path.startswith(prefix)
+        and not answer.path.startswith(own)  # $out is in the store, too
     }
     return tuple(sorted(found))
 

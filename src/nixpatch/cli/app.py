@@ -138,7 +138,7 @@ def _carry_out(made: Plan, output: Output, begun: float, manner: Manner | None) 
     """Apply a plan, or with ``manner`` None only show it; ``begun`` is when its making began."""
     outcome: Outcome | None = None
     if manner is not None:
-        with Bar(sum(file.file.size for file in made.changes), wanted=output.verbosity >= 0) as bar:
+        with Bar(sum(file.file.size for file in made.changes), wanted=output.shows_progress) as bar:
             outcome = apply(made, manner, progress=bar.step, waiting=output.say)
     output.plan(made, outcome, time.monotonic() - begun)
     return ExitCode.SATISFIED if totals(made, outcome).satisfied else ExitCode.REMAINS

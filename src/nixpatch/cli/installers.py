@@ -246,7 +246,7 @@ def _patch(tree: str, change: Change, call: Call, wishes: Wishes) -> ExitCode:
     plan = restrict(make_plan(request, wishes.output.say), change)
     if wishes.gc_roots:
         hold(plan, request.store)
-    with Bar(sum(file.file.size for file in plan.changes), wanted=wishes.output.verbosity >= 0) as bar:
+    with Bar(sum(file.file.size for file in plan.changes), wanted=wishes.output.shows_progress) as bar:
         outcome = apply(plan, wishes.manner, progress=bar.step, waiting=wishes.output.say)
     if plan.files or plan.findings:
         from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - rich is for the report alone

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from nixpatch.cli.policy import tables_of
+from nixpatch.cli.terminal import in_nix_build
 from nixpatch.elf import Writer
 from nixpatch.model import Tag
 from nixpatch.plan import Request
@@ -204,11 +205,6 @@ def tables(choices: Choices) -> Policy:
 
     """
     return tables_of(choices.policy or (), choices.ignore_missing or (), choices.runtime_dep or ())
-
-
-def in_nix_build(environment: Mapping[str, str]) -> bool:
-    """Whether a derivation is being built; ``nix-shell`` sets the same variables and one more."""
-    return "NIX_BUILD_TOP" in environment and "IN_NIX_SHELL" not in environment
 
 
 def cache_file(environment: Mapping[str, str]) -> str | None:

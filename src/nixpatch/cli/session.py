@@ -15,6 +15,7 @@ import typer
 
 from nixpatch.apply import Outcome
 from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import NixpatchError
 from nixpatch.model import Plan
 from nixpatch.report.as_json import document, plan_entry, verdict_entry
@@ -31,8 +32,14 @@ class Output:
         """``verbosity``: -1 quiet, 0 as ever, 1 and 2 more."""
         self.as_json = as_json
         self.verbosity = verbosity
+        self._watched = is_watched(os.environ)
         self._command = command
         self._trees: list[dict[str, Any]] = []
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether a progress bar is wanted."""
+        return self.verbosity >= 0 and self._watched
 
     def plan(self, plan: Plan, outcome: Outcome | None, seconds: float) -> None:
         """Tell of a plan or of what became of it: now as text, or at the end as JSON."""
@@ -41,7 +48,9 @@ class Output:
             return
         from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - JSON needs no rich
 
-        console().print(plan_report(plan, outcome, verbosity=self.verbosity, seconds=seconds))
+        console(plain=not self._watched).print(
+            plan_report(plan, outcome, verbosity=self.verbosity, seconds=seconds)
+        )
 
     def verdict(self, verdict: Verdict, store_dir: str) -> None:
         """Tell what verify found: now as text, or at the end as JSON."""
@@ -50,7 +59,9 @@ class Output:
             return
         from nixpatch.report.text import console, verdict_report  # noqa: PLC0415 - as above
 
-        console().print(verdict_report(verdict, store_dir=store_dir, verbosity=self.verbosity))
+        console(plain=not self._watched).print(
+            verdict_report(verdict, store_dir=store_dir, verbosity=self.verbosity)
+        )
 
     def close(self) -> None:
         """Print the JSON document, if that is what was asked for."""

@@ -59,9 +59,13 @@ def verdict_report(verdict: Verdict, *, store_dir: str, verbosity: int) -> Rende
     return Group(*parts)
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a console that honours NO_COLOR and a non-terminal, and never guesses at markup in names."""
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
+def console(*, stderr: bool = False, plain: bool = False) -> Console:
+    """Return a console that honours NO_COLOR and a non-terminal, and never guesses at markup in names.
+
+    ``plain``: no colour, even if it is a terminal.
+    """
+    terminal = False if plain else None
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False, force_terminal=terminal)
 
 
 def closing(count: Totals, verb: str, seconds: float) -> str:

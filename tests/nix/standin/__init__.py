@@ -46,7 +46,10 @@ class Standin:
         command = ["nix-build", "--no-out-link", os.path.join(HERE, "wheels.nix"), *options]
         for name, value in arguments.items():
             command += ["--argstr", name, value]
-        return subprocess.run(command, env=nix_environment(), capture_output=True, text=True, check=False)
+        environment = nix_environment()
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, errors="replace", check=False
+        )
 
     def references(self, path: str) -> list[str]:
         """The store paths that a store path refers to."""

@@ -1,0 +1,19 @@
+"""Who reads what is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def in_nix_build(environment: Mapping[str, str]) -> bool:
+    """Whether a derivation is being built; ``nix-shell`` sets the same variables and one more."""
+    return "NIX_BUILD_TOP" in environment and "IN_NIX_SHELL" not in environment
+
+
+def is_watched(environment: Mapping[str, str]) -> bool:
+    """Whether a terminal, if there is one, has somebody before it.
+
+    Nix gives a builder a terminal, too, and writes a log of what it prints there; many a CI does the same. A
+    progress bar in a log is thousands of control characters.
+    """
+    return not in_nix_build(environment) and not environment.get("CI")

@@ -203,13 +203,16 @@ def verify(
         verdict = verify_tree(tree, target, reader, workers=jobs)
         if locked is not None:
             verdict = with_findings(verdict, lock_findings(verdict, locked, found_store, reader))
-        facts = facts_for(tree, target, reader)
-        if found_store.store_path_of(target.loader):
-            lacking = unmet(facts, target, reader, ignored=may_lack(tree), known=verdict.findings)
-            verdict = with_findings(verdict, tuple(lacking))
-        if load:
-            loaded, findings = compare(facts, target, reader, may_lack(tree))
-            verdict = with_findings(verdict, findings, loaded=loaded)
+        in_store = found_store.store_path_of(target.loader) is not None
+        if in_store or load:
+            # Reads every header of the tree, and every provenance file once more.
+            facts, ignored = facts_for(tree, target, reader), may_lack(tree)
+            if in_store:
+                lacking = unmet(facts, target, reader, ignored=ignored, known=verdict.findings)
+                verdict = with_findings(verdict, tuple(lacking))
+            if load:
+                loaded, findings = compare(facts, target, reader, ignored)
+                verdict = with_findings(verdict, findings, loaded=loaded)
         verdict = with_findings(verdict, root_findings(verdict, found_store))
         output.verdict(verdict, found_store.directory)
         code = ExitCode.REMAINS if verdict.errors else code

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from nixpatch.environment.regular import read_head
 from nixpatch.environment.words import shown, why
+from nixpatch.files import is_temporary
 
 ELF_MAGIC = b"\x7fELF"
 _SMALLEST_ELF = 52  # the header of the 32-bit class, gABI
@@ -81,11 +82,6 @@ class Found:
     notes: tuple[str, ...]
 
 
-def is_leftover(name: str) -> bool:
-    """Tell whether a file name is that of a temp file of ours, which only a killed run leaves behind."""
-    return name.startswith(".nixpatch-") and name.endswith(".tmp")
-
-
 def walk(root: str) -> Found:
     """Return the ELF files and leftovers below ``root``.
 
@@ -117,7 +113,7 @@ def walk(root: str) -> Found:
                 if entry.name != "__pycache__":
                     waiting.append(entry.path)
             elif entry.is_file(follow_symlinks=False):
-                if is_leftover(entry.name):
+                if is_temporary(entry.name):  # only a killed run leaves one behind
                     leftovers.append(entry.path)
                     continue
                 try:

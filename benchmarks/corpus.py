@@ -4,10 +4,10 @@ usage: python benchmarks/corpus.py [--wheels N] [--tools sample|all|none] [--wri
 
 Installs the wheels of corpus.txt (or the named ones) without their dependencies, then, for each writer, gives
 every dynamic ELF file of a copy a longer search path and, where it has one, a longer interpreter, by way of
-``nixpatch.apply``, and compares with the untouched tree: every byte (deep checks), what opens with dlopen(3)
-in a child process of its own, what programs print, the same after strip and patchelf, and whether restore
-gives back every byte. Exits 1 if a file that worked does not, or is not the same after restore; what strip
-makes of LIEF's output is reported only.
+``nixpatch.stories.apply``, and compares with the untouched tree: every byte (deep checks), what opens with
+dlopen(3) in a child process of its own, what programs print, the same after strip and patchelf, and whether
+restore gives back every byte. Exits 1 if a file that worked does not, or is not the same after restore; what
+strip makes of LIEF's output is reported only.
 
 Takes up to three times the room of the installed wheels (5 GB each for all of them) in the directory for
 temporary files, and clears it. The libraries are loaded: their constructors run.
@@ -33,11 +33,11 @@ from corpus_report import Result, Treated, table
 from rich.console import Console
 
 from nixpatch import elf
-from nixpatch.apply import Manner, Outcome, apply
 from nixpatch.elf.check_rewritten import check_rewritten
 from nixpatch.environment import scan
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Linkage, Plan, Tag
-from nixpatch.restore import plan_restore
+from nixpatch.stories.apply import Manner, Outcome, apply
+from nixpatch.stories.restore import plan_restore
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGE = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-nothing-1.0"

@@ -225,7 +225,7 @@ def test_a_killed_run_is_finished_by_the_next_one(
 
     with monkeypatch.context() as patch:
         target = "_update_record" if moment == "before RECORD" else "write_down"
-        module = "nixpatch.recording" if moment == "before RECORD" else "nixpatch.apply"
+        module = "nixpatch.stories.recording" if moment == "before RECORD" else "nixpatch.stories.apply"
 
         def kill(*_: object, **__: object) -> None:
             raise Killed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from nixpatch.installing import Change, Snapshot, difference, restrict
 from nixpatch.model import (
     Dist,
     ElfEdit,
@@ -16,6 +15,7 @@ from nixpatch.model import (
     TreeFile,
     TreeKind,
 )
+from nixpatch.stories.installing import Change, Snapshot, difference, restrict
 
 SITE = "/venv/lib/python3.11/site-packages"
 OLD, NEW = f"{SITE}/old-1.dist-info", f"{SITE}/new-1.dist-info"

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from nixpatch import __version__
-from nixpatch.apply import Manner, Outcome, apply
 from nixpatch.cli import options as opt
 from nixpatch.cli.demo import demo_command
 from nixpatch.cli.elf import elf_command
@@ -23,18 +22,19 @@ from nixpatch.cli.progress import Bar
 from nixpatch.cli.session import Output, guarded
 from nixpatch.elf import Writer
 from nixpatch.environment import find_target, scan
-from nixpatch.loading import compare
-from nixpatch.locking import findings as lock_findings
 from nixpatch.model import Plan
-from nixpatch.plan import Reader, make_plan
 from nixpatch.report.summary import totals
-from nixpatch.restore import plan_restore
-from nixpatch.rooting import findings as root_findings
-from nixpatch.rooting import hold, let_go
 from nixpatch.store import find_store
-from nixpatch.transitive import unmet
-from nixpatch.verify import facts_for, may_lack, with_findings
-from nixpatch.verify import verify as verify_tree
+from nixpatch.stories.apply import Manner, Outcome, apply
+from nixpatch.stories.loading import compare
+from nixpatch.stories.locking import findings as lock_findings
+from nixpatch.stories.plan import Reader, make_plan
+from nixpatch.stories.restore import plan_restore
+from nixpatch.stories.rooting import findings as root_findings
+from nixpatch.stories.rooting import hold, let_go
+from nixpatch.stories.transitive import unmet
+from nixpatch.stories.verify import facts_for, may_lack, with_findings
+from nixpatch.stories.verify import verify as verify_tree
 
 app = typer.Typer(
     name="nixpatch",

@@ -12,17 +12,17 @@ from typing import Annotated
 
 import typer
 
-from nixpatch import demo
-from nixpatch.apply import apply
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
-from nixpatch.demo import Sighting
-from nixpatch.plan import Reader
 from nixpatch.report.escape import shown
 from nixpatch.report.summary import totals
 from nixpatch.resolve.policy import default_policy
 from nixpatch.store import find_store
-from nixpatch.verify import verify
+from nixpatch.stories import demo
+from nixpatch.stories.apply import apply
+from nixpatch.stories.demo import Sighting
+from nixpatch.stories.plan import Reader
+from nixpatch.stories.verify import verify
 
 
 @guarded

@@ -11,13 +11,13 @@ from typing import Annotated
 
 import typer
 
-from nixpatch import single
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
 from nixpatch.errors import FileRefused, RequestError
 from nixpatch.model import ElfFacts, Linkage
 from nixpatch.report.escape import shown
-from nixpatch.single import Change, PathChange
+from nixpatch.stories import single
+from nixpatch.stories.single import Change, PathChange
 
 _PRINT = "Print"
 _EDIT = "Edit"

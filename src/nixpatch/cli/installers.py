@@ -16,7 +16,6 @@ from typing import Annotated
 
 import typer
 
-from nixpatch.apply import Manner, apply
 from nixpatch.cli import destinations
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode
@@ -25,12 +24,13 @@ from nixpatch.cli.session import Output, guarded
 from nixpatch.elf import Writer
 from nixpatch.environment import pyvenv
 from nixpatch.errors import MachineError, NixpatchError
-from nixpatch.installing import Change, Snapshot, difference, restrict, snapshot
-from nixpatch.plan import make_plan
 from nixpatch.report.escape import shown
 from nixpatch.report.summary import totals
-from nixpatch.rooting import hold, let_go_unused
 from nixpatch.store import find_store
+from nixpatch.stories.apply import Manner, apply
+from nixpatch.stories.installing import Change, Snapshot, difference, restrict, snapshot
+from nixpatch.stories.plan import make_plan
+from nixpatch.stories.rooting import hold, let_go_unused
 
 # nixpatch's own options end at the first word that is no option: from the installer's command on every word
 # is the installer's, `--help` and `--python` too. So is an option before it that nixpatch does not know.

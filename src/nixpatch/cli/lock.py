@@ -14,14 +14,14 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import MachineError
 from nixpatch.files import replace_bytes
-from nixpatch.locking import lock_of
-from nixpatch.plan import make_plan
 from nixpatch.report import lock as report
 from nixpatch.report import missing
 from nixpatch.report.as_json import document, plan_entry
 from nixpatch.report.escape import shown
 from nixpatch.report.summary import totals
 from nixpatch.store.lock import NAME, dump
+from nixpatch.stories.locking import lock_of
+from nixpatch.stories.plan import make_plan
 
 
 @guarded

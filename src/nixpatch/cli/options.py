@@ -13,9 +13,9 @@ from nixpatch.cli.policy import tables_of
 from nixpatch.cli.terminal import in_nix_build
 from nixpatch.elf import Writer
 from nixpatch.model import Tag
-from nixpatch.plan import Request
 from nixpatch.resolve.policy import Policy
 from nixpatch.store import find_store
+from nixpatch.stories.plan import Request
 
 _SOURCES = "Where libraries come from"
 _SEARCH_PATHS = "Search paths"

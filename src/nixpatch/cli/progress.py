@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Self
 
-from nixpatch.apply import FileOutcome
+from nixpatch.stories.apply import FileOutcome
 
 _FROM = 64 << 20  # bytes; less is done before anyone could read the bar
 

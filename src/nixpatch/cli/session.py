@@ -13,14 +13,14 @@ from typing import Any, ParamSpec
 
 import typer
 
-from nixpatch.apply import Outcome
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import NixpatchError
 from nixpatch.model import Plan
 from nixpatch.report.as_json import document, plan_entry, verdict_entry
 from nixpatch.report.escape import shown
-from nixpatch.verify import Verdict
+from nixpatch.stories.apply import Outcome
+from nixpatch.stories.verify import Verdict
 
 _P = ParamSpec("_P")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nixpatch.apply import Outcome
 from nixpatch.model import FilePlan, Finding, Linkage, Plan, Target, Tree
 from nixpatch.report.summary import totals
-from nixpatch.verify import Verdict, used_store_paths
+from nixpatch.stories.apply import Outcome
+from nixpatch.stories.verify import Verdict, used_store_paths
 
 VERSION = 1
 

@@ -9,13 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from nixpatch.apply import Outcome
 from nixpatch.model import FilePlan, Finding, Linkage, Plan, Target
 from nixpatch.report.escape import below, shown
 from nixpatch.report.missing import advice, line_to_paste
 from nixpatch.report.summary import Totals, considered, missing_by_soname, rows, totals
 from nixpatch.resolve.choose import version_text
-from nixpatch.verify import Verdict, used_store_paths
+from nixpatch.stories.apply import Outcome
+from nixpatch.stories.verify import Verdict, used_store_paths
 
 _SHOWN_FILES = 3
 _SHOWN_NAMES = 3

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from nixpatch.environment import scan
 from nixpatch.environment.digests import hash_file
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, Tree, TreeFile
-from nixpatch.plan import Reader
-from nixpatch.recording import ledger, without_undo
+from nixpatch.stories.plan import Reader
+from nixpatch.stories.recording import ledger, without_undo
 
 _ORIGINAL = ElfEdit(search_path=None, interp=None)
 

@@ -15,10 +15,10 @@ from nixpatch.environment.provenance import PatchedFile, Provenance
 from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
 from nixpatch.model import Dist, ElfFacts, Finding, Linkage, Skip, Target, Tree
-from nixpatch.plan import Reader
-from nixpatch.recording import Ledger, ledger
 from nixpatch.resolve.loader import find
 from nixpatch.resolve.policy import default_policy
+from nixpatch.stories.plan import Reader
+from nixpatch.stories.recording import Ledger, ledger
 
 _GONE = "is gone"
 

@@ -23,12 +23,12 @@ from nixpatch.model import (
     Tree,
     TreeFile,
 )
-from nixpatch.recording import ledger, unrecorded
 from nixpatch.resolve.files import plan_file, version_findings
 from nixpatch.resolve.policy import Policy, default_policy
 from nixpatch.resolve.question import Question, Wishes
 from nixpatch.store import ProviderIndex, Store, lock, nixpkgs, open_index
 from nixpatch.store import Request as Sources
+from nixpatch.stories.recording import ledger, unrecorded
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from nixpatch.environment.provenance import PatchedFile
 from nixpatch.errors import MachineError
 from nixpatch.files import lock
 from nixpatch.model import FilePlan, Finding, Plan
-from nixpatch.recording import Change, Ledger, algorithms, ledger, needs_of, without_undo, write_down
-from nixpatch.work import Job, run_jobs
+from nixpatch.stories.recording import Change, Ledger, algorithms, ledger, needs_of, without_undo, write_down
+from nixpatch.stories.work import Job, run_jobs
 
 TOOL = f"nixpatch {__version__}"
 

@@ -7,9 +7,9 @@ import os
 from nixpatch.environment import scan
 from nixpatch.errors import RequestError
 from nixpatch.model import ElfFacts, Finding, Plan
-from nixpatch.plan import Reader
 from nixpatch.store import Store, roots
-from nixpatch.verify import Verdict, used_store_paths
+from nixpatch.stories.plan import Reader
+from nixpatch.stories.verify import Verdict, used_store_paths
 
 
 def hold(plan: Plan, store: Store) -> None:

@@ -21,20 +21,14 @@ from nixpatch.cli.missing import missing_command
 from nixpatch.cli.progress import Bar
 from nixpatch.cli.session import Output, guarded
 from nixpatch.elf import Writer
-from nixpatch.environment import find_target, scan
 from nixpatch.model import Plan
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 from nixpatch.stories.apply import Manner, Outcome, apply
-from nixpatch.stories.loading import compare
-from nixpatch.stories.locking import findings as lock_findings
-from nixpatch.stories.plan import Reader, make_plan
+from nixpatch.stories.checking import check_tree
+from nixpatch.stories.plan import make_plan
 from nixpatch.stories.restore import plan_restore
-from nixpatch.stories.rooting import findings as root_findings
 from nixpatch.stories.rooting import hold, let_go
-from nixpatch.stories.transitive import unmet
-from nixpatch.stories.verify import facts_for, may_lack, with_findings
-from nixpatch.stories.verify import verify as verify_tree
 
 app = typer.Typer(
     name="nixpatch",
@@ -197,23 +191,15 @@ def verify(
     code = ExitCode.SATISFIED
     found_store = find_store(store, os.environ)
     for path in paths:
-        tree = scan(path)
-        reader = Reader()
-        target = find_target(tree, python, os.environ.get("PATH"), reader)
-        verdict = verify_tree(tree, target, reader, workers=jobs)
-        if locked is not None:
-            verdict = with_findings(verdict, lock_findings(verdict, locked, found_store, reader))
-        in_store = found_store.store_path_of(target.loader) is not None
-        if in_store or load:
-            # Reads every header of the tree, and every provenance file once more.
-            facts, ignored = facts_for(tree, target, reader), may_lack(tree)
-            if in_store:
-                lacking = unmet(facts, target, reader, ignored=ignored, known=verdict.findings)
-                verdict = with_findings(verdict, tuple(lacking))
-            if load:
-                loaded, findings = compare(facts, target, reader, ignored)
-                verdict = with_findings(verdict, findings, loaded=loaded)
-        verdict = with_findings(verdict, root_findings(verdict, found_store))
+        verdict = check_tree(
+            path,
+            found_store,
+            python=python,
+            search_path=os.environ.get("PATH"),
+            locked=locked,
+            load=load,
+            workers=jobs,
+        )
         output.verdict(verdict, found_store.directory)
         code = ExitCode.REMAINS if verdict.errors else code
     output.close()

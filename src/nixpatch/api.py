@@ -36,32 +36,6 @@ from nixpatch.stories.plan import make_plan
 from nixpatch.stories.restore import plan_restore
 from nixpatch.stories.verify import Verdict
 
-__all__ = [
-    "Answer",
-    "FileOutcome",
-    "FilePlan",
-    "Finding",
-    "MachineError",
-    "Missing",
-    "NixpatchError",
-    "Origin",
-    "Outcome",
-    "Plan",
-    "RequestError",
-    "SkipReason",
-    "Tag",
-    "Totals",
-    "Verdict",
-    "Writer",
-    "apply",
-    "as_document",
-    "missing",
-    "plan",
-    "restore",
-    "summary",
-    "verify",
-]
-
 
 def plan(
     path: str,

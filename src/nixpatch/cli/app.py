@@ -6,9 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from nixpatch import __version__
 from nixpatch.cli import options as opt
@@ -30,8 +31,25 @@ from nixpatch.stories.plan import make_plan
 from nixpatch.stories.restore import plan_restore
 from nixpatch.stories.rooting import hold, let_go
 
+_TOP_OPTIONS = frozenset({"--help", "-h", "--version", "--install-completion", "--show-completion"})
+
+
+class _Shorthand(TyperGroup):
+    """Knows ``nixpatch PATH`` for ``nixpatch patch PATH``, when it runs and when a shell completes words."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command in that was left out, and what ``plan`` is short for."""
+        first = next(iter(args), "--help")
+        if first == "plan":
+            args = ["patch", "--dry-run", *args[1:]]
+        elif first not in self.commands and first not in _TOP_OPTIONS:
+            args = ["patch", *args]
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="nixpatch",
+    cls=_Shorthand,
     help="Link installed wheels against the Nix store, in place: auditwheel in reverse.",
     epilog="nixpatch PATH... is short for nixpatch patch PATH...",
     no_args_is_help=True,
@@ -42,19 +60,11 @@ app = typer.Typer(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
-    names = {
-        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
-    }
-    first = next(iter(arguments), "--help")
-    shorthand = first not in names and first not in _TOP_OPTIONS
     try:
-        app(["patch", *arguments] if shorthand else list(arguments), prog_name="nixpatch")
+        app(list(arguments), prog_name="nixpatch")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return ExitCode.SATISFIED
-
-
-_TOP_OPTIONS = frozenset({"--help", "-h", "--version", "--install-completion", "--show-completion"})
 
 
 @app.callback(invoke_without_command=True)
@@ -138,12 +148,9 @@ def _carry_out(made: Plan, output: Output, begun: float, manner: Manner | None) 
     return ExitCode.SATISFIED if totals(made, outcome).satisfied else ExitCode.REMAINS
 
 
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-)
-def plan(context: typer.Context) -> None:
+@app.command()
+def plan(_paths: opt.Paths) -> None:
     """Show what patch would do and write nothing: patch --dry-run, with the same options."""
-    raise typer.Exit(run(["patch", "--dry-run", *context.args]))
 
 
 @app.command()

@@ -9,17 +9,18 @@ files are shown by glibc's rules.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from nixpatch import elf, environment
 from nixpatch.environment import BuiltIn, built_in
 from nixpatch.errors import RequestError
-from nixpatch.model import ElfFacts, Skip, SkipReason, Target, Tree
-from nixpatch.resolve.places import How, Need, Place
+from nixpatch.model import ElfFacts, Skip, SkipReason, Target
+from nixpatch.resolve.places import Need, Place
 from nixpatch.resolve.simulate import Surroundings, simulate
 from nixpatch.stories.plan import Reader
+from nixpatch.stories.traces import Link, Sought, Start, Trace
 
 # Where the psABI of each machine puts glibc's loader: for a library that nothing else tells of.
 _LOADERS = {
@@ -36,70 +37,6 @@ _LOADERS = {
 
 # What needs nothing of a loader; nothing is wrong with it.
 _NEEDLESS = frozenset({SkipReason.STATIC, SkipReason.RELOCATABLE, SkipReason.CORE, SkipReason.DEBUG_FILE})
-
-
-@dataclass(frozen=True, slots=True)
-class Sought:
-    """One place, and what was there."""
-
-    how: How
-    path: str | None
-    """None where the step names no file"""
-    of: str
-    entry: str
-    why: str | None
-    """why it does not serve; None for the one that does"""
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One need of one file and what serves it. Paths are without ``..``; links to files are kept."""
-
-    by: str
-    need: str
-    path: str | None
-    how: How | None
-    sought: tuple[Sought, ...]
-    """in order; where something serves, the last one did"""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """The process that the search is made in."""
-
-    program: str | None
-    """the Python that opens the file; None where the file itself is the first one"""
-    found_by: str
-    """how the program or the loader was found"""
-    loader: str | None
-    """None: none is known, so no default directory is"""
-    known: BuiltIn
-    """what that loader knows by itself"""
-    library_path: tuple[str, ...] = ()
-    """LD_LIBRARY_PATH"""
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What was found for the files that were asked about."""
-
-    root: str
-    """the file, or the tree's root"""
-    files: Mapping[str, ElfFacts]
-    """every file that was asked about or found, by path"""
-    asked: tuple[str, ...]
-    """the files that were asked about"""
-    start: Start
-    links: tuple[Link, ...]
-    """of every file found where one file was asked about; of the tree's own files where it was a tree"""
-    tree: Tree | None = None
-    skipped: Mapping[str, Skip] = field(default_factory=dict)
-    """files of the tree that are not for this process, or no ELF file that could be read"""
-
-    @property
-    def unmet(self) -> tuple[Link, ...]:
-        """The needs for which nothing was found."""
-        return tuple(link for link in self.links if link.path is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +97,7 @@ def trace_file(path: str, request: Request) -> Trace:
 
 
 def trace_tree(path: str, request: Request) -> Trace:
-    """Look up the needs of every ELF file of a tree, each in a process of its own.
+    """Look up the needs of every ELF file of a tree, each opened on its own, else by a file that needs it.
 
     Raises:
         RequestError: there is no such tree, or no Python for it.
@@ -174,7 +111,8 @@ def trace_tree(path: str, request: Request) -> Trace:
     tidy = lru_cache(maxsize=None)(_tidy)
     files: dict[str, ElfFacts] = {}
     skipped: dict[str, Skip] = {}
-    links: list[Link] = []
+    mine: list[Need] = []
+    met: dict[tuple[str, str], Need] = {}
     for file in tree.files:
         facts = reader(file.path)
         if isinstance(facts, ElfFacts) and facts.machine != target.machine:
@@ -185,8 +123,17 @@ def trace_tree(path: str, request: Request) -> Trace:
         files[file.path] = facts
         program = facts.executable and facts.current.interp is not None
         first, opened = (file.path, []) if program else (target.python, [file.path])
-        needs = simulate(first, around, opened, whole=True).needs
-        links += (_judged(need, facts, reader, tidy) for need in needs if need.by == file.path)
+        for need in simulate(first, around, opened, whole=True).needs:
+            if need.by == file.path:
+                mine.append(need)
+            elif need.path is not None:
+                met.setdefault((tidy(need.by), need.name), need)
+    # What a file does not find on its own it may find by the RPATH of the one that loads it.
+    links = [
+        _judged(met.get((need.by, need.name), need) if need.path is None else need, facts, reader, tidy)
+        for need in mine
+        for facts in [files[need.by]]
+    ]
     return Trace(tree.root, files, tuple(files), start, tuple(links), tree, skipped)
 
 
@@ -258,7 +205,7 @@ def _judged(need: Need, facts: ElfFacts, reader: Reader, tidy: Callable[[str], s
     sought = tuple(
         Sought(
             place.how,
-            tidy(place.path) if place.path is not None else None,
+            tidy(place.path) if place.path is not None and "/../" in place.path else place.path,
             tidy(place.of) if place.of.startswith("/") else place.of,
             place.entry,
             None if number == last and need.path is not None else _why_not(place.path, facts, reader),

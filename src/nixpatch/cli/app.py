@@ -98,6 +98,7 @@ def patch(
     check: opt.Check = False,
     jobs: opt.Jobs = 0,
     as_json: opt.Json = False,
+    html: opt.Html = None,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
@@ -119,7 +120,9 @@ def patch(
     )
     writing = not (dry_run or check)
     manner = Manner(workers=jobs, writer=writer, durable=fsync, accept_modified=accept_modified)
-    output = Output("patch" if writing else "plan", as_json=as_json, verbosity=-1 if quiet else verbose)
+    output = Output(
+        "patch" if writing else "plan", as_json=as_json, verbosity=-1 if quiet else verbose, html=html
+    )
     code = ExitCode.SATISFIED
     for path in paths:
         begun = time.monotonic()
@@ -161,11 +164,12 @@ def restore(
     dry_run: opt.DryRun = False,
     jobs: opt.Jobs = 0,
     as_json: opt.Json = False,
+    html: opt.Html = None,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
     """Put every patched file back, byte for byte, and RECORD with it."""
-    output = Output("restore", as_json=as_json, verbosity=-1 if quiet else verbose)
+    output = Output("restore", as_json=as_json, verbosity=-1 if quiet else verbose, html=html)
     code = ExitCode.SATISFIED
     for path in paths:
         begun = time.monotonic()
@@ -190,11 +194,12 @@ def verify(
     ] = False,
     jobs: opt.Jobs = 0,
     as_json: opt.Json = False,
+    html: opt.Html = None,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
     """Check that patched trees are what their provenance says."""
-    output = Output("verify", as_json=as_json, verbosity=-1 if quiet else verbose)
+    output = Output("verify", as_json=as_json, verbosity=-1 if quiet else verbose, html=html)
     code = ExitCode.SATISFIED
     found_store = find_store(store, os.environ)
     for path in paths:

@@ -13,6 +13,7 @@ import typer
 from nixpatch import __version__
 from nixpatch.cli import options as opt
 from nixpatch.cli.demo import demo_command
+from nixpatch.cli.diff import diff_command
 from nixpatch.cli.elf import elf_command
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.installers import VERBATIM, pip_command, uv_command, wrap_command
@@ -227,6 +228,7 @@ def verify(
 
 
 app.command("missing")(missing_command)
+app.command("diff")(diff_command)
 app.command("tree")(tree_command)
 app.command("lock")(lock_command)
 app.command("pip", context_settings=VERBATIM)(pip_command)

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from nixpatch import __version__
 from nixpatch.cli import options as opt
 from nixpatch.cli.demo import demo_command
+from nixpatch.cli.diff import diff_command
 from nixpatch.cli.elf import elf_command
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.installers import VERBATIM, pip_command, uv_command, wrap_command
@@ -102,6 +103,7 @@ def patch(
     check: opt.Check = False,
     jobs: opt.Jobs = 0,
     as_json: opt.Json = False,
+    html: opt.Html = None,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
@@ -123,7 +125,9 @@ def patch(
     )
     writing = not (dry_run or check)
     manner = Manner(workers=jobs, writer=writer, durable=fsync, accept_modified=accept_modified)
-    output = Output("patch" if writing else "plan", as_json=as_json, verbosity=-1 if quiet else verbose)
+    output = Output(
+        "patch" if writing else "plan", as_json=as_json, verbosity=-1 if quiet else verbose, html=html
+    )
     code = ExitCode.SATISFIED
     for path in paths:
         begun = time.monotonic()
@@ -162,11 +166,12 @@ def restore(
     dry_run: opt.DryRun = False,
     jobs: opt.Jobs = 0,
     as_json: opt.Json = False,
+    html: opt.Html = None,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
     """Put every patched file back, byte for byte, and RECORD with it."""
-    output = Output("restore", as_json=as_json, verbosity=-1 if quiet else verbose)
+    output = Output("restore", as_json=as_json, verbosity=-1 if quiet else verbose, html=html)
     code = ExitCode.SATISFIED
     for path in paths:
         begun = time.monotonic()
@@ -191,11 +196,12 @@ def verify(
     ] = False,
     jobs: opt.Jobs = 0,
     as_json: opt.Json = False,
+    html: opt.Html = None,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
     """Check that patched trees are what their provenance says."""
-    output = Output("verify", as_json=as_json, verbosity=-1 if quiet else verbose)
+    output = Output("verify", as_json=as_json, verbosity=-1 if quiet else verbose, html=html)
     code = ExitCode.SATISFIED
     found_store = find_store(store, os.environ)
     for path in paths:
@@ -215,6 +221,7 @@ def verify(
 
 
 app.command("missing")(missing_command)
+app.command("diff")(diff_command)
 app.command("tree")(tree_command)
 app.command("lock")(lock_command)
 app.command("pip", context_settings=VERBATIM)(pip_command)

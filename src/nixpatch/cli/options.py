@@ -136,6 +136,15 @@ Jobs = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="Print a JSON document to standard output.", rich_help_panel=_OUTPUT)
 ]
+Html = Annotated[
+    str | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        help="Also write a page: dists and store paths as a graph, a table of files, findings.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Verbose = Annotated[
     int,
     typer.Option(

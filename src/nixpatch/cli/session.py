@@ -15,7 +15,8 @@ import typer
 
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.terminal import is_watched
-from nixpatch.errors import NixpatchError
+from nixpatch.errors import MachineError, NixpatchError
+from nixpatch.files import replace_bytes
 from nixpatch.model import Plan
 from nixpatch.report.as_json import document, plan_entry, verdict_entry
 from nixpatch.report.escape import shown
@@ -28,13 +29,15 @@ _P = ParamSpec("_P")
 class Output:
     """Data to standard output, talk to standard error."""
 
-    def __init__(self, command: str, *, as_json: bool, verbosity: int) -> None:
-        """``verbosity``: -1 quiet, 0 as ever, 1 and 2 more."""
+    def __init__(self, command: str, *, as_json: bool, verbosity: int, html: str | None = None) -> None:
+        """``verbosity``: -1 quiet, 0 as ever, 1 and 2 more. ``html`` is where the page is written."""
         self.as_json = as_json
         self.verbosity = verbosity
         self._watched = is_watched(os.environ)
         self._command = command
         self._trees: list[dict[str, Any]] = []
+        self._html = html
+        self._pages: list[dict[str, Any]] = []
 
     @property
     def shows_progress(self) -> bool:
@@ -42,7 +45,11 @@ class Output:
         return self.verbosity >= 0 and self._watched
 
     def plan(self, plan: Plan, outcome: Outcome | None, seconds: float) -> None:
-        """Tell of a plan or of what became of it: now as text, or at the end as JSON."""
+        """Tell of a plan or of what became of it: now as text, or at the end as JSON or a page."""
+        if self._html is not None:
+            from nixpatch.report.html import plan_page  # noqa: PLC0415 - only who asks for it pays for it
+
+            self._pages.append(plan_page(plan, outcome, seconds))
         if self.as_json:
             self._trees.append(plan_entry(plan, outcome))
             return
@@ -53,7 +60,11 @@ class Output:
         )
 
     def verdict(self, verdict: Verdict, store_dir: str) -> None:
-        """Tell what verify found: now as text, or at the end as JSON."""
+        """Tell what verify found: now as text, or at the end as JSON or a page."""
+        if self._html is not None:
+            from nixpatch.report.html import verdict_page  # noqa: PLC0415 - as above
+
+            self._pages.append(verdict_page(verdict, store_dir))
         if self.as_json:
             self._trees.append(verdict_entry(verdict, store_dir))
             return
@@ -64,10 +75,22 @@ class Output:
         )
 
     def close(self) -> None:
-        """Print the JSON document, if that is what was asked for."""
+        """Print the JSON document and write the page, if that is what was asked for.
+
+        Raises:
+            MachineError: the page cannot be written.
+
+        """
         if self.as_json:
             json.dump(document(self._command, self._trees), sys.stdout, indent=1)
             sys.stdout.write("\n")
+        if self._html is not None:
+            from nixpatch.report.html import page  # noqa: PLC0415 - as above
+
+            try:
+                replace_bytes(os.path.realpath(self._html), page(f"nixpatch {self._command}", self._pages))
+            except OSError as error:
+                raise MachineError(f"--html {self._html}: cannot be written: {error.strerror}") from error
 
     def say(self, text: str) -> None:
         """Print a line of talk."""

@@ -9,13 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from nixpatch.model import FilePlan, Finding, Linkage, Plan, Target
+from nixpatch.model import FilePlan, Finding, Linkage, Plan
 from nixpatch.report.escape import below, shown
 from nixpatch.report.missing import advice, line_to_paste
-from nixpatch.report.summary import Totals, considered, missing_by_soname, rows, totals
-from nixpatch.resolve.choose import version_text
+from nixpatch.report.sentences import closing, target_text, verdict_closing
+from nixpatch.report.summary import considered, missing_by_soname, rows
 from nixpatch.stories.apply import Outcome
-from nixpatch.stories.verify import Verdict, used_store_paths
+from nixpatch.stories.verify import Verdict
 
 _ENDLESS = 4096
 _SHOWN_FILES = 3
@@ -30,7 +30,7 @@ def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds:
     parts: list[RenderableType] = []
     if verbosity >= 0:
         if plan.target is not None:
-            parts.append(_target(plan.target))
+            parts.append(Text(target_text(plan.target)))
         if plan.pending or verbosity > 0:
             parts.append(_table(plan, outcome))
     if verbosity >= 1:
@@ -38,25 +38,14 @@ def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds:
     parts += _missing(plan)
     parts += _failures(plan, outcome)
     parts += _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root, verbosity)
-    verbs = ("Would patch", "Patched") if plan.target is not None else ("Would restore", "Restored")
-    verb = verbs[outcome is not None]
-    parts.append(Text(closing(totals(plan, outcome), verb, seconds)))
+    parts.append(Text(closing(plan, outcome, seconds)))
     return Group(*parts)
 
 
 def verdict_report(verdict: Verdict, *, store_dir: str, verbosity: int) -> RenderableType:
     """Render what verify found."""
     parts = _findings(verdict.findings, verdict.tree.root, verbosity)
-    store_paths = used_store_paths(verdict.libraries, store_dir)
-    loaded = f", {verdict.loaded} files opened by the loader" if verdict.loaded else ""
-    parts.append(
-        Text(
-            f"{'Wrong' if verdict.errors else 'Right'}: "
-            f"{verdict.patched} patched files, {verdict.needs} needs, "
-            f"{len(store_paths)} store paths, {verdict.rows} RECORD rows{loaded}: "
-            f"{verdict.errors} {'thing' if verdict.errors == 1 else 'things'} wrong."
-        )
-    )
+    parts.append(Text(verdict_closing(verdict, store_dir)))
     return Group(*parts)
 
 
@@ -71,36 +60,6 @@ def console(*, stderr: bool = False, plain: bool = False, wrap: bool = False) ->
     if not made.is_terminal:
         made.width = _ENDLESS
     return made
-
-
-def closing(count: Totals, verb: str, seconds: float) -> str:
-    """Return the sentence that ends a report."""
-    skipped = sum(count.skipped.values())
-    rest = [
-        f"{count.untouched} right as they are" if count.untouched else "",
-        f"{skipped} left alone" if skipped else "",
-        f"{count.failed} failed" if count.failed else "",
-        f"{count.missing} {'need' if count.missing == 1 else 'needs'} not met" if count.missing else "",
-    ]
-    text = f"{verb} {count.changed} of {count.files} ELF files ({_size(count.bytes)}) in {seconds:.1f} s"
-    return "; ".join([text, *filter(None, rest)]) + "."
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.2f} GB"
-
-
-def _target(target: Target) -> Text:
-    version = f" {version_text(target.version)}" if target.version else ""
-    return Text(
-        f"Target: Python{version} {shown(target.python)} (found by {target.found_by}), "
-        f"{target.machine.name}, {target.libc.value} {version_text(target.libc_version)}"
-    )
 
 
 def _table(plan: Plan, outcome: Outcome | None) -> Table:

@@ -1,0 +1,151 @@
+"""One page that needs nothing but a browser: no network, no other file, nothing for a name to break out of.
+
+Style and script stand in files of their own under ``data/page`` and are joined here; the policy of the page
+(CSP) allows these two by their digests and nothing else. Names come as JSON and are put in as text by the
+script, never as markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import string
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from nixpatch import __version__
+from nixpatch.model import FilePlan, Finding, Linkage, Plan
+from nixpatch.report.escape import below, shown
+from nixpatch.report.graph import Sources, graph
+from nixpatch.report.missing import advice, line_to_paste
+from nixpatch.report.sentences import closing, target_text, verdict_closing
+from nixpatch.report.summary import considered, missing_by_soname
+from nixpatch.stories.apply import Outcome
+from nixpatch.stories.verify import Verdict, used_store_paths
+
+# What could end the element that holds the JSON, or a line of a script (U+2028 and U+2029).
+_IN_HTML = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+
+
+def page(title: str, trees: Sequence[dict[str, Any]]) -> bytes:
+    """Join the page: UTF-8. ``trees`` are what :func:`plan_page` and :func:`verdict_page` return."""
+    style, script = _part("page.css"), _part("page.js")
+    data = json.dumps({"tool": f"nixpatch {__version__}", "title": shown(title), "trees": trees})
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return (
+        string.Template(_part("page.html"))
+        .substitute(
+            title=shown(title).translate(_ESCAPED),
+            policy=policy,
+            style=style,
+            script=script,
+            data=data.translate(_IN_HTML),
+        )
+        .encode("utf-8")
+    )
+
+
+_ESCAPED = {ord("<"): "&lt;", ord(">"): "&gt;", ord("&"): "&amp;", ord('"'): "&quot;"}
+
+
+def plan_page(plan: Plan, outcome: Outcome | None, seconds: float) -> dict[str, Any]:
+    """Return what the page shows of a plan or of what became of it."""
+    errors = {done.plan.file.path: done.error or "" for done in outcome.failed} if outcome else {}
+    sources = Sources(plan)
+    return {
+        "root": shown(plan.tree.root),
+        "closing": closing(plan, outcome, seconds),
+        "target": target_text(plan.target) if plan.target is not None else "",
+        "applied": outcome is not None,
+        "graph": graph(plan),
+        "files": [_file(file, plan, sources, errors.get(file.file.path)) for file in plan.files],
+        "missing": [
+            {
+                "soname": shown(soname),
+                "files": [below(path, plan.tree.root) for path in files],
+                "considered": [shown(line) for line in considered(plan, soname)],
+                "advice": shown(advice(soname)),
+            }
+            for soname, files in missing_by_soname(plan).items()
+        ],
+        "paste": line_to_paste([plan]),
+        "findings": _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root),
+        "store_paths": [],
+    }
+
+
+def verdict_page(verdict: Verdict, store_dir: str) -> dict[str, Any]:
+    """Return what the page shows of a verdict."""
+    return {
+        "root": shown(verdict.tree.root),
+        "closing": verdict_closing(verdict, store_dir),
+        "target": target_text(verdict.target),
+        "applied": True,
+        "graph": None,
+        "files": [],
+        "missing": [],
+        "paste": "",
+        "findings": _findings(verdict.findings, verdict.tree.root),
+        "store_paths": [shown(path) for path in used_store_paths(verdict.libraries, store_dir)],
+    }
+
+
+def _file(file: FilePlan, plan: Plan, sources: Sources, error: str | None) -> dict[str, Any]:
+    if error is not None:
+        state, why = "failed", error
+    elif file.skip is not None:
+        detail = f" ({file.skip.detail})" if file.skip.detail else ""
+        state, why = "left alone", file.skip.reason.value + detail
+    elif file.missing:
+        state, why = "missing", ""
+    else:
+        state, why = ("patched" if file.edit is not None else "right"), ""
+    before = file.facts.current if file.facts is not None else None
+    return {
+        "path": below(file.file.path, plan.tree.root),
+        "dist": shown(sources.owner(file.file.path)),
+        "size": file.file.size,
+        "state": state,
+        "why": shown(why),
+        "changed": file.edit is not None and error is None,
+        "before": _linkage(before),
+        "after": _linkage(file.wished),
+        "dropped": [[shown(drop.entry), drop.why] for drop in file.dropped],
+        "needs": [
+            [
+                shown(answer.need),
+                answer.origin.value,
+                shown((sources.of(file.file.path, answer) or ("", ""))[1]),
+                shown(answer.path or ""),
+                shown(answer.detail),
+            ]
+            for answer in file.answers
+        ],
+    }
+
+
+def _linkage(linkage: Linkage | None) -> list[str]:
+    if linkage is None:
+        return ["", "", ""]
+    tag = linkage.tag.value if linkage.tag else ""
+    return [tag, shown(linkage.search_path or ""), shown(linkage.interp or "")]
+
+
+def _findings(findings: Sequence[Finding], root: str) -> list[list[str]]:
+    return [
+        [found.severity, below(found.path, root) if found.path != root else "", shown(found.text)]
+        for found in findings
+    ]
+
+
+def _part(name: str) -> str:
+    return resources.files("nixpatch").joinpath("data/page", name).read_text("utf-8").rstrip("\n")
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

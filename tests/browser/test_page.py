@@ -1,0 +1,199 @@
+"""The page as a person uses it, in a headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from nixpatch.model import (
+    Answer,
+    Dist,
+    ElfEdit,
+    ElfFacts,
+    FilePlan,
+    Finding,
+    Libc,
+    Linkage,
+    Machine,
+    Origin,
+    Plan,
+    Skip,
+    SkipReason,
+    Tag,
+    Target,
+    Tree,
+    TreeFile,
+    TreeKind,
+)
+from nixpatch.report.html import page, plan_page
+
+pytestmark = pytest.mark.browser
+
+STORE = "/nix/store"
+GCC = f"{STORE}/0123456789abcdfghijklmnpqrsvwxyz-gcc-13.2.0-lib/lib"
+ZLIB = f"{STORE}/1123456789abcdfghijklmnpqrsvwxyz-zlib-1.3.1/lib"
+SITE = "/venv/lib/python3.12/site-packages"
+HOSTILE = "</script><img src=x onerror=document.title='broken'><script>document.title='broken'"
+X86_64 = Machine(62, 64, "little")
+
+
+def planned(path: str, owner: str, *answers: Answer, skip: Skip | None = None, size: int = 1000) -> FilePlan:
+    before = Linkage("/usr/lib", Tag.RPATH, None)
+    after = Linkage(f"$ORIGIN:{GCC}", Tag.RPATH, None)
+    facts = ElfFacts(X86_64, False, None, (), before, before, None)
+    changed = any(answer.origin is Origin.STORE for answer in answers)
+    return FilePlan(
+        TreeFile(path, size, stat.S_IFREG | 0o644, 1, (owner,)),
+        facts,
+        skip,
+        answers,
+        ElfEdit(after.search_path) if changed else None,
+        after if changed else before,
+    )
+
+
+def plan() -> Plan:
+    """Three dists: numpy takes two libraries from the store, torch one from nvidia and lacks one."""
+    dists = tuple(
+        Dist(name, "1.0", SITE, f"{SITE}/{name}-1.0.dist-info") for name in ("numpy", "nvidia", "torch")
+    )
+    info = {dist.name: dist.info for dist in dists}
+    cudart = f"{SITE}/nvidia/libcudart.so.12"
+    files = (
+        planned(cudart, info["nvidia"], Answer("libc.so.6", Origin.LIBC), size=5_000_000),
+        planned(
+            f"{SITE}/numpy/_a.so",
+            info["numpy"],
+            Answer("libstdc++.so.6", Origin.STORE, GCC, f"{GCC}/libstdc++.so.6"),
+            Answer("libz.so.1", Origin.STORE, ZLIB, f"{ZLIB}/libz.so.1"),
+        ),
+        planned(f"{SITE}/numpy/b.o", info["numpy"], skip=Skip(SkipReason.RELOCATABLE)),
+        planned(
+            f"{SITE}/torch/_C.so",
+            info["torch"],
+            Answer("libcudart.so.12", Origin.OTHER_DIST, "$ORIGIN/../nvidia", cudart),
+            Answer("libstdc++.so.6", Origin.STORE, GCC, f"{GCC}/libstdc++.so.6"),
+        ),
+        planned(
+            f"{SITE}/torch/{HOSTILE}.so",
+            info["torch"],
+            Answer("libGL.so.1", Origin.MISSING, considered=("store: no library of this name",)),
+        ),
+    )
+    tree = Tree("/venv", "/venv", TreeKind.VENV, tuple(file.file for file in files), dists, (3, 12))
+    target = Target(
+        "/py", "pyvenv.cfg", (3, 12), X86_64, "/ld.so", Libc.GLIBC, (2, 40), frozenset(), "/glibc/lib"
+    )
+    return Plan(tree, target, STORE, files, (Finding("error", f"{SITE}/{HOSTILE}", f"odd {HOSTILE}"),))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[webdriver.Chrome]:
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("not installed: chromium, chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    made = webdriver.Chrome(options=options, service=Service(driver))
+    yield made
+    made.quit()
+
+
+@pytest.fixture
+def browser(chromium: webdriver.Chrome, tmp_path: os.PathLike[str]) -> webdriver.Chrome:
+    path = os.path.join(tmp_path, "page.html")
+    with open(path, "wb") as file:
+        file.write(page("nixpatch plan", [plan_page(plan(), None, 1.0)]))
+    chromium.get(f"file://{path}")
+    return chromium
+
+
+def one(browser: webdriver.Chrome, selector: str) -> WebElement:
+    return browser.find_element(By.CSS_SELECTOR, selector)
+
+
+def listed(browser: webdriver.Chrome) -> list[str]:
+    """The names of the files in the table, in order."""
+    return [element.text for element in browser.find_elements(By.CSS_SELECTOR, "td.file button")]
+
+
+def node(browser: webdriver.Chrome, name: str) -> WebElement:
+    return one(browser, f'[data-node="{name}"]')
+
+
+def test_the_page_draws_itself_and_names_are_text(browser: webdriver.Chrome) -> None:
+    assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
+    assert browser.title == "nixpatch plan"
+    assert one(browser, "h1").text.startswith("Would patch 2 of 5 ELF files")
+    assert browser.find_elements(By.TAG_NAME, "img") == []
+    assert f"torch/{HOSTILE}.so" in listed(browser)
+    assert HOSTILE in one(browser, "#findings").text
+    assert "libGL.so.1" in one(browser, "#missing h3").text
+    assert one(browser, "#missing pre").text == "buildInputs = with pkgs; [ libGL ];"
+
+
+def test_the_graph_leads_from_dists_to_what_serves_them(browser: webdriver.Chrome) -> None:
+    places = {
+        element.get_attribute("data-node"): element.location["x"]
+        for element in browser.find_elements(By.CSS_SELECTOR, ".node")
+    }
+    assert places["torch 1.0"] < places["nvidia 1.0"] < places["gcc-13.2.0-lib"]
+    assert places["gcc-13.2.0-lib"] == places["libGL.so.1"]
+    assert len(browser.find_elements(By.CSS_SELECTOR, "path.edge")) == 5
+    webdriver.ActionChains(browser).move_to_element(node(browser, "zlib-1.3.1")).perform()
+    lit = {
+        element.get_attribute("data-node") for element in browser.find_elements(By.CSS_SELECTOR, ".node.lit")
+    }
+    assert lit == {"zlib-1.3.1", "numpy 1.0"}
+
+
+def test_a_click_on_a_box_shows_its_files(browser: webdriver.Chrome) -> None:
+    node(browser, "gcc-13.2.0-lib").click()
+    assert listed(browser) == ["numpy/_a.so", "torch/_C.so"]
+    assert one(browser, "#focus").text == "from gcc-13.2.0-lib \u00d7"
+    node(browser, "nvidia 1.0").send_keys(Keys.ENTER)
+    assert listed(browser) == ["torch/_C.so", "nvidia/libcudart.so.12"]
+    one(browser, "#focus").click()
+    assert len(listed(browser)) == 5
+
+
+def test_filter_states_and_order(browser: webdriver.Chrome) -> None:
+    field = one(browser, "#filter")
+    field.send_keys("LIBZ")
+    assert listed(browser) == ["numpy/_a.so"]
+    assert one(browser, "#shown").text == "1 of 5 files"
+    field.send_keys("nothing of the kind")
+    assert one(browser, ".empty").text == "No file fits."
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(Keys.DELETE)
+    one(browser, '[data-state="left alone"]').click()
+    assert listed(browser) == ["numpy/b.o"]
+    one(browser, '[data-state="left alone"]').click()
+    size = one(browser, '[data-sort="size"]')
+    size.click()
+    size.click()
+    assert listed(browser)[0] == "nvidia/libcudart.so.12"
+    assert size.find_element(By.XPATH, "..").get_attribute("aria-sort") == "descending"
+
+
+def test_a_file_opens_to_its_search_path_and_needs(browser: webdriver.Chrome) -> None:
+    button = browser.find_element(By.XPATH, "//td/button[text()='numpy/_a.so']")
+    button.click()
+    detail = one(browser, "tr.detail")
+    assert detail.find_element(By.CSS_SELECTOR, "dd.old").text == "RPATH /usr/lib"
+    assert f"RPATH $ORIGIN:{GCC}" in detail.text
+    assert f"{ZLIB}/libz.so.1" in detail.text
+    button.click()
+    assert browser.find_elements(By.CSS_SELECTOR, "tr.detail") == []

@@ -46,7 +46,7 @@ def linkage(image: Image, headers: Headers) -> Linkage:
 
 def needed(image: Image, headers: Headers) -> tuple[str, ...]:
     """DT_NEEDED in file order."""
-    names = _Names(image, headers)
+    names = Names(image, headers)
     return tuple(names.at(value) for tag, value in headers.live if tag == elf.DT_NEEDED)
 
 
@@ -59,12 +59,10 @@ def soname(image: Image, headers: Headers) -> str | None:
 def version_needs(image: Image, headers: Headers) -> tuple[VersionNeed, ...]:
     """Verneed records in file order (LSB, "Symbol Version Requirements")."""
     layout = headers.layout
-    names = _Names(image, headers)
+    names = Names(image, headers)
     needs = []
     left = _RECORDS
-    address = headers.values.get(elf.DT_VERNEED)
-    number = headers.values.get(elf.DT_VERNEEDNUM, 0)
-    for at, (_, count, name, aux, _) in _records(image, headers, address, number, layout.verneed):
+    for at, (_, count, name, aux, _) in version_need_records(image, headers):
         left -= count
         if left < 0:
             raise malformed("too many version records")
@@ -75,10 +73,17 @@ def version_needs(image: Image, headers: Headers) -> tuple[VersionNeed, ...]:
     return tuple(needs)
 
 
+def version_need_records(image: Image, headers: Headers) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Yield the address of each verneed record and its fields, without its auxiliary records."""
+    address = headers.values.get(elf.DT_VERNEED)
+    number = headers.values.get(elf.DT_VERNEEDNUM, 0)
+    return _records(image, headers, address, number, headers.layout.verneed)
+
+
 def version_defs(image: Image, headers: Headers) -> tuple[str, ...]:
     """Names of verdef records without the base definition (LSB, "Symbol Version Definitions")."""
     layout = headers.layout
-    strings = _Names(image, headers)
+    strings = Names(image, headers)
     names = []
     address = headers.values.get(elf.DT_VERDEF)
     number = headers.values.get(elf.DT_VERDEFNUM, 0)
@@ -91,7 +96,7 @@ def version_defs(image: Image, headers: Headers) -> tuple[str, ...]:
     return tuple(names)
 
 
-class _Names:
+class Names:
     """Many strings of one file, read once and bounded together: they may be tails of one long string."""
 
     def __init__(self, image: Image, headers: Headers) -> None:
@@ -101,6 +106,7 @@ class _Names:
         self._left = _NAMES
 
     def at(self, offset: int) -> str:
+        """Give the string at an offset of DT_STRTAB. Raises ``Unfit`` if it has no end or all are too long."""
         name = self._seen.get(offset)
         if name is None:
             name = self._seen[offset] = string_at(self._image, self._headers, offset)

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -20,8 +21,10 @@ from nixpatch.cli.lock import lock_command
 from nixpatch.cli.missing import missing_command
 from nixpatch.cli.progress import Bar
 from nixpatch.cli.session import Output, guarded
+from nixpatch.cli.terminal import in_nix_build
 from nixpatch.elf import Writer
 from nixpatch.environment import find_target, scan
+from nixpatch.errors import RequestError
 from nixpatch.model import Plan
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
@@ -53,6 +56,9 @@ def run(arguments: Sequence[str]) -> int:
     }
     first = next(iter(arguments), "--help")
     shorthand = first not in names and first not in _TOP_OPTIONS
+    if shorthand or first in {"patch", "plan"}:
+        # An option with an optional value, which typer has no notion of.
+        arguments = [ANY_GRAFT if word == "--unvendor" else word for word in arguments]
     try:
         app(["patch", *arguments] if shorthand else list(arguments), prog_name="nixpatch")
     except SystemExit as end:
@@ -60,6 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     return ExitCode.SATISFIED
 
 
+ANY_GRAFT = "--unvendor=*"
 _TOP_OPTIONS = frozenset({"--help", "-h", "--version", "--install-completion", "--show-completion"})
 
 
@@ -90,6 +97,7 @@ def patch(
     tag: opt.TagOption = None,
     writer: opt.WriterOption = Writer.INPLACE,
     owned_only: opt.OwnedOnly = False,
+    unvendor: opt.Unvendor = None,
     accept_modified: opt.AcceptModified = False,
     no_gc_roots: opt.NoGcRoots = False,
     fsync: opt.Fsync = False,
@@ -115,7 +123,10 @@ def patch(
         append_rpath=append_rpath,
         tag=tag,
         owned_only=owned_only,
+        unvendor=unvendor,
     )
+    if unvendor and writer is Writer.LIEF:
+        raise RequestError("--unvendor: only the in-place writer can rename what a file needs")
     writing = not (dry_run or check)
     manner = Manner(workers=jobs, writer=writer, durable=fsync, accept_modified=accept_modified)
     output = Output("patch" if writing else "plan", as_json=as_json, verbosity=-1 if quiet else verbose)
@@ -126,7 +137,9 @@ def patch(
         made = make_plan(request, output.say)
         if writing and not no_gc_roots:
             hold(made, request.store)
-        done = _carry_out(made, output, begun, manner if writing else None)
+        # In the store nobody can restore, and the copies would count in the closure.
+        aside = not (in_nix_build(os.environ) or request.store.store_path_of(path, resolve=True))
+        done = _carry_out(made, output, begun, replace(manner, keep_grafts=aside) if writing else None)
         if writing and not no_gc_roots:
             let_go(made)
         code = max(code, ExitCode.REMAINS if check and made.pending else done)

@@ -121,6 +121,14 @@ AcceptModified = Annotated[
     typer.Option("--accept-modified", help="Update RECORD rows that were wrong before the patch, too."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan, write nothing.")]
+Unvendor = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--unvendor",
+        metavar="[=GLOB]",
+        help="Let the store's libraries take the place of copies in wheels, where that is safe.",
+    ),
+]
 Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if something would change.")]
 NoGcRoots = Annotated[
     bool,
@@ -166,6 +174,7 @@ class Choices:
     append_rpath: Sequence[str] | None = None
     tag: Tag | None = None
     owned_only: bool = False
+    unvendor: Sequence[str] | None = None
 
 
 def request(path: str, choices: Choices, environment: Mapping[str, str]) -> Request:
@@ -192,6 +201,7 @@ def request(path: str, choices: Choices, environment: Mapping[str, str]) -> Requ
         append=tuple(choices.append_rpath or ()),
         tag=choices.tag,
         owned_only=choices.owned_only,
+        unvendor=tuple(choices.unvendor or ()),
         search_path=environment.get("PATH"),
         cache=cache_file(environment),
     )

@@ -169,7 +169,7 @@ class _Builder:
         return changes, b""
 
     def _renamed(self) -> list[Change]:
-        """Give the verneed records, in their place, the offsets of the new names; DT_NEEDED has them already."""
+        """Give the verneed records, in their place, the new names' offsets; DT_NEEDED has them already."""
         headers, size = self.headers, self.room.string_size
         return [
             change

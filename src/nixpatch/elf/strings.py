@@ -67,7 +67,7 @@ def version_needs(image: Image, headers: Headers) -> tuple[VersionNeed, ...]:
         if left < 0:
             raise malformed("too many version records")
         versions = tuple(
-            names.at(record[3]) for _, record in _records(image, headers, at + aux, count, layout.vernaux)
+            names.at(record[3]) for _, record in records(image, headers, at + aux, count, layout.vernaux)
         )
         needs.append(VersionNeed(names.at(name), versions))
     return tuple(needs)
@@ -77,7 +77,7 @@ def version_need_records(image: Image, headers: Headers) -> Iterator[tuple[int, 
     """Yield the address of each verneed record and its fields, without its auxiliary records."""
     address = headers.values.get(elf.DT_VERNEED)
     number = headers.values.get(elf.DT_VERNEEDNUM, 0)
-    return _records(image, headers, address, number, headers.layout.verneed)
+    return records(image, headers, address, number, headers.layout.verneed)
 
 
 def version_defs(image: Image, headers: Headers) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ def version_defs(image: Image, headers: Headers) -> tuple[str, ...]:
     names = []
     address = headers.values.get(elf.DT_VERDEF)
     number = headers.values.get(elf.DT_VERDEFNUM, 0)
-    for at, (_, flags, _, _, _, aux, _) in _records(image, headers, address, number, layout.verdef):
+    for at, (_, flags, _, _, _, aux, _) in records(image, headers, address, number, layout.verdef):
         if flags & elf.VER_FLG_BASE:
             continue
         # The first auxiliary record is the name; the others are its parents.
@@ -106,7 +106,7 @@ class Names:
         self._left = _NAMES
 
     def at(self, offset: int) -> str:
-        """Give the string at an offset of DT_STRTAB. Raises ``Unfit`` if it has no end or all are too long."""
+        """Give the string at an offset of DT_STRTAB. Raises ``Unfit`` if it or all together have no end."""
         name = self._seen.get(offset)
         if name is None:
             name = self._seen[offset] = string_at(self._image, self._headers, offset)
@@ -116,10 +116,10 @@ class Names:
         return name
 
 
-def _records(
+def records(
     image: Image, headers: Headers, address: int | None, number: int, record: struct.Struct
 ) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """``(address, fields)`` of a chain of records whose last field is the distance to the next one.
+    """Yield ``(address, fields)`` of a chain of records whose last field is the distance to the next one.
 
     The distance is unsigned, so a chain cannot run backwards; a distance of 0 ends it early.
     """

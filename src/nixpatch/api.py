@@ -53,6 +53,7 @@ def plan(
     append_rpath: Sequence[str] = (),
     tag: Tag | None = None,
     owned_only: bool = False,
+    unvendor: Sequence[str] = (),
     project: str | None = None,
     environment: Mapping[str, str] | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -74,6 +75,7 @@ def plan(
         append_rpath: directories that every search path ends with.
         tag: the entry to write search paths to; None keeps each file's own.
         owned_only: leave files alone that no dist claims.
+        unvendor: globs of grafted libraries to replace with the store's, where that is safe; ``"*"`` is all.
         project: a ``pyproject.toml`` whose ``[tool.nixpatch]`` counts.
         environment: instead of the process's own: PATH, HOME, XDG_CACHE_HOME and Nix's variables count.
         say: hears of what takes its time.
@@ -97,6 +99,7 @@ def plan(
         append_rpath=append_rpath,
         tag=tag,
         owned_only=owned_only,
+        unvendor=unvendor,
     )
     found = os.environ if environment is None else environment
     return make_plan(request(path, choices, found, project=project), say)

@@ -10,12 +10,12 @@ import ctypes
 import json
 import os
 import signal
+import sqlite3  # noqa: F401
 import sys
 import time
 import traceback
 
 import rich.console  # noqa: F401 - imported here, not by every run
-import sqlite3  # noqa: F401, I001
 
 import nixpatch.cli
 import nixpatch.elf.check_rewritten

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -24,15 +25,18 @@ from nixpatch.cli.progress import Bar
 from nixpatch.cli.session import Output, guarded
 from nixpatch.cli.tree import tree_command
 from nixpatch.elf import Writer
+from nixpatch.errors import RequestError
 from nixpatch.model import Plan
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 from nixpatch.stories.apply import Manner, Outcome, apply
+from nixpatch.stories.asking import in_nix_build
 from nixpatch.stories.checking import check_tree
 from nixpatch.stories.plan import make_plan
 from nixpatch.stories.restore import plan_restore
 from nixpatch.stories.rooting import hold, let_go
 
+_ANY_GRAFT = "--unvendor=*"
 _TOP_OPTIONS = frozenset({"--help", "-h", "--version", "--install-completion", "--show-completion"})
 
 
@@ -46,6 +50,9 @@ class _Shorthand(TyperGroup):
             args = ["patch", "--dry-run", *args[1:]]
         elif first not in self.commands and first not in _TOP_OPTIONS:
             args = ["patch", *args]
+        if args[:1] == ["patch"]:
+            # An option with an optional value, which typer has no notion of.
+            args = [_ANY_GRAFT if word == "--unvendor" else word for word in args]
         return super().parse_args(ctx, args)
 
 
@@ -96,6 +103,7 @@ def patch(
     tag: opt.TagOption = None,
     writer: opt.WriterOption = Writer.INPLACE,
     owned_only: opt.OwnedOnly = False,
+    unvendor: opt.Unvendor = None,
     accept_modified: opt.AcceptModified = False,
     no_gc_roots: opt.NoGcRoots = False,
     fsync: opt.Fsync = False,
@@ -122,7 +130,10 @@ def patch(
         append_rpath=append_rpath,
         tag=tag,
         owned_only=owned_only,
+        unvendor=unvendor,
     )
+    if unvendor and writer is Writer.LIEF:
+        raise RequestError("--unvendor: only the in-place writer can rename what a file needs")
     writing = not (dry_run or check)
     manner = Manner(workers=jobs, writer=writer, durable=fsync, accept_modified=accept_modified)
     output = Output(
@@ -135,7 +146,9 @@ def patch(
         made = make_plan(request, output.say)
         if writing and not no_gc_roots:
             hold(made, request.store)
-        done = _carry_out(made, output, begun, manner if writing else None)
+        # In the store nobody can restore, and the copies would count in the closure.
+        aside = not (in_nix_build(os.environ) or request.store.store_path_of(path, resolve=True))
+        done = _carry_out(made, output, begun, replace(manner, keep_grafts=aside) if writing else None)
         if writing and not no_gc_roots:
             let_go(made)
         code = max(code, ExitCode.REMAINS if check and made.pending else done)

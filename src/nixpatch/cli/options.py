@@ -119,6 +119,14 @@ AcceptModified = Annotated[
     typer.Option("--accept-modified", help="Update RECORD rows that were wrong before the patch, too."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan, write nothing.")]
+Unvendor = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--unvendor",
+        metavar="[=GLOB]",
+        help="Let the store's libraries take the place of copies in wheels, where that is safe.",
+    ),
+]
 Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if something would change.")]
 NoGcRoots = Annotated[
     bool,

@@ -11,7 +11,9 @@ The second writer is LIEF, in a child process (``lief_writer``, ``lief_child``) 
 """
 
 from nixpatch.elf.check import check
+from nixpatch.elf.mentions import mentions
 from nixpatch.elf.read import original_sha256, read
+from nixpatch.elf.symbols import read_symbols
 from nixpatch.elf.write import EditResult, obstacle, write_edited, write_original
 from nixpatch.elf.writers import Writer, Written, write_checked
 
@@ -20,9 +22,11 @@ __all__ = [
     "Writer",
     "Written",
     "check",
+    "mentions",
     "obstacle",
     "original_sha256",
     "read",
+    "read_symbols",
     "write_checked",
     "write_edited",
     "write_original",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from nixpatch.elf import layout as elf
 from nixpatch.elf import strings
-from nixpatch.elf.compare import SAMPLE, Pair, chunks, rewritten
+from nixpatch.elf.compare import SAMPLE, Pair, chunks
+from nixpatch.elf.layout import Dyn
 from nixpatch.elf.undo import Opened, State
 from nixpatch.elf.wish import PATH_TAGS, TAG_NUMBERS
+from nixpatch.model import VersionNeed
 
 _STRING_TABLE = frozenset({elf.DT_STRTAB, elf.DT_STRSZ})
 
@@ -35,17 +38,25 @@ def dynamic_violations(pair: Pair) -> Iterator[str]:
     if pair.new.null_index is None:
         yield "the dynamic section has no DT_NULL"
     skipped = PATH_TAGS | _STRING_TABLE if _path_is_touched(pair) else _STRING_TABLE
+    renamed = {place.naming.name: os.fsdecode(place.new) for place in pair.wish.renamed}
     before = [entry for entry in pair.old.live if entry.tag not in skipped]
     after = [entry for entry in pair.new.live if entry.tag not in skipped]
-    if before != after:
-        yield "a dynamic entry other than the search path and the string table changed"
-    for name, read in (
-        ("DT_NEEDED", strings.needed),
-        ("DT_SONAME", strings.soname),
-        ("version needs", strings.version_needs),
-        ("version definitions", strings.version_defs),
+    if len(before) != len(after) or not all(
+        one == other or (one.tag == other.tag == elf.DT_NEEDED and _name(pair, one) in renamed)
+        for one, other in zip(before, after, strict=True)
     ):
-        if read(pair.old_image, pair.old) != read(pair.new_image, pair.new):
+        yield "a dynamic entry other than the search path and the string table changed"
+    old, new = (pair.old_image, pair.old), (pair.new_image, pair.new)
+    if [renamed.get(name, name) for name in strings.needed(*old)] != list(strings.needed(*new)):
+        yield "DT_NEEDED changed" if not renamed else "DT_NEEDED is not what it was with the new names"
+    versions = [
+        VersionNeed(renamed.get(need.soname, need.soname), need.versions)
+        for need in strings.version_needs(*old)
+    ]
+    if versions != list(strings.version_needs(*new)):
+        yield "version needs changed"
+    for name, read in (("DT_SONAME", strings.soname), ("version definitions", strings.version_defs)):
+        if read(*old) != read(*new):
             yield f"{name} changed"
     kept = pair.footer.string_size if pair.footer else pair.old.string_size
     if pair.new.string_size < kept or any(
@@ -56,9 +67,13 @@ def dynamic_violations(pair: Pair) -> Iterator[str]:
         yield "the string table is not the old one with additions"
 
 
+def _name(pair: Pair, entry: Dyn) -> str:
+    return strings.string_at(pair.old_image, pair.old, entry.value)
+
+
 def content_violations(pair: Pair) -> Iterator[str]:
     """Compare the memory image of every PT_LOAD, and what stands behind the segments, byte for byte."""
-    holes = rewritten(pair.old)
+    holes = pair.rewritten
     for load in pair.old.loads:
         length = min(load.filesz, max(pair.memory_end - load.vaddr, 0))
         if load.filesz and load.offset + length <= pair.new_image.size:
@@ -97,7 +112,7 @@ def undo_violations(pair: Pair, before: Opened, after: Opened) -> Iterator[str]:
         and headers == pair.old
         and all(
             image.read(start, length) == pair.old_image.read(start, length)
-            for start, length in rewritten(pair.old)
+            for start, length in pair.rewritten
         )
     )
     if not same:

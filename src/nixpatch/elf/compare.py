@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nixpatch.elf import layout as elf
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
+from nixpatch.elf.names import namings, places
 from nixpatch.elf.record import Footer
 from nixpatch.elf.strings import linkage
 from nixpatch.elf.undo import Opened
@@ -40,7 +41,7 @@ class Pair:
         """Pair up two files. Raises ``FileRefused`` for an edit that no file can have."""
         image, headers = before.original_image, before.original
         old = linkage(image, headers)
-        wish = wish_of(headers, old, edit)
+        wish = wish_of(headers, old, edit, namings(image, headers) if edit.renames else ())
         return cls(image, headers, old, after.current_image, after.current, wish, edit, after.footer, deep)
 
     @property
@@ -58,6 +59,11 @@ class Pair:
         """Address where the new area begins: below it the memory image must be the old one."""
         end = self.old.last_load.memory_end
         return min(end, self.footer.area) if self.footer else end
+
+    @property
+    def rewritten(self) -> list[tuple[int, int]]:
+        """Ranges of the original that this edit may overwrite."""
+        return [*_rewritten(self.old), *places(place.naming for place in self.wish.renamed)]
 
     def moved(self, offset: int) -> int:
         """Where in the edited file a byte of the original stands."""
@@ -99,8 +105,8 @@ def _differences(one: bytes, other: bytes) -> Iterator[int]:
             yield from (i for i in range(base, min(base + step, len(one))) if one[i] != other[i])
 
 
-def rewritten(headers: Headers) -> list[tuple[int, int]]:
-    """Ranges of an original that an edit may overwrite: header tables, dynamic section, interpreter."""
+def _rewritten(headers: Headers) -> list[tuple[int, int]]:
+    """Give what any edit may overwrite: header tables, dynamic section, interpreter."""
     holes = [
         (0, headers.layout.ehdr.size),
         (headers.ehdr.phoff, len(headers.phdr_bytes)),

@@ -63,6 +63,8 @@ def write_lief(
     with opened(source) as fd:
         seen = look(fd)
         image, headers = seen.original_image, seen.original
+        if edit.renames:
+            raise FileRefused("only the in-place edit can rename a needed library")
         wish = wish_of(headers, linkage(image, headers), edit)
         if wish.nothing:
             return write_edited(fd, temp_fd, edit, original_sha256)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nixpatch.elf import layout as elf
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Patch
 from nixpatch.elf.layout import round_up
+from nixpatch.elf.names import Naming, packed
 from nixpatch.elf.record import FOOTER_SIZE, RECORD_LIMIT, Footer, Record
-from nixpatch.elf.room import Room, room_for
+from nixpatch.elf.room import Room, must_be_apart_from, room_for
 from nixpatch.elf.tables import Area, Change, Placed, difference, shift, table_changes, with_strings
 from nixpatch.elf.wish import NewDynamic, Wish, new_dynamic, wish_of
 from nixpatch.errors import FileRefused
@@ -47,17 +49,26 @@ class EditPlan:
 
 
 def plan_edit(
-    headers: Headers, size: int, linkage: Linkage, edit: ElfEdit, *, stale: Footer | None
+    headers: Headers,
+    size: int,
+    linkage: Linkage,
+    edit: ElfEdit,
+    *,
+    stale: Footer | None,
+    namings: Sequence[Naming] = (),
 ) -> EditPlan | None:
     """Decide on the pieces for a file of ``size`` bytes; None where the file is already as wished.
+
+    ``namings``: the places that name needed libraries, for an edit that renames one.
 
     ``stale`` is the footer of an undo record that no longer holds: its area is built anew, and there is no
     way back. Raises ``FileRefused`` if the file cannot be edited safely.
     """
-    wish = wish_of(headers, linkage, edit)
+    wish = wish_of(headers, linkage, edit, namings)
     if wish.nothing:
         return None
     room = room_for(headers, size, stale)
+    must_be_apart_from(headers, room, [place.naming for place in wish.renamed])
     if (
         room.discarded
         and wish.search_path is None
@@ -88,8 +99,8 @@ class _Builder:
         self.next = round_up(self.next, 8)
         self.strings_at = self.next
         self.next += room.string_size
-        if wish.search_path is not None:
-            self._put(wish.search_path + b"\0")
+        for text in wish.strings:
+            self._put(text + b"\0")
 
     def plan(self) -> EditPlan:
         """Lay out until the record fits: its size depends on the changes, and they on the end of the area."""
@@ -144,6 +155,7 @@ class _Builder:
         area = Area(end, strings, self.dynamic, self.interp, size)
         try:
             changes = [*table_changes(self.headers, self.room, area, delta), *self.interp_change]
+            changes += self._renamed()
             packed = self.headers.layout.pack_dyns(with_strings(self.new_dynamic.entries, strings))
         except struct.error:  # an offset near the end of what the class can express, beyond any file
             raise FileRefused("a number in its headers is too large to be moved") from None
@@ -155,6 +167,20 @@ class _Builder:
             start = self.headers.dynamic_offset + at
             changes += difference(start, old[at : at + width], packed[at : at + width])
         return changes, b""
+
+    def _renamed(self) -> list[Change]:
+        """Give the verneed records, in their place, the new names' offsets; DT_NEEDED has them already."""
+        headers, size = self.headers, self.room.string_size
+        return [
+            change
+            for place in self.wish.renamed
+            if place.naming.entry is None
+            for change in difference(
+                place.naming.offset,
+                packed(headers, place.naming.value),
+                packed(headers, self.wish.name_at(size, place.new)),
+            )
+        ]
 
     def _left_behind(self) -> tuple[tuple[int, int], ...]:
         headers, segment = self.headers, self.headers.interp_segment

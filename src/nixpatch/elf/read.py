@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nixpatch.elf import layout as elf
 from nixpatch.elf import strings
 from nixpatch.elf.headers import Headers
@@ -46,12 +48,18 @@ def _facts(seen: Opened, *, payload_ok: bool) -> ElfFacts | Skip:
             return Skip(SkipReason.PAYLOAD, appended)
     flags = headers.values.get(elf.DT_FLAGS_1, 0)
     current = strings.linkage(image, headers)
+    needed = strings.needed(image, headers)
     intact = seen.state is State.INTACT
+    if intact:
+        before = strings.needed(seen.original_image, seen.original)
+        if len(before) == len(needed):
+            pairs = {(old, new) for old, new in zip(before, needed, strict=True) if old != new}
+            current = replace(current, renamed=tuple(sorted(pairs)))
     return ElfFacts(
         machine=machine(headers),
         executable=headers.ehdr.type == elf.ET_EXEC or bool(flags & elf.DF_1_PIE),
         soname=strings.soname(image, headers),
-        needed=strings.needed(image, headers),
+        needed=needed,
         current=current,
         original=strings.linkage(seen.original_image, seen.original) if intact else current,
         original_sha256=seen.footer.sha256 if intact and seen.footer else None,

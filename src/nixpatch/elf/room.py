@@ -7,11 +7,13 @@ derives from the section headers stay what they were.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nixpatch.elf import layout as elf
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.layout import Phdr, Shdr
+from nixpatch.elf.names import Naming, places
 from nixpatch.elf.record import Footer
 from nixpatch.errors import FileRefused
 
@@ -79,23 +81,41 @@ def _must_be_editable(headers: Headers) -> None:
         raise FileRefused("its last PT_LOAD is not readable, so no string table can stand there")
 
 
-def _must_be_apart(headers: Headers, room: Room, size: int) -> None:
-    """Refuse if what is overwritten overlaps, or if something would be torn apart where bytes come in."""
+def must_be_apart_from(headers: Headers, room: Room, renamed: Iterable[Naming]) -> None:
+    """Refuse if a verneed record that is overwritten overlaps anything else that is, or is thrown away."""
+    names = [(start, length, "a version record") for start, length in places(renamed)]
+    if not names:
+        return
+    _must_not_overlap([*_overwritten(headers), *names])
+    if any(start + length > room.head for start, length, _ in names):
+        raise FileRefused("its version records lie behind its segments, or in the area of an earlier edit")
+
+
+def _overwritten(headers: Headers) -> list[tuple[int, int, str]]:
     ehdr, segment = headers.ehdr, headers.interp_segment
-    places = [
+    found = [
         (0, headers.layout.ehdr.size, "the ELF header"),
         (ehdr.phoff, len(headers.phdr_bytes), "the program headers"),
         (headers.dynamic_offset, len(headers.dynamic_bytes), "the dynamic section"),
         (headers.string_offset, headers.string_size, "the string table"),
     ]
     if headers.shdr_bytes:
-        places.append((ehdr.shoff, len(headers.shdr_bytes), "the section headers"))
+        found.append((ehdr.shoff, len(headers.shdr_bytes), "the section headers"))
     if segment:
-        places.append((segment.offset, segment.filesz, "the interpreter"))
-    places.sort()
-    for (start, length, name), (after, _, other) in itertools.pairwise(places):
+        found.append((segment.offset, segment.filesz, "the interpreter"))
+    return found
+
+
+def _must_not_overlap(ranges: list[tuple[int, int, str]]) -> None:
+    for (start, length, name), (after, _, other) in itertools.pairwise(sorted(ranges)):
         if start + length > after:
             raise FileRefused(f"{name} and {other} overlap")
+
+
+def _must_be_apart(headers: Headers, room: Room, size: int) -> None:
+    """Refuse if what is overwritten overlaps, or if something would be torn apart where bytes come in."""
+    ehdr = headers.ehdr
+    _must_not_overlap(_overwritten(headers))
     if ehdr.phoff + len(headers.phdr_bytes) > room.head:
         raise FileRefused("its program headers lie behind its segments")
     things = [(ehdr.shoff, len(headers.shdr_bytes))]

@@ -46,7 +46,7 @@ def linkage(image: Image, headers: Headers) -> Linkage:
 
 def needed(image: Image, headers: Headers) -> tuple[str, ...]:
     """DT_NEEDED in file order."""
-    names = _Names(image, headers)
+    names = Names(image, headers)
     return tuple(names.at(value) for tag, value in headers.live if tag == elf.DT_NEEDED)
 
 
@@ -59,30 +59,35 @@ def soname(image: Image, headers: Headers) -> str | None:
 def version_needs(image: Image, headers: Headers) -> tuple[VersionNeed, ...]:
     """Verneed records in file order (LSB, "Symbol Version Requirements")."""
     layout = headers.layout
-    names = _Names(image, headers)
+    names = Names(image, headers)
     needs = []
     left = _RECORDS
-    address = headers.values.get(elf.DT_VERNEED)
-    number = headers.values.get(elf.DT_VERNEEDNUM, 0)
-    for at, (_, count, name, aux, _) in _records(image, headers, address, number, layout.verneed):
+    for at, (_, count, name, aux, _) in version_need_records(image, headers):
         left -= count
         if left < 0:
             raise malformed("too many version records")
         versions = tuple(
-            names.at(record[3]) for _, record in _records(image, headers, at + aux, count, layout.vernaux)
+            names.at(record[3]) for _, record in records(image, headers, at + aux, count, layout.vernaux)
         )
         needs.append(VersionNeed(names.at(name), versions))
     return tuple(needs)
 
 
+def version_need_records(image: Image, headers: Headers) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Yield the address of each verneed record and its fields, without its auxiliary records."""
+    address = headers.values.get(elf.DT_VERNEED)
+    number = headers.values.get(elf.DT_VERNEEDNUM, 0)
+    return records(image, headers, address, number, headers.layout.verneed)
+
+
 def version_defs(image: Image, headers: Headers) -> tuple[str, ...]:
     """Names of verdef records without the base definition (LSB, "Symbol Version Definitions")."""
     layout = headers.layout
-    strings = _Names(image, headers)
+    strings = Names(image, headers)
     names = []
     address = headers.values.get(elf.DT_VERDEF)
     number = headers.values.get(elf.DT_VERDEFNUM, 0)
-    for at, (_, flags, _, _, _, aux, _) in _records(image, headers, address, number, layout.verdef):
+    for at, (_, flags, _, _, _, aux, _) in records(image, headers, address, number, layout.verdef):
         if flags & elf.VER_FLG_BASE:
             continue
         # The first auxiliary record is the name; the others are its parents.
@@ -91,7 +96,7 @@ def version_defs(image: Image, headers: Headers) -> tuple[str, ...]:
     return tuple(names)
 
 
-class _Names:
+class Names:
     """Many strings of one file, read once and bounded together: they may be tails of one long string."""
 
     def __init__(self, image: Image, headers: Headers) -> None:
@@ -101,6 +106,7 @@ class _Names:
         self._left = _NAMES
 
     def at(self, offset: int) -> str:
+        """Give the string at an offset of DT_STRTAB. Raises ``Unfit`` if it or all together have no end."""
         name = self._seen.get(offset)
         if name is None:
             name = self._seen[offset] = string_at(self._image, self._headers, offset)
@@ -110,10 +116,10 @@ class _Names:
         return name
 
 
-def _records(
+def records(
     image: Image, headers: Headers, address: int | None, number: int, record: struct.Struct
 ) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """``(address, fields)`` of a chain of records whose last field is the distance to the next one.
+    """Yield ``(address, fields)`` of a chain of records whose last field is the distance to the next one.
 
     The distance is unsigned, so a chain cannot run backwards; a distance of 0 ends it early.
     """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nixpatch.elf import layout as elf
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.layout import Dyn
+from nixpatch.elf.names import Naming
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Linkage, Tag
 
@@ -15,6 +17,15 @@ _PATH_MAX = 4096
 _SPARE = 4  # DT_NULL entries that a moved section offers to the next tool
 TAG_NUMBERS = {Tag.RPATH: elf.DT_RPATH, Tag.RUNPATH: elf.DT_RUNPATH}
 PATH_TAGS = frozenset(TAG_NUMBERS.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A place that names a needed library and shall name another one."""
+
+    naming: Naming
+    new: bytes
+    """without NUL"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +40,26 @@ class Wish:
     """take every search path entry away"""
     interp: bytes | None
     """without NUL; None leaves PT_INTERP"""
+    renamed: tuple[Renamed, ...] = ()
+    """in file order: DT_NEEDED entries, then verneed records"""
 
     @property
     def nothing(self) -> bool:
         """The file is already as wished."""
-        return self.search_path is None and not self.remove and self.interp is None
+        return self.search_path is None and not self.remove and self.interp is None and not self.renamed
+
+    @property
+    def strings(self) -> tuple[bytes, ...]:
+        """What is added to .dynstr, in this order, each with a NUL: the search path, new names once each."""
+        path = () if self.search_path is None else (self.search_path,)
+        return (*path, *dict.fromkeys(place.new for place in self.renamed))
+
+    def name_at(self, start: int, name: bytes) -> int:
+        """Offset of a new name in a string table whose additions begin at offset ``start``."""
+        strings = self.strings
+        names = 0 if self.search_path is None else 1
+        index = strings.index(name, names)
+        return start + sum(len(text) + 1 for text in strings[:index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +71,31 @@ class NewDynamic:
     """there is no room for one more entry where it stands"""
 
 
-def wish_of(headers: Headers, linkage: Linkage, edit: ElfEdit) -> Wish:
-    """Compare an edit with the file. Raises ``FileRefused`` for what no file can have."""
+def wish_of(headers: Headers, linkage: Linkage, edit: ElfEdit, namings: Sequence[Naming] = ()) -> Wish:
+    """Compare an edit with the file. Raises ``FileRefused`` for what no file can have.
+
+    ``namings`` are the places that name needed libraries (:func:`nixpatch.elf.names.namings`); they count
+    only for an edit that renames one.
+    """
     for text, name in ((edit.search_path, "search path"), (edit.interp, "interpreter")):
         if text is not None and "\0" in text:
             raise FileRefused(f"the new {name} contains a NUL byte")
-    return Wish(*_path_wish(headers, linkage, edit), _interp_wish(headers, linkage, edit))
+    return Wish(
+        *_path_wish(headers, linkage, edit),
+        _interp_wish(headers, linkage, edit),
+        _renamed(edit, namings),
+    )
+
+
+def _renamed(edit: ElfEdit, namings: Sequence[Naming]) -> tuple[Renamed, ...]:
+    new = {old: name for old, name in edit.renames if old != name}
+    needed = {naming.name for naming in namings if naming.entry is not None}
+    for old, name in new.items():
+        if old not in needed:
+            raise FileRefused(f"it does not need {old}, so that cannot be renamed")
+        if not name or "\0" in name or len(os.fsencode(name)) >= _PATH_MAX:
+            raise FileRefused(f"{name!r} cannot be the name of a needed library")
+    return tuple(Renamed(naming, os.fsencode(new[naming.name])) for naming in namings if naming.name in new)
 
 
 def _path_wish(headers: Headers, linkage: Linkage, edit: ElfEdit) -> tuple[bytes | None, Tag, bool]:
@@ -79,16 +124,19 @@ def _interp_wish(headers: Headers, linkage: Linkage, edit: ElfEdit) -> bytes | N
 
 
 def new_dynamic(headers: Headers, wish: Wish, string: int, *, must_move: bool) -> NewDynamic:
-    """Make the entries for a wish whose string stands at offset ``string`` of the string table.
+    """Make the entries for a wish whose strings begin at offset ``string`` of the string table.
 
     An entry that goes leaves no hole: ld.so reads up to the first DT_NULL, and nothing but
     DT_MIPS_RLD_MAP_REL, which no supported machine has, points at a place in the section.
     """
     live = list(headers.live)
+    for place in wish.renamed:
+        if place.naming.entry is not None:
+            live[place.naming.entry] = Dyn(elf.DT_NEEDED, wish.name_at(string, place.new))
     if wish.remove:
         live = [entry for entry in live if entry.tag not in PATH_TAGS]
     elif wish.search_path is not None:
-        live = _set(headers, wish, string)
+        live = _set(live, wish, string)
     room = len(headers.live) + 1
     if len(live) + 1 > room:
         room = len(live) + 1
@@ -100,14 +148,12 @@ def new_dynamic(headers: Headers, wish: Wish, string: int, *, must_move: bool) -
     return NewDynamic((*live, *[null] * (room - len(live))), must_move)
 
 
-def _set(headers: Headers, wish: Wish, string: int) -> list[Dyn]:
+def _set(live: list[Dyn], wish: Wish, string: int) -> list[Dyn]:
     """One entry with the wished tag, in the place of the one that counted so far."""
-    places = [i for i, entry in enumerate(headers.live) if entry.tag in PATH_TAGS]
-    runpaths = [i for i in places if headers.live[i].tag == elf.DT_RUNPATH]
+    places = [i for i, entry in enumerate(live) if entry.tag in PATH_TAGS]
+    runpaths = [i for i in places if live[i].tag == elf.DT_RUNPATH]
     new = Dyn(TAG_NUMBERS[wish.tag], string)
     if not places:
-        return [*headers.live, new]
+        return [*live, new]
     kept = (runpaths or places)[-1]
-    return [
-        new if i == kept else entry for i, entry in enumerate(headers.live) if i == kept or i not in places
-    ]
+    return [new if i == kept else entry for i, entry in enumerate(live) if i == kept or i not in places]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image
+from nixpatch.elf.names import namings
 from nixpatch.elf.planner import EditPlan, plan_edit
 from nixpatch.elf.room import room_for
 from nixpatch.elf.source import opened
@@ -59,7 +60,8 @@ def write_edited(
         if seen.state is State.INTACT and seen.footer:
             original_sha256 = seen.footer.sha256
         stale = seen.footer if seen.state is State.STALE else None
-        plan = plan_edit(headers, image.size, linkage(image, headers), edit, stale=stale)
+        named = namings(image, headers) if edit.renames else ()
+        plan = plan_edit(headers, image.size, linkage(image, headers), edit, stale=stale, namings=named)
         digest = original_sha256 or image.sha256()
         if plan is None:
             _write_whole(image, temp_fd)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nixpatch.model import Tag
@@ -21,6 +21,8 @@ UNOWNED_NAME = ".nixpatch.json"
 """file name at the root of a tree, for files that no dist claims"""
 INPLACE = "inplace"
 """the writer that leaves an undo record; a file that names no writer means this one"""
+GRAFTS = "nixpatch-grafts"
+"""directory inside a ``.dist-info`` directory with the originals of grafted libraries that were removed"""
 _VERSION = 1
 _LIMIT = 64 << 20  # bytes; ten thousand patched files take about four megabytes
 
@@ -41,6 +43,26 @@ class PatchedFile:
     or one of the words libc, driver, ignored, missing"""
     writer: str = INPLACE
     """what wrote it; a file of any other writer holds no undo record"""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """needs that have another name than in the original: that name -> the one it has"""
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedGraft:
+    """A grafted library that gave way to one of the store."""
+
+    sha256: str
+    """``sha256=<hex>`` of the file as it was installed"""
+    row: str
+    """RECORD's row for it, with its line ending; as it was installed, where the original is kept"""
+    kept: str | None
+    """the original, by path relative to the site directory; None where it was deleted"""
+    soname: str | None
+    """what its users need instead; None where nobody is left to need it"""
+    library: str | None
+    """the file of the store that serves them"""
+    version: str = ""
+    new_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +71,8 @@ class Provenance:
 
     tool: str
     files: Mapping[str, PatchedFile]
+    unvendored: Mapping[str, RemovedGraft] = field(default_factory=dict)
+    """removed grafts, by the path that each had, written as those of ``files``"""
 
 
 class ProvenanceError(ValueError):
@@ -63,7 +87,7 @@ def dump(provenance: Provenance) -> bytes:
         for need, where in file.needs.items()
         if where.startswith("/")
     }
-    document = {
+    document: dict[str, Any] = {
         "version": _VERSION,
         "tool": provenance.tool,
         "libraries": libraries,
@@ -76,10 +100,13 @@ def dump(provenance: Provenance) -> bytes:
                 "interp": file.interp,
                 "needs": dict(file.needs),
                 **({} if file.writer == INPLACE else {"writer": file.writer}),
+                **({"renamed": dict(file.renamed)} if file.renamed else {}),
             }
             for path, file in provenance.files.items()
         },
     }
+    if provenance.unvendored:
+        document["unvendored"] = {path: asdict(graft) for path, graft in provenance.unvendored.items()}
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode("ascii")
 
 
@@ -99,7 +126,14 @@ def load(data: bytes) -> Provenance:
     files = document.get("files")
     if not isinstance(files, dict):
         raise ProvenanceError("files is not a table")
-    return Provenance(_text(document, "tool"), {path: _file(path, row) for path, row in files.items()})
+    removed = document.get("unvendored", {})
+    if not isinstance(removed, dict):
+        raise ProvenanceError("unvendored is not a table")
+    return Provenance(
+        _text(document, "tool"),
+        {path: _file(path, row) for path, row in files.items()},
+        {path: _graft(path, row) for path, row in removed.items()},
+    )
 
 
 def _file(path: str, row: Any) -> PatchedFile:
@@ -108,6 +142,9 @@ def _file(path: str, row: Any) -> PatchedFile:
     needs = row.get("needs", {})
     if not isinstance(needs, dict) or not all(isinstance(value, str) for value in needs.values()):
         raise ProvenanceError(f"needs of {path!r} is not a table of strings")
+    renamed = row.get("renamed", {})
+    if not isinstance(renamed, dict) or not all(isinstance(value, str) for value in renamed.values()):
+        raise ProvenanceError(f"renamed of {path!r} is not a table of strings")
     tag = row.get("tag")
     if tag not in (None, "RPATH", "RUNPATH"):
         raise ProvenanceError(f"tag of {path!r} is {tag!r}")
@@ -119,6 +156,21 @@ def _file(path: str, row: Any) -> PatchedFile:
         interp=_optional_text(row, "interp"),
         needs=needs,
         writer=_optional_text(row, "writer") or INPLACE,
+        renamed=renamed,
+    )
+
+
+def _graft(path: str, row: Any) -> RemovedGraft:
+    if not isinstance(row, dict):
+        raise ProvenanceError(f"{path!r} is not a table")
+    return RemovedGraft(
+        sha256=_text(row, "sha256"),
+        row=_text(row, "row"),
+        kept=_optional_text(row, "kept"),
+        soname=_optional_text(row, "soname"),
+        library=_optional_text(row, "library"),
+        version=_optional_text(row, "version") or "",
+        new_version=_optional_text(row, "new_version") or "",
     )
 
 

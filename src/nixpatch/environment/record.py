@@ -144,6 +144,14 @@ class Record:
             last = (_parse_row(last[0].raw + ending),)
         return Record((*before, *last, _parse_row(raw)))
 
+    def with_moved(self, path: str, to: str) -> Record:
+        """Return the record with the rows of ``path``, in their place, for a file that is now at ``to``."""
+        return Record(tuple(_moved(row, to) if row.path == path else row for row in self.rows))
+
+    def with_raw(self, path: str, raw: bytes) -> Record:
+        """Return the record with other bytes, as some row had them once, in the place of ``path``'s rows."""
+        return Record(tuple(_parse_row(raw) if row.path == path else row for row in self.rows))
+
     def without(self, path: str) -> Record:
         """Return the record without the rows of ``path``; the same one where there are none."""
         return Record(tuple(row for row in self.rows if row.path != path))
@@ -223,6 +231,12 @@ def _updated(row: Row, file: FileHash) -> Row:
     if _unquoted(size):
         size = _in_the_style_of(size, str(file.size))
     return _parse_row(b",".join((path, value, size)) + ending)
+
+
+def _moved(row: Row, to: str) -> Row:
+    fields = _fields(row.raw)
+    assert fields is not None  # a row with a path has them
+    return _parse_row(b",".join((_quoted(os.fsencode(to)), *fields[1:3])) + fields[3])
 
 
 def _in_the_style_of(old: bytes, new: str) -> bytes:

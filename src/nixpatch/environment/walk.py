@@ -6,6 +6,7 @@ import os
 import stat
 from dataclasses import dataclass
 
+from nixpatch.environment.provenance import GRAFTS
 from nixpatch.environment.regular import read_head
 from nixpatch.environment.words import shown, why
 from nixpatch.files import Identity, identity, is_temporary
@@ -86,7 +87,8 @@ class Found:
 def walk(root: str) -> Found:
     """Return the ELF files and leftovers below ``root``.
 
-    Links are not followed (``lib64 -> lib``), ``__pycache__`` is not entered, what is neither file nor
+    Links are not followed (``lib64 -> lib``), ``__pycache__`` and the place of removed grafts' originals are
+    not entered, what is neither file nor
     directory is not touched. A directory or file that cannot be read becomes a note.
 
     Raises:
@@ -111,7 +113,7 @@ def walk(root: str) -> Found:
             if entry.is_symlink():
                 continue
             if entry.is_dir(follow_symlinks=False):
-                if entry.name != "__pycache__":
+                if entry.name not in {"__pycache__", GRAFTS}:
                     waiting.append(entry.path)
             elif entry.is_file(follow_symlinks=False):
                 if is_temporary(entry.name):  # only a killed run leaves one behind

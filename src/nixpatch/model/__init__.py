@@ -17,11 +17,13 @@ from nixpatch.model.elf import (
     VersionNeed,
 )
 from nixpatch.model.environment import Dist, Libc, Target, Tree, TreeFile, TreeKind
+from nixpatch.model.grafts import Definition, GraftPlan, Reference, SymbolKind, Symbols
 from nixpatch.model.plan import Answer, Dropped, FilePlan, Finding, Origin, Plan
 from nixpatch.model.store import Provider, Source
 
 __all__ = [
     "Answer",
+    "Definition",
     "Dist",
     "DlopenNeed",
     "DlopenPriority",
@@ -30,15 +32,19 @@ __all__ = [
     "ElfFacts",
     "FilePlan",
     "Finding",
+    "GraftPlan",
     "Libc",
     "Linkage",
     "Machine",
     "Origin",
     "Plan",
     "Provider",
+    "Reference",
     "Skip",
     "SkipReason",
     "Source",
+    "SymbolKind",
+    "Symbols",
     "Tag",
     "Target",
     "Tree",

@@ -49,7 +49,7 @@ class Tag(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Linkage:
-    """The two things nixpatch may change in a file."""
+    """What nixpatch may change in a file."""
 
     search_path: str | None
     """the string of DT_RUNPATH, else of DT_RPATH, as written; None where there is neither"""
@@ -57,6 +57,8 @@ class Linkage:
     """RUNPATH wins where a file has both, as in ld.so(8)"""
     interp: str | None
     """PT_INTERP, None for a file without one"""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """needed libraries that go by another name than in the original: (original name, name), sorted"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +152,5 @@ class ElfEdit:
     """None keeps the tag the file has, or RUNPATH for a file without one"""
     interp: str | None = None
     """None leaves it as it was originally"""
+    renames: tuple[tuple[str, str], ...] = ()
+    """(name in DT_NEEDED of the original, name that it shall have there and in the version needs)"""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nixpatch.model.elf import ElfEdit, ElfFacts, Linkage, Skip
 from nixpatch.model.environment import Target, Tree, TreeFile
+from nixpatch.model.grafts import GraftPlan
 from nixpatch.model.store import Provider
 
 
@@ -95,6 +96,12 @@ class Plan:
     findings: tuple[Finding, ...] = field(default=())
     providers: tuple[Provider, ...] = ()
     """the libraries that serve the needs which no file of the tree meets: one for each name, sorted by it"""
+    grafts: tuple[GraftPlan, ...] = ()
+    """the grafted libraries that were asked about, sorted by path; those that go are not among ``files``"""
+    unsettled: tuple[str, ...] = ()
+    """``.info`` of the dists in which a killed run left grafts or RECORD other than provenance has them"""
+    returning: tuple[str, ...] = ()
+    """``.info`` of the dists that get their grafts back"""
 
     @property
     def changes(self) -> tuple[FilePlan, ...]:
@@ -104,4 +111,6 @@ class Plan:
     @property
     def pending(self) -> bool:
         """Whether a run would write anything at all, RECORD included."""
+        if any(graft.goes for graft in self.grafts) or self.unsettled or self.returning:
+            return True
         return any(file.edit is not None or file.unrecorded for file in self.files)

@@ -148,7 +148,8 @@ def _wished(
         search_path, tag = path, question.wishes.tag or original.tag or Tag.RUNPATH
     else:
         search_path, tag = None, None
-    return Linkage(search_path, tag, interp)
+    renamed = question.renames.get(asker.file.path, facts.current.renamed)
+    return Linkage(search_path, tag, interp, renamed)
 
 
 def _asks(found: Answer, *, old_driver: bool) -> bool:
@@ -181,6 +182,7 @@ def _edit(facts: ElfFacts, wished: Linkage) -> ElfEdit | None:
         search_path=None if same_path else wished.search_path or "",
         tag=None if same_path else wished.tag,
         interp=None if wished.interp == original.interp else wished.interp,
+        renames=wished.renamed,
     )
 
 

@@ -40,6 +40,8 @@ class Question:
     machine_of: Callable[[str], Machine | None]
     """machine of the ELF file at any path, None where there is none"""
     exists: Callable[[str], bool]
+    renames: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """by path: the needs that shall have another name than in the original; by default those that have"""
     _by_name: dict[str, list[str]] = field(default_factory=dict, init=False)
     _by_soname: dict[str, list[str]] = field(default_factory=dict, init=False)
     _called: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
@@ -65,9 +67,12 @@ class Question:
     def choice(self, soname: str) -> Choice:
         """Return the one provider of a soname for the whole tree."""
         if soname not in self._choices:
-            wanted = self._wanted.get(soname, frozenset())
-            self._choices[soname] = choose(self.providers(soname), wanted, self.target)
+            self._choices[soname] = choose(self.providers(soname), self.wanted(soname), self.target)
         return self._choices[soname]
+
+    def wanted(self, soname: str) -> frozenset[str]:
+        """Return the versions that any file of the tree wants from a soname."""
+        return self._wanted.get(soname, frozenset())
 
     def defined_by(self, path: str) -> frozenset[str]:
         """Return the versions that a library of the tree defines."""

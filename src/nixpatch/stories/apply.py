@@ -14,9 +14,10 @@ from nixpatch import __version__
 from nixpatch.elf import Writer
 from nixpatch.environment.digests import FileHash
 from nixpatch.environment.provenance import PatchedFile
-from nixpatch.errors import MachineError
+from nixpatch.errors import FileRefused, MachineError
 from nixpatch.files import lock, remove
-from nixpatch.model import FilePlan, Finding, Plan
+from nixpatch.model import FilePlan, Finding, GraftPlan, Plan
+from nixpatch.stories import grafting
 from nixpatch.stories.recording import Change, Ledger, algorithms, ledger, needs_of, without_undo, write_down
 from nixpatch.stories.work import Job, run_jobs
 
@@ -62,6 +63,8 @@ class Manner:
     """on the disk before a name leads to it: for power failures, not only for killed runs"""
     accept_modified: bool = False
     """update RECORD rows that were wrong before, too"""
+    keep_grafts: bool = True
+    """move removed grafts aside, so that restore can bring them back; False deletes them"""
 
 
 def apply(
@@ -80,13 +83,16 @@ def apply(
 
     """
     groups = _by_owners(plan)
-    if not groups and not plan.tree.leftovers:
+    grafted = _grafted(plan)
+    if not groups and not plan.tree.leftovers and not grafted:
         return Outcome(plan, ())
     findings: list[Finding] = []
     outcomes: list[FileOutcome] = []
     with lock(plan.tree.prefix, waiting):
         _check_writable(plan, groups)
         findings += _clear(plan.tree.leftovers)
+        for info in plan.returning:
+            grafting.bring_back(ledger(plan.tree, info))
         jobs = [
             _job(file, wanted, manner, lief.get(file.file.path))
             for owners, files in groups.items()
@@ -111,6 +117,8 @@ def apply(
                     waiting_for_it[info] += group
                     if last[info] == owners:
                         findings += _record(plan, info, waiting_for_it[info], manner)
+        for info in grafted:
+            findings += _settle(plan, info, outcomes, manner)
     return Outcome(plan, tuple(outcomes), (*findings, *_told_of_lief(plan, outcomes)))
 
 
@@ -134,11 +142,49 @@ def _by_owners(plan: Plan) -> Mapping[tuple[str, ...], list[FilePlan]]:
     return dict(sorted(groups.items()))
 
 
+def _grafted(plan: Plan) -> tuple[str, ...]:
+    """Return the dists that grafted libraries leave or come back to."""
+    leaving = {owner for graft in plan.grafts if graft.goes for owner in graft.file.owners}
+    return tuple(sorted({*leaving, *plan.unsettled, *plan.returning}))
+
+
+def _settle(plan: Plan, info: str, outcomes: Sequence[FileOutcome], manner: Manner) -> Iterator[Finding]:
+    where = ledger(plan.tree, info)
+    try:
+        if plan.target is None:
+            grafting.returned(where, tool=TOOL, durable=manner.durable)
+            return
+        mine = [graft for graft in _without_users(plan, outcomes) if info in graft.file.owners]
+        needed = {
+            os.path.realpath(answer.path)
+            for file in plan.files
+            for answer in file.answers
+            if answer.path is not None and answer.path.startswith(plan.tree.prefix)
+        }
+        grafting.remove(where, mine, needed, tool=TOOL, keep=manner.keep_grafts, durable=manner.durable)
+    except (OSError, FileRefused) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        text = f"its grafted libraries are not settled ({why}): run nixpatch again"
+        yield Finding("error", info, text)
+
+
+def _without_users(plan: Plan, outcomes: Sequence[FileOutcome]) -> list[GraftPlan]:
+    """Return the grafts that nobody needs any more: not those whose users could not be linked anew."""
+    stuck = {done.plan.file.path for done in outcomes if done.error is not None}
+    leaving = [graft for graft in plan.grafts if graft.goes]
+    while left := [graft for graft in leaving if not stuck.isdisjoint(graft.users)]:
+        stuck.update(graft.file.path for graft in left)
+        leaving = [graft for graft in leaving if graft not in left]
+    return leaving
+
+
 def _check_writable(plan: Plan, groups: Mapping[tuple[str, ...], Sequence[FilePlan]]) -> None:
     """Test for errors first, so as not to get half-way through."""
     directories = {os.path.dirname(file.file.path) for files in groups.values() for file in files}
     directories.update(info for owners in groups for info in owners)
     directories.update(plan.tree.root for owners in groups if not owners)
+    directories.update(_grafted(plan))
+    directories.update(os.path.dirname(graft.file.path) for graft in plan.grafts if graft.goes)
     for directory in sorted(directories):
         if not os.access(directory, os.W_OK | os.X_OK):
             raise MachineError(
@@ -219,4 +265,5 @@ def _entry(where: Ledger, done: FileOutcome) -> PatchedFile | None:
         interp=wished.interp,
         needs=needs_of(where, done.plan),
         writer=done.writer.value,
+        renamed=dict(wished.renamed),
     )

@@ -29,6 +29,7 @@ class Choices:
     append_rpath: Sequence[str] | None = None
     tag: Tag | None = None
     owned_only: bool = False
+    unvendor: Sequence[str] | None = None
 
 
 def request(
@@ -64,6 +65,7 @@ def request(
         append=tuple(choices.append_rpath or ()),
         tag=choices.tag,
         owned_only=choices.owned_only,
+        unvendor=tuple(choices.unvendor or ()),
         search_path=environment.get("PATH"),
         cache=cache_file(environment),
     )

@@ -12,6 +12,7 @@ from nixpatch.model import (
     ElfFacts,
     FilePlan,
     Finding,
+    GraftPlan,
     Machine,
     Origin,
     Plan,
@@ -28,7 +29,9 @@ from nixpatch.resolve.policy import Policy, default_policy
 from nixpatch.resolve.question import Question, Wishes
 from nixpatch.store import ProviderIndex, Store, lock, nixpkgs, open_index
 from nixpatch.store import Request as Sources
+from nixpatch.stories.grafting import unsettled
 from nixpatch.stories.recording import ledger, unrecorded
+from nixpatch.stories.unvendor import decide_grafts
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class Request:
     owned_only: bool = False
     search_path: str | None = None
     """value of PATH"""
+    unvendor: tuple[str, ...] = ()
+    """globs for the grafted libraries that are to give way to the store's; empty: none"""
     cache: str | None = None
     """file for what is known of the store; None keeps nothing"""
 
@@ -73,7 +78,7 @@ def make_plan(request: Request, say: Callable[[str], None] = lambda _: None) -> 
     target = environment.find_target(tree, request.python, request.search_path, read)
     told: dict[str, str] = {}
 
-    def decide(sources: Sources) -> tuple[Question, tuple[FilePlan, ...]]:
+    def decide(sources: Sources) -> tuple[Question, tuple[FilePlan, ...], tuple[GraftPlan, ...]]:
         with _index(request, target, read, sources) as index:  # keeps what it learns of the store
             question = Question(
                 tree=tree,
@@ -87,24 +92,34 @@ def make_plan(request: Request, say: Callable[[str], None] = lambda _: None) -> 
                 machine_of=read.machine,
                 exists=os.path.exists,
             )
-            return question, tuple(
-                _plan_one(request, question, file, results[file.path]) for file in tree.files
-            )
+            grafts: tuple[GraftPlan, ...] = ()
+            if request.unvendor:
+                decision = decide_grafts(question, request.unvendor, read.facts)
+                question, grafts = decision.question, decision.plans
+            files = (_plan_one(request, question, file, results[file.path]) for file in question.tree.files)
+            return question, tuple(files), grafts
 
     sources = _sources(request, target)
     if reference is not None:
-        lacking = _unprovided(*decide(replace(sources, pure=True)))
+        lacking = _unprovided(*decide(replace(sources, pure=True))[:2])
         realised = nixpkgs.realise(request.store, reference, lacking, target.machine, say=say)
         told.update(realised.told)
         sources = replace(sources, nixpkgs=realised.paths)
-    question, files = decide(sources)
+    question, files, grafts = decide(sources)
     files = _mark_unrecorded(tree, files)
     findings = [Finding("note", tree.root, note) for note in tree.notes]
     findings += [finding for file in files for finding in version_findings(question, file)]
     findings += _obstacles(files)
     findings += _not_locked(request, sources, tree, files)
     return Plan(
-        tree, target, request.store.directory, files, tuple(findings), tuple(_serving(question, files))
+        tree,
+        target,
+        request.store.directory,
+        files,
+        tuple(findings),
+        tuple(_serving(question, files)),
+        grafts,
+        unsettled(tree),
     )
 
 

@@ -100,7 +100,8 @@ def write_down(
     gone = [key for key in entries if not os.path.lexists(os.path.join(where.base, key))]
     for key in gone:
         del entries[key]
-    data = provenance.dump(provenance.Provenance(tool, entries)) if entries else None
+    removed = old.unvendored if old else {}
+    data = provenance.dump(provenance.Provenance(tool, entries, removed)) if entries or removed else None
     if data is not None:
         replace_bytes(where.provenance, data, durable=durable)
     findings += _update_record(where, changes, data, accept_modified=accept_modified, durable=durable)
@@ -126,11 +127,11 @@ def _update_record(
         return [Finding("error", where.record, f"cannot be read, so it was not updated: {error}")]
     findings: list[Finding] = []
     updates: dict[str, FileHash] = {}
-    for path, spelled in _rows_by_file(where, rows, changes).items():
+    for path, spelled in rows_by_file(where, rows, changes).items():
         change = changes[path]
         for row in spelled:
             assert row.path is not None
-            if accept_modified or _describes(row, change.before) is not False:
+            if accept_modified or describes(row, change.before) is not False:
                 updates[row.path] = change.after
             elif row.agrees(change.after) is not True:
                 text = (
@@ -195,11 +196,12 @@ def original_hash(sha256: bytes) -> FileHash:
     return FileHash(_UNKNOWN_SIZE, {DEFAULT_ALGORITHM: sha256})
 
 
-def _describes(row: record.Row, file: FileHash) -> bool | None:
+def describes(row: record.Row, file: FileHash) -> bool | None:
+    """Tell whether a row is right about a file; the size of an original may be unknown."""
     return (replace(row, size=None) if file.size == _UNKNOWN_SIZE else row).agrees(file)
 
 
-def _rows_by_file(
+def rows_by_file(
     where: Ledger, rows: record.Record, paths: Mapping[str, object]
 ) -> dict[str, list[record.Row]]:
     """Find the rows of some files by real path: ``./x``, absolute and linked spellings are the same file."""
@@ -224,7 +226,7 @@ def algorithms(where: Ledger, paths: Sequence[str]) -> frozenset[str]:
             data = read_regular(where.record, record.MAX_RECORD_SIZE)
             if _OTHER_ALGORITHM.search(data):  # few dists have one; a hundred thousand rows take a second
                 rows = record.parse(data)
-                spelled = _rows_by_file(where, rows, dict.fromkeys(paths))
+                spelled = rows_by_file(where, rows, dict.fromkeys(paths))
                 names |= rows.algorithms(row.path for group in spelled.values() for row in group if row.path)
     return frozenset(names)
 
@@ -274,9 +276,9 @@ def unrecorded(where: Ledger, files: Sequence[FilePlan]) -> frozenset[str]:
         rows = record.parse(data)
     except (OSError, FileRefused):
         return frozenset(late)
-    for path, spelled in _rows_by_file(where, rows, patched).items():
+    for path, spelled in rows_by_file(where, rows, patched).items():
         original = original_hash(patched[path])
-        if any(_describes(row, original) for row in spelled):
+        if any(describes(row, original) for row in spelled):
             late.add(path)
     if not rows.rows_for(where.key(where.provenance)):
         late.update(patched)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from nixpatch.environment import scan
 from nixpatch.environment.digests import hash_file
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, Tree, TreeFile
+from nixpatch.stories.grafting import lost as grafts_lost
+from nixpatch.stories.grafting import removed_grafts
 from nixpatch.stories.plan import Reader
 from nixpatch.stories.recording import ledger, without_undo
 
@@ -23,6 +25,13 @@ def plan_restore(path: str) -> Plan:
     """
     tree = scan(path)
     read = Reader()
+    lost: dict[str, str] = {}
+    returning = []
+    for dist in tree.dists:
+        where = ledger(tree, dist.info)
+        if removed_grafts(where) is not None:
+            returning.append(dist.info)
+            lost.update(grafts_lost(where))
     files: list[FilePlan] = []
     findings: list[Finding] = []
     for file in tree.files:
@@ -33,10 +42,14 @@ def plan_restore(path: str) -> Plan:
             text = "cannot be restored: another tool (strip, patchelf) changed it after nixpatch"
             findings.append(Finding("error", file.path, f"{text}; install the dist again"))
             files.append(FilePlan(file, facts))
+        elif missing := [lost[old] for old, _ in facts.current.renamed if old in lost]:
+            text = f"cannot be restored: {missing[0]}, which it needed, was deleted when it was un-vendored"
+            findings.append(Finding("error", file.path, f"{text}; install the dist again"))
+            files.append(FilePlan(file, facts))
         else:
             files.append(_back(file, facts))
     findings += _no_way_back(tree)
-    return Plan(tree, None, "", tuple(files), tuple(findings))
+    return Plan(tree, None, "", tuple(files), tuple(findings), returning=tuple(returning))
 
 
 def _no_way_back(tree: Tree) -> Iterator[Finding]:

@@ -156,6 +156,9 @@ def _linkage(path: str, facts: ElfFacts, entry: PatchedFile) -> Iterator[Finding
     if facts.current.search_path != wished.search_path or facts.current.tag is not wished.tag:
         text = f"search path is {facts.current.search_path!r}, provenance says {wished.search_path!r}"
         yield Finding("error", path, f"{text}: run nixpatch again")
+    if dict(facts.current.renamed) != dict(entry.renamed) and not facts.stale_undo:
+        text = f"needs renamed: {dict(facts.current.renamed)}, provenance says {dict(entry.renamed)}"
+        yield Finding("error", path, f"{text}: run nixpatch again")
     if facts.current.interp != wished.interp:
         text = f"interpreter is {facts.current.interp!r}, provenance says {wished.interp!r}"
         yield Finding("error", path, f"{text}: run nixpatch again")

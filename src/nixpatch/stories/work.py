@@ -95,7 +95,9 @@ def _carry_out(job: Job) -> Done:
         found = identity(os.fstat(source))
         if job.identity not in {(), found}:
             # The edit was planned for other contents, and what was known of the original is wrong by now.
-            raise FileRefused("changed during the run, and not by nixpatch: it is left so; run nixpatch again")
+            raise FileRefused(
+                "changed during the run, and not by nixpatch: it is left so; run nixpatch again"
+            )
         before = hash_file(source, job.algorithms)
         if job.edit is None:
             original = job.original_sha256 or before.digests["sha256"]

@@ -1,0 +1,172 @@
+"""The dynamic symbols of a file, as ld.so sees them: .dynsym by DT_SYMTAB, versions by DT_VERSYM.
+
+How many there are, no dynamic entry says: DT_HASH has the number, DT_GNU_HASH implies it. Section headers,
+which say it too, are not what ld.so goes by and may be gone.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from nixpatch.elf import layout as elf
+from nixpatch.elf.headers import Headers
+from nixpatch.elf.image import Image
+from nixpatch.elf.source import opened
+from nixpatch.elf.strings import Names, version_need_records
+from nixpatch.elf.strings import records as chain
+from nixpatch.elf.undo import look
+from nixpatch.elf.unfit import malformed
+from nixpatch.model import Definition, Reference, SymbolKind, Symbols
+
+_SYMBOLS: Final = 1 << 21
+_STRINGS: Final = 256 << 20  # bytes
+_BUCKETS: Final = 1 << 22
+DT_HASH, DT_SYMTAB, DT_GNU_HASH, DT_VERSYM = 4, 6, 0x6FFFFEF5, 0x6FFFFFF0
+_SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
+_STB_GLOBAL, _STB_WEAK, _STB_GNU_UNIQUE = 1, 2, 10
+_STV_INTERNAL, _STV_HIDDEN = 1, 2
+_STT_TLS: Final = 6
+_KINDS: Final = {
+    1: SymbolKind.DATA,
+    2: SymbolKind.CODE,
+    5: SymbolKind.DATA,  # STT_COMMON
+    _STT_TLS: SymbolKind.TLS,
+    10: SymbolKind.CODE,  # STT_GNU_IFUNC
+}
+_HIDDEN, _INDEX = 0x8000, 0x7FFF
+
+
+def read_symbols(source: str | int) -> Symbols:
+    """Read what a file exports and imports.
+
+    ``source`` is a path, or a descriptor that stays open. Raises ``FileRefused`` for a file that is no
+    dynamic ELF or contradicts itself, ``OSError`` for trouble with reading.
+    """
+    with opened(source) as fd:
+        seen = look(fd)
+        return _Table(seen.current_image, seen.current).read()
+
+
+class _Table:
+    def __init__(self, image: Image, headers: Headers) -> None:
+        self.image = image
+        self.headers = headers
+        self.order = "<" if headers.layout.byteorder == "little" else ">"
+
+    def read(self) -> Symbols:
+        values = self.headers.values
+        address = values.get(DT_SYMTAB)
+        count = self._count()
+        if address is None or count == 0:
+            return Symbols({}, (), versioned=False)
+        entry = struct.Struct(self.order + ("IBBHQQ" if self.headers.layout.bits == 64 else "IIIBBH"))
+        table = self._at(address, count * entry.size)
+        numbers = self._numbers(values.get(DT_VERSYM), count)
+        defs, needs = self._definitions(), self._needs()
+        if self.headers.string_size > _STRINGS:
+            raise malformed(f"a string table of {self.headers.string_size} bytes")
+        strings = self.image.read(self.headers.string_offset, self.headers.string_size)
+        defined: dict[str, list[Definition]] = {}
+        wanted: list[Reference] = []
+        for number, fields in zip(numbers, entry.iter_unpack(table), strict=True):
+            if self.headers.layout.bits == 64:
+                name_at, info, other, section, value, size = fields
+            else:
+                name_at, value, size, info, other, section = fields
+            binding, kind = info >> 4, info & 0xF
+            if binding not in {_STB_GLOBAL, _STB_WEAK, _STB_GNU_UNIQUE} or name_at == 0:
+                continue
+            name = _string(strings, name_at)
+            index = number & _INDEX
+            if section == _SHN_UNDEF:
+                soname, version = needs.get(index, (None, None)) if index > 1 else (None, None)
+                wanted.append(Reference(name, version, soname))
+            elif (other & 3) not in {_STV_INTERNAL, _STV_HIDDEN} and (
+                value or section == _SHN_ABS or kind == _STT_TLS
+            ):
+                defined.setdefault(name, []).append(
+                    Definition(
+                        defs.get(index) if index > 1 else None,
+                        index,
+                        bool(number & _HIDDEN),
+                        _KINDS.get(kind, SymbolKind.ANY),
+                        size,
+                        binding != _STB_GLOBAL,
+                    )
+                )
+        return Symbols(
+            {name: tuple(found) for name, found in defined.items()}, tuple(wanted), DT_VERSYM in values
+        )
+
+    def _count(self) -> int:
+        values = self.headers.values
+        if DT_HASH in values:
+            _, count = struct.unpack(self.order + "II", self._at(values[DT_HASH], 8))
+        elif DT_GNU_HASH in values:
+            count = self._gnu_count(values[DT_GNU_HASH])
+        else:
+            count = 0  # nobody finds anything in it; ld.so does not either
+        if count > _SYMBOLS:
+            raise malformed(f"{count} dynamic symbols")
+        return int(count)
+
+    def _gnu_count(self, address: int) -> int:
+        """Walk to the end of the last chain, whose lowest bit is set."""
+        buckets, first, words, _ = struct.unpack(self.order + "4I", self._at(address, 16))
+        if buckets > _BUCKETS or words > _BUCKETS:
+            raise malformed("an absurd DT_GNU_HASH")
+        start = address + 16 + words * (self.headers.layout.bits // 8)
+        table = struct.unpack(f"{self.order}{buckets}I", self._at(start, 4 * buckets))
+        last = max(table, default=0)
+        if last < first:
+            return int(first)
+        chains = start + 4 * buckets
+        while last < _SYMBOLS:
+            (word,) = struct.unpack(self.order + "I", self._at(chains + 4 * (last - first), 4))
+            last += 1
+            if word & 1:
+                return int(last)
+        raise malformed("a hash chain without end")
+
+    def _numbers(self, address: int | None, count: int) -> tuple[int, ...]:
+        if address is None:
+            return (1,) * count
+        return struct.unpack(f"{self.order}{count}H", self._at(address, 2 * count))
+
+    def _definitions(self) -> dict[int, str]:
+        """Version index to name, from verdef."""
+        layout, values, names = self.headers.layout, self.headers.values, Names(self.image, self.headers)
+        found = {}
+        number = values.get(elf.DT_VERDEFNUM, 0)
+        for at, fields in chain(self.image, self.headers, values.get(elf.DT_VERDEF), number, layout.verdef):
+            name, _ = layout.verdaux.unpack(self._at(at + fields[5], layout.verdaux.size))
+            found[fields[2] & _INDEX] = names.at(name)
+        return found
+
+    def _needs(self) -> dict[int, tuple[str | None, str | None]]:
+        """Version index to library and version name, from verneed."""
+        names = Names(self.image, self.headers)
+        found: dict[int, tuple[str | None, str | None]] = {}
+        for at, fields in version_need_records(self.image, self.headers):
+            for _, aux in self._auxiliary(at + fields[3], fields[1]):
+                found[aux[2] & _INDEX] = (names.at(fields[2]), names.at(aux[3]))
+        return found
+
+    def _auxiliary(self, address: int, count: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+        return chain(self.image, self.headers, address, count, self.headers.layout.vernaux)
+
+    def _at(self, address: int, size: int) -> bytes:
+        offset = self.headers.file_offset(address, max(size, 1))
+        if offset is None:
+            raise malformed(f"symbols or hashes at {address:#x} lie in no PT_LOAD")
+        return self.image.read(offset, size)
+
+
+def _string(strings: bytes, offset: int) -> str:
+    end = strings.find(b"\0", offset)
+    if end < 0 or offset >= len(strings):
+        raise malformed(f"string at {offset:#x} has no end")
+    return os.fsdecode(strings[offset:end])

@@ -17,6 +17,7 @@ from nixpatch.cli.elf import elf_command
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.installers import VERBATIM, pip_command, uv_command, wrap_command
 from nixpatch.cli.lock import lock_command
+from nixpatch.cli.manylinux import manylinux_app
 from nixpatch.cli.missing import missing_command
 from nixpatch.cli.progress import Bar
 from nixpatch.cli.session import Output, guarded
@@ -51,6 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     names = {
         command.name or command.callback.__name__ for command in app.registered_commands if command.callback
     }
+    names |= {group.name for group in app.registered_groups if group.name}
     first = next(iter(arguments), "--help")
     shorthand = first not in names and first not in _TOP_OPTIONS
     try:
@@ -225,5 +227,6 @@ app.command("lock")(lock_command)
 app.command("pip", context_settings=VERBATIM)(pip_command)
 app.command("uv", context_settings=VERBATIM)(uv_command)
 app.command("wrap", context_settings=VERBATIM)(wrap_command)
+app.add_typer(manylinux_app, name="manylinux")
 app.command("demo")(demo_command)
 app.command("elf")(elf_command)

@@ -91,7 +91,7 @@ def make_plan(request: Request, say: Callable[[str], None] = lambda _: None) -> 
                 _plan_one(request, question, file, results[file.path]) for file in tree.files
             )
 
-    sources = _sources(request, target)
+    sources = sources_of(request, target)
     if reference is not None:
         lacking = _unprovided(*decide(replace(sources, pure=True)))
         realised = nixpkgs.realise(request.store, reference, lacking, target.machine, say=say)
@@ -108,7 +108,7 @@ def make_plan(request: Request, say: Callable[[str], None] = lambda _: None) -> 
     )
 
 
-def _sources(request: Request, target: Target) -> Sources:
+def sources_of(request: Request, target: Target) -> Sources:
     """Return where libraries come from, the lock read and held against target and store.
 
     Raises:

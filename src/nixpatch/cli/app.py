@@ -12,6 +12,7 @@ import typer
 
 from nixpatch import __version__
 from nixpatch.cli import options as opt
+from nixpatch.cli.bundle import bundle_command
 from nixpatch.cli.demo import demo_command
 from nixpatch.cli.elf import elf_command
 from nixpatch.cli.exit_codes import ExitCode
@@ -228,5 +229,6 @@ app.command("pip", context_settings=VERBATIM)(pip_command)
 app.command("uv", context_settings=VERBATIM)(uv_command)
 app.command("wrap", context_settings=VERBATIM)(wrap_command)
 app.add_typer(manylinux_app, name="manylinux")
+app.command("bundle")(bundle_command)
 app.command("demo")(demo_command)
 app.command("elf")(elf_command)

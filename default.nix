@@ -19,6 +19,8 @@ rec {
     # The hook runs where the build does, also in a cross build.
     nixpatch = pkgs.buildPackages.callPackage ./src/nixpatch/nix/package.nix { inherit src version; };
   };
+  # What manylinux wheels may expect from the system: `nixpatch bundle` prints it for other policies.
+  bundle = import ./src/nixpatch/nix/bundle.nix { inherit pkgs; };
   # For the Python of nixpkgs; `wheelFor python` for another one.
   wheel = wheelFor pkgs.python3;
   environment = environmentFor pkgs.python3;

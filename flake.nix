@@ -14,10 +14,12 @@
         inherit (of final) nixpatch nixpatchHook;
         nixpatchWheel = (of final).wheel;
         nixpatchEnvironment = (of final).environment;
+        nixpatchBundle = (of final).bundle;
       };
 
       packages = each (pkgs: {
         inherit (of pkgs) nixpatch nixpatchHook;
+        nixpatchBundle = (of pkgs).bundle;
         default = (of pkgs).nixpatch;
       });
 

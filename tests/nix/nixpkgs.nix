@@ -12,11 +12,13 @@ let
   };
 in
 {
-  inherit (store) zlib;
+  inherit (store) zlib expat glib;
+  runCommand = name: _: build name [ "out" ];
+  libGL = store.libglvnd;
   stdenv.cc.cc.lib = store.gccLib;
   zstd = build "zstd-mirror" [ "out" ] "mkdir -p $out; cp -r ${store.zstd}/lib $out/lib";
   # As before nixpkgs 26.05.
-  xorg = { inherit (store) libX11; };
+  xorg = { inherit (store) libX11 libXext libXrender libICE libSM; };
   # No index knows its outputs: its libraries are in lib.
   cudaPackages.cudnn = build "cudnn" [ "out" "lib" ]
     "mkdir -p $out $lib/lib; cp ${store.lz4}/lib/liblz4.so.1 $lib/lib/libcudnn.so.9";

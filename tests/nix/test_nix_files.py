@@ -50,7 +50,7 @@ def test_the_flake_evaluates(nix_store: NixStore) -> None:
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     for kind, expected in {
-        "packages": {"default", "nixpatch", "nixpatchHook"},
+        "packages": {"default", "nixpatch", "nixpatchBundle", "nixpatchHook"},
         "checks": {"hook", "nixpatch"},
         "devShells": {"default"},
     }.items():
@@ -58,7 +58,8 @@ def test_the_flake_evaluates(nix_store: NixStore) -> None:
             "x86_64-linux": expected,
             "aarch64-linux": expected,
         }
-    assert told["overlay"] == ["nixpatch", "nixpatchEnvironment", "nixpatchHook", "nixpatchWheel"]
+    names = ["nixpatch", "nixpatchBundle", "nixpatchEnvironment", "nixpatchHook", "nixpatchWheel"]
+    assert told["overlay"] == names
     assert told["wheel"] == "example-1.0"
 
 

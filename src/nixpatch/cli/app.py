@@ -14,12 +14,14 @@ from typer.core import TyperGroup
 
 from nixpatch import __version__
 from nixpatch.cli import options as opt
+from nixpatch.cli.bundle import bundle_command
 from nixpatch.cli.demo import demo_command
 from nixpatch.cli.diff import diff_command
 from nixpatch.cli.elf import elf_command
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.installers import VERBATIM, pip_command, uv_command, wrap_command
 from nixpatch.cli.lock import lock_command
+from nixpatch.cli.manylinux import manylinux_app
 from nixpatch.cli.missing import missing_command
 from nixpatch.cli.progress import Bar
 from nixpatch.cli.session import Output, guarded
@@ -240,5 +242,7 @@ app.command("lock")(lock_command)
 app.command("pip", context_settings=VERBATIM)(pip_command)
 app.command("uv", context_settings=VERBATIM)(uv_command)
 app.command("wrap", context_settings=VERBATIM)(wrap_command)
+app.add_typer(manylinux_app, name="manylinux")
+app.command("bundle")(bundle_command)
 app.command("demo")(demo_command)
 app.command("elf")(elf_command)

@@ -24,8 +24,8 @@ def plan_entry(plan: Plan, outcome: Outcome | None) -> dict[str, Any]:
     count = totals(plan, outcome)
     return {
         "applied": outcome is not None,
-        "tree": _tree(plan.tree),
-        "target": _target(plan.target) if plan.target else None,
+        "tree": tree_entry(plan.tree),
+        "target": target_entry(plan.target) if plan.target else None,
         "store": plan.store_dir,
         "files": [_file(file, errors.get(file.file.path)) for file in plan.files],
         "findings": _findings((*plan.findings, *(outcome.findings if outcome else ()))),
@@ -45,8 +45,8 @@ def plan_entry(plan: Plan, outcome: Outcome | None) -> dict[str, Any]:
 def verdict_entry(verdict: Verdict, store_dir: str) -> dict[str, Any]:
     """Return the entry for what verify found."""
     return {
-        "tree": _tree(verdict.tree),
-        "target": _target(verdict.target),
+        "tree": tree_entry(verdict.tree),
+        "target": target_entry(verdict.target),
         "store": store_dir,
         "store_paths": list(used_store_paths(verdict.libraries, store_dir)),
         "findings": _findings(verdict.findings),
@@ -60,11 +60,13 @@ def verdict_entry(verdict: Verdict, store_dir: str) -> dict[str, Any]:
     }
 
 
-def _tree(tree: Tree) -> dict[str, Any]:
+def tree_entry(tree: Tree) -> dict[str, Any]:
+    """Return what a document says of a tree."""
     return {"root": tree.root, "prefix": tree.prefix, "kind": tree.kind.value}
 
 
-def _target(target: Target) -> dict[str, Any]:
+def target_entry(target: Target) -> dict[str, Any]:
+    """Return what a document says of a target."""
     return {
         "python": target.python,
         "found_by": target.found_by,

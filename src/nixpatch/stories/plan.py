@@ -99,7 +99,7 @@ def make_plan(request: Request, say: Callable[[str], None] = lambda _: None) -> 
             files = (_plan_one(request, question, file, results[file.path]) for file in question.tree.files)
             return question, tuple(files), grafts
 
-    sources = _sources(request, target)
+    sources = sources_of(request, target)
     if reference is not None:
         lacking = _unprovided(*decide(replace(sources, pure=True))[:2])
         realised = nixpkgs.realise(request.store, reference, lacking, target.machine, say=say)
@@ -123,7 +123,7 @@ def make_plan(request: Request, say: Callable[[str], None] = lambda _: None) -> 
     )
 
 
-def _sources(request: Request, target: Target) -> Sources:
+def sources_of(request: Request, target: Target) -> Sources:
     """Return where libraries come from, the lock read and held against target and store.
 
     Raises:

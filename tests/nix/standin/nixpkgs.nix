@@ -15,10 +15,13 @@ let
   python = genAttrs
     [ "hatchling" "hypothesis" "jsonschema" "lief" "mypy" "packaging" "pyelftools" "pytest" "pytest-xdist" "typer" ]
     package // { buildPythonApplication = make; };
-  pkgs = {
+  libraries = genAttrs
+    [ "expat" "glib" "libGL" "libice" "libsm" "libx11" "libxext" "libxrender" "zlib" ]
+    package;
+  pkgs = libraries // {
     callPackage = call pkgs;
     buildPackages = pkgs;
-    stdenv.mkDerivation = make;
+    stdenv = { mkDerivation = make; cc.cc.lib = package "gcc-lib"; };
     python3 = package "python3" // {
       sitePackages = "lib/python3/site-packages";
       pkgs.installer = package "installer";

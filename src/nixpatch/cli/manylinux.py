@@ -1,0 +1,120 @@
+"""``nixpatch manylinux``: what a Python tells installers about manylinux wheels, and whether it is true."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from nixpatch.cli import options as opt
+from nixpatch.cli.destinations import venv_of_pip
+from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.session import guarded
+from nixpatch.environment.switch import Mode
+from nixpatch.report import manylinux as report
+from nixpatch.report.escape import shown
+from nixpatch.stories import promising
+from nixpatch.stories.plan import Reader, Request
+
+manylinux_app = typer.Typer(
+    help="Say what a Python tells installers about manylinux wheels, and change it.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Where = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[PATH]", help="A venv, a prefix or a site-packages; by default the active venv, or ./.venv."
+    ),
+]
+
+
+@manylinux_app.command()
+@guarded
+def status(
+    path: Where = None,
+    python: opt.Python = None,
+    lib: opt.Lib = None,
+    closure: opt.Closure = None,
+    store: opt.StoreDir = None,
+    pure: opt.Pure = False,
+    locked: opt.Locked = None,
+    as_json: opt.Json = False,
+    verbose: opt.Verbose = 0,
+) -> ExitCode:
+    """Say what is claimed, why, and policy by policy whether the libraries at hand keep it.
+
+    Exit code 1: something is claimed and not kept.
+    """
+    choices = opt.Choices(python=python, lib=lib, closure=closure, store=store, pure=pure, locked=locked)
+    request, reader = _request(path, choices), Reader()
+    claim = promising.claim(request, reader)
+    promises = promising.promises(request, claim, reader)
+    if as_json:
+        import json  # noqa: PLC0415 - only who asks for it pays for it
+
+        json.dump(report.json(claim, promises), sys.stdout, indent=1)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.write(report.text(claim, promises, verbose=verbose > 0))
+    broken = any(one.claimed is not False and not one.kept for one in promises)
+    return ExitCode.REMAINS if broken else ExitCode.SATISFIED
+
+
+@manylinux_app.command()
+@guarded
+def allow(path: Where = None, python: opt.Python = None) -> ExitCode:
+    """Write a _manylinux module that welcomes all manylinux wheels that glibc allows."""
+    return _write(_request(path, opt.Choices(python=python)), Mode.ALLOW)
+
+
+@manylinux_app.command()
+@guarded
+def deny(path: Where = None, python: opt.Python = None) -> ExitCode:
+    """Write a _manylinux module that refuses every manylinux wheel."""
+    return _write(_request(path, opt.Choices(python=python)), Mode.DENY)
+
+
+@manylinux_app.command()
+@guarded
+def honest(
+    path: Where = None,
+    python: opt.Python = None,
+    lib: opt.Lib = None,
+    closure: opt.Closure = None,
+    store: opt.StoreDir = None,
+    pure: opt.Pure = False,
+    locked: opt.Locked = None,
+) -> ExitCode:
+    """Write a _manylinux module that answers by what the libraries at hand keep now."""
+    choices = opt.Choices(python=python, lib=lib, closure=closure, store=store, pure=pure, locked=locked)
+    return _write(_request(path, choices), Mode.HONEST)
+
+
+@manylinux_app.command()
+@guarded
+def reset(path: Where = None) -> ExitCode:
+    """Take the _manylinux module away that nixpatch wrote."""
+    removed = promising.reset(_path(path))
+    told = f"{removed}: removed" if removed else f"{_path(path)}: nixpatch has written none there"
+    sys.stdout.write(f"{shown(told)}\n")
+    return ExitCode.SATISFIED
+
+
+def _write(request: Request, mode: Mode) -> ExitCode:
+    done = promising.write(request, mode)
+    first, *rest = report.written(done, mode.value)
+    sys.stdout.write(f"{first}\n")
+    sys.stderr.writelines(f"nixpatch: {line}\n" for line in rest)
+    return ExitCode.REMAINS if done.shadowed_by is not None else ExitCode.SATISFIED
+
+
+def _request(path: str | None, choices: opt.Choices) -> Request:
+    return opt.request(_path(path), choices, os.environ)
+
+
+def _path(path: str | None) -> str:
+    return path if path is not None else venv_of_pip(None, os.environ)[0]

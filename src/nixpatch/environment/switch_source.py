@@ -1,0 +1,184 @@
+"""What the source of a ``_manylinux`` module answers, read by ``ast`` and never run.
+
+Three attributes answer for one policy each (PEP 513, 571, 599), and a function for all of them (PEP 600).
+Only simple forms are read: literals, comparisons of the parameters, ``if``, ``and``, ``or``, ``not``.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+FUNCTION = "manylinux_compatible"
+ATTRIBUTES: Mapping[tuple[int, int], str] = {
+    (2, 5): "manylinux1_compatible",
+    (2, 12): "manylinux2010_compatible",
+    (2, 17): "manylinux2014_compatible",
+}
+"""glibc of a policy -> the attribute that answers for it alone"""
+
+_COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+    ast.In: lambda left, right: left in right,
+    ast.NotIn: lambda left, right: left not in right,
+}
+
+
+class Computed(Exception):  # noqa: N818 - an answer: this is not for us to tell
+    """The module computes something. The message says where."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a module would answer to an installer."""
+
+    attributes: Mapping[str, bool] = field(default_factory=dict)
+    """those of ``ATTRIBUTES`` that it has"""
+    function: ast.FunctionDef | None = None
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    computed: str = ""
+    """why its answers cannot be told without running it; "" where they can"""
+
+    def allows(self, version: tuple[int, int], arch: str) -> bool | None:
+        """Return the answer for one policy as ``packaging.tags`` reads it; None where it is computed.
+
+        The function goes before the attributes, and whatever says nothing says yes.
+        """
+        if self.computed:
+            return None
+        if self.function is None:
+            return self.attributes.get(ATTRIBUTES.get(version, ""), True)
+        try:
+            said = _call(self.function, (*version, arch), self.constants)
+        except (Computed, RecursionError):
+            return None
+        return said is None or bool(said)
+
+
+def answers(source: bytes) -> Answers:
+    """Read a module. Whatever is in it, the result is a value."""
+    try:
+        module = ast.parse(source)
+        return _module(module.body)
+    except Computed as why:
+        return Answers(computed=str(why))
+    # Nesting brings a parser down (RecursionError, MemoryError). Installers would fail on it, too.
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return Answers(computed=f"it is not valid Python ({type(error).__name__})")
+
+
+def _module(body: Sequence[ast.stmt]) -> Answers:
+    names: dict[str, Any] = {}
+    function: ast.FunctionDef | None = None
+    for statement in body:
+        match statement:
+            case ast.Expr(value=ast.Constant()) | ast.Pass() | ast.ImportFrom(module="__future__"):
+                pass
+            case ast.FunctionDef(name=name):
+                if name == FUNCTION:
+                    function = statement
+                else:
+                    names.pop(name, None)
+            case ast.Assign(targets=targets, value=value) if all(isinstance(t, ast.Name) for t in targets):
+                found = _value(value, names)
+                names.update((target.id, found) for target in targets if isinstance(target, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                names[name] = _value(value, names)
+            case _:
+                raise Computed(f"line {statement.lineno} is more than a literal or a function")
+    if FUNCTION in names:
+        raise Computed(f"{FUNCTION} is no function of its own")
+    if function is not None:
+        _check(function, names)
+    known = set(ATTRIBUTES.values())
+    return Answers({name: bool(names[name]) for name in names if name in known}, function, names)
+
+
+def _check(function: ast.FunctionDef, constants: Mapping[str, Any]) -> None:
+    """Hold a function against what can be told of it, for one question of each kind."""
+    arguments = function.args
+    plain = not (arguments.vararg or arguments.kwarg or arguments.kwonlyargs or function.decorator_list)
+    if not plain or len(arguments.posonlyargs) + len(arguments.args) != 3:
+        raise Computed(f"{FUNCTION} (line {function.lineno}) does not take three plain parameters")
+    _call(function, (2, 17, "x86_64"), constants)
+
+
+def _call(function: ast.FunctionDef, given: tuple[int, int, str], constants: Mapping[str, Any]) -> Any:
+    parameters = [*function.args.posonlyargs, *function.args.args]
+    scope = {
+        **constants,
+        **{parameter.arg: value for parameter, value in zip(parameters, given, strict=True)},
+    }
+    _, result = _run(function.body, scope)
+    return result
+
+
+def _run(body: Sequence[ast.stmt], scope: Mapping[str, Any]) -> tuple[bool, Any]:
+    """Return whether these statements return, and what."""
+    for statement in body:
+        match statement:
+            case ast.Expr(value=ast.Constant()) | ast.Pass():
+                continue
+            case ast.Return(value=value):
+                return True, None if value is None else _value(value, scope)
+            case ast.If(test=test, body=then, orelse=otherwise):
+                returned, result = _run(then if _value(test, scope) else otherwise, scope)
+                if returned:
+                    return True, result
+            case _:
+                raise Computed(f"line {statement.lineno} computes something")
+    return False, None
+
+
+def _value(node: ast.expr, scope: Mapping[str, Any]) -> Any:
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name) if name in scope:
+            return scope[name]
+        case ast.Tuple(elts=items) | ast.List(elts=items) | ast.Set(elts=items):
+            return tuple(_value(item, scope) for item in items)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return not _value(operand, scope)
+        case ast.BoolOp(op=ast.And(), values=values):
+            return _until(values, scope, wanted=False)
+        case ast.BoolOp(values=values):
+            return _until(values, scope, wanted=True)
+        case ast.IfExp(test=test, body=then, orelse=otherwise):
+            return _value(then if _value(test, scope) else otherwise, scope)
+        case ast.Compare(left=left, ops=operators, comparators=others):
+            return _compared(node, _value(left, scope), zip(operators, others, strict=True), scope)
+        case _:
+            raise Computed(f"line {node.lineno} computes something")
+
+
+def _until(values: Sequence[ast.expr], scope: Mapping[str, Any], *, wanted: bool) -> Any:
+    """Return the value at which ``and`` (False) or ``or`` (True) stops, else the last."""
+    found: Any = None
+    for value in values:
+        found = _value(value, scope)
+        if bool(found) is wanted:
+            break
+    return found
+
+
+def _compared(node: ast.expr, left: Any, pairs: Any, scope: Mapping[str, Any]) -> bool:
+    for operation, other in pairs:
+        right = _value(other, scope)
+        try:
+            if not _COMPARISONS[type(operation)](left, right):
+                return False
+        except TypeError as error:
+            raise Computed(f"line {node.lineno} compares what cannot be compared") from error
+        left = right
+    return True

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nixpatch import elf
 from nixpatch.elf import Writer
@@ -18,6 +17,9 @@ from nixpatch.errors import FileRefused
 from nixpatch.files import replacement
 from nixpatch.model import ElfEdit
 from nixpatch.stories.recording import original_hash
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 # Starting a second process costs about 20 ms; below this many bytes one process is done sooner.
 _PARALLEL_FROM = 48 << 20
@@ -64,6 +66,9 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[Done]]:
     if workers == 1 or len(jobs) < 2:
         yield map(carry_out, jobs)
         return
+    import multiprocessing  # noqa: PLC0415 - 20 ms that a small run need not spend
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - as above
+
     # Processes, not threads: hashing lets go of the interpreter lock, the headers' work does not. Forked
     # before any thread exists, so that nothing is inherited half-way.
     context = multiprocessing.get_context("fork")

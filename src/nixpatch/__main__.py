@@ -13,7 +13,7 @@ def main() -> None:
 
         sys.stdout.write(f"nixpatch {__version__}\n")
         return
-    # A run is short and makes a million small values that all stay to its end: looking through them for cycles
+    # A run is short and makes many small values that all stay to its end: looking through them for cycles
     # takes a sixth of its time and finds none.
     gc.disable()
     from nixpatch.cli import run  # noqa: PLC0415 - typer takes longer to import than the version to print

@@ -66,29 +66,17 @@ class Workplace:
         return os.path.join(self.directory, "nix", "store", PACKAGE, "lib")
 
 
-def install(work: Workplace, names: Sequence[str]) -> None:
+def install(work: Workplace, names: Sequence[str], *, dependencies: bool = False) -> None:
     """Make the untouched venv."""
     python = os.path.join(work.pristine, "bin", "python")
+    options = ["--quiet", "--only-binary", ":all:", *([] if dependencies else ["--no-deps"]), *names]
     uv = shutil.which("uv")
     if uv:
         run([uv, "venv", "--quiet", "--python", sys.executable, work.pristine])
-        run(
-            [
-                uv,
-                "pip",
-                "install",
-                "--quiet",
-                "--no-deps",
-                "--only-binary",
-                ":all:",
-                "--python",
-                python,
-                *names,
-            ]
-        )
+        run([uv, "pip", "install", "--python", python, *options])
     else:
         run([sys.executable, "-m", "venv", work.pristine])
-        run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", *names])
+        run([python, "-m", "pip", "install", *options])
     os.makedirs(work.library)
 
 

@@ -33,7 +33,6 @@ from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 from nixpatch.stories.apply import Manner, Outcome, apply
 from nixpatch.stories.asking import in_nix_build
-from nixpatch.stories.checking import check_tree
 from nixpatch.stories.plan import make_plan
 from nixpatch.stories.restore import plan_restore
 from nixpatch.stories.rooting import hold, let_go
@@ -216,6 +215,8 @@ def verify(
     quiet: opt.Quiet = False,
 ) -> ExitCode:
     """Check that patched trees are what their provenance says."""
+    from nixpatch.stories.checking import check_tree  # noqa: PLC0415 - no other command needs it
+
     output = Output("verify", as_json=as_json, verbosity=-1 if quiet else verbose, html=html)
     code = ExitCode.SATISFIED
     found_store = find_store(store, os.environ)

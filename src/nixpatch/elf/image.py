@@ -63,9 +63,10 @@ class Image:
         if length > _BLOCK:
             return self._assemble(offset, length)
         # Headers and strings lie close together: a few blocks serve dozens of small reads.
-        base = offset - offset % _BLOCK
-        inside = offset - base
-        data = self._block(base)[inside : inside + length]
+        inside = offset % _BLOCK
+        base = offset - inside
+        block = self._blocks.get(base)
+        data = (self._block(base) if block is None else block)[inside : inside + length]
         if len(data) < length:
             data += self._block(base + _BLOCK)[: length - len(data)]
         return data
@@ -100,12 +101,11 @@ class Image:
         return block
 
     def _assemble(self, offset: int, length: int) -> bytes:
+        if len(self.pieces) == 1 and not self.patches:  # a file as it is
+            return self._pread(length, offset)
         parts = []
         for _, count, file_offset in self.ranges(offset, length):
-            part = os.pread(self.fd, count, file_offset)
-            if len(part) != count:
-                raise malformed("the file became shorter while it was read")
-            parts.append(part)
+            parts.append(self._pread(count, file_offset))
         data = b"".join(parts)
         patches = list(self.patches_in(offset, length))
         if not patches:
@@ -114,3 +114,9 @@ class Image:
         for patch in patches:
             mutable[patch.offset - offset : patch.offset - offset + len(patch.data)] = patch.data
         return bytes(mutable)
+
+    def _pread(self, length: int, file_offset: int) -> bytes:
+        data = os.pread(self.fd, length, file_offset)
+        if len(data) != length:
+            raise malformed("the file became shorter while it was read")
+        return data

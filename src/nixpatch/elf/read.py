@@ -9,9 +9,11 @@ from nixpatch.elf import strings
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.notes import dlopen_needs
 from nixpatch.elf.payload import payload
+from nixpatch.elf.room import room_for
 from nixpatch.elf.source import opened
 from nixpatch.elf.undo import Opened, State, look
 from nixpatch.elf.unfit import Unfit
+from nixpatch.errors import FileRefused
 from nixpatch.model import ElfFacts, Machine, Skip, SkipReason
 
 
@@ -69,7 +71,17 @@ def _facts(seen: Opened, *, payload_ok: bool) -> ElfFacts | Skip:
         version_needs=strings.version_needs(image, headers),
         version_defs=strings.version_defs(image, headers),
         dlopen_needs=dlopen_needs(image, headers),
+        obstacle=_obstacle(seen),
     )
+
+
+def _obstacle(seen: Opened) -> str | None:
+    """Tell beforehand what the writer would refuse. An edit of a full dynamic section it may refuse still."""
+    try:
+        room_for(seen.original, seen.original_image.size, None)
+    except FileRefused as refused:
+        return str(refused)
+    return None
 
 
 def machine(headers: Headers) -> Machine:

@@ -105,14 +105,8 @@ def _files(info: str, prefix: str, locator: Locator) -> tuple[frozenset[str] | N
     except OSError as error:
         reason = "it is a symbolic link" if error.errno == errno.ELOOP else why(error)
         return None, [f"RECORD is not used: {reason}"]
-    found: set[str] = set()
-    outside: list[str] = []
-    for row in paths(data):
-        path = locator.locate(row)
-        if path is not None:
-            found.add(path)
-        elif not row.endswith("/"):
-            outside.append(row)
+    found, nowhere = locator.locate_all(paths(data))
+    outside = [row for row in nowhere if not row.endswith("/")]
     remarks = []
     if outside:
         remarks.append(

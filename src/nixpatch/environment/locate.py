@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 
 _PATH_MAX = 4096
+_ODD_ENDS = frozenset({"", "/", "."})  # no file name, or perhaps ``.`` or ``..``
 
 
 class Locator:
@@ -38,6 +40,22 @@ class Locator:
         if parent is None or name in {"", ".", ".."} or "\0" in name:
             return None
         return parent + name
+
+    def locate_all(self, rows: Sequence[str]) -> tuple[set[str], list[str]]:
+        """Return the same for many rows: the paths, and the rows that mean nothing, in order."""
+        found: set[str] = set()
+        nowhere: list[str] = []
+        parents = self._parents
+        for row in rows:
+            cut = row.rfind("/") + 1
+            parent = parents.get(row[:cut])
+            if parent is not None and row[-1:] not in _ODD_ENDS and "\\" not in row and "\0" not in row:
+                found.add(parent + row[cut:])  # all but a few, without a call for each
+            elif (path := self.locate(row)) is not None:
+                found.add(path)
+            else:
+                nowhere.append(row)
+        return found, nowhere
 
     def _parent(self, head: str) -> str | None:
         """Return the real directory ``head`` names, ending in a slash; None if it is no place of ours."""

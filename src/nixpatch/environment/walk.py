@@ -13,6 +13,7 @@ from nixpatch.files import Identity, identity, is_temporary
 
 ELF_MAGIC = b"\x7fELF"
 _SMALLEST_ELF = 52  # the header of the 32-bit class, gABI
+_EXECUTE = 0o111
 
 # Kinds of file that are no ELF file whoever wrote them, so that 50,000 of them need not be opened. Only a
 # file without any execute bit is passed over for its suffix; every other file is told by its first bytes.
@@ -109,18 +110,20 @@ def walk(root: str) -> Found:
                 raise
             notes.append(f"{shown(directory)}: not searched: {why(error)}")
             continue
-        for entry in listed:
-            if entry.is_symlink():
-                continue
+        for entry in listed:  # a link is neither
             if entry.is_dir(follow_symlinks=False):
                 if entry.name not in {"__pycache__", GRAFTS}:
                     waiting.append(entry.path)
             elif entry.is_file(follow_symlinks=False):
-                if is_temporary(entry.name):  # only a killed run leaves one behind
+                name = entry.name
+                if is_temporary(name):  # only a killed run leaves one behind
                     leftovers.append(entry.path)
                     continue
                 try:
-                    found = _inspect(entry.path, entry.name, entry.stat(follow_symlinks=False))
+                    status = entry.stat(follow_symlinks=False)
+                    if not status.st_mode & _EXECUTE and _is_other_kind(name):  # nearly all of 50,000 files
+                        continue
+                    found = _inspect(entry.path, status)
                 except OSError as error:
                     notes.append(f"{shown(entry.path)}: not read: {why(error)}")
                     continue
@@ -139,17 +142,24 @@ def inspect(path: str) -> Candidate | None:
     """
     try:
         status = os.lstat(path)
-        return _inspect(path, os.path.basename(path), status) if stat.S_ISREG(status.st_mode) else None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    if not status.st_mode & _EXECUTE and _is_other_kind(os.path.basename(path)):
+        return None
+    try:
+        return _inspect(path, status)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _inspect(path: str, name: str, status: os.stat_result) -> Candidate | None:
-    if status.st_size < _SMALLEST_ELF:
-        return None
+def _is_other_kind(name: str) -> bool:
     _, dot, suffix = name.rpartition(".")
-    if dot and not status.st_mode & 0o111 and suffix.lower() in _OTHER_KINDS:
-        return None
-    if read_head(path, len(ELF_MAGIC)) != ELF_MAGIC:
+    return bool(dot) and (suffix in _OTHER_KINDS or suffix.lower() in _OTHER_KINDS)
+
+
+def _inspect(path: str, status: os.stat_result) -> Candidate | None:
+    if status.st_size < _SMALLEST_ELF or read_head(path, len(ELF_MAGIC)) != ELF_MAGIC:
         return None
     return Candidate(path, status.st_size, stat.S_IMODE(status.st_mode), status.st_nlink, identity(status))

@@ -113,6 +113,8 @@ class ElfFacts:
     """verdef names without the base definition"""
     dlopen_needs: tuple[DlopenNeed, ...] = ()
     """from the note of that purpose, in file order"""
+    obstacle: str | None = None
+    """why the layout of the file leaves no room for an edit in place, whatever the edit"""
 
 
 class SkipReason(enum.Enum):

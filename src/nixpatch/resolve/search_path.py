@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 
 from nixpatch.model import Dropped
@@ -19,6 +20,7 @@ _ORIGIN = re.compile(r"\$(?:ORIGIN(?![A-Za-z0-9_])|\{ORIGIN\})")
 _TOKEN = re.compile(r"\$(?:(?:LIB|PLATFORM)(?![A-Za-z0-9_])|\{(?:LIB|PLATFORM)\})")
 
 
+@lru_cache(maxsize=1 << 14)  # the files of one directory ask for the same few entries, several times each
 def expand(entry: str, directory: str) -> str | None:
     """Return the directory that ld.so searches for an entry of a file in ``directory``, a real path.
 

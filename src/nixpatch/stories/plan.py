@@ -189,9 +189,9 @@ def _plan_one(request: Request, question: Question, file: TreeFile, read: ElfFac
 def _obstacles(files: tuple[FilePlan, ...]) -> Iterator[Finding]:
     """Say before anything is written where the layout of a file leaves only the other writer."""
     for file in files:
-        obstacle = elf.obstacle(file.file.path) if file.edit is not None else None
-        if obstacle:
-            yield Finding("note", file.file.path, f"not edited in place, left to LIEF: {obstacle}")
+        if file.edit is not None and file.facts is not None and file.facts.obstacle is not None:
+            text = f"not edited in place, left to LIEF: {file.facts.obstacle}"
+            yield Finding("note", file.file.path, text)
 
 
 def _mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan, ...]:

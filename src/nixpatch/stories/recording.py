@@ -23,6 +23,7 @@ from nixpatch.model import Answer, FilePlan, Finding, Origin, Tree
 
 _UNKNOWN_SIZE = -1
 _OTHER_ALGORITHM = re.compile(rb",(?!sha256=)\w+=")
+_PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[^/]+)+", re.DOTALL)  # a path that has nothing to be normalised
 _SHA256 = re.compile(rb",sha256=([\w-]{43}),")
 
 # PEP 815 withdrew both; a signature over the old RECORD is wrong from now on.
@@ -63,6 +64,9 @@ class Ledger:
 
     def key(self, path: str) -> str:
         """Return the path as RECORD writes it: relative to the site directory."""
+        below = self.base.rstrip("/") + "/"
+        if path.startswith(below) and _PLAIN.fullmatch(path):
+            return path[len(below) :]
         return os.path.relpath(path, self.base)
 
 

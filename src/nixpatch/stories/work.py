@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nixpatch import elf
 from nixpatch.elf import Writer
@@ -19,8 +18,18 @@ from nixpatch.files import Identity, identity, replacement
 from nixpatch.model import ElfEdit
 from nixpatch.stories.recording import original_hash
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 # Starting a second process costs about 20 ms; below this many bytes one process is done sooner.
 _PARALLEL_FROM = 48 << 20
+
+# A file is large if it has more than this part of what one worker has to do.
+_LARGE = 16
+
+# What is handed to a worker at once: handing over takes as long as copying some hundred kB.
+_SHARE = 4 << 20
+_FILES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +62,63 @@ class Done:
 
 @contextlib.contextmanager
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[Done]]:
-    """Do all jobs, in order, in this process or in several; yields the results as they come."""
-    total = sum(os.lstat(job.path).st_size for job in jobs if os.path.lexists(job.path))
-    workers = workers or (len(os.sched_getaffinity(0)) if total >= _PARALLEL_FROM else 1)
+    """Do all jobs, in this process or in several; yields the results in their order, as they come."""
+    sizes = [os.lstat(job.path).st_size if os.path.lexists(job.path) else 0 for job in jobs]
+    workers = workers or (len(os.sched_getaffinity(0)) if sum(sizes) >= _PARALLEL_FROM else 1)
     if workers == 1 or len(jobs) < 2:
         yield map(carry_out, jobs)
         return
+    import multiprocessing  # noqa: PLC0415 - 20 ms that a small run need not spend
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - as above
+
     # Processes, not threads: hashing lets go of the interpreter lock, the headers' work does not. Forked
     # before any thread exists, so that nothing is inherited half-way.
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_ignore_interrupt)
     with pool:
         try:
-            yield pool.map(carry_out, jobs)
+            places: dict[int, tuple[Future[list[Done]], int]] = {}
+            for share in shares(sizes, workers):
+                future = pool.submit(_carry_out_all, [jobs[index] for index in share])
+                places.update({index: (future, at) for at, index in enumerate(share)})
+            yield (future.result()[at] for future, at in (places[index] for index in range(len(jobs))))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def shares(sizes: Sequence[int], workers: int) -> Iterator[list[int]]:
+    """Yield the indexes of all jobs in the order to start them, small ones together.
+
+    A large file begun last would keep one worker busy while the others have nothing left to do, so the large
+    ones go first, the largest before all. The rest stays in order: a dist is recorded when its last file is
+    done, and a run that is killed should leave few of them begun.
+    """
+    large = max(sum(sizes) // (workers * _LARGE), _SHARE)
+    ahead = sorted((index for index, size in enumerate(sizes) if size > large), key=lambda i: (-sizes[i], i))
+    yield from ([index] for index in ahead)
+    share: list[int] = []
+    taken = 0
+    for index, size in enumerate(sizes):
+        if size > large:
+            continue
+        share.append(index)
+        taken += size
+        if taken >= _SHARE or len(share) == _FILES:
+            yield share
+            share, taken = [], 0
+    if share:
+        yield share
 
 
 def _ignore_interrupt() -> None:
     """Let a worker finish the file in hand: Ctrl-C reaches the whole process group."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _carry_out_all(jobs: Sequence[Job]) -> list[Done]:
+    return [carry_out(job) for job in jobs]
 
 
 def carry_out(job: Job) -> Done:

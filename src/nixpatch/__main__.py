@@ -12,9 +12,14 @@ def main() -> None:
 
         sys.stdout.write(f"nixpatch {__version__}\n")
         return
-    from nixpatch.cli import run  # noqa: PLC0415 - typer takes longer to import than the version to print
+    try:
+        from nixpatch.cli import run  # noqa: PLC0415 - typer takes longer to import than the version to print
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before the command began or after it ended, which has words of its own
+        sys.stderr.write("nixpatch: interrupted\n")
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

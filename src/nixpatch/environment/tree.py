@@ -109,7 +109,9 @@ def _strays(dists: Iterable[Dist], root: str, prefix: str) -> list[str]:
     if root == prefix:
         return []
     below = root.rstrip("/") + "/"
-    directories = {os.path.dirname(path) for dist in dists for path in dist.files if not path.startswith(below)}
+    directories = {
+        os.path.dirname(path) for dist in dists for path in dist.files if not path.startswith(below)
+    }
     found = []
     for directory in sorted(directories):
         with contextlib.suppress(OSError):

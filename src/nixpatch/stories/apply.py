@@ -84,7 +84,7 @@ def apply(
         return Outcome(plan, ())
     findings: list[Finding] = []
     outcomes: list[FileOutcome] = []
-    with lock(plan.tree.prefix, waiting):
+    with lock(plan.tree.root, waiting):
         _check_writable(plan, groups)
         findings += _clear(plan.tree.leftovers)
         jobs = [

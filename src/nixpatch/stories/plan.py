@@ -98,7 +98,7 @@ def make_plan(request: Request, say: Callable[[str], None] = lambda _: None) -> 
         told.update(realised.told)
         sources = replace(sources, nixpkgs=realised.paths)
     question, files = decide(sources)
-    files = _mark_unrecorded(tree, files)
+    files = mark_unrecorded(tree, files)
     findings = [Finding("note", tree.root, note) for note in tree.notes]
     findings += [finding for file in files for finding in version_findings(question, file)]
     findings += _obstacles(files)
@@ -179,15 +179,15 @@ def _obstacles(files: tuple[FilePlan, ...]) -> Iterator[Finding]:
             yield Finding("note", file.file.path, f"not edited in place, left to LIEF: {obstacle}")
 
 
-def _mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan, ...]:
-    """Find what was patched and is not written down as it is."""
-    patched: dict[str, list[FilePlan]] = {}
+def mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan, ...]:
+    """Find what is as it shall be and is not written down so."""
+    right: dict[str, list[FilePlan]] = {}
     for file in files:
-        if file.edit is None and file.facts is not None and file.facts.original_sha256 is not None:
+        if file.edit is None and file.facts is not None and file.wished is not None:
             for info in file.file.owners or ("",):
-                patched.setdefault(info, []).append(file)
+                right.setdefault(info, []).append(file)
     late: set[str] = set()
-    for info, its_files in patched.items():
+    for info, its_files in right.items():
         late |= unrecorded(ledger(tree, info), its_files)
     return tuple(replace(file, unrecorded=True) if file.file.path in late else file for file in files)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from nixpatch.environment import scan
 from nixpatch.environment.digests import hash_file
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, Tree, TreeFile
-from nixpatch.stories.plan import Reader
+from nixpatch.stories.plan import Reader, mark_unrecorded
 from nixpatch.stories.recording import ledger, without_undo
 
 _ORIGINAL = ElfEdit(search_path=None, interp=None)
@@ -36,7 +36,7 @@ def plan_restore(path: str) -> Plan:
         else:
             files.append(_back(file, facts))
     findings += _no_way_back(tree)
-    return Plan(tree, None, "", tuple(files), tuple(findings))
+    return Plan(tree, None, "", mark_unrecorded(tree, tuple(files)), tuple(findings))
 
 
 def _no_way_back(tree: Tree) -> Iterator[Finding]:
@@ -53,5 +53,6 @@ def _no_way_back(tree: Tree) -> Iterator[Finding]:
 
 def _back(file: TreeFile, facts: ElfFacts) -> FilePlan:
     if facts.original_sha256 is None:
-        return FilePlan(file, facts)
+        # As it was installed, or as a run that was killed restored it.
+        return FilePlan(file, facts, wished=facts.original)
     return FilePlan(file, facts, edit=_ORIGINAL, wished=facts.original)

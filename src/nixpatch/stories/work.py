@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from nixpatch import elf
@@ -18,6 +15,7 @@ from nixpatch.errors import FileRefused
 from nixpatch.files import Identity, identity, replacement
 from nixpatch.model import ElfEdit
 from nixpatch.stories.recording import original_hash
+from nixpatch.stories.workers import shared_out
 
 # Starting a second process costs about 20 ms; below this many bytes one process is done sooner.
 _PARALLEL_FROM = 48 << 20
@@ -54,27 +52,25 @@ class Done:
 @contextlib.contextmanager
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[Done]]:
     """Do all jobs, in order, in this process or in several; yields the results as they come."""
-    total = sum(os.lstat(job.path).st_size for job in jobs if os.path.lexists(job.path))
+    total = sum(map(_size, jobs))
     workers = workers or (len(os.sched_getaffinity(0)) if total >= _PARALLEL_FROM else 1)
     if workers == 1 or len(jobs) < 2:
         yield map(carry_out, jobs)
         return
-    # Processes, not threads: hashing lets go of the interpreter lock, the headers' work does not. Forked
-    # before any thread exists, so that nothing is inherited half-way.
-    context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_ignore_interrupt)
-    with pool:
-        try:
-            yield pool.map(carry_out, jobs)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with shared_out(carry_out, jobs, min(workers, len(jobs)), _lost) as results:
+        yield results
 
 
-def _ignore_interrupt() -> None:
-    """Let a worker finish the file in hand: Ctrl-C reaches the whole process group."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _size(job: Job) -> int:
+    try:
+        return os.lstat(job.path).st_size
+    except OSError:
+        return 0
+
+
+def _lost() -> Done:
+    text = "the process that worked on it died (was it killed, or out of memory?): the file is whole"
+    return Done(None, None, f"{text}; run nixpatch again")
 
 
 def carry_out(job: Job) -> Done:
@@ -95,7 +91,9 @@ def _carry_out(job: Job) -> Done:
         found = identity(os.fstat(source))
         if job.identity not in {(), found}:
             # The edit was planned for other contents, and what was known of the original is wrong by now.
-            raise FileRefused("changed during the run, and not by nixpatch: it is left so; run nixpatch again")
+            raise FileRefused(
+                "changed during the run, and not by nixpatch: it is left so; run nixpatch again"
+            )
         before = hash_file(source, job.algorithms)
         if job.edit is None:
             original = job.original_sha256 or before.digests["sha256"]

@@ -199,7 +199,8 @@ def lock(directory: str, waiting: Callable[[str], None]) -> Iterator[None]:
 
     Every directory above is held too, shared: runs on a venv and on its site-packages exclude each other,
     runs on two venvs do not. Taken from the top down, so that no two runs wait for each other. Within a
-    process, a tree that is held already is not waited for. ``waiting`` is called once if another run is there.
+    process, a tree that is held already is not waited for. ``waiting`` is called once if another run is
+    there.
 
     Raises:
         MachineError: the directory cannot be opened or locked.

@@ -28,8 +28,8 @@ from nixpatch.report.escape import shown
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 from nixpatch.stories.apply import Manner, apply
-from nixpatch.stories.installing import Change, Snapshot, difference, restrict, snapshot
 from nixpatch.stories.holding import held
+from nixpatch.stories.installing import Change, Snapshot, difference, restrict, snapshot
 from nixpatch.stories.plan import make_plan
 from nixpatch.stories.rooting import hold, let_go_unused
 

@@ -109,11 +109,9 @@ def _strays(dists: Iterable[Dist], root: str, prefix: str) -> list[str]:
     if root == prefix:
         return []
     below = root.rstrip("/") + "/"
-    directories = {
-        os.path.dirname(path) for dist in dists for path in dist.files if not path.startswith(below)
-    }
+    outside = {path for dist in dists for path in dist.files if not path.startswith(below)}
     found = []
-    for directory in sorted(directories):
+    for directory in sorted({os.path.dirname(path) for path in outside}):
         with contextlib.suppress(OSError):
             found += [os.path.join(directory, name) for name in os.listdir(directory) if is_temporary(name)]
     return sorted(found)

@@ -1,4 +1,4 @@
-"""Hold a tree from the first look at it to the last word written down: a plan does not outlive another's run."""
+"""Hold a tree from the first look at it to the last word written down: no plan outlives another's run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nixpatch.files import lock
 
 @contextlib.contextmanager
 def held(path: str, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Keep other runs of nixpatch away from a tree, named as for ``scan``; ``waiting`` is told if one is there.
+    """Keep other runs of nixpatch away from a tree, named as for ``scan``; ``waiting`` hears if one is there.
 
     A path that is no tree is for ``scan`` to complain of.
 

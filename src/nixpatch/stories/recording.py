@@ -5,8 +5,8 @@ did not describe its file before the patch is not made to describe it after.
 
 The order is what a killed run is finished by. Until everything else is done, provenance is that of the run
 before: a file that it does not describe as it is tells the next run that there is something to finish, and
-its digests tell which rows of RECORD were ours. (The other way round, a RECORD that was not written would hold
-digests of an earlier patch that nobody knows any more.)
+its digests tell which rows of RECORD were ours. (The other way round, a RECORD that was not written would
+hold digests of an earlier patch that nobody knows any more.)
 """
 
 from __future__ import annotations

@@ -100,21 +100,37 @@ class Injector:
         self._environment = dict(environment)
         self.preload = os.path.join(directory, "preload.so")
         self._plan = os.path.join(directory, "plan")
-        command = ["gcc", "-shared", "-fPIC", "-O1", "-o", self.preload, os.path.join(HERE, "preload.c"), "-ldl"]
+        command = [
+            "gcc",
+            "-shared",
+            "-fPIC",
+            "-O1",
+            "-o",
+            self.preload,
+            os.path.join(HERE, "preload.c"),
+            "-ldl",
+        ]
         subprocess.run(command, check=True, capture_output=True)
         self._set(Fault.NONE, Kind.CHANGE, 0)
         self._driver = subprocess.Popen(
             [sys.executable, os.path.join(HERE, "driver.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "LD_PRELOAD": self.preload, "FAULTS_PLAN": self._plan, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={
+                **os.environ,
+                "LD_PRELOAD": self.preload,
+                "FAULTS_PLAN": self._plan,
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
             text=True,
         )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         assert self._driver.stdin is not None
         self._driver.stdin.close()
         self._driver.wait()
@@ -130,11 +146,17 @@ class Injector:
         self._set(fault, kind, at)
         assert self._driver.stdin is not None
         assert self._driver.stdout is not None
-        request = {"arguments": list(arguments), "directory": self._directory, "environment": self._environment}
+        request = {
+            "arguments": list(arguments),
+            "directory": self._directory,
+            "environment": self._environment,
+        }
         self._driver.stdin.write(json.dumps(request) + "\n")
         self._driver.stdin.flush()
         answer = json.loads(self._driver.stdout.readline())
-        return Ended(answer["code"], answer["hung"], self._read("out"), self._read("err"), tuple(self._sites()))
+        return Ended(
+            answer["code"], answer["hung"], self._read("out"), self._read("err"), tuple(self._sites())
+        )
 
     def fresh_process(self, arguments: Sequence[str], *prefix: str) -> Ended:
         """Run ``python -m nixpatch`` as its users do, counted by the preload but without a fault."""

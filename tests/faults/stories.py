@@ -76,7 +76,12 @@ class Bench:
         return ended, old, state_of(self.work)
 
     def disturb(
-        self, story: Story, fault: Fault, sites: Sequence[Site], kind: Kind = Kind.CHANGE, more: Sequence[str] = ()
+        self,
+        story: Story,
+        fault: Fault,
+        sites: Sequence[Site],
+        kind: Kind = Kind.CHANGE,
+        more: Sequence[str] = (),
     ) -> list[str]:
         """Repeat a story with a fault at each of some sites; return all that is wrong, nothing if all is well."""
         _, old, new = self.uninterrupted(story, *more)
@@ -137,7 +142,11 @@ def _ended_badly(fault: Fault, ended: Ended, *, complete: bool, left: list[str])
             found.append(f"exits with {ended.code}")
         if ended.code != 0 and os.strerror(fault) not in ended.said:
             found.append(f"does not say why: {ended.said}")
-        if ended.code != 0 and "run nixpatch again" not in ended.said and "the file is as it was" not in ended.said:
+        if (
+            ended.code != 0
+            and "run nixpatch again" not in ended.said
+            and "the file is as it was" not in ended.said
+        ):
             found.append(f"does not say what to do: {ended.said}")
     else:
         if ended.code not in {0, 130}:
@@ -170,7 +179,11 @@ def _is_torn_book(now: bytes, old: bytes, new: bytes) -> bool:
             files = json.loads(now)["files"]
         except ValueError:
             return True
-        return not all(any(known_files.get(path) == entry for known_files in known) for path, entry in files.items())
+        return not all(
+            any(known_files.get(path) == entry for known_files in known) for path, entry in files.items()
+        )
     rows = {row.raw for data in (old, new) for row in record.parse(data).rows if row.path}
     # nixpatch.json of half a dist has a digest of its own.
-    return not all(row.raw in rows or (row.path or "").endswith("nixpatch.json") for row in record.parse(now).rows)
+    return not all(
+        row.raw in rows or (row.path or "").endswith("nixpatch.json") for row in record.parse(now).rows
+    )

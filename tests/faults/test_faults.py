@@ -20,7 +20,9 @@ PARTS = 4
 STORIES = list(Story)
 
 
-def _sites(bench: Bench, story: Story, fault: Fault, kind: Kind = Kind.CHANGE, more: Sequence[str] = ()) -> list[Site]:
+def _sites(
+    bench: Bench, story: Story, fault: Fault, kind: Kind = Kind.CHANGE, more: Sequence[str] = ()
+) -> list[Site]:
     ended, _, _ = bench.uninterrupted(story, *more)
     sites = [site for site in ended.sites if site.kind is kind]
     assert sites
@@ -33,7 +35,9 @@ def _sites(bench: Bench, story: Story, fault: Fault, kind: Kind = Kind.CHANGE, m
 
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("story", STORIES)
-def test_a_run_that_is_killed_anywhere_is_finished_by_the_next_one(bench: Bench, story: Story, part: int) -> None:
+def test_a_run_that_is_killed_anywhere_is_finished_by_the_next_one(
+    bench: Bench, story: Story, part: int
+) -> None:
     assert bench.disturb(story, Fault.KILL_ALL, _sites(bench, story, Fault.KILL_ALL)[part::PARTS]) == []
 
 
@@ -62,7 +66,9 @@ def test_what_cannot_be_read_costs_nothing_either(bench: Bench, fault: Fault, ki
     assert bench.disturb(Story.PATCH, fault, _sites(bench, Story.PATCH, fault, kind), kind) == []
 
 
-@pytest.mark.parametrize("fault", [Fault.KILL, Fault.KILL_ALL, Fault.INTERRUPT, Fault.TERMINATE, Fault.ENOSPC])
+@pytest.mark.parametrize(
+    "fault", [Fault.KILL, Fault.KILL_ALL, Fault.INTERRUPT, Fault.TERMINATE, Fault.ENOSPC]
+)
 def test_workers_leave_no_less_behind(bench: Bench, fault: Fault) -> None:
     jobs = ("--jobs", "2")
     assert bench.disturb(Story.PATCH, fault, _sites(bench, Story.PATCH, fault, more=jobs), more=jobs) == []

@@ -43,7 +43,9 @@ def test_pipes_sockets_devices_and_directories_with_the_names_of_libraries(
         unix.bind("socket.so")
     if os.geteuid() == 0:
         os.mknod(os.path.join(package, "device.so"), stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero
-    rows = [f"pkg/{name}," + "sha256=AAAA,1" for name in ("fifo.so", "socket.so", "device.so", "directory.so")]
+    rows = [
+        f"pkg/{name}," + "sha256=AAAA,1" for name in ("fifo.so", "socket.so", "device.so", "directory.so")
+    ]
     world.write_record(*rows)
     before = {name: os.lstat(name).st_mode for name in os.listdir(package)}
 
@@ -68,7 +70,9 @@ def test_a_directory_in_the_place_of_what_we_write(world: World, nixpatch: Run) 
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo"])
-def test_a_link_or_pipe_in_the_place_of_what_we_write_is_replaced(world: World, nixpatch: Run, kind: str) -> None:
+def test_a_link_or_pipe_in_the_place_of_what_we_write_is_replaced(
+    world: World, nixpatch: Run, kind: str
+) -> None:
     outside = os.path.join(world.root, "outside")
     with open(outside, "wb") as file:
         file.write(b"outside")
@@ -105,7 +109,14 @@ def test_a_hard_link_between_two_dists_is_cut_and_both_are_right(world: World, n
     assert nixpatch("verify", world.venv)[0] == 0
 
 
-NAMES = [b"new\nline.so", b"not-utf-8-\xff\xfe.so", b"tab\t.so", b"quote\"comma,.so", b"e\xcc\x81.so", b"back\\slash.so"]
+NAMES = [
+    b"new\nline.so",
+    b"not-utf-8-\xff\xfe.so",
+    b"tab\t.so",
+    b'quote"comma,.so',
+    b"e\xcc\x81.so",
+    b"back\\slash.so",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

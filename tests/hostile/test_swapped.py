@@ -124,7 +124,9 @@ DONE: dict[str, Callable[[str], object]] = {
 
 @pytest.mark.parametrize("what", DONE)
 @pytest.mark.parametrize("depth", [1, 2])
-def test_nothing_is_done_through_a_linked_directory(tmp_path: os.PathLike[str], what: str, depth: int) -> None:
+def test_nothing_is_done_through_a_linked_directory(
+    tmp_path: os.PathLike[str], what: str, depth: int
+) -> None:
     root = os.path.realpath(tmp_path)
     os.makedirs(os.path.join(root, "real", "deep"))
     file = os.path.join(root, "real", "deep", "file")

@@ -22,6 +22,7 @@ from nixpatch.cli.lock import lock_command
 from nixpatch.cli.missing import missing_command
 from nixpatch.cli.progress import Bar
 from nixpatch.cli.session import Output, guarded
+from nixpatch.cli.tree import tree_command
 from nixpatch.elf import Writer
 from nixpatch.model import Plan
 from nixpatch.report.summary import totals
@@ -218,6 +219,7 @@ def verify(
 
 
 app.command("missing")(missing_command)
+app.command("tree")(tree_command)
 app.command("lock")(lock_command)
 app.command("pip", context_settings=VERBATIM)(pip_command)
 app.command("uv", context_settings=VERBATIM)(uv_command)

@@ -7,7 +7,7 @@ import stat
 from dataclasses import dataclass
 
 from nixpatch.environment.regular import read_head
-from nixpatch.environment.words import shown, why
+from nixpatch.environment.words import of_the_machine, shown, why
 from nixpatch.files import Identity, identity, is_temporary
 
 ELF_MAGIC = b"\x7fELF"
@@ -103,7 +103,7 @@ def walk(root: str) -> Found:
             with os.scandir(directory) as entries:
                 listed = list(entries)
         except OSError as error:
-            if directory == root:
+            if directory == root or of_the_machine(error):
                 raise
             notes.append(f"{shown(directory)}: not searched: {why(error)}")
             continue
@@ -120,6 +120,8 @@ def walk(root: str) -> Found:
                 try:
                     found = _inspect(entry.path, entry.name, entry.stat(follow_symlinks=False))
                 except OSError as error:
+                    if of_the_machine(error):
+                        raise
                     notes.append(f"{shown(entry.path)}: not read: {why(error)}")
                     continue
                 if found is not None:

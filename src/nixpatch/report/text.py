@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from rich.console import Console, Group, RenderableType
@@ -17,6 +18,7 @@ from nixpatch.resolve.choose import version_text
 from nixpatch.stories.apply import Outcome
 from nixpatch.stories.verify import Verdict, used_store_paths
 
+_ENDLESS = 4096
 _SHOWN_FILES = 3
 _SHOWN_NAMES = 3
 
@@ -59,13 +61,17 @@ def verdict_report(verdict: Verdict, *, store_dir: str, verbosity: int) -> Rende
     return Group(*parts)
 
 
-def console(*, stderr: bool = False, plain: bool = False) -> Console:
+def console(*, stderr: bool = False, plain: bool = False, wrap: bool = False) -> Console:
     """Return a console that honours NO_COLOR and a non-terminal, and never guesses at markup in names.
 
-    ``plain``: no colour, even if it is a terminal.
+    ``plain``: no colour, even if it is a terminal. ``wrap`` breaks long lines where the terminal ends, as a
+    drawing needs it; else lines stay whole, to be copied. What is no terminal has no end of the line.
     """
     terminal = False if plain else None
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False, force_terminal=terminal)
+    made = Console(stderr=stderr, highlight=False, soft_wrap=not wrap, emoji=False, force_terminal=terminal)
+    if not made.is_terminal:
+        made.width = _ENDLESS
+    return made
 
 
 def closing(count: Totals, verb: str, seconds: float) -> str:
@@ -169,7 +175,8 @@ def _missing(plan: Plan) -> Iterator[RenderableType]:
             yield Text(f"    {number}. {shown(line)}")
         yield Text(f"  {advice(soname)}")
         yield Text(
-            f"  or name a store path that has it with --closure, or pass --ignore-missing '{shown(soname)}'"
+            f"  or name a store path that has it with --closure, or pass --ignore-missing "
+            f"{shlex.quote(shown(soname))}"
         )
     line = line_to_paste([plan])
     if line:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from nixpatch import __version__, elf, environment
+from nixpatch.environment.words import of_the_machine
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.model import (
     ElfFacts,
@@ -68,7 +70,7 @@ def make_plan(request: Request, say: Callable[[str], None] = lambda _: None) -> 
     reference = nixpkgs.named(request.nixpkgs) if request.nixpkgs is not None else None
     tree = environment.scan(request.path)
     read = Reader()
-    results = {file.path: read(file.path) for file in tree.files}
+    results = {file.path: read.in_tree(file.path) for file in tree.files}
     facts = {path: found for path, found in results.items() if isinstance(found, ElfFacts)}
     target = environment.find_target(tree, request.python, request.search_path, read)
     told: dict[str, str] = {}
@@ -174,7 +176,9 @@ def _plan_one(request: Request, question: Question, file: TreeFile, read: ElfFac
 def _obstacles(files: tuple[FilePlan, ...]) -> Iterator[Finding]:
     """Say before anything is written where the layout of a file leaves only the other writer."""
     for file in files:
-        obstacle = elf.obstacle(file.file.path) if file.edit is not None else None
+        obstacle = None
+        with contextlib.suppress(OSError):  # gone since; the work on it tells
+            obstacle = elf.obstacle(file.file.path) if file.edit is not None else None
         if obstacle:
             yield Finding("note", file.file.path, f"not edited in place, left to LIEF: {obstacle}")
 
@@ -219,6 +223,21 @@ class Reader:
         if found is None:
             found = self.known[path] = elf.read(os.path.realpath(path) if os.path.islink(path) else path)
         return found
+
+    def in_tree(self, path: str) -> ElfFacts | Skip:
+        """Read the headers of a file that a scan found; one that went since is no reason to stop.
+
+        Raises:
+            MachineError: the disk fails, or the run may open no more files.
+
+        """
+        try:
+            return self(path)
+        except OSError as error:
+            if of_the_machine(error):
+                raise MachineError(f"{path}: {error.strerror}: mend this and run nixpatch again") from error
+            self.known[path] = gone = Skip(SkipReason.NOT_ELF, f"changed during the run: {error.strerror}")
+            return gone
 
     def facts(self, path: str) -> ElfFacts | None:
         """Return what the ELF file at a path says, None where there is none that ld.so would take."""

@@ -11,7 +11,6 @@ hold digests of an earlier patch that nobody knows any more.)
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -22,6 +21,7 @@ from nixpatch.environment import provenance, record
 from nixpatch.environment.digests import DEFAULT_ALGORITHM, FileHash, encode_digest, hash_file
 from nixpatch.environment.locate import Locator
 from nixpatch.environment.regular import read_identified, read_regular
+from nixpatch.environment.words import of_the_machine
 from nixpatch.errors import FileRefused
 from nixpatch.files import Identity, remove, replace_bytes
 from nixpatch.model import Answer, ElfFacts, FilePlan, Finding, Linkage, Origin, Tree
@@ -270,12 +270,17 @@ def algorithms(where: Ledger, paths: Sequence[str]) -> frozenset[str]:
     """Return every digest that the rows of these files ask for, sha256 always among them."""
     names = {DEFAULT_ALGORITHM}
     if where.record is not None:
-        with contextlib.suppress(OSError, FileRefused):
+        try:
             data = read_regular(where.record, record.MAX_RECORD_SIZE)
             if _OTHER_ALGORITHM.search(data):  # few dists have one; a hundred thousand rows take a second
                 rows = record.parse(data)
                 spelled = _rows_by_file(where, rows, dict.fromkeys(paths))
                 names |= rows.algorithms(row.path for group in spelled.values() for row in group if row.path)
+        except FileRefused:
+            pass  # told when it is to be updated
+        except OSError as error:
+            if of_the_machine(error):
+                raise
     return frozenset(names)
 
 

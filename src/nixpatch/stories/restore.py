@@ -26,7 +26,7 @@ def plan_restore(path: str) -> Plan:
     files: list[FilePlan] = []
     findings: list[Finding] = []
     for file in tree.files:
-        facts = read(file.path)
+        facts = read.in_tree(file.path)
         if not isinstance(facts, ElfFacts):
             files.append(FilePlan(file, None, facts))
         elif facts.stale_undo:

@@ -16,9 +16,14 @@ def main() -> None:
     # A run is short and makes many small values that all stay to its end: looking through them for cycles
     # takes a sixth of its time and finds none.
     gc.disable()
-    from nixpatch.cli import run  # noqa: PLC0415 - typer takes longer to import than the version to print
+    try:
+        from nixpatch.cli import run  # noqa: PLC0415 - typer takes longer to import than the version to print
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before the command began or after it ended, which has words of its own
+        sys.stderr.write("nixpatch: interrupted\n")
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from nixpatch.stories import rooting
 from nixpatch.stories.apply import FileOutcome, Manner, Outcome
 from nixpatch.stories.asking import Choices, request
 from nixpatch.stories.checking import check_tree
+from nixpatch.stories.holding import held
 from nixpatch.stories.plan import make_plan
 from nixpatch.stories.restore import plan_restore
 from nixpatch.stories.verify import Verdict
@@ -136,16 +137,17 @@ def apply(
 
     """
     store = find_store(plan.store_dir or None, os.environ if environment is None else environment)
-    if gc_roots:
-        rooting.hold(plan, store)
-    outcome = _apply.apply(
-        plan,
-        Manner(workers=jobs, writer=writer, durable=fsync, accept_modified=accept_modified),
-        progress=progress,
-        waiting=waiting,
-    )
-    if gc_roots:
-        rooting.let_go(plan)
+    with held(plan.tree.root, waiting):
+        if gc_roots:
+            rooting.hold(plan, store)
+        outcome = _apply.apply(
+            plan,
+            Manner(workers=jobs, writer=writer, durable=fsync, accept_modified=accept_modified),
+            progress=progress,
+            waiting=waiting,
+        )
+        if gc_roots:
+            rooting.let_go(plan)
     return outcome
 
 
@@ -157,10 +159,11 @@ def restore(path: str, *, fsync: bool = False, jobs: int = 0) -> Outcome:
         MachineError: a directory cannot be written. Nothing was changed then.
 
     """
-    back = plan_restore(path)
-    outcome = _apply.apply(back, Manner(workers=jobs, durable=fsync))
-    if totals(back, outcome).satisfied:
-        rooting.let_go(back)
+    with held(path, lambda _: None):
+        back = plan_restore(path)
+        outcome = _apply.apply(back, Manner(workers=jobs, durable=fsync))
+        if totals(back, outcome).satisfied:
+            rooting.let_go(back)
     return outcome
 
 

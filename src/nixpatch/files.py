@@ -60,8 +60,10 @@ def replacement(path: str, *, durable: bool = False, expected: Identity | None =
         if expected is not None and (before is None or identity(before) != expected):
             raise _changed(path)
         temp = f"{TEMP_PREFIX}{os.urandom(6).hex()}-{_short(name)}{TEMP_SUFFIX}"
-        descriptor = os.open(temp, _NEW, 0o600, dir_fd=at)
+        descriptor = None
         try:
+            # Inside: an interrupt may come between the call and its result.
+            descriptor = os.open(temp, _NEW, 0o600, dir_fd=at)
             yield descriptor
             if before is None:
                 os.fchmod(descriptor, 0o644)
@@ -78,7 +80,8 @@ def replacement(path: str, *, durable: bool = False, expected: Identity | None =
                 os.unlink(temp, dir_fd=at)
             raise
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def replace_bytes(path: str, data: bytes, *, durable: bool = False, expected: Identity | None = None) -> None:
@@ -199,7 +202,8 @@ def lock(directory: str, waiting: Callable[[str], None]) -> Iterator[None]:
 
     Every directory above is held too, shared: runs on a venv and on its site-packages exclude each other,
     runs on two venvs do not. Taken from the top down, so that no two runs wait for each other. Within a
-    process, a tree that is held already is not waited for. ``waiting`` is called once if another run is there.
+    process, a tree that is held already is not waited for. ``waiting`` is called once if another run is
+    there.
 
     Raises:
         MachineError: the directory cannot be opened or locked.

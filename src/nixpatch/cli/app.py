@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -33,6 +34,7 @@ from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 from nixpatch.stories.apply import Manner, Outcome, apply
 from nixpatch.stories.asking import in_nix_build
+from nixpatch.stories.holding import held
 from nixpatch.stories.plan import make_plan
 from nixpatch.stories.restore import plan_restore
 from nixpatch.stories.rooting import hold, let_go
@@ -144,14 +146,15 @@ def patch(
     for path in paths:
         begun = time.monotonic()
         request = opt.request(path, choices, os.environ)
-        made = make_plan(request, output.say)
-        if writing and not no_gc_roots:
-            hold(made, request.store)
         # In the store nobody can restore, and the copies would count in the closure.
         aside = not (in_nix_build(os.environ) or request.store.store_path_of(path, resolve=True))
-        done = _carry_out(made, output, begun, replace(manner, keep_grafts=aside) if writing else None)
-        if writing and not no_gc_roots:
-            let_go(made)
+        with held(path, output.say) if writing else nullcontext():
+            made = make_plan(request, output.say)
+            if writing and not no_gc_roots:
+                hold(made, request.store)
+            done = _carry_out(made, output, begun, replace(manner, keep_grafts=aside) if writing else None)
+            if writing and not no_gc_roots:
+                let_go(made)
         code = max(code, ExitCode.REMAINS if check and made.pending else done)
     output.close()
     return code
@@ -189,10 +192,11 @@ def restore(
     code = ExitCode.SATISFIED
     for path in paths:
         begun = time.monotonic()
-        made = plan_restore(path)
-        done = _carry_out(made, output, begun, None if dry_run else Manner(workers=jobs, durable=fsync))
-        if done is ExitCode.SATISFIED and not dry_run:
-            let_go(made)
+        with nullcontext() if dry_run else held(path, output.say):
+            made = plan_restore(path)
+            done = _carry_out(made, output, begun, None if dry_run else Manner(workers=jobs, durable=fsync))
+            if done is ExitCode.SATISFIED and not dry_run:
+                let_go(made)
         code = max(code, done)
     output.close()
     return code

@@ -28,6 +28,7 @@ from nixpatch.report.escape import shown
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 from nixpatch.stories.apply import Manner, apply
+from nixpatch.stories.holding import held
 from nixpatch.stories.installing import Change, Snapshot, difference, restrict, snapshot
 from nixpatch.stories.plan import make_plan
 from nixpatch.stories.rooting import hold, let_go_unused
@@ -243,11 +244,12 @@ def _patch(tree: str, change: Change, call: Call, wishes: Wishes) -> ExitCode:
     if choices.python is None and pyvenv.read_config(tree) is None:
         choices = replace(choices, python=call.python)
     request = opt.request(tree, choices, os.environ)
-    plan = restrict(make_plan(request, wishes.output.say), change)
-    if wishes.gc_roots:
-        hold(plan, request.store)
-    with Bar(sum(file.file.size for file in plan.changes), wanted=wishes.output.shows_progress) as bar:
-        outcome = apply(plan, wishes.manner, progress=bar.step, waiting=wishes.output.say)
+    with held(tree, wishes.output.say):
+        plan = restrict(make_plan(request, wishes.output.say), change)
+        if wishes.gc_roots:
+            hold(plan, request.store)
+        with Bar(sum(file.file.size for file in plan.changes), wanted=wishes.output.shows_progress) as bar:
+            outcome = apply(plan, wishes.manner, progress=bar.step, waiting=wishes.output.say)
     if plan.files or plan.findings:
         from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - rich is for the report alone
 

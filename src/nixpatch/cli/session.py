@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -106,13 +107,19 @@ def guarded(command: Callable[_P, int]) -> Callable[_P, None]:
         signal.signal(signal.SIGTERM, _terminated)
         try:
             code = int(command(*args, **kwargs))
+            sys.stdout.flush()
         except NixpatchError as error:
             sys.stderr.write(f"nixpatch: {shown(str(error))}\n")
             code = error.exit_code
         except BrokenPipeError:
             # Whoever read our report has gone (nixpatch ... | head); Python would complain again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _forget_output()
             code = ExitCode.REMAINS
+        except OSError as error:
+            # What no story expects: standard output on a full disk, no more descriptors.
+            sys.stderr.write(f"nixpatch: {shown(_trouble(error))}\n")
+            _forget_output()
+            code = ExitCode.MACHINE
         except KeyboardInterrupt:
             sys.stderr.write("nixpatch: interrupted; every file is whole, run it again to finish\n")
             code = ExitCode.INTERRUPTED
@@ -121,6 +128,17 @@ def guarded(command: Callable[_P, int]) -> Callable[_P, None]:
     # typer reads the parameters from here; the return type is no business of its.
     run.__annotations__ = {**command.__annotations__, "return": None}
     return run
+
+
+def _trouble(error: OSError) -> str:
+    name = error.filename if isinstance(error.filename, str) else "standard output or a file of the run"
+    return f"{name}: {error.strerror or error}; every file is whole, mend this and run it again to finish"
+
+
+def _forget_output() -> None:
+    """Keep Python from complaining at exit of what it cannot write."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:

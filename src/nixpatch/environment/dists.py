@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 from nixpatch.environment.locate import Locator
 from nixpatch.environment.record import MAX_RECORD_SIZE, paths
 from nixpatch.environment.regular import read_regular
-from nixpatch.environment.words import shown, why
+from nixpatch.environment.words import of_the_machine, shown, why
 from nixpatch.model import Dist
 
 _SUFFIX = ".dist-info"
@@ -81,7 +81,9 @@ def _metadata(info: str) -> dict[str, list[str]]:
     try:
         # Read through a link: `uv pip install --link-mode symlink` and Nix's buildEnv make METADATA one.
         data = read_regular(os.path.realpath(os.path.join(info, "METADATA")), _MAX_METADATA_SIZE)
-    except OSError:
+    except OSError as error:
+        if of_the_machine(error):
+            raise
         return {}
     end = _HEADERS_END.search(data)
     headers: dict[str, list[str]] = {}
@@ -103,6 +105,8 @@ def _files(info: str, prefix: str, locator: Locator) -> tuple[frozenset[str] | N
     except FileNotFoundError:
         return None, []
     except OSError as error:
+        if of_the_machine(error):
+            raise
         reason = "it is a symbolic link" if error.errno == errno.ELOOP else why(error)
         return None, [f"RECORD is not used: {reason}"]
     found, nowhere = locator.locate_all(paths(data))

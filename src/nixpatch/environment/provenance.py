@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nixpatch.environment.words import of_the_machine
 from nixpatch.model import Tag
 
 NAME = "nixpatch.json"
@@ -195,6 +196,7 @@ def read(path: str) -> Provenance | None:
 
     Raises:
         ProvenanceError: the file is there but cannot be used.
+        OSError: whether it can be used is not known: a disk fails, or the run may open no more files.
 
     """
     try:
@@ -202,6 +204,8 @@ def read(path: str) -> Provenance | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if of_the_machine(error):
+            raise
         raise ProvenanceError(error.strerror or str(error)) from error
     with open(descriptor, "rb") as file:
         data = file.read(_LIMIT + 1)

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from nixpatch.environment import layout, pyvenv
 from nixpatch.environment.dists import find_dists
 from nixpatch.environment.walk import Candidate, Found, inspect, walk
-from nixpatch.environment.words import shown, why
-from nixpatch.errors import RequestError
+from nixpatch.environment.words import of_the_machine, shown, why
+from nixpatch.errors import MachineError, RequestError
 from nixpatch.files import is_temporary
 from nixpatch.model import Dist, Tree, TreeFile, TreeKind
 
@@ -24,6 +24,7 @@ def scan(path: str) -> Tree:
 
     Raises:
         RequestError: it does not exist, cannot be read, or holds neither dists nor ELF files.
+        MachineError: a disk fails, or the run may open no more files.
 
     """
     try:
@@ -34,9 +35,12 @@ def scan(path: str) -> Tree:
         kind, prefix, sites = _kind(root)
         found = walk(root)
         dists, notes = _dists(sites, prefix)
+        candidates, outside = _all_candidates(found, dists, root, prefix)
     except (OSError, ValueError) as error:
+        if of_the_machine(error):
+            name = shown(str(getattr(error, "filename", None) or path))
+            raise MachineError(f"{name}: {why(error)}: mend this and run nixpatch again") from error
         raise RequestError(f"{shown(path)} cannot be read: {why(error)}") from error
-    candidates, outside = _all_candidates(found, dists, root, prefix)
     if kind is TreeKind.PLAIN and not candidates:
         raise RequestError(
             f"nothing to do in {shown(path)}: it holds no ELF file and no *.dist-info;"
@@ -97,6 +101,8 @@ def _all_candidates(
         try:
             candidate = inspect(path)
         except OSError as error:
+            if of_the_machine(error):
+                raise
             notes.append(f"{shown(path)}: not read: {why(error)}")
             continue
         if candidate is not None:
@@ -109,11 +115,9 @@ def _strays(dists: Iterable[Dist], root: str, prefix: str) -> list[str]:
     if root == prefix:
         return []
     below = root.rstrip("/") + "/"
-    directories = {
-        os.path.dirname(path) for dist in dists for path in dist.files if not path.startswith(below)
-    }
+    outside = {path for dist in dists for path in dist.files if not path.startswith(below)}
     found = []
-    for directory in sorted(directories):
+    for directory in sorted({os.path.dirname(path) for path in outside}):
         with contextlib.suppress(OSError):
             found += [os.path.join(directory, name) for name in os.listdir(directory) if is_temporary(name)]
     return sorted(found)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nixpatch.environment.provenance import GRAFTS
 from nixpatch.environment.regular import read_head
-from nixpatch.environment.words import shown, why
+from nixpatch.environment.words import of_the_machine, shown, why
 from nixpatch.files import Identity, identity, is_temporary
 
 ELF_MAGIC = b"\x7fELF"
@@ -106,7 +106,7 @@ def walk(root: str) -> Found:
             with os.scandir(directory) as entries:
                 listed = list(entries)
         except OSError as error:
-            if directory == root:
+            if directory == root or of_the_machine(error):
                 raise
             notes.append(f"{shown(directory)}: not searched: {why(error)}")
             continue
@@ -125,6 +125,8 @@ def walk(root: str) -> Found:
                         continue
                     found = _inspect(entry.path, status)
                 except OSError as error:
+                    if of_the_machine(error):
+                        raise
                     notes.append(f"{shown(entry.path)}: not read: {why(error)}")
                     continue
                 if found is not None:

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import os
 
+from nixpatch.environment.words import shown
 
-def shown(text: str) -> str:
-    """Return text on one line of printable characters, whatever bytes it came from."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8 (PEP 383)
-        return f"\\x{code - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode("ascii")
+__all__ = ["below", "shown"]
 
 
 def below(path: str, root: str) -> str:

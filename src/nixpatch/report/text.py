@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from rich.console import Console, Group, RenderableType
@@ -133,7 +134,8 @@ def _missing(plan: Plan) -> Iterator[RenderableType]:
             yield Text(f"    {number}. {shown(line)}")
         yield Text(f"  {advice(soname)}")
         yield Text(
-            f"  or name a store path that has it with --closure, or pass --ignore-missing '{shown(soname)}'"
+            f"  or name a store path that has it with --closure, or pass --ignore-missing "
+            f"{shlex.quote(shown(soname))}"
         )
     line = line_to_paste([plan])
     if line:

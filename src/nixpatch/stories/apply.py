@@ -88,7 +88,7 @@ def apply(
         return Outcome(plan, ())
     findings: list[Finding] = []
     outcomes: list[FileOutcome] = []
-    with lock(plan.tree.prefix, waiting):
+    with lock(plan.tree.root, waiting):
         _check_writable(plan, groups)
         findings += _clear(plan.tree.leftovers)
         for info in plan.returning:

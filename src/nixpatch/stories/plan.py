@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from nixpatch import __version__, elf, environment
+from nixpatch.environment.words import of_the_machine
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.model import (
     ElfFacts,
@@ -73,7 +74,7 @@ def make_plan(request: Request, say: Callable[[str], None] = lambda _: None) -> 
     reference = nixpkgs.named(request.nixpkgs) if request.nixpkgs is not None else None
     tree = environment.scan(request.path)
     read = Reader()
-    results = {file.path: read(file.path) for file in tree.files}
+    results = {file.path: read.in_tree(file.path) for file in tree.files}
     facts = {path: found for path, found in results.items() if isinstance(found, ElfFacts)}
     target = environment.find_target(tree, request.python, request.search_path, read)
     told: dict[str, str] = {}
@@ -106,7 +107,7 @@ def make_plan(request: Request, say: Callable[[str], None] = lambda _: None) -> 
         told.update(realised.told)
         sources = replace(sources, nixpkgs=realised.paths)
     question, files, grafts = decide(sources)
-    files = _mark_unrecorded(tree, files)
+    files = mark_unrecorded(tree, files)
     findings = [Finding("note", tree.root, note) for note in tree.notes]
     findings += [finding for file in files for finding in version_findings(question, file)]
     findings += _obstacles(files)
@@ -194,15 +195,15 @@ def _obstacles(files: tuple[FilePlan, ...]) -> Iterator[Finding]:
             yield Finding("note", file.file.path, text)
 
 
-def _mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan, ...]:
-    """Find what was patched and is not written down as it is."""
-    patched: dict[str, list[FilePlan]] = {}
+def mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan, ...]:
+    """Find what is as it shall be and is not written down so."""
+    right: dict[str, list[FilePlan]] = {}
     for file in files:
-        if file.edit is None and file.facts is not None and file.facts.original_sha256 is not None:
+        if file.edit is None and file.facts is not None and file.wished is not None:
             for info in file.file.owners or ("",):
-                patched.setdefault(info, []).append(file)
+                right.setdefault(info, []).append(file)
     late: set[str] = set()
-    for info, its_files in patched.items():
+    for info, its_files in right.items():
         late |= unrecorded(ledger(tree, info), its_files)
     return tuple(replace(file, unrecorded=True) if file.file.path in late else file for file in files)
 
@@ -234,6 +235,21 @@ class Reader:
         if found is None:
             found = self.known[path] = elf.read(os.path.realpath(path) if os.path.islink(path) else path)
         return found
+
+    def in_tree(self, path: str) -> ElfFacts | Skip:
+        """Read the headers of a file that a scan found; one that went since is no reason to stop.
+
+        Raises:
+            MachineError: the disk fails, or the run may open no more files.
+
+        """
+        try:
+            return self(path)
+        except OSError as error:
+            if of_the_machine(error):
+                raise MachineError(f"{path}: {error.strerror}: mend this and run nixpatch again") from error
+            self.known[path] = gone = Skip(SkipReason.NOT_ELF, f"changed during the run: {error.strerror}")
+            return gone
 
     def facts(self, path: str) -> ElfFacts | None:
         """Return what the ELF file at a path says, None where there is none that ld.so would take."""

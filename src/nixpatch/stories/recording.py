@@ -1,12 +1,16 @@
-"""What is written down after the ELF files of a dist are in place: ``nixpatch.json``, then RECORD, last.
+"""What is written down after the ELF files of a dist are in place: RECORD, then ``nixpatch.json``, last.
 
 RECORD's rule is: only rows whose file changed, everything else byte for byte, and never launder: a row that
 did not describe its file before the patch is not made to describe it after.
+
+The order is what a killed run is finished by. Until everything else is done, provenance is that of the run
+before: a file that it does not describe as it is tells the next run that there is something to finish, and
+its digests tell which rows of RECORD were ours. (The other way round, a RECORD that was not written would
+hold digests of an earlier patch that nobody knows any more.)
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -14,12 +18,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nixpatch.environment import provenance, record
-from nixpatch.environment.digests import DEFAULT_ALGORITHM, FileHash, encode_digest
+from nixpatch.environment.digests import DEFAULT_ALGORITHM, FileHash, encode_digest, hash_file
 from nixpatch.environment.locate import Locator
-from nixpatch.environment.regular import read_regular
+from nixpatch.environment.regular import read_identified, read_regular
+from nixpatch.environment.words import of_the_machine
 from nixpatch.errors import FileRefused
-from nixpatch.files import replace_bytes
-from nixpatch.model import Answer, FilePlan, Finding, Origin, Tree
+from nixpatch.files import Identity, remove, replace_bytes
+from nixpatch.model import Answer, ElfFacts, FilePlan, Finding, Linkage, Origin, Tree
 
 _UNKNOWN_SIZE = -1
 _OTHER_ALGORITHM = re.compile(rb",(?!sha256=)\w+=")
@@ -91,11 +96,22 @@ def write_down(
     """
     findings: list[Finding] = []
     try:
+        rows = _rows_of(where)
+    except FileNotFoundError:
+        # Somebody uninstalled it; a file of ours would keep its directory from going.
+        return (Finding("error", where.info, "vanished during the run, so nothing was written down in it"),)
+    except (OSError, FileRefused) as error:
+        findings.append(
+            Finding("error", where.info, f"RECORD cannot be read, so it was not updated: {error}")
+        )
+        rows = None
+    try:
         old = provenance.read(where.provenance)
     except provenance.ProvenanceError as error:
         findings.append(Finding("note", where.provenance, f"was unreadable ({error}) and is written anew"))
         old = None
-    entries = dict(old.files) if old else {}
+    before = old.files if old else {}
+    entries = dict(before)
     for path, change in changes.items():
         if change.entry is None:
             entries.pop(where.key(path), None)
@@ -106,36 +122,55 @@ def write_down(
         del entries[key]
     removed = old.unvendored if old else {}
     data = provenance.dump(provenance.Provenance(tool, entries, removed)) if entries or removed else None
-    if data is not None:
-        replace_bytes(where.provenance, data, durable=durable)
-    findings += _update_record(where, changes, data, accept_modified=accept_modified, durable=durable)
+    if rows is not None:
+        findings += _update_record(
+            where, rows, changes, before, data, accept_modified=accept_modified, durable=durable
+        )
     if data is None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(where.provenance)
+        remove(where.provenance)
+    else:
+        replace_bytes(where.provenance, data, durable=durable)
     return tuple(findings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """RECORD as it was read."""
+
+    path: str
+    record: record.Record
+    identity: Identity
+
+
+def _rows_of(where: Ledger) -> _Rows | None:
+    if where.record is None:
+        return None
+    data, identity = read_identified(where.record, record.MAX_RECORD_SIZE)
+    return _Rows(where.record, record.parse(data), identity)
 
 
 def _update_record(
     where: Ledger,
+    read: _Rows,
     changes: Mapping[str, Change],
+    before: Mapping[str, provenance.PatchedFile],
     data: bytes | None,
     *,
     accept_modified: bool,
     durable: bool,
 ) -> list[Finding]:
-    if where.record is None:
-        return []
-    try:
-        rows = record.parse(read_regular(where.record, record.MAX_RECORD_SIZE))
-    except (OSError, FileRefused) as error:
-        return [Finding("error", where.record, f"cannot be read, so it was not updated: {error}")]
+    rows = read.record
     findings: list[Finding] = []
     updates: dict[str, FileHash] = {}
     for path, spelled in rows_by_file(where, rows, changes).items():
         change = changes[path]
         for row in spelled:
             assert row.path is not None
-            if accept_modified or describes(row, change.before) is not False:
+            if (
+                accept_modified
+                or describes(row, change.before) is not False
+                or _is_ours(row, change, before.get(where.key(path)))
+            ):
                 updates[row.path] = change.after
             elif row.agrees(change.after) is not True:
                 text = (
@@ -155,10 +190,25 @@ def _update_record(
         if os.path.lexists(signature):
             findings.append(Finding("note", signature, "signed the old RECORD and was removed"))
             updated = updated.without(where.key(signature))
-            os.unlink(signature)
+            remove(signature)
     if updated.data != rows.data:
-        replace_bytes(where.record, updated.data, durable=durable)
+        replace_bytes(read.path, updated.data, durable=durable, expected=read.identity)
     return findings
+
+
+def _is_ours(row: record.Row, change: Change, entry: provenance.PatchedFile | None) -> bool:
+    """Whether a row is the one that an earlier run left, and a later one was killed before it changed it.
+
+    The file then is, or was until now, the very original that provenance names.
+    """
+    if entry is None or row.check_algorithm != DEFAULT_ALGORITHM or row.digest is None:
+        return False
+    originals = {f"sha256={file.digests[DEFAULT_ALGORITHM].hex()}" for file in (change.before, change.after)}
+    try:
+        patched = bytes.fromhex(entry.patched.removeprefix("sha256="))
+    except ValueError:  # somebody wrote into our file
+        return False
+    return entry.original in originals and row.digest.rstrip("=") == encode_digest(patched)
 
 
 def without_undo(where: Ledger) -> dict[str, str]:
@@ -226,12 +276,17 @@ def algorithms(where: Ledger, paths: Sequence[str]) -> frozenset[str]:
     """Return every digest that the rows of these files ask for, sha256 always among them."""
     names = {DEFAULT_ALGORITHM}
     if where.record is not None:
-        with contextlib.suppress(OSError, FileRefused):
+        try:
             data = read_regular(where.record, record.MAX_RECORD_SIZE)
             if _OTHER_ALGORITHM.search(data):  # few dists have one; a hundred thousand rows take a second
                 rows = record.parse(data)
                 spelled = rows_by_file(where, rows, dict.fromkeys(paths))
                 names |= rows.algorithms(row.path for group in spelled.values() for row in group if row.path)
+        except FileRefused:
+            pass  # told when it is to be updated
+        except OSError as error:
+            if of_the_machine(error):
+                raise
     return frozenset(names)
 
 
@@ -250,28 +305,29 @@ def _served_by(where: Ledger, answer: Answer) -> str:
 
 
 def unrecorded(where: Ledger, files: Sequence[FilePlan]) -> frozenset[str]:
-    """Return those of some patched files that provenance and RECORD do not describe as they are.
+    """Return those of some files without an edit that provenance and RECORD do not describe as they are.
 
     An earlier run was killed, or a need that nothing met is met now without a change of the file. Reads no
-    ELF file.
+    ELF file but those that an earlier run seems to have taken the patch back from.
     """
-    patched = {
-        file.file.path: file.facts.original_sha256
-        for file in files
-        if file.facts is not None and file.facts.original_sha256 is not None
-    }
     try:
         known = provenance.read(where.provenance)
     except provenance.ProvenanceError:
         known = None
     entries = known.files if known else {}
-    late = {
-        file.file.path
-        for file in files
-        if where.key(file.file.path) not in entries
-        or dict(entries[where.key(file.file.path)].needs) != needs_of(where, file)
-    }
-    if where.record is None or len(late) == len(patched):
+    patched: dict[str, bytes] = {}
+    late: set[str] = set()
+    for file in files:
+        if file.facts is None:
+            continue
+        entry = entries.get(where.key(file.file.path))
+        if file.facts.original_sha256 is not None:
+            patched[file.file.path] = file.facts.original_sha256
+            if entry is None or _outdated(where, file, file.facts, entry):
+                late.add(file.file.path)
+        elif entry is not None and entry.writer == provenance.INPLACE and _is(file.file.path, entry.original):
+            late.add(file.file.path)
+    if where.record is None or late >= patched.keys():
         return frozenset(late)
     try:
         data = read_regular(where.record, record.MAX_RECORD_SIZE)
@@ -287,3 +343,17 @@ def unrecorded(where: Ledger, files: Sequence[FilePlan]) -> frozenset[str]:
     if not rows.rows_for(where.key(where.provenance)):
         late.update(patched)
     return frozenset(late)
+
+
+def _outdated(where: Ledger, file: FilePlan, facts: ElfFacts, entry: provenance.PatchedFile) -> bool:
+    """Whether a patched file, or what serves its needs, is not as its entry has it."""
+    linkage = Linkage(entry.search_path, entry.tag, entry.interp)
+    return facts.current != linkage or dict(entry.needs) != needs_of(where, file)
+
+
+def _is(path: str, digest: str) -> bool:
+    """Whether a file has a digest, ``sha256=<hex>``."""
+    try:
+        return f"sha256={hash_file(path).digests[DEFAULT_ALGORITHM].hex()}" == digest
+    except OSError:
+        return False

@@ -10,7 +10,7 @@ from nixpatch.environment.digests import hash_file
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, Tree, TreeFile
 from nixpatch.stories.grafting import lost as grafts_lost
 from nixpatch.stories.grafting import removed_grafts
-from nixpatch.stories.plan import Reader
+from nixpatch.stories.plan import Reader, mark_unrecorded
 from nixpatch.stories.recording import ledger, without_undo
 
 _ORIGINAL = ElfEdit(search_path=None, interp=None)
@@ -35,7 +35,7 @@ def plan_restore(path: str) -> Plan:
     files: list[FilePlan] = []
     findings: list[Finding] = []
     for file in tree.files:
-        facts = read(file.path)
+        facts = read.in_tree(file.path)
         if not isinstance(facts, ElfFacts):
             files.append(FilePlan(file, None, facts))
         elif facts.stale_undo:
@@ -49,7 +49,8 @@ def plan_restore(path: str) -> Plan:
         else:
             files.append(_back(file, facts))
     findings += _no_way_back(tree)
-    return Plan(tree, None, "", tuple(files), tuple(findings), returning=tuple(returning))
+    recorded = mark_unrecorded(tree, tuple(files))
+    return Plan(tree, None, "", recorded, tuple(findings), returning=tuple(returning))
 
 
 def _no_way_back(tree: Tree) -> Iterator[Finding]:
@@ -66,5 +67,6 @@ def _no_way_back(tree: Tree) -> Iterator[Finding]:
 
 def _back(file: TreeFile, facts: ElfFacts) -> FilePlan:
     if facts.original_sha256 is None:
-        return FilePlan(file, facts)
+        # As it was installed, or as a run that was killed restored it.
+        return FilePlan(file, facts, wished=facts.original)
     return FilePlan(file, facts, edit=_ORIGINAL, wished=facts.original)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from nixpatch import elf
 from nixpatch.elf import Writer
@@ -17,9 +15,6 @@ from nixpatch.errors import FileRefused
 from nixpatch.files import Identity, identity, replacement
 from nixpatch.model import ElfEdit
 from nixpatch.stories.recording import original_hash
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 # Starting a second process costs about 20 ms; below this many bytes one process is done sooner.
 _PARALLEL_FROM = 48 << 20
@@ -63,28 +58,29 @@ class Done:
 @contextlib.contextmanager
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[Done]]:
     """Do all jobs, in this process or in several; yields the results in their order, as they come."""
-    sizes = [os.lstat(job.path).st_size if os.path.lexists(job.path) else 0 for job in jobs]
+    sizes = list(map(_size, jobs))
     workers = workers or (len(os.sched_getaffinity(0)) if sum(sizes) >= _PARALLEL_FROM else 1)
     if workers == 1 or len(jobs) < 2:
         yield map(carry_out, jobs)
         return
-    import multiprocessing  # noqa: PLC0415 - 20 ms that a small run need not spend
-    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - as above
+    from nixpatch.stories.workers import shared_out  # noqa: PLC0415 - 20 ms that a small run need not spend
 
-    # Processes, not threads: hashing lets go of the interpreter lock, the headers' work does not. Forked
-    # before any thread exists, so that nothing is inherited half-way.
-    context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_ignore_interrupt)
-    with pool:
-        try:
-            places: dict[int, tuple[Future[list[Done]], int]] = {}
-            for share in shares(sizes, workers):
-                future = pool.submit(_carry_out_all, [jobs[index] for index in share])
-                places.update({index: (future, at) for at, index in enumerate(share)})
-            yield (future.result()[at] for future, at in (places[index] for index in range(len(jobs))))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    order = list(shares(sizes, workers))
+    places = {index: (number, at) for number, share in enumerate(order) for at, index in enumerate(share)}
+    work = [[jobs[index] for index in share] for share in order]
+    with shared_out(_carry_out_all, work, min(workers, len(jobs)), _none) as results:
+        yield _in_order(results, places, len(jobs))
+
+
+def _in_order(
+    results: Iterator[list[Done]], places: Mapping[int, tuple[int, int]], count: int
+) -> Iterator[Done]:
+    """Put what the shares came to back into the order of the jobs, waiting for no share before its turn."""
+    come: list[list[Done]] = []
+    for number, at in (places[index] for index in range(count)):
+        while len(come) <= number:
+            come.append(next(results))
+        yield come[number][at] if come[number] else _lost()
 
 
 def shares(sizes: Sequence[int], workers: int) -> Iterator[list[int]]:
@@ -111,10 +107,20 @@ def shares(sizes: Sequence[int], workers: int) -> Iterator[list[int]]:
         yield share
 
 
-def _ignore_interrupt() -> None:
-    """Let a worker finish the file in hand: Ctrl-C reaches the whole process group."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _size(job: Job) -> int:
+    try:
+        return os.lstat(job.path).st_size
+    except OSError:
+        return 0
+
+
+def _lost() -> Done:
+    text = "the process that worked on it died (was it killed, or out of memory?): the file is whole"
+    return Done(None, None, f"{text}; run nixpatch again")
+
+
+def _none() -> list[Done]:
+    return []
 
 
 def _carry_out_all(jobs: Sequence[Job]) -> list[Done]:

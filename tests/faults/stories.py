@@ -1,0 +1,189 @@
+"""What is run, and what has to hold after each fault: everything old or new, nothing torn, the next run ends it."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cli.world import World
+from faults.injector import Ended, Fault, Injector, Kind, Site, TreeState, copy_tree, state_of, torn
+from nixpatch.environment import record
+from nixpatch.files import is_temporary
+
+
+class Story(enum.Enum):
+    """A run to be disturbed."""
+
+    PATCH = "patch"
+    """of a tree as it was installed"""
+    REPATCH = "repatch"
+    """of a patched tree with another wish: every file changes once more"""
+    RESTORE = "restore"
+    """of a patched tree"""
+
+
+@dataclass
+class Bench:
+    """The trees, and what uninterrupted runs make of them."""
+
+    injector: Injector
+    world: World
+    cache: str
+    _sound: dict[tuple[Story, tuple[str, ...]], set[str]] = field(default_factory=dict)
+    """states that the next run is known to end well from; most faults lead to one of a few"""
+
+    @property
+    def work(self) -> str:
+        """The tree that a run works on."""
+        return os.path.join(self.world.root, "work")
+
+    @property
+    def patched(self) -> str:
+        """What RESTORE and REPATCH begin with."""
+        return os.path.join(self.world.root, "patched")
+
+    def prepare(self) -> None:
+        """Make the patched tree, and fill the cache so that every run makes the same calls."""
+        copy_tree(self.world.venv, self.work)
+        assert self.injector.run([self.work]).code == 0
+        copy_tree(self.work, self.patched)
+
+    def begin(self, story: Story) -> str:
+        """Put the tree that a story begins with in its place; return where that came from."""
+        source = self.world.venv if story is Story.PATCH else self.patched
+        copy_tree(source, self.work)
+        return source
+
+    def arguments(self, story: Story, *more: str) -> list[str]:
+        """Return the command line."""
+        match story:
+            case Story.PATCH:
+                return [self.work, *more]
+            case Story.REPATCH:
+                return [self.work, "--append-rpath", "/nix/extra", *more]
+            case Story.RESTORE:
+                return ["restore", self.work, *more]
+
+    def uninterrupted(self, story: Story, *more: str) -> tuple[Ended, TreeState, TreeState]:
+        """Run a story as it is; return how it ended, and the tree before and after."""
+        old = state_of(self.begin(story))
+        ended = self.injector.run(self.arguments(story, *more))
+        assert ended.code == 0, ended.said
+        return ended, old, state_of(self.work)
+
+    def disturb(
+        self,
+        story: Story,
+        fault: Fault,
+        sites: Sequence[Site],
+        kind: Kind = Kind.CHANGE,
+        more: Sequence[str] = (),
+    ) -> list[str]:
+        """Repeat a story with a fault at each of some sites; return all that is wrong, nothing if all is well."""
+        _, old, new = self.uninterrupted(story, *more)
+        kept = {path: _contents(self.work, path) for path in new if _is_book(path)}
+        source = self.begin(story)
+        kept_before = {path: _contents(source, path) for path in old if _is_book(path)}
+        wrong: list[str] = []
+        for site in sites:
+            self.begin(story)
+            ended = self.injector.run(self.arguments(story, *more), fault, kind, site.number)
+            now = state_of(self.work)
+            found = [
+                line
+                for line in torn(now, old, new)
+                # The book of two dists that share a file may know of one file and not yet of another.
+                if not (_is_book(name := line.split(" is ")[0]) and name in now)
+                or _is_torn_book(_contents(self.work, name), kept_before.get(name, b""), kept.get(name, b""))
+            ]
+            found += _ended_badly(fault, ended, complete=now == new, left=_temporary(now))
+            found += self._next_run(story, more, now, new)
+            wrong += [f"{story.value}, {fault.name} at {site}: {line}" for line in found]
+        return wrong
+
+    def _next_run(self, story: Story, more: Sequence[str], now: TreeState, new: TreeState) -> list[str]:
+        """Run once more, and hold the tree against that of an uninterrupted run."""
+        sound = self._sound.setdefault((story, tuple(more)), set())
+        kept = {path: state for path, state in now.items() if not is_temporary(os.path.basename(path))}
+        key = json.dumps([kept, sorted({os.path.dirname(path) for path in _temporary(now)})], sort_keys=True)
+        if key in sound:
+            return []
+        ended = self.injector.run(self.arguments(story, *more))
+        end = state_of(self.work)
+        different = sorted(path for path in end.keys() | new.keys() if end.get(path) != new.get(path))
+        if not different and ended.code == 0 and not ended.hung:
+            sound.add(key)
+            return []
+        return [f"the next run exits with {ended.code} and differs in {different}: {ended.said}"]
+
+    def forget_cache(self) -> None:
+        """Take the cache away."""
+        shutil.rmtree(self.cache, ignore_errors=True)
+
+
+def _ended_badly(fault: Fault, ended: Ended, *, complete: bool, left: list[str]) -> list[str]:
+    found: list[str] = []
+    if ended.hung:
+        found.append("somebody of the run did not end")
+    if "Traceback" in ended.said or "Exception" in ended.said:
+        found.append(f"a traceback: {ended.said}")
+    if fault in {Fault.KILL, Fault.KILL_ALL, Fault.TORN}:
+        return found
+    if left:
+        found.append(f"left behind: {left}")
+    if fault.is_error or fault is Fault.SHORT:
+        if ended.code == 0 and not complete:
+            found.append("exits with 0 and is not done")
+        if ended.code not in {0, 1, 3}:
+            found.append(f"exits with {ended.code}")
+        if ended.code != 0 and os.strerror(fault) not in ended.said:
+            found.append(f"does not say why: {ended.said}")
+        if (
+            ended.code != 0
+            and "run nixpatch again" not in ended.said
+            and "the file is as it was" not in ended.said
+        ):
+            found.append(f"does not say what to do: {ended.said}")
+    else:
+        if ended.code not in {0, 130}:
+            found.append(f"exits with {ended.code}: {ended.said}")
+        if ended.code == 0 and not complete:
+            found.append("exits with 0 and is not done")
+        if ended.code == 130 and "interrupted" not in ended.err:
+            found.append(f"does not say that it was interrupted: {ended.said}")
+    return found
+
+
+def _temporary(now: TreeState) -> list[str]:
+    return [path for path in now if is_temporary(os.path.basename(path))]
+
+
+def _is_book(path: str) -> bool:
+    return os.path.basename(path) in {"RECORD", "nixpatch.json", ".nixpatch.json"}
+
+
+def _contents(root: str, path: str) -> bytes:
+    with open(os.path.join(root, path), "rb") as file:
+        return file.read()
+
+
+def _is_torn_book(now: bytes, old: bytes, new: bytes) -> bool:
+    """Whether a RECORD or provenance file holds anything that is neither in the old nor in the new one."""
+    if now.startswith(b"{"):
+        known = [json.loads(data)["files"] for data in (old, new) if data]
+        try:
+            files = json.loads(now)["files"]
+        except ValueError:
+            return True
+        return not all(
+            any(known_files.get(path) == entry for known_files in known) for path, entry in files.items()
+        )
+    rows = {row.raw for data in (old, new) for row in record.parse(data).rows if row.path}
+    # nixpatch.json of half a dist has a digest of its own.
+    return not all(
+        row.raw in rows or (row.path or "").endswith("nixpatch.json") for row in record.parse(now).rows
+    )

@@ -1,0 +1,189 @@
+"""Somebody who may write to the tree swaps a directory for a link while a run is at work: nothing outside changes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from cli.world import World
+from faults.injector import state_of
+from nixpatch.elf import write_checked
+from nixpatch.files import TEMP_PREFIX, TEMP_SUFFIX, remove, replace_bytes, replacement
+from nixpatch.store import Store
+from nixpatch.stories import apply as applying
+from nixpatch.stories import work
+from nixpatch.stories.apply import Outcome
+from nixpatch.stories.plan import Request, make_plan
+from nixpatch.stories.restore import plan_restore
+
+pytestmark = pytest.mark.gcc
+
+
+def _store(world: World) -> Store:
+    return Store(world.store, world.store)
+
+
+def _outside(world: World, name: str) -> str:
+    """Return a directory that the tree has no business with, with everything in it that the tree's own has."""
+    outside = os.path.join(world.root, "outside", name)
+    shutil.copytree(os.path.join(world.venv, name), outside)
+    return outside
+
+
+def _swap(world: World, name: str, outside: str) -> None:
+    directory = os.path.join(world.venv, name)
+    os.rename(directory, f"{directory}-moved")
+    os.symlink(outside, directory)
+
+
+def _names(world: World) -> dict[str, str]:
+    site = os.path.relpath(world.site, world.venv)
+    return {"package": f"{site}/pkg", "dist-info": f"{site}/pkg-1.0.dist-info", "bin": "bin", "lib": "lib"}
+
+
+WHICH = ["package", "dist-info", "bin", "lib"]
+
+
+def _errors(outcome: Outcome) -> list[str]:
+    failed = [str(file.error) for file in outcome.failed]
+    return failed + [finding.text for finding in outcome.findings if finding.severity == "error"]
+
+
+@pytest.mark.parametrize("which", WHICH)
+def test_between_plan_and_patch(world: World, which: str) -> None:
+    name = _names(world)[which]
+    outside = _outside(world, name)
+    before = state_of(os.path.join(world.root, "outside"))
+    plan = make_plan(Request(world.venv, _store(world)))
+
+    _swap(world, name, outside)
+    outcome = applying.apply(plan)
+
+    assert state_of(os.path.join(world.root, "outside")) == before
+    assert _errors(outcome)
+
+
+@pytest.mark.parametrize("which", WHICH)
+def test_while_a_file_is_written(world: World, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = _names(world)[which]
+    outside = _outside(world, name)
+    before = state_of(os.path.join(world.root, "outside"))
+    plan = make_plan(Request(world.venv, _store(world)))
+    swaps = [lambda: _swap(world, name, outside)]
+
+    def swapping(*arguments: object) -> object:
+        while swaps:
+            swaps.pop()()
+        return write_checked(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(work.elf, "write_checked", swapping)
+    applying.apply(plan)
+
+    assert state_of(os.path.join(world.root, "outside")) == before
+
+
+@pytest.mark.parametrize("which", WHICH)
+def test_between_plan_and_restore(world: World, which: str) -> None:
+    applying.apply(make_plan(Request(world.venv, _store(world))))
+    name = _names(world)[which]
+    outside = _outside(world, name)
+    before = state_of(os.path.join(world.root, "outside"))
+    plan = plan_restore(world.venv)
+
+    _swap(world, name, outside)
+    outcome = applying.apply(plan)
+
+    assert state_of(os.path.join(world.root, "outside")) == before
+    assert _errors(outcome)
+
+
+def test_what_a_killed_run_left_is_removed_only_in_the_tree(world: World) -> None:
+    leftover = f"{TEMP_PREFIX}1-x.so{TEMP_SUFFIX}"
+    with open(os.path.join(world.site, "pkg", leftover), "wb") as file:
+        file.write(b"half")
+    name = _names(world)["package"]
+    outside = _outside(world, name)
+    plan = make_plan(Request(world.venv, _store(world)))
+    assert len(plan.tree.leftovers) == 1
+
+    _swap(world, name, outside)
+    outcome = applying.apply(plan)
+
+    assert os.path.exists(os.path.join(outside, leftover))
+    assert any("cannot be removed" in text for text in _errors(outcome))
+
+
+DONE: dict[str, Callable[[str], object]] = {
+    "write": lambda path: replace_bytes(path, b"new"),
+    "remove": remove,
+}
+
+
+@pytest.mark.parametrize("what", DONE)
+@pytest.mark.parametrize("depth", [1, 2])
+def test_nothing_is_done_through_a_linked_directory(
+    tmp_path: os.PathLike[str], what: str, depth: int
+) -> None:
+    root = os.path.realpath(tmp_path)
+    os.makedirs(os.path.join(root, "real", "deep"))
+    file = os.path.join(root, "real", "deep", "file")
+    replace_bytes(file, b"old")
+    if depth == 1:
+        os.symlink("deep", os.path.join(root, "real", "link"))
+        linked = os.path.join(root, "real", "link", "file")
+    else:
+        os.symlink("real", os.path.join(root, "link"))
+        linked = os.path.join(root, "link", "deep", "file")
+
+    with pytest.raises(OSError, match="a link has taken the place of a directory"):
+        DONE[what](linked)
+
+    assert os.listdir(os.path.dirname(file)) == ["file"]
+    with open(file, "rb") as opened:
+        assert opened.read() == b"old"
+
+
+def test_a_directory_that_was_swapped_since_it_was_opened_gets_the_file_all_the_same(
+    tmp_path: os.PathLike[str],
+) -> None:
+    """The directory that was opened is the one that was meant, wherever it has been moved to."""
+    root = os.path.realpath(tmp_path)
+    os.makedirs(os.path.join(root, "real"))
+    os.makedirs(os.path.join(root, "outside"))
+    path = os.path.join(root, "real", "file")
+    with replacement(path) as descriptor:
+        os.write(descriptor, b"new")
+        os.rename(os.path.join(root, "real"), os.path.join(root, "moved"))
+        os.symlink("outside", os.path.join(root, "real"))
+
+    assert os.listdir(os.path.join(root, "outside")) == []
+    assert os.listdir(os.path.join(root, "moved")) == ["file"]
+
+
+@pytest.mark.parametrize("change", ["replaced", "written to", "gone", "a link", "a directory"])
+def test_a_file_that_changes_meanwhile_is_not_replaced(tmp_path: os.PathLike[str], change: str) -> None:
+    path = os.path.join(os.path.realpath(tmp_path), "file")
+    replace_bytes(path, b"old")
+
+    with pytest.raises(OSError, match="changed while nixpatch worked on it"), replacement(path) as descriptor:
+        os.write(descriptor, b"new")
+        match change:
+            case "replaced":
+                os.rename(path, f"{path}-away")
+                replace_bytes(path, b"pip")
+            case "written to":
+                with open(path, "ab") as file:
+                    file.write(b"more")
+            case "gone":
+                os.unlink(path)
+            case "a link":
+                os.unlink(path)
+                os.symlink("/etc/passwd", path)
+            case "a directory":
+                os.unlink(path)
+                os.mkdir(path)
+
+    assert not any(name.startswith(TEMP_PREFIX) for name in os.listdir(tmp_path))

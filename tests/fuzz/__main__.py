@@ -70,7 +70,12 @@ def _run(name: str, corpus: str, runs: int) -> None:
             return bytes(atheris.Mutate(data, size))
         return target.mutate(data, rng)[:size]
 
-    options = [f"-runs={runs}", f"-max_len={target.longest}", f"-timeout={_SECONDS_PER_INPUT}", f"-rss_limit_mb={_MEMORY}"]
+    options = [
+        f"-runs={runs}",
+        f"-max_len={target.longest}",
+        f"-timeout={_SECONDS_PER_INPUT}",
+        f"-rss_limit_mb={_MEMORY}",
+    ]
     options += ["-print_final_stats=1", "-reduce_inputs=1", f"-artifact_prefix={corpus}.found/"]
     os.makedirs(f"{corpus}.found", exist_ok=True)
     atheris.Setup([sys.argv[0], *options, corpus], one, custom_mutator=mutate)

@@ -75,7 +75,7 @@ class Forged:
         dynamic = put(b"".join(struct.pack(pair, *entry) for entry in entries))
         length = len(entries) * width
         end = at
-        phdrs = [(PT_LOAD, 6, 0, BASE, BASE, end, end + self.bss, 0x1000)]
+        phdrs: list[tuple[int, ...]] = [(PT_LOAD, 6, 0, BASE, BASE, end, end + self.bss, 0x1000)]
         phdrs.append((PT_DYNAMIC, 6, dynamic, BASE + dynamic, BASE + dynamic, length, length, 8))
         if self.interp:
             phdrs.append((PT_INTERP, 4, interp, BASE + interp, BASE + interp, *[len(self.interp)] * 2, 1))

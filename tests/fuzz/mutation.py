@@ -1,4 +1,4 @@
-"""Mutation that keeps an input interesting: an ELF file stays one in the first checks, a text keeps its words."""
+"""Mutation that keeps an input interesting: an ELF file stays one, a text keeps its words."""
 
 import random
 import struct
@@ -133,7 +133,9 @@ def _dynamic(body: bytearray, mark: str, wide: bool, phoff: int, phnum: int) -> 
         at = phoff + index * (56 if wide else 32)
         if _number(body, at, mark + "I") == 2:
             form = mark + ("Q" if wide else "I")
-            return _number(body, at + (8 if wide else 4), form), _number(body, at + (32 if wide else 16), form)
+            return _number(body, at + (8 if wide else 4), form), _number(
+                body, at + (32 if wide else 16), form
+            )
     return None
 
 

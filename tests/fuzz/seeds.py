@@ -1,4 +1,4 @@
-"""Where mutation begins: ``python -m fuzz.seeds DIRECTORY`` writes ``DIRECTORY/TARGET/NAME`` for every target.
+"""Where mutation begins: ``python -m fuzz.seeds DIRECTORY`` writes ``DIRECTORY/TARGET/NAME`` for each.
 
 ELF files are put together by :mod:`fuzz.forge`, compiled by gcc where there is one, and edited by nixpatch;
 texts are those of the dists that are installed beside this Python, as pip or uv wrote them.
@@ -14,14 +14,13 @@ import sysconfig
 import tempfile
 from importlib import resources
 
+from fuzz.forge import dlopen_note, samples
+from fuzz.targets_text import TARGET, empty_cache
 from nixpatch.elf import write_edited
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Libc
 from nixpatch.store import lock
 from nixpatch.store.headers import Header, encode
-
-from fuzz.forge import dlopen_note, samples
-from fuzz.targets_text import TARGET, empty_cache
 
 _SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "fixtures", "elf")
 _ELF_SIZE = 40 << 10
@@ -52,14 +51,15 @@ def _elf(target: str) -> dict[str, bytes]:
     if target == "elf_read":
         return files
     if target == "elf_undo":
-        return {f"{name}-{n}": out for name, data in files.items() for n, out in enumerate(_edited(data))}
+        return {f"{name}-{n}": out for name, data in files.items() for n, out in enumerate(edited(data))}
     starts = (b"\2\0\0\0", b"\3\2\1\7", b"\1\1\0\0", b"\0\2\0\1", b"\3\0\2\1")
-    edited = {f"{name}-again": _edited(data)[:1] for name, data in files.items()}
-    files.update({name: found[0] for name, found in edited.items() if found})
+    again = {f"{name}-again": edited(data)[:1] for name, data in files.items()}
+    files.update({name: found[0] for name, found in again.items() if found})
     return {f"{name}-{n}": start + data for name, data in files.items() for n, start in enumerate(starts)}
 
 
-def _edited(data: bytes) -> list[bytes]:
+def edited(data: bytes) -> list[bytes]:
+    """Give a file as it is after each of two edits; fewer where it cannot be edited."""
     found = []
     for edit in (ElfEdit("/nix/store/x/lib"), ElfEdit("/y" * 99, None, "/nix/store/l/" + "l" * 40)):
         source, out = os.memfd_create("source"), os.memfd_create("out")
@@ -102,7 +102,9 @@ def _installed() -> dict[str, bytes]:
     """Give the smallest extension modules of the wheels beside this Python."""
     site = sysconfig.get_path("platlib")
     found = sorted(glob.glob(os.path.join(site, "**", "*.so*"), recursive=True), key=os.path.getsize)
-    return {os.path.basename(path)[-40:]: _read(path) for path in found[:2] if os.path.getsize(path) < _ELF_SIZE}
+    return {
+        os.path.basename(path)[-40:]: _read(path) for path in found[:2] if os.path.getsize(path) < _ELF_SIZE
+    }
 
 
 def _dists(name: str) -> dict[str, bytes]:
@@ -126,7 +128,7 @@ def _requires() -> dict[str, bytes]:
         )
         for name, data in _dists("METADATA").items()
     }
-    lines["cuda"] = b'torch; platform_system == "Linux" and (extra == "x" or python_version < "3.12")\nnumpy[x]>=1'
+    lines["cuda"] = b'torch; platform_system == "Linux" and (extra == "x" or python_version < "3")\nb[x]>=1'
     return {name: data for name, data in lines.items() if data}
 
 
@@ -149,12 +151,15 @@ def _lock() -> dict[str, bytes]:
 def _policy() -> dict[str, bytes]:
     text = resources.files("nixpatch").joinpath("data/policy.toml").read_bytes()
     parts = text.split(b"\n\n")
-    rules = b'[[ignore]]\nfile = "*/p/*.so"\nsonames = ["lib*.so.*"]\nreason = "r"\n[drivers]\nsonames = ["a*b"]\n'
+    rules = b'[[ignore]]\nfile = "*/p/*.so"\nsonames = ["lib*.so.*"]\nreason = "r"\n'
+    rules += b'[drivers]\nsonames = ["a*b"]\n'
     return {"rules": rules, **{f"part{n}": part for n, part in enumerate(parts[:12])}}
 
 
 def _header() -> dict[str, bytes]:
-    header = Header(TARGET.machine, False, "libz.so.1", ("libc.so.6",), "$ORIGIN", None, ("Z_1",), ("GLIBC_2.4",))
+    header = Header(
+        TARGET.machine, False, "libz.so.1", ("libc.so.6",), "$ORIGIN", None, ("Z_1",), ("GLIBC_2.4",)
+    )
     return {"header": encode(header), "reason": encode("not an ELF file")}
 
 
@@ -170,17 +175,24 @@ _TEXTS = {
     "metadata": lambda: _dists("METADATA"),
     "requirements": _requires,
     "pyvenv": lambda: {
-        "venv": b"home = /usr/bin\ninclude-system-site-packages = false\nversion = 3.11.2\nexecutable = /usr/bin/p\n",
+        "venv": b"home = /usr/bin\nversion = 3.11.2\nexecutable = /usr/bin/p\n",
         "uv": b"home = /nix/store/x/bin\nimplementation = CPython\nuv = 0.5\nversion_info = 3.12.1\n",
     },
     "script": lambda: {
         "pip": b"#!/t/bin/python3.11\nimport sys\n",
-        "nix": b'#! /nix/store/b/bin/bash -e\nexport A=\'x\'\nexec -a "$0" "/nix/store/p/bin/.python3.11-wrapped" "$@"\n',
+        "nix": b'#! /nix/store/b/bin/bash -e\nexec -a "$0" "/nix/store/p/bin/.python3.11-wrapped" "$@"\n',
         "long": b"#!/bin/sh\n'''exec' \"/a b/bin/python3\" \"$0\" \"$@\"\n' '''\n",
     },
     "soname": lambda: {
         name: name.encode()
-        for name in ("libz.so.1", "libicuuc.so.72", "libcuda.so.1", "GLIBC_2.36", "libstdc++.so.6.0.30", "gcc-13.2.0-lib")
+        for name in (
+            "libz.so.1",
+            "libicuuc.so.72",
+            "libcuda.so.1",
+            "GLIBC_2.36",
+            "libstdc++.so.6.0.30",
+            "gcc-13.2.0-lib",
+        )
     },
     "search_path": lambda: {
         "usual": b"$ORIGIN/../numpy.libs:${ORIGIN}:/usr/lib:/nix/store/a/lib:/run/d\0lib\0../..",
@@ -201,7 +213,10 @@ def write(directory: str, target: str) -> int:
     os.makedirs(directory, exist_ok=True)
     seeds = of(target)
     for name, data in seeds.items():
-        with contextlib.suppress(OSError), open(os.path.join(directory, name.replace("/", "_")), "wb") as file:
+        with (
+            contextlib.suppress(OSError),
+            open(os.path.join(directory, name.replace("/", "_")), "wb") as file,
+        ):
             file.write(data)
     return len(seeds)
 

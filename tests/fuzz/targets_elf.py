@@ -4,6 +4,7 @@ import contextlib
 import os
 from dataclasses import replace
 
+from fuzz.forge import Forged, dlopen_note
 from nixpatch.elf import check, obstacle, read, write_edited, write_original
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image
@@ -11,8 +12,6 @@ from nixpatch.elf.record import FOOTER_SIZE, Footer, Record
 from nixpatch.elf.undo import State, guard, look, tables
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Skip, Tag
-
-from fuzz.forge import Forged, dlopen_note
 
 _LARGE = 1 << 20  # bytes; .bss may become 256 MiB of file, which takes its time to compare in full
 PREFIX = 4
@@ -109,7 +108,8 @@ def undo(data: bytes) -> None:
     else:
         seen = look(source)
         assert _OUT.content() == seen.original_image.read(0, seen.original_image.size)
-    edit(b"\1\1\0\0" + _SOURCE.content())
+    if len(data) % 4 == 0:  # dear, and much of it is the same
+        edit(b"\1\1\0\0" + _SOURCE.content())
 
 
 def note(data: bytes) -> None:
@@ -124,7 +124,9 @@ def edit_of(data: bytes) -> tuple[ElfEdit, bytes]:
     """Split an input into the edit that its first bytes stand for and the file."""
     path, interp, tag, length = data[:PREFIX].ljust(PREFIX, b"\0")
     search_path = {0: None, 1: "", 2: "$ORIGIN/../lib", 3: "/new/\udcff:" + "x" * length * 16}[path % 4]
-    loader = {0: None, 1: "/l", 2: "/nix/store/" + "i" * length * 4, 3: "/lib64/ld-linux-x86-64.so.2"}[interp % 4]
+    loader = {0: None, 1: "/l", 2: "/nix/store/" + "i" * length * 4, 3: "/lib64/ld-linux-x86-64.so.2"}[
+        interp % 4
+    ]
     return ElfEdit(search_path, (None, Tag.RPATH, Tag.RUNPATH)[tag % 3], loader), data[PREFIX:]
 
 

@@ -184,7 +184,12 @@ def paths(data: bytes) -> None:
     text, *more = os.fsdecode(data).split("\0")
     prefix, directory, store = "/t/venv", "/t/venv/lib/python3.11/site-packages/p", "/nix/store"
     old = search_path.split(
-        text, directory=directory, prefix=prefix, store_dir=store, driver_directory="/run/d", exists=lambda _: True
+        text,
+        directory=directory,
+        prefix=prefix,
+        store_dir=store,
+        driver_directory="/run/d",
+        exists=lambda _: True,
     )
     for entry in old.kept:
         where = search_path.expand(entry, directory)
@@ -194,9 +199,16 @@ def paths(data: bytes) -> None:
         where = search_path.expand(entry, directory)
         assert where is not None
         assert search_path.inside(os.path.normpath(where), store)
-    joined = search_path.join(old, directory=directory, new=("$ORIGIN/x", "/nix/store/y"), driver_directory=None)
+    joined = search_path.join(
+        old, directory=directory, new=("$ORIGIN/x", "/nix/store/y"), driver_directory=None
+    )
     again = search_path.split(
-        joined, directory=directory, prefix=prefix, store_dir=store, driver_directory="/run/d", exists=lambda _: True
+        joined,
+        directory=directory,
+        prefix=prefix,
+        store_dir=store,
+        driver_directory="/run/d",
+        exists=lambda _: True,
     )
     assert not [drop for drop in again.dropped if drop.harmful]
     for other in more[:2]:
@@ -221,7 +233,9 @@ def _small_catalog() -> catalog.Catalog:
     """Give the catalog's own rows, not all of them: a search takes three milliseconds in the whole of it."""
     packed = resources.files("nixpatch").joinpath("data", "libraries.txt.gz").read_bytes()
     said, _, body = gzip.decompress(packed).decode("ascii").partition("\n\n")
-    return catalog.Catalog(said[: said.rindex("\n", 0, 4000)] + "\n\n" + body[: body.rindex("\n", 0, 8000) + 1])
+    return catalog.Catalog(
+        said[: said.rindex("\n", 0, 4000)] + "\n\n" + body[: body.rindex("\n", 0, 8000) + 1]
+    )
 
 
 _DIRECTORY: "list[str]" = []
@@ -256,7 +270,13 @@ def cache_value(data: bytes) -> None:
     found = decode(data)
     if found is None or isinstance(found, str):
         return
-    for name in (*found.needed, *found.version_defs, *found.libc_needs, found.search_path, found.soname or ""):
+    for name in (
+        *found.needed,
+        *found.version_defs,
+        *found.libc_needs,
+        found.search_path,
+        found.soname or "",
+    ):
         os.fsencode(name)
     assert isinstance(found.machine.name, str)
     assert isinstance(found.executable, bool)

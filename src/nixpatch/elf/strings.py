@@ -16,7 +16,7 @@ _STRING = 1 << 16  # bytes of one string
 _NAMES = 4 << 20  # bytes of all strings of one kind
 _RECORDS = 1 << 16  # verneed, vernaux or verdef records of one file
 _STEPS = 1 << 19  # segments looked through for those records
-_NEEDED = 1 << 12  # entries; each is looked for in every directory of the search path
+_NEEDED = 1 << 12  # entries
 
 
 def string_at(image: Image, headers: Headers, offset: int) -> str:

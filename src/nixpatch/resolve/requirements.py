@@ -88,5 +88,8 @@ def _direct(
 def _applies(requirement: Requirement, environment: dict[str, str]) -> bool:
     try:
         return requirement.marker is None or requirement.marker.evaluate(environment)
-    except (ValueError, RecursionError):  # a comparison that means nothing, such as platform_system ~= "Linux"
+    except (
+        ValueError,
+        RecursionError,
+    ):  # a comparison that means nothing, such as platform_system ~= "Linux"
         return False

@@ -131,7 +131,7 @@ class Cache:
             if left > _LARGEST or not self._is_ours(database):
                 raise ValueError("not a cache of this edition")
             for kind, key, stamp, value, checksum in database.execute("SELECT * FROM entry"):
-                # Pages of a forged file may lead to one another in circles: more than the file is no row of it.
+                # Pages of a forged file may lead round in circles: more than the file has is not from it.
                 left -= len(key) + len(stamp) + len(value) + 1
                 if left < 0 or not isinstance(key, bytes) or not isinstance(value, bytes):
                     raise ValueError("not written by us")

@@ -83,6 +83,7 @@ def _header(facts: ElfFacts) -> Header:
 
 
 def encode(header: Header | str) -> bytes:
+    """Return a header, or why there is none, as the cache keeps it."""
     if isinstance(header, str):
         return json.dumps(header).encode()
     machine = header.machine
@@ -118,12 +119,9 @@ def decode(value: bytes | None) -> Header | str | None:
 
 
 def _is_sound(header: Header) -> bool:
-    """Whether a header from the cache has the types that ours have: whoever can write there can count, too."""
+    """Whether a header from the cache has the types that ours have: a checksum is no signature."""
     machine = header.machine
-    texts = (*header.needed, *header.version_defs, *header.libc_needs, header.search_path, machine.byteorder)
-    optional = (header.soname or "", header.interp or "")
-    return (
-        all(isinstance(text, str) and can_be_path(text) for text in (*texts, *optional))
-        and isinstance(header.executable, bool)
-        and type(machine.number) is type(machine.bits) is int
-    )
+    texts = [*header.needed, *header.version_defs, *header.libc_needs, header.search_path, machine.byteorder]
+    texts += [header.soname or "", header.interp or ""]
+    kinds = [type(value) for value in (header.executable, machine.number, machine.bits)]
+    return kinds == [bool, int, int] and {*map(type, texts)} == {str} and all(map(can_be_path, texts))

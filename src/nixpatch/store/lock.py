@@ -270,7 +270,7 @@ def _library(soname: str, row: Any) -> LockedLibrary:
     )
     # It names a place in the store path: a lock from elsewhere must not lead out of it.
     parts = library.file.split("/")
-    if parts[-1] != soname or not {"", ".", ".."}.isdisjoint(parts):
+    if not can_be_path(library.path) or parts[-1] != soname or not {"", ".", ".."}.isdisjoint(parts):
         raise LockError(f"file of {soname!r} is {library.file!r}")
     return library
 
@@ -279,6 +279,4 @@ def _text(row: Mapping[str, Any], key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str):
         raise LockError(f"{key} is not a string")
-    if not can_be_path(value):
-        raise LockError(f"{key} has a character that no path can have")
     return value

@@ -12,9 +12,12 @@ from nixpatch.elf.payload import payload
 from nixpatch.elf.room import room_for
 from nixpatch.elf.source import opened
 from nixpatch.elf.undo import Opened, State, look
-from nixpatch.elf.unfit import Unfit
+from nixpatch.elf.unfit import Unfit, malformed
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfFacts, Machine, Skip, SkipReason
+
+_LOOKUPS = 1 << 17
+"""needs times search path entries; everybody who asks what a file loads goes through all of them"""
 
 
 def read(source: str | int, *, payload_ok: bool = False) -> ElfFacts | Skip:
@@ -50,7 +53,11 @@ def _facts(seen: Opened, *, payload_ok: bool) -> ElfFacts | Skip:
             return Skip(SkipReason.PAYLOAD, appended)
     flags = headers.values.get(elf.DT_FLAGS_1, 0)
     current = strings.linkage(image, headers)
-    needed = strings.needed(image, headers)
+    needed, opened_later = strings.needed(image, headers), dlopen_needs(image, headers)
+    names = len(needed) + sum(len(need.sonames) for need in opened_later)
+    entries = (current.search_path or "").count(":") + 1
+    if names * entries > _LOOKUPS:
+        raise malformed(f"{names} needs, to be looked for in {entries} directories")
     intact = seen.state is State.INTACT
     if intact:
         before = strings.needed(seen.original_image, seen.original)
@@ -70,7 +77,7 @@ def _facts(seen: Opened, *, payload_ok: bool) -> ElfFacts | Skip:
         both_tags={elf.DT_RPATH, elf.DT_RUNPATH} <= headers.values.keys(),
         version_needs=strings.version_needs(image, headers),
         version_defs=strings.version_defs(image, headers),
-        dlopen_needs=dlopen_needs(image, headers),
+        dlopen_needs=opened_later,
         obstacle=_obstacle(seen),
     )
 

@@ -43,7 +43,7 @@ def env_command(
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
-    """Run a command with LD_LIBRARY_PATH for the libraries that Python code opens by bare name (ctypes, cffi).
+    """Run a command with LD_LIBRARY_PATH for libraries that Python code opens by bare name (ctypes, cffi).
 
     A last resort: it goes before RUNPATH, and every child process inherits it.
     """
@@ -51,7 +51,7 @@ def env_command(
     if printing and len(words) > 1:
         raise RequestError("env --print takes one tree, and no command")
     if not printing and not words:
-        raise RequestError("env: name a command to run, or --print")
+        raise RequestError("env: name a command to run, or --print; to patch a directory of this name: ./env")
     choices = opt.Choices(
         python=python,
         lib=lib,
@@ -79,6 +79,6 @@ def env_command(
     if value:
         environment[_VARIABLE] = ":".join(filter(None, (value, environment.get(_VARIABLE))))
     try:
-        os.execvpe(words[0], words, environment)
+        os.execvpe(words[0], words, environment)  # noqa: S606 - the very command that the user named
     except OSError as error:
         raise MachineError(f"{shown(words[0])}: cannot be started: {error.strerror}") from error

@@ -1,6 +1,6 @@
 """Where Python code opens libraries by bare name: ``ctypes.CDLL``, ``find_library``, ``ffi.dlopen``. Pure.
 
-No search path reaches those: it is libffi's caller, not the file at hand, whose RUNPATH ld.so would look into.
+No search path of the tree reaches those: ld.so looks into that of dlopen's caller, which is Python itself.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ def _constants(tree: ast.Module) -> Mapping[str, list[str]]:
                 found.setdefault(name, []).extend(_strings(value, {}, _DEPTH))
             case ast.For(target=ast.Name(id=name), iter=ast.Tuple(elts=items) | ast.List(elts=items)):
                 found.setdefault(name, []).extend(text for one in items for text in _strings(one, {}, _DEPTH))
+            case _:
+                pass
     return found
 
 
@@ -97,3 +99,5 @@ def _strings(node: ast.expr, names: Mapping[str, list[str]], depth: int) -> Iter
         case ast.BoolOp(values=values):
             for value in values:
                 yield from _strings(value, names, depth - 1)
+        case _:
+            return

@@ -1,4 +1,8 @@
-"""What the tree's Python code opens by bare name, who serves it, and the directory that makes ld.so find it."""
+"""What the Python code of a tree opens by bare name, who serves it, and how ld.so is made to find it.
+
+The way is a directory of links to those libraries alone: LD_LIBRARY_PATH goes before RUNPATH in every process
+that inherits it: to name a whole lib directory, such as that of gcc, would replace libstdc++ for all of them.
+"""
 
 from __future__ import annotations
 
@@ -84,11 +88,11 @@ def _decider(
     request: Request, target: Target, index: ProviderIndex, reader: Reader, own: set[str]
 ) -> Callable[[str, tuple[CallSite, ...]], Opened]:
     policy = request.policy
+    libc = [name for name in os.listdir(target.libc_dir) if policy.libc_of(name) is target.libc]
 
     def decide(name: str, sites: tuple[CallSite, ...]) -> Opened:
         finds = sites[0].finds
         candidates = index.versions(f"lib{name}.so") if finds else (name,)
-        libc = {one for one in os.listdir(target.libc_dir) if policy.libc_of(one) is target.libc}
         if (finds and any(one.startswith(f"lib{name}.so") for one in libc)) or policy.libc_of(
             name
         ) is not None:

@@ -17,7 +17,7 @@ OPEN = "import ctypes; print(ctypes.CDLL('libanswer.so.1'))\n"
 
 @pytest.fixture
 def module(world: World) -> str:
-    """A module that opens the store's library, libc, a driver, one of the tree's own, and one that is gone."""
+    """A module that opens the store's library, libc, a driver, one of the tree's, and one that is gone."""
     path = os.path.join(world.site, "pkg", "opens.py")
     names = ("libanswer.so.1", "libc.so.6", "libcuda.so.1", "_ext.so", "libgone.so.9")
     with open(path, "w", encoding="utf-8") as file:

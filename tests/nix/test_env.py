@@ -1,4 +1,4 @@
-"""nixpatch env in a NixOS-like root: ctypes finds a library of the real store, the collector leaves it there."""
+"""nixpatch env in a NixOS-like root: ctypes finds a library of the real store, and nothing else of its package."""
 
 from __future__ import annotations
 

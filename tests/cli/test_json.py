@@ -23,7 +23,18 @@ def test_every_command_keeps_to_the_schema(world: World, nixpatch: Run) -> None:
     with open(os.path.join(world.site, "pkg", "odd\n\x1b[31m.so"), "wb") as file:
         file.write(b"\x7fELF" + bytes(100))
 
-    for command in (["plan"], ["patch"], ["verify"], ["verify", "--load"], ["restore"]):
+    lock = ["lock", "--output", os.path.join(world.root, "nixpatch.lock")]
+    commands = (
+        ["plan"],
+        ["missing"],
+        lock,
+        ["tree"],
+        ["patch"],
+        ["verify"],
+        ["verify", "--load"],
+        ["restore"],
+    )
+    for command in commands:
         _, out, _ = nixpatch(*command, "--json", world.venv)
         document = json.loads(out)
         jsonschema.validate(document, SCHEMA)

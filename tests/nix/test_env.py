@@ -1,4 +1,4 @@
-"""nixpatch env in a NixOS-like root: ctypes finds a library of the real store, and nothing else of its package."""
+"""nixpatch env in a NixOS-like root: ctypes finds a library of the real store, and nothing beside it."""
 
 from __future__ import annotations
 

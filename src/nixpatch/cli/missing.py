@@ -38,6 +38,7 @@ def missing_command(
     as_format: Annotated[
         Format, typer.Option("--format", help="text for people; nix: a function from pkgs to a list; json.")
     ] = Format.TEXT,
+    as_json: opt.Json = False,
 ) -> ExitCode:
     """Say what is needed and not there, by dist, with the nixpkgs attribute and the line to paste."""
     choices = opt.Choices(
@@ -51,7 +52,7 @@ def missing_command(
         ignore_missing=ignore_missing,
     )
     plans = [make_plan(opt.request(path, choices, os.environ)) for path in paths]
-    match as_format:
+    match Format.JSON if as_json else as_format:
         case Format.TEXT:
             sys.stdout.write(report.text(plans))
         case Format.NIX:

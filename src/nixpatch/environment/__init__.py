@@ -7,16 +7,21 @@ is handed a reader, so that this package knows neither ELF nor Nix.
 """
 
 from nixpatch.environment.digests import FileHash, encode_digest, hash_file
+from nixpatch.environment.enclosing import enclosing
+from nixpatch.environment.ld_so import BuiltIn, built_in
 from nixpatch.environment.locate import Locator
 from nixpatch.environment.record import Record, Row, parse
 from nixpatch.environment.target import find_target
 from nixpatch.environment.tree import scan
 
 __all__ = [
+    "BuiltIn",
     "FileHash",
     "Locator",
     "Record",
     "Row",
+    "built_in",
+    "enclosing",
     "encode_digest",
     "find_target",
     "hash_file",

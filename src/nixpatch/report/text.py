@@ -17,6 +17,7 @@ from nixpatch.resolve.choose import version_text
 from nixpatch.stories.apply import Outcome
 from nixpatch.stories.verify import Verdict, used_store_paths
 
+_ENDLESS = 4096
 _SHOWN_FILES = 3
 _SHOWN_NAMES = 3
 
@@ -59,13 +60,17 @@ def verdict_report(verdict: Verdict, *, store_dir: str, verbosity: int) -> Rende
     return Group(*parts)
 
 
-def console(*, stderr: bool = False, plain: bool = False) -> Console:
+def console(*, stderr: bool = False, plain: bool = False, wrap: bool = False) -> Console:
     """Return a console that honours NO_COLOR and a non-terminal, and never guesses at markup in names.
 
-    ``plain``: no colour, even if it is a terminal.
+    ``plain``: no colour, even if it is a terminal. ``wrap`` breaks long lines where the terminal ends, as a
+    drawing needs it; else lines stay whole, to be copied. What is no terminal has no end of the line.
     """
     terminal = False if plain else None
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False, force_terminal=terminal)
+    made = Console(stderr=stderr, highlight=False, soft_wrap=not wrap, emoji=False, force_terminal=terminal)
+    if not made.is_terminal:
+        made.width = _ENDLESS
+    return made
 
 
 def closing(count: Totals, verb: str, seconds: float) -> str:

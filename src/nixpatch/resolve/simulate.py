@@ -2,8 +2,8 @@
 
 ``loader`` answers for one file on its own; here the whole process counts: which file asked first, whose
 DT_RPATH it inherits, what is loaded under the soname already. The rules are those of ld.so(8), and of
-dl-load.c and dl-deps.c where the manual is silent. Left out are what a wheel has no part in: ld.so.cache,
-LD_PRELOAD, audit modules, ``glibc-hwcaps`` directories, filters, ``$LIB`` and ``$PLATFORM``.
+dl-load.c and dl-deps.c where the manual is silent. Left out are what a wheel has no part in: LD_PRELOAD,
+audit modules, ``glibc-hwcaps`` directories, filters, ``$LIB`` and ``$PLATFORM``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nixpatch.model import ElfFacts, Tag
+from nixpatch.resolve.places import How, Need, Place
 from nixpatch.resolve.search_path import substitute
 
 
@@ -44,6 +45,8 @@ class Process:
     """in the order of loading; the program is the first"""
     unmet: tuple[Unmet, ...] = ()
     """of the program: every one. Of an opened library: the first, as ld.so then gives the library up"""
+    needs: tuple[Need, ...] = ()
+    """every need that was looked up, in that order, with the places"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,19 @@ class Surroundings:
     """ld.so itself, which is in every process"""
     directory: str | None = None
     """the current directory, for relative entries and needs; None finds nothing by them"""
+    cache: str | None = None
+    """the file of ld.so.cache(8), None where the loader has none"""
+    cached: Callable[[str], Sequence[str]] = lambda _: ()
+    """what the cache has under a name"""
 
 
-def simulate(program: str, around: Surroundings, opened: Sequence[str] = ()) -> Process:
+def simulate(
+    program: str, around: Surroundings, opened: Sequence[str] = (), *, whole: bool = False
+) -> Process:
     """Start a program (or, as ``ld.so --list`` does, a library), then let it dlopen() some files in order.
+
+    ``whole`` goes on after a need that is not met, and keeps what could not have been opened for lack of it:
+    not what a process has, but what a person wants to see.
 
     Raises:
         FileNotFoundError: there is no ELF file at ``program``.
@@ -82,12 +94,14 @@ def simulate(program: str, around: Surroundings, opened: Sequence[str] = ()) -> 
     for path in opened:
         before = len(state.maps)
         root = state.open(path, main)
-        failed = [Unmet(path, program)] if root is None else list(state.load_needs(root, stop=True))
-        if failed:
+        failed = [Unmet(path, program)] if root is None else list(state.load_needs(root, stop=not whole))
+        if failed and not whole:
             del state.maps[before:]
-            unmet += failed
+        unmet += failed
     return Process(
-        tuple(Mapped(m.name, m.path, m.asker.path if m.asker else None) for m in state.maps), tuple(unmet)
+        tuple(Mapped(m.name, m.path, m.asker.path if m.asker else None) for m in state.maps),
+        tuple(unmet),
+        tuple(state.needs),
     )
 
 
@@ -116,6 +130,7 @@ class _Map:
 class _State:
     around: Surroundings
     maps: list[_Map]
+    needs: list[Need] = field(default_factory=list)
 
     def load_needs(self, root: _Map, *, stop: bool) -> Iterator[Unmet]:
         """Load what a file needs, breadth first (dl-deps.c)."""
@@ -124,7 +139,9 @@ class _State:
         for current in queue:
             for need in current.facts.needed:
                 name = substitute(need, current.origin)
-                found = None if name is None else self.open(name, current)
+                places: list[Place] = []
+                found = None if name is None else self.open(name, current, places)
+                self.needs.append(Need(current.path, need, found.path if found else None, tuple(places)))
                 if found is None:
                     yield Unmet(name or need, current.path)
                     if stop:
@@ -133,34 +150,38 @@ class _State:
                     listed[found] = None
                     queue.append(found)
 
-    def open(self, name: str, asker: _Map) -> _Map | None:
-        """Return what serves a name: a loaded file of that name or soname, else the first one on the disk."""
+    def open(self, name: str, asker: _Map, places: list[Place] | None = None) -> _Map | None:
+        """Return what serves a name: a loaded file of that name or soname, else the first one on the disk.
+
+        Adds the places it looked at to ``places``.
+        """
+        places = [] if places is None else places
         for known in self.maps:
             if name in known.names or name == known.facts.soname:
                 known.names.add(name)
+                places.append(Place(How.LOADED, known.path, known.asker.path if known.asker else known.path))
                 return known
-        for path in self._paths(name, asker):
-            facts = self.around.read(path)
-            if facts is not None and facts.machine == self.maps[0].facts.machine:
-                break
-        else:
-            return None
-        for known in self.maps[1:]:  # nor does ld.so know which file the program is
+        for place in self._places(name, asker):
+            places.append(place)
+            facts = self.around.read(place.path) if place.path is not None else None
+            if place.path is not None and facts is not None and facts.machine == self.maps[0].facts.machine:
+                return self._mapped(name, place.path, facts, asker)
+        return None
+
+    def _mapped(self, name: str, path: str, facts: ElfFacts, asker: _Map) -> _Map:
+        for known in self.maps[1:]:  # ld.so does not know which file the program is
             if self.around.identity(known.path) == self.around.identity(path):
                 known.names.add(name)
                 return known
         self.maps.append(_Map(name, path, facts, asker))
         return self.maps[-1]
 
-    def _paths(self, name: str, asker: _Map) -> Iterator[str]:
-        if "/" in name:
-            yield from self._anchored(name)
-            return
-        for directory in self._directories(asker):
-            yield f"{directory.rstrip('/')}/{name}"
-
-    def _directories(self, asker: _Map) -> Iterator[str]:
+    def _places(self, name: str, asker: _Map) -> Iterator[Place]:
         """Yield where a need of ``asker`` is looked for, in order (_dl_map_object in dl-load.c)."""
+        if "/" in name:
+            for path in self._anchored(name):
+                yield Place(How.NAMED, path, asker.path, name)
+            return
         if asker.facts.current.tag is not Tag.RUNPATH:
             # Only the asker's own DT_RUNPATH stops this walk; one on the way merely has no DT_RPATH.
             chain: list[_Map] = []
@@ -171,22 +192,44 @@ class _State:
             if self.maps[0] not in chain:
                 chain.append(self.maps[0])
             for link in chain:
-                yield from self._entries(link, Tag.RPATH)
-        yield from self.around.library_path
-        yield from self._entries(asker, Tag.RUNPATH)
-        if not asker.facts.no_default_lib:
-            yield from self.around.default_dirs
+                how = How.RPATH if link is asker else How.PARENT_RPATH
+                yield from self._entries(name, link, Tag.RPATH, how)
+        for directory in self.around.library_path:
+            for path in self._anchored(directory):
+                yield Place(How.LIBRARY_PATH, _in(path, name), "", directory)
+        yield from self._entries(name, asker, Tag.RUNPATH, How.RUNPATH)
+        yield from self._built_in(name, asker)
 
-    def _entries(self, of: _Map, tag: Tag) -> Iterator[str]:
+    def _entries(self, name: str, of: _Map, tag: Tag, how: How) -> Iterator[Place]:
         current = of.facts.current
         if current.tag is tag and current.search_path:
             for entry in current.search_path.split(":"):
                 path = substitute(entry, of.origin)
                 if path is not None:
-                    yield from self._anchored(path)
+                    for directory in self._anchored(path):
+                        yield Place(how, _in(directory, name), of.path, entry)
+
+    def _built_in(self, name: str, asker: _Map) -> Iterator[Place]:
+        """Yield what the loader knows by itself; under DF_1_NODEFLIB the cache, less its directories."""
+        bare = asker.facts.no_default_lib
+        directories = self.around.default_dirs
+        if self.around.cache is not None:
+            known: list[str | None] = [
+                path
+                for path in self.around.cached(name)
+                if not (bare and path.startswith(tuple(f"{directory}/" for directory in directories)))
+            ]
+            for path in known or [None]:
+                yield Place(How.CACHE, path, self.around.cache)
+        for directory in () if bare else directories:
+            yield Place(How.DEFAULT, _in(directory, name), "", directory)
 
     def _anchored(self, path: str) -> Iterator[str]:
         if path.startswith("/"):
             yield path
         elif self.around.directory is not None:
             yield os.path.join(self.around.directory, path)
+
+
+def _in(directory: str, name: str) -> str:
+    return f"{directory.rstrip('/')}/{name}"

@@ -1,0 +1,76 @@
+"""What a dynamic loader knows by itself: its default directories and its cache, read from its own bytes.
+
+glibc compiles both in: ``system_dirs`` of elf/dl-load.c, strings that each end in a slash, one after the
+other; and ``LD_SO_CACHE`` of sysdeps/generic/dl-cache.h. So Debian's loader tells of /lib/x86_64-linux-gnu,
+Fedora's of /lib64 and Nix's of its own store path, and none of them has to be run or known here. musl's
+loader reads /etc/ld-musl-ARCH.path, or has three directories (ldso/dynlink.c).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nixpatch.environment.ld_cache import NotACache, parse
+from nixpatch.environment.regular import read_regular
+from nixpatch.errors import FileRefused
+
+_LIMIT = 16 << 20  # bytes; a loader has a quarter of one
+_CACHE_LIMIT = 64 << 20
+_DIRECTORIES = re.compile(rb"(?:/(?:[^\0-\x20\x7f/]+/)+\0)+")
+_CACHE = re.compile(rb"(?<=\0)/[^\0-\x20\x7f]*/ld\.so\.cache(?=\0)")
+_MUSL = re.compile(r"ld-musl-(.+)\.so\.1")
+_MUSL_DIRECTORIES = ("/lib", "/usr/local/lib", "/usr/lib")
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """Where a loader looks when no search path helps."""
+
+    directories: tuple[str, ...] = ()
+    """in the order of the search"""
+    cache: str | None = None
+    """the cache that it would read, if that is there"""
+    cached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """what the cache has: soname -> files, best first"""
+
+
+def built_in(loader: str) -> BuiltIn:
+    """Read what a loader knows by itself. A loader that cannot be read knows nothing."""
+    real = os.path.realpath(loader)
+    musl = _MUSL.fullmatch(os.path.basename(loader))
+    if musl is not None:
+        return BuiltIn(_of_musl(musl[1]))
+    try:
+        data = read_regular(real, _LIMIT)
+    except (OSError, FileRefused):
+        return BuiltIn()
+    longest = max((found[0] for found in _DIRECTORIES.finditer(data)), key=_count, default=b"")
+    names = (os.fsdecode(name).rstrip("/") for name in longest.split(b"\0") if name)
+    named = _CACHE.search(data)
+    cache = os.fsdecode(named[0]) if named else None
+    known = _read_cache(cache) if cache is not None else None
+    return BuiltIn(tuple(names), cache if known is not None else None, known or {})
+
+
+def _count(found: bytes) -> tuple[bool, int]:
+    """Of several such runs of strings the one that names libraries, then the longest."""
+    return b"/lib" in found, found.count(b"\0")
+
+
+def _read_cache(path: str) -> Mapping[str, tuple[str, ...]] | None:
+    """Return the names in a cache; None where there is none that the loader could use."""
+    try:
+        return parse(read_regular(os.path.realpath(path), _CACHE_LIMIT))
+    except (OSError, FileRefused, NotACache):
+        return None
+
+
+def _of_musl(machine: str) -> tuple[str, ...]:
+    try:
+        text = os.fsdecode(read_regular(f"/etc/ld-musl-{machine}.path", _LIMIT))
+    except (OSError, FileRefused):
+        return _MUSL_DIRECTORIES
+    return tuple(name for name in re.split(r"[:\n]", text) if name) or _MUSL_DIRECTORIES

@@ -19,6 +19,7 @@ from nixpatch.cli.bundle import bundle_command
 from nixpatch.cli.demo import demo_command
 from nixpatch.cli.diff import diff_command
 from nixpatch.cli.elf import elf_command
+from nixpatch.cli.env import env_command
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.installers import VERBATIM, pip_command, uv_command, wrap_command
 from nixpatch.cli.lock import lock_command
@@ -249,5 +250,6 @@ app.command("uv", context_settings=VERBATIM)(uv_command)
 app.command("wrap", context_settings=VERBATIM)(wrap_command)
 app.add_typer(manylinux_app, name="manylinux")
 app.command("bundle")(bundle_command)
+app.command("env", context_settings=VERBATIM)(env_command)
 app.command("demo")(demo_command)
 app.command("elf")(elf_command)

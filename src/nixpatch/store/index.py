@@ -22,9 +22,10 @@ from nixpatch.store.headers import Header, Headers, Reader
 from nixpatch.store.libc import holds_libc, libc_of
 from nixpatch.store.links import home_of
 from nixpatch.store.listing import Listings
-from nixpatch.store.names import library_stem, version_key, version_of
+from nixpatch.store.names import library_stem, library_version, version_key, version_of
 from nixpatch.store.nix import Store
 
+_MANY = 256  # names that begin alike, at the most
 _NEAR = 8  # other versions named for a missing library: a few teach, dozens hide the rest
 
 
@@ -102,6 +103,16 @@ class ProviderIndex:
             if text != name and other[len(stem) :][:1] in (b"", b"."):
                 others.extend(f"{found.directory}/{text}: another name" for found in self.providers(text)[:1])
         return (*lines, *others)
+
+    def versions(self, stem: str) -> tuple[str, ...]:
+        """Return the names that are ``libz.so`` or a version of it, the newest first."""
+        begin = os.fsencode(stem)
+        found = [
+            os.fsdecode(name)
+            for name in self._names[bisect_left(self._names, begin) :][:_MANY]
+            if name == begin or name.startswith(begin + b".")
+        ]
+        return tuple(sorted(found, key=lambda name: version_key(library_version(name)), reverse=True))
 
     @cached_property
     def _names(self) -> list[bytes]:

@@ -1,0 +1,84 @@
+"""``nixpatch env``: LD_LIBRARY_PATH for what no search path can reach."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from nixpatch.cli import options as opt
+from nixpatch.cli.destinations import venv_of_pip
+from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.session import guarded
+from nixpatch.errors import MachineError, RequestError
+from nixpatch.report import opening as report
+from nixpatch.report.escape import shown
+from nixpatch.stories import opening
+
+_VARIABLE = "LD_LIBRARY_PATH"
+
+
+@guarded
+def env_command(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="COMMAND...|PATH", help="What to run; with --print, the tree."),
+    ] = None,
+    printing: Annotated[
+        bool, typer.Option("--print", help="Run nothing: print the value for a tree.")
+    ] = False,
+    tree: Annotated[
+        str | None, typer.Option("--tree", metavar="PATH", help="The tree [the active venv, ./.venv].")
+    ] = None,
+    python: opt.Python = None,
+    lib: opt.Lib = None,
+    closure: opt.Closure = None,
+    store: opt.StoreDir = None,
+    pure: opt.Pure = False,
+    locked: opt.Locked = None,
+    policy: opt.PolicyFile = None,
+    ignore_missing: opt.IgnoreMissing = None,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> ExitCode:
+    """Run a command with LD_LIBRARY_PATH for libraries that Python code opens by bare name (ctypes, cffi).
+
+    A last resort: it goes before RUNPATH, and every child process inherits it.
+    """
+    words = words or []
+    if printing and len(words) > 1:
+        raise RequestError("env --print takes one tree, and no command")
+    if not printing and not words:
+        raise RequestError("env: name a command to run, or --print; to patch a directory of this name: ./env")
+    choices = opt.Choices(
+        python=python,
+        lib=lib,
+        closure=closure,
+        store=store,
+        pure=pure,
+        locked=locked,
+        policy=policy,
+        ignore_missing=ignore_missing,
+    )
+    path = (words[0] if printing and words else tree) or venv_of_pip(None, os.environ)[0]
+    request = opt.request(path, choices, os.environ)
+    found = opening.look(request)
+    opening.prepare(found, request)
+    value = opening.search_path(found)
+    if not quiet:
+        told = report.lines(found) if verbose else report.missing(found)
+        sys.stderr.writelines(f"nixpatch: {line}\n" for line in told)
+        if value:
+            sys.stderr.write(f"nixpatch: {report.WARNING}\n")
+    if printing:
+        sys.stdout.write(f"{value}\n")
+        return ExitCode.REMAINS if report.missing(found) else ExitCode.SATISFIED
+    environment = dict(os.environ)
+    if value:
+        environment[_VARIABLE] = ":".join(filter(None, (value, environment.get(_VARIABLE))))
+    try:
+        os.execvpe(words[0], words, environment)  # noqa: S606 - the very command that the user named
+    except OSError as error:
+        raise MachineError(f"{shown(words[0])}: cannot be started: {error.strerror}") from error

@@ -1,0 +1,103 @@
+"""Where Python code opens libraries by bare name: ``ctypes.CDLL``, ``find_library``, ``ffi.dlopen``. Pure.
+
+No search path of the tree reaches those: ld.so looks into that of dlopen's caller, which is Python itself.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+WORDS = re.compile(rb"CDLL|PyDLL|LoadLibrary|find_library|dlopen")
+"""what a source must contain to be worth parsing"""
+
+_LOADS = frozenset({"CDLL", "PyDLL", "LoadLibrary", "dlopen"})
+_FINDS = "find_library"
+_SONAME = re.compile(r"[\w+.-]+\.so(?:\.[\w.]+)?", re.ASCII)
+_STEM = re.compile(r"[\w+.-]+", re.ASCII)
+_DEPTH = 8  # of conditions inside one argument: more is not written by people
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CallSite:
+    """One library that one line of a source opens."""
+
+    name: str
+    """``libz.so.1``; ``z`` where it is looked for by ``find_library``"""
+    path: str
+    line: int
+    call: str
+    """the function, such as ``CDLL``"""
+
+    @property
+    def finds(self) -> bool:
+        """Whether the name is one for ``find_library``."""
+        return self.call == _FINDS
+
+
+def call_sites(source: bytes, path: str) -> tuple[CallSite, ...]:
+    """Return what a source opens by bare name, sorted. A name that the code computes is not told.
+
+    What cannot be parsed opens nothing: Python could not run it either.
+    """
+    if not WORDS.search(source):
+        return ()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the code that is read, not of ours
+            tree = ast.parse(source)
+        return tuple(sorted(set(_sites(tree, path))))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
+
+
+def _sites(tree: ast.Module, path: str) -> Iterator[CallSite]:
+    names = _constants(tree)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        call = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if call not in _LOADS and call != _FINDS:
+            continue
+        given = node.args[:1] or [word.value for word in node.keywords if word.arg == "name"]
+        wanted = _STEM if call == _FINDS else _SONAME
+        for argument in given:
+            for name in _strings(argument, names, _DEPTH):
+                if wanted.fullmatch(name):
+                    yield CallSite(name, path, node.lineno, call)
+
+
+def _constants(tree: ast.Module) -> Mapping[str, list[str]]:
+    """Return the strings that each name of the source is ever bound to."""
+    found: dict[str, list[str]] = {}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                found.setdefault(name, []).extend(_strings(value, {}, _DEPTH))
+            case ast.For(target=ast.Name(id=name), iter=ast.Tuple(elts=items) | ast.List(elts=items)):
+                found.setdefault(name, []).extend(text for one in items for text in _strings(one, {}, _DEPTH))
+            case _:
+                pass
+    return found
+
+
+def _strings(node: ast.expr, names: Mapping[str, list[str]], depth: int) -> Iterator[str]:
+    """Yield the strings that an expression may be."""
+    if depth == 0:
+        return
+    match node:
+        case ast.Constant(value=str() as text):
+            yield text
+        case ast.Name(id=name):
+            yield from names.get(name, ())
+        case ast.IfExp(body=one, orelse=other):
+            yield from _strings(one, names, depth - 1)
+            yield from _strings(other, names, depth - 1)
+        case ast.BoolOp(values=values):
+            for value in values:
+                yield from _strings(value, names, depth - 1)
+        case _:
+            return

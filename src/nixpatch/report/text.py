@@ -11,6 +11,7 @@ from rich.text import Text
 
 from nixpatch.model import FilePlan, Finding, Linkage, Plan, Target
 from nixpatch.report.escape import below, shown
+from nixpatch.report.grafts import graft_lines
 from nixpatch.report.missing import advice, line_to_paste
 from nixpatch.report.summary import Totals, considered, missing_by_soname, rows, totals
 from nixpatch.resolve.choose import version_text
@@ -34,6 +35,7 @@ def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds:
             parts.append(_table(plan, outcome))
     if verbosity >= 1:
         parts += _files(plan, verbosity)
+    parts += graft_lines(plan, applied=outcome is not None, verbosity=verbosity)
     parts += _missing(plan)
     parts += _failures(plan, outcome)
     parts += _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root, verbosity)

@@ -18,19 +18,19 @@ def graft_lines(plan: Plan, *, applied: bool, verbosity: int) -> Iterator[Text]:
     """Yield the lines for people. ``verbosity`` 1 and more: each reason, symbol by symbol."""
     gone = [graft for graft in plan.grafts if graft.goes]
     kept = [graft for graft in plan.grafts if not graft.goes]
-    if not plan.grafts:
+    if not plan.grafts or verbosity < 0:
         return
     size = saved(plan.grafts) / 1e6
     verb = "Un-vendored" if applied else "Would un-vendor"
     yield Text(f"{verb} {len(gone)} of {len(plan.grafts)} grafted libraries ({size:.1f} MB of copies):")
-    for graft in gone if verbosity >= 0 else ():
+    for graft in gone:
         name = shown(os.path.basename(graft.file.path))
         if graft.provider is None:
             yield Text(f"  {name}: nothing needs it any more")
         else:
             versions = f"{shown(graft.version)} -> {shown(graft.new_version)}"
             yield Text(f"  {name} -> {shown(graft.soname or '')} ({versions}) {graft.provider.directory}")
-    for graft in kept if verbosity >= 0 else ():
+    for graft in kept:
         yield Text(f"  {shown(os.path.basename(graft.file.path))}: kept", style="dim")
         reasons = graft.kept if verbosity > 0 else graft.kept[:_SHOWN]
         for reason in reasons:

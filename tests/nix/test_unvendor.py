@@ -33,7 +33,7 @@ PSYCOPG2 = """
 import psycopg2
 assert psycopg2.extensions.make_dsn("host=a", password="b c") == "host=a password='b c'"
 try:
-    psycopg2.connect("host=127.0.0.1 port=1 connect_timeout=1")
+    psycopg2.connect("host=127.0.0.1 port=1 user=x dbname=y connect_timeout=1")
 except psycopg2.OperationalError as error:
     assert "port 1 failed" in str(error), error  # libpq's own words: there is no network
 """

@@ -28,6 +28,7 @@ def plan_entry(plan: Plan, outcome: Outcome | None) -> dict[str, Any]:
         "target": target_entry(plan.target) if plan.target else None,
         "store": plan.store_dir,
         "files": [_file(file, errors.get(file.file.path)) for file in plan.files],
+        **_grafts(plan),
         "findings": _findings((*plan.findings, *(outcome.findings if outcome else ()))),
         "summary": {
             "files": count.files,
@@ -57,6 +58,17 @@ def verdict_entry(verdict: Verdict, store_dir: str) -> dict[str, Any]:
             "loaded": verdict.loaded,
             "errors": verdict.errors,
         },
+    }
+
+
+def _grafts(plan: Plan) -> dict[str, Any]:
+    if not plan.grafts:
+        return {}
+    from nixpatch.report.grafts import duplicates, graft_entries  # noqa: PLC0415 - it needs rich
+
+    return {
+        "grafts": graft_entries(plan),
+        "duplicates": [{"library": name, "paths": list(paths)} for name, paths in duplicates(plan)],
     }
 
 

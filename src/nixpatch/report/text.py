@@ -12,6 +12,7 @@ from rich.text import Text
 
 from nixpatch.model import FilePlan, Finding, Linkage, Plan
 from nixpatch.report.escape import below, shown
+from nixpatch.report.grafts import graft_lines
 from nixpatch.report.missing import advice, line_to_paste
 from nixpatch.report.sentences import closing, target_text, verdict_closing
 from nixpatch.report.summary import considered, missing_by_soname, rows
@@ -36,6 +37,7 @@ def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds:
             parts.append(_table(plan, outcome))
     if verbosity >= 1:
         parts += _files(plan, verbosity)
+    parts += graft_lines(plan, applied=outcome is not None, verbosity=verbosity)
     parts += _missing(plan)
     parts += _failures(plan, outcome)
     parts += _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root, verbosity)

@@ -116,17 +116,17 @@ def _with_needs(facts: ElfFacts, new: Mapping[str, str]) -> ElfFacts:
 def _without(question: Question, plans: Sequence[GraftPlan]) -> Question:
     """Return the question in which the grafts that go are gone and their users need the store's libraries."""
     gone = {plan.file.path for plan in plans if plan.goes}
-    names = {
-        os.path.basename(plan.file.path): plan.soname
-        for plan in plans
-        if plan.goes and plan.soname is not None
-    }
+    # By user: two dists may each have a copy of one name, and one of them may stay.
+    names: dict[str, dict[str, str]] = {}
+    for plan in plans:
+        for user in plan.users if plan.goes and plan.soname is not None else ():
+            names.setdefault(user, {})[os.path.basename(plan.file.path)] = plan.soname or ""
     facts: dict[str, ElfFacts] = {}
     renames = dict(question.renames)
     for path, found in question.facts.items():
         if path in gone:
             continue
-        mine = {need: names[need] for need in found.needed if need in names}
+        mine = names.get(path, {})
         facts[path] = _with_needs(found, mine) if mine else found
         if mine:
             kept = renames.get(path, found.current.renamed)

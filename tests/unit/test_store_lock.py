@@ -187,8 +187,9 @@ NAMES = st.text(st.characters(blacklist_characters="/\0"), min_size=1).filter(
     lambda name: name not in {".", ".."}
 )
 TEXTS = st.text()
+PATHS = st.text(st.characters(exclude_characters="\0"))
 LIBRARIES = st.dictionaries(
-    NAMES, st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, st.none() | TEXTS), max_size=4
+    NAMES, st.tuples(PATHS, TEXTS, TEXTS, TEXTS, TEXTS, st.none() | TEXTS), max_size=4
 )
 VERSIONS = st.lists(st.integers(0, 99), max_size=3).map(tuple)
 

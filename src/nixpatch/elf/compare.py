@@ -30,6 +30,8 @@ class Pair:
     new: Headers
     wish: Wish
     edit: ElfEdit
+    cut: int
+    """offset in the original behind the content of all PT_LOADs"""
     footer: Footer | None
     """of the edited file"""
     deep: bool
@@ -41,12 +43,9 @@ class Pair:
         image, headers = before.original_image, before.original
         old = linkage(image, headers)
         wish = wish_of(headers, old, edit)
-        return cls(image, headers, old, after.current_image, after.current, wish, edit, after.footer, deep)
-
-    @property
-    def cut(self) -> int:
-        """Offset in the original behind the content of all PT_LOADs."""
-        return max(p.file_end for p in self.old.loads if p.filesz)
+        new_image, new = after.current_image, after.current
+        cut = max(p.file_end for p in headers.loads if p.filesz)
+        return cls(image, headers, old, new_image, new, wish, edit, cut, after.footer, deep)
 
     @property
     def delta(self) -> int:

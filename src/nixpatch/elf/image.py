@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from nixpatch.elf.unfit import malformed
 
 _BLOCK = 4096
+_KEPT = 1024  # blocks; headers that point all over a large file must not bring it all into memory
 _CHUNK = 1 << 20
 
 
@@ -42,6 +44,7 @@ class Image:
     size: int
     pieces: tuple[Piece, ...]
     patches: tuple[Patch, ...] = ()
+    """by offset, none over another"""
     _blocks: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -80,7 +83,12 @@ class Image:
 
     def patches_in(self, offset: int, length: int) -> Iterator[Patch]:
         """Yield the patches that touch a range, clipped to it."""
-        for patch in self.patches:
+        # A forged record may have half a million: who reads block by block must not go through all of them.
+        first = max(bisect_right(self.patches, offset, key=lambda patch: patch.offset) - 1, 0)
+        for index in range(first, len(self.patches)):
+            patch = self.patches[index]
+            if patch.offset >= offset + length:
+                return
             start = max(offset, patch.offset)
             end = min(offset + length, patch.offset + len(patch.data))
             if start < end:
@@ -96,6 +104,8 @@ class Image:
     def _block(self, base: int) -> bytes:
         block = self._blocks.get(base)
         if block is None:
+            if len(self._blocks) >= _KEPT:
+                self._blocks.clear()
             block = self._blocks[base] = self._assemble(base, min(_BLOCK, self.size - base))
         return block
 

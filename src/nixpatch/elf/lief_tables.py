@@ -19,6 +19,9 @@ from nixpatch.elf.layout import Phdr, Shdr, round_up
 from nixpatch.elf.tables import Placed, with_strings
 from nixpatch.elf.unfit import malformed
 from nixpatch.elf.wish import NewDynamic, Wish, new_dynamic
+from nixpatch.errors import FileRefused
+
+_STRINGS = 24 << 20  # bytes; it goes to the child as base64 in JSON, several times over in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ def contents_for(image: Image, headers: Headers, wish: Wish) -> Contents:
     """Decide what the new segment holds. Raises ``FileRefused`` for a dynamic section that cannot grow."""
     dynamic = new_dynamic(headers, wish, headers.string_size, must_move=False)
     size = len(dynamic.entries) * headers.layout.dyn.size if dynamic.moves else 0
+    if headers.string_size > _STRINGS:
+        raise FileRefused(f"its string table of {headers.string_size} bytes is too large to hand to LIEF")
     strings = image.read(headers.string_offset, headers.string_size)
     if wish.search_path is not None:
         strings += wish.search_path + b"\0"

@@ -108,12 +108,10 @@ def _run(source: int, output: int, headers: Headers, size: int, contents: Conten
         "alignment": elf.largest_page(headers.ehdr.machine),
         "content": base64.b64encode(contents.data).decode("ascii"),
     }
-    answer = _ask(request, seconds, (source, output))
-    if "refused" in answer:
-        raise FileRefused(str(answer["refused"]))
+    address = _ask(request, seconds, (source, output))
     if os.fstat(output).st_size < size:
         raise FileRefused("LIEF wrote less than the file it was given")
-    return int(answer["address"])
+    return address
 
 
 def lief_directory() -> str:
@@ -135,7 +133,7 @@ def limits(size: int, seconds: int) -> dict[str, int]:
     }
 
 
-def _ask(request: Mapping[str, Any], seconds: float, descriptors: tuple[int, ...]) -> dict[str, Any]:
+def _ask(request: Mapping[str, Any], seconds: float, descriptors: tuple[int, ...]) -> int:
     # A session of its own: Ctrl-C in the terminal must not end the file in hand. -I and -S: no PYTHON*
     # variable, no .pth file and no module of the current directory has a say.
     with subprocess.Popen(
@@ -154,17 +152,30 @@ def _ask(request: Mapping[str, Any], seconds: float, descriptors: tuple[int, ...
         finally:
             if child.poll() is None:
                 child.kill()
-    if child.returncode < 0:
-        raise FileRefused(f"LIEF died of {_signal(-child.returncode)}{_last(logged)}")
+    return answer_of(child.returncode, said, logged)
+
+
+def answer_of(returncode: int, said: bytes, logged: bytes) -> int:
+    """Return the address in what the child said; nobody knows whether it still was itself when it spoke.
+
+    Raises ``FileRefused`` for a refusal and for anything that is no answer.
+    """
+    if returncode < 0:
+        raise FileRefused(f"LIEF died of {_signal(-returncode)}{_last(logged)}")
     try:
         answer = json.loads(said)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
-    if not isinstance(answer, dict) or not {"address", "refused"} & answer.keys():
+    if not isinstance(answer, dict):
+        answer = {}
+    if "refused" in answer:
+        raise FileRefused(str(answer["refused"]))
+    address = answer.get("address")
+    if type(address) is not int or address < 0:
         raise FileRefused(f"LIEF ended without an answer{_last(logged)}")
-    if logged.strip() and "refused" not in answer:
+    if logged.strip():
         raise FileRefused(f"LIEF reports an error{_last(logged)}")
-    return answer
+    return address
 
 
 def _signal(number: int) -> str:

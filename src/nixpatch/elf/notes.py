@@ -6,6 +6,7 @@ for one library, the best first, and how much the program depends on it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import struct
@@ -15,25 +16,35 @@ from nixpatch.elf import layout as elf
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
 from nixpatch.elf.unfit import Unfit
+from nixpatch.files import can_be_path
 from nixpatch.model import DlopenNeed, DlopenPriority
 
 _OWNER = b"FDO\0"
 _TYPE = 0x407C0C0A
-_SIZE = 1 << 20  # bytes of one segment of notes; real ones have some hundred
-_ENTRIES = 1000
+_SIZE = 1 << 20  # bytes of all segments of notes; real ones have some hundred
+_ENTRIES = 256
+_ALTERNATIVES = 16  # each of them is looked for
 _SONAME = 255  # bytes, NAME_MAX: no longer name can be a file's
 
 
 def dlopen_needs(image: Image, headers: Headers) -> tuple[DlopenNeed, ...]:
     """Return what the file says it opens. A note that does not keep to the specification says nothing."""
-    needs = [
+    needs = (
         need
-        for segment in headers.phdrs
-        if segment.type == elf.PT_NOTE and segment.filesz <= _SIZE
+        for segment in _segments(headers)
         for description in _descriptions(_content(image, segment), headers, segment.align)
         for need in _needs(description)
-    ]
-    return tuple(dict.fromkeys(needs[:_ENTRIES]))
+    )
+    return tuple(dict.fromkeys(itertools.islice(needs, _ENTRIES)))
+
+
+def _segments(headers: Headers) -> Iterator[elf.Phdr]:
+    """Yield the segments of notes up to the bound on all of them: a thousand may lie over the same bytes."""
+    left = _SIZE
+    for segment in headers.phdrs:
+        if segment.type == elf.PT_NOTE and segment.filesz <= left:
+            left -= segment.filesz
+            yield segment
 
 
 def _content(image: Image, segment: elf.Phdr) -> bytes:
@@ -71,13 +82,15 @@ def _needs(description: bytes) -> Iterator[DlopenNeed]:
         if not isinstance(entry, dict):
             continue
         sonames = entry.get("soname")
-        names = tuple(name for name in sonames if _is_name(name)) if isinstance(sonames, list) else ()
+        given = (name for name in sonames if _is_name(name)) if isinstance(sonames, list) else ()
+        names = tuple(itertools.islice(given, _ALTERNATIVES))
         if names:
             yield DlopenNeed(names, _priority(entry.get("priority")))
 
 
 def _is_name(name: object) -> bool:
-    return isinstance(name, str) and 0 < len(name) <= _SONAME and "/" not in name and "\0" not in name
+    """Whether it can be a file's: JSON can also write half a surrogate pair, which no file name is."""
+    return isinstance(name, str) and 0 < len(name) <= _SONAME and "/" not in name and can_be_path(name)
 
 
 def _priority(text: object) -> DlopenPriority:

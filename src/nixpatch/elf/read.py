@@ -9,8 +9,11 @@ from nixpatch.elf.notes import dlopen_needs
 from nixpatch.elf.payload import payload
 from nixpatch.elf.source import opened
 from nixpatch.elf.undo import Opened, State, look
-from nixpatch.elf.unfit import Unfit
+from nixpatch.elf.unfit import Unfit, malformed
 from nixpatch.model import ElfFacts, Machine, Skip, SkipReason
+
+_LOOKUPS = 1 << 17
+"""needs times search path entries; everybody who asks what a file loads goes through all of them"""
 
 
 def read(source: str | int, *, payload_ok: bool = False) -> ElfFacts | Skip:
@@ -46,12 +49,17 @@ def _facts(seen: Opened, *, payload_ok: bool) -> ElfFacts | Skip:
             return Skip(SkipReason.PAYLOAD, appended)
     flags = headers.values.get(elf.DT_FLAGS_1, 0)
     current = strings.linkage(image, headers)
+    needed, opened_later = strings.needed(image, headers), dlopen_needs(image, headers)
+    names = len(needed) + sum(len(need.sonames) for need in opened_later)
+    entries = (current.search_path or "").count(":") + 1
+    if names * entries > _LOOKUPS:
+        raise malformed(f"{names} needs, to be looked for in {entries} directories")
     intact = seen.state is State.INTACT
     return ElfFacts(
         machine=machine(headers),
         executable=headers.ehdr.type == elf.ET_EXEC or bool(flags & elf.DF_1_PIE),
         soname=strings.soname(image, headers),
-        needed=strings.needed(image, headers),
+        needed=needed,
         current=current,
         original=strings.linkage(seen.original_image, seen.original) if intact else current,
         original_sha256=seen.footer.sha256 if intact and seen.footer else None,
@@ -60,7 +68,7 @@ def _facts(seen: Opened, *, payload_ok: bool) -> ElfFacts | Skip:
         both_tags={elf.DT_RPATH, elf.DT_RUNPATH} <= headers.values.keys(),
         version_needs=strings.version_needs(image, headers),
         version_defs=strings.version_defs(image, headers),
-        dlopen_needs=dlopen_needs(image, headers),
+        dlopen_needs=opened_later,
     )
 
 

@@ -15,6 +15,8 @@ from nixpatch.model import Linkage, Tag, VersionNeed
 _STRING = 1 << 16  # bytes of one string
 _NAMES = 4 << 20  # bytes of all strings of one kind
 _RECORDS = 1 << 16  # verneed, vernaux or verdef records of one file
+_STEPS = 1 << 19  # segments looked through for those records
+_NEEDED = 1 << 12  # entries
 
 
 def string_at(image: Image, headers: Headers, offset: int) -> str:
@@ -47,7 +49,10 @@ def linkage(image: Image, headers: Headers) -> Linkage:
 def needed(image: Image, headers: Headers) -> tuple[str, ...]:
     """DT_NEEDED in file order."""
     names = _Names(image, headers)
-    return tuple(names.at(value) for tag, value in headers.live if tag == elf.DT_NEEDED)
+    offsets = [value for tag, value in headers.live if tag == elf.DT_NEEDED]
+    if len(offsets) > _NEEDED:
+        raise malformed(f"{len(offsets)} DT_NEEDED entries")
+    return tuple(names.at(offset) for offset in offsets)
 
 
 def soname(image: Image, headers: Headers) -> str | None:
@@ -66,7 +71,7 @@ def version_needs(image: Image, headers: Headers) -> tuple[VersionNeed, ...]:
     number = headers.values.get(elf.DT_VERNEEDNUM, 0)
     for at, (_, count, name, aux, _) in _records(image, headers, address, number, layout.verneed):
         left -= count
-        if left < 0:
+        if left < 0 or (_RECORDS - left) * len(headers.loads) > _STEPS:
             raise malformed("too many version records")
         versions = tuple(
             names.at(record[3]) for _, record in _records(image, headers, at + aux, count, layout.vernaux)
@@ -119,8 +124,8 @@ def _records(
     """
     if address is None or number == 0:
         return
-    if number > _RECORDS:
-        raise malformed(f"{number} version records")
+    if number > _RECORDS or number * len(headers.loads) > _STEPS:
+        raise malformed(f"{number} version records in {len(headers.loads)} segments")
     for _ in range(number):
         fields = record.unpack(_bytes_at(image, headers, address, record.size))
         yield address, fields

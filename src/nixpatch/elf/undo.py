@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -133,6 +134,8 @@ def _record(image: Image, headers: Headers, footer: Footer) -> Record | None:
     if sum(length for _, length in record.left) > image.size:
         return None
     if any(p.offset + len(p.data) > footer.original_size for p in record.patches):
+        return None
+    if any(p.offset + len(p.data) > after.offset for p, after in itertools.pairwise(record.patches)):
         return None
     try:
         found = guard(image, tables(image, headers), data, footer, record.left)

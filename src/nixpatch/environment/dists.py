@@ -11,12 +11,16 @@ from packaging.utils import canonicalize_name
 
 from nixpatch.environment.locate import Locator
 from nixpatch.environment.record import MAX_RECORD_SIZE, paths
-from nixpatch.environment.regular import read_regular
+from nixpatch.environment.regular import read_head, read_regular
 from nixpatch.environment.words import shown, why
+from nixpatch.errors import FileRefused
 from nixpatch.model import Dist
 
 _SUFFIX = ".dist-info"
-_MAX_METADATA_SIZE = 16 << 20
+_MAX_HEADERS = 1 << 20
+"""bytes of METADATA that are looked at; what is longer is the project's description"""
+_MAX_REQUIRES = 1 << 13
+"""the largest of the corpus has some two hundred"""
 
 # Three headers of the many, with folded lines (RFC 822 as PEP 566 uses it). The email package would read
 # the project's whole description as well: ten times the work of all the rest of a scan.
@@ -25,7 +29,6 @@ _HEADERS = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _HEADERS_END = re.compile(rb"\r?\n\r?\n")
-_FOLD = re.compile(rb"\s*\r?\n\s*")
 
 
 def find_dists(site: str, prefix: str) -> tuple[tuple[Dist, ...], tuple[str, ...]]:
@@ -64,13 +67,13 @@ def find_dists(site: str, prefix: str) -> tuple[tuple[Dist, ...], tuple[str, ...
 
 def _dist(site: str, info: str, files: frozenset[str] | None) -> Dist:
     name, _, version = os.path.basename(info).removesuffix(_SUFFIX).partition("-")
-    headers = _metadata(info)
+    found = _metadata(info)
     return Dist(
-        name=canonicalize_name(headers.get("name", [name])[0]),
-        version=headers.get("version", [version])[0],
+        name=canonicalize_name(found.get("name", [name])[0]),
+        version=found.get("version", [version])[0],
         site=site,
         info=info,
-        requires=tuple(headers.get("requires-dist", ())),
+        requires=tuple(found.get("requires-dist", ())),
         files=files or frozenset(),
         has_record=files is not None,
     )
@@ -80,16 +83,23 @@ def _metadata(info: str) -> dict[str, list[str]]:
     """Return the headers we use, in lower case; nothing where METADATA cannot be read."""
     try:
         # Read through a link: `uv pip install --link-mode symlink` and Nix's buildEnv make METADATA one.
-        data = read_regular(os.path.realpath(os.path.join(info, "METADATA")), _MAX_METADATA_SIZE)
+        return headers(read_head(os.path.realpath(os.path.join(info, "METADATA")), _MAX_HEADERS))
     except OSError:
         return {}
+
+
+def headers(data: bytes) -> dict[str, list[str]]:
+    """Return Name, Version and Requires-Dist, by their names in lower case, from the bytes of METADATA."""
     end = _HEADERS_END.search(data)
-    headers: dict[str, list[str]] = {}
-    for name, value in _HEADERS.findall(data, 0, end.start() if end else len(data)):
-        text = _FOLD.sub(b" ", value).decode("utf-8", "replace").strip()
-        if text:
-            headers.setdefault(name.decode("ascii").lower(), []).append(text)
-    return headers
+    found: dict[str, list[str]] = {}
+    for header in _HEADERS.finditer(data, 0, end.start() if end else len(data)):
+        # Line by line: a pattern for white space around a line's end takes the square of the time.
+        lines = (line.strip() for line in header[2].splitlines())
+        text = b" ".join(filter(None, lines)).decode("utf-8", "replace").strip()
+        values = found.setdefault(header[1].decode("ascii").lower(), [])
+        if text and len(values) < _MAX_REQUIRES:
+            values.append(text)
+    return {name: values for name, values in found.items() if values}
 
 
 def _files(info: str, prefix: str, locator: Locator) -> tuple[frozenset[str] | None, list[str]]:
@@ -107,7 +117,11 @@ def _files(info: str, prefix: str, locator: Locator) -> tuple[frozenset[str] | N
         return None, [f"RECORD is not used: {reason}"]
     found: set[str] = set()
     outside: list[str] = []
-    for row in paths(data):
+    try:
+        rows = paths(data)
+    except FileRefused as refused:
+        return None, [f"RECORD is not used: {refused}"]
+    for row in rows:
         path = locator.locate(row)
         if path is not None:
             found.add(path)

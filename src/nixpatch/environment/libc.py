@@ -15,7 +15,7 @@ Reader = Callable[[str], ElfFacts | Skip]
 """Reads the headers of one ELF file; may raise OSError."""
 
 _GLIBC = "libc.so.6"
-_GLIBC_VERSION = re.compile(r"GLIBC_(\d+(?:\.\d+)+)")
+_GLIBC_VERSION = re.compile(r"GLIBC_([0-9]{1,9}(?:\.[0-9]{1,9})+)")
 
 # Debian's multiarch tuples, where they are not "<machine>-linux-gnu".
 _TUPLES = {

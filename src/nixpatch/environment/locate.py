@@ -44,26 +44,34 @@ class Locator:
         if "\0" in head or len(head) > _PATH_MAX:
             return None
         real = "" if head.startswith("/") else self._site.rstrip("/")
+        gone: str | None = None  # what is not there has nothing below it
         for part in head.split("/"):
             if part == "..":
                 real = real.rpartition("/")[0]
+                if gone is not None and len(real) < len(gone):
+                    gone = None
             elif part not in {"", "."}:
                 child = f"{real}/{part}"
-                try:
-                    real = self._children[child]
-                except KeyError:
-                    real = self._children[child] = _followed(child).rstrip("/")
+                followed = child if gone is not None else self._children.get(child) or _followed(child)
+                if followed is None:
+                    gone = real = child
+                elif gone is not None:
+                    real = child
+                else:
+                    # Only what is there is remembered: a row can name two thousand directories, each a name
+                    # longer than the one before, and none of them has to exist.
+                    real = self._children[child] = followed.rstrip("/")
         real += "/"
         return real if real.startswith(self._inside) else None
 
 
-def _followed(path: str) -> str:
-    """Return the path, or where it leads if it is a link.
+def _followed(path: str) -> str | None:
+    """Return the path, or where it leads if it is a link; None where there is nothing.
 
     One lstat: realpath would look at every component.
     """
     try:
         link = stat.S_ISLNK(os.lstat(path).st_mode)
     except OSError:  # a row may name what was never there
-        return path
+        return None
     return os.path.realpath(path) if link else path

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nixpatch.files import can_be_path
 from nixpatch.model import Tag
 
 NAME = "nixpatch.json"
@@ -22,7 +23,8 @@ UNOWNED_NAME = ".nixpatch.json"
 INPLACE = "inplace"
 """the writer that leaves an undo record; a file that names no writer means this one"""
 _VERSION = 1
-_LIMIT = 64 << 20  # bytes; ten thousand patched files take about four megabytes
+_LIMIT = 16 << 20  # bytes; ten thousand patched files take about four megabytes
+_VALUES = 1 << 20  # an empty table takes two bytes here and seventy in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ def load(data: bytes) -> Provenance:
         ProvenanceError: not JSON, another version, or a field of the wrong kind.
 
     """
+    if sum(map(data.count, (b",", b"[", b"{"))) > _VALUES:
+        raise ProvenanceError("has more values than any that nixpatch writes")
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -105,8 +109,12 @@ def load(data: bytes) -> Provenance:
 def _file(path: str, row: Any) -> PatchedFile:
     if not isinstance(row, dict):
         raise ProvenanceError(f"{path!r} is not a table")
+    if not can_be_path(path):
+        raise ProvenanceError(f"{path!r} is no file's name")
     needs = row.get("needs", {})
-    if not isinstance(needs, dict) or not all(isinstance(value, str) for value in needs.values()):
+    if not isinstance(needs, dict) or not all(
+        isinstance(value, str) and can_be_path(value) and can_be_path(need) for need, value in needs.items()
+    ):
         raise ProvenanceError(f"needs of {path!r} is not a table of strings")
     tag = row.get("tag")
     if tag not in (None, "RPATH", "RUNPATH"):
@@ -126,6 +134,8 @@ def _text(row: Mapping[str, Any], key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str):
         raise ProvenanceError(f"{key} is not a string")
+    if not can_be_path(value):
+        raise ProvenanceError(f"{key} has a character that no path can have")
     return value
 
 

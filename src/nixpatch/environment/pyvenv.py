@@ -10,15 +10,19 @@ from nixpatch.environment.regular import read_regular
 
 NAME = "pyvenv.cfg"
 _MAX_SIZE = 1 << 20
-_VERSION = re.compile(r"(\d+)\.(\d+)")
+_VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(?![0-9])")
 
 
 def read_config(prefix: str) -> Mapping[str, str] | None:
     """Return the keys, in lower case, and values of the file; None where ``prefix`` is no venv."""
     try:
-        data = read_regular(os.path.realpath(os.path.join(prefix, NAME)), _MAX_SIZE)
+        return parse_config(read_regular(os.path.realpath(os.path.join(prefix, NAME)), _MAX_SIZE))
     except OSError:
         return None
+
+
+def parse_config(data: bytes) -> Mapping[str, str]:
+    """Return the keys, in lower case, and values of the file's bytes."""
     lines = (line.partition("=") for line in os.fsdecode(data).splitlines())
     return {key.strip().lower(): value.strip() for key, equals, value in lines if equals}
 

@@ -21,17 +21,19 @@ from nixpatch.environment.digests import (
 )
 from nixpatch.errors import FileRefused
 
-MAX_RECORD_SIZE = 64 << 20
+MAX_RECORD_SIZE = 16 << 20
 """bytes; the largest RECORD of a real wheel has about two million"""
+_MAX_ROWS = 1 << 17
+_MAX_ROW = 1 << 16
+"""bytes; PATH_MAX is 4,096. What is longer is only kept: the patterns below take hundred times its size"""
 
 # A field is quoted where it begins with a quote: up to the next single quote, newlines included; what
 # stands between that quote and the comma belongs to it too, as in csv without ``strict``. Written so that
 # there is one way to match and no need for possessive quantifiers, which CPython got wrong until 3.11.5.
 _OPEN = rb'"[^"]*(?:""[^"]*)*'
 _FIELD = rb"(?:" + _OPEN + rb'(?:"(?!")|\Z)[^,\r\n]*|(?!")[^,\r\n]*)'
-_ROW = re.compile(_FIELD + rb"(?:," + _FIELD + rb")*(?:\r\n|\r|\n|\Z)")
+_QUOTE_OR_END = re.compile(rb',"|\r\n|\r|\n')
 _THREE = re.compile(rb"(" + _FIELD + rb"),(" + _FIELD + rb"),(" + _FIELD + rb")(\r\n|\r|\n|\Z)")
-_OPEN_QUOTE = re.compile(rb"(?:" + _FIELD + rb",)*" + _OPEN)
 _QUOTED = re.compile(rb'"([^"]*(?:""[^"]*)*)"(?!")(.*)', re.DOTALL)
 _ENDING = re.compile(rb"(?:\r\n|\r|\n)\Z")
 _NEEDS_QUOTES = re.compile(rb'[,"\r\n]')
@@ -138,7 +140,7 @@ class Record:
         value = f"{DEFAULT_ALGORITHM}={encode_digest(file.digests[DEFAULT_ALGORITHM])}".encode("ascii")
         raw = b",".join((_quoted(os.fsencode(path)), value, str(file.size).encode("ascii"))) + ending
         before, last = self.rows[:-1], self.rows[-1:]
-        if last and _OPEN_QUOTE.fullmatch(last[0].raw):  # whatever follows would be read as part of it
+        if last and _row_end(last[0].raw, 0)[1]:  # whatever follows would be read as part of it
             return Record((*before, _parse_row(raw), *last))
         if last and not _ending(last[0].raw):
             last = (_parse_row(last[0].raw + ending),)
@@ -153,20 +155,26 @@ def parse(data: bytes) -> Record:
     """Read the bytes of a RECORD. ``parse(data).data == data`` for any bytes.
 
     Raises:
-        FileRefused: there are more than ``MAX_RECORD_SIZE``.
+        FileRefused: there are more than ``MAX_RECORD_SIZE``, or too many rows.
 
     """
     return Record(tuple(map(_parse_row, _split(data))))
 
 
 def paths(data: bytes) -> Iterator[str]:
-    """Yield the paths of the rows that have three fields: all that a scan of 50,000 rows wants to know.
+    """Give the paths of the rows that have three fields: all that a scan of 50,000 rows wants to know.
 
     Raises:
-        FileRefused: there are more than ``MAX_RECORD_SIZE`` bytes.
+        FileRefused: there are more than ``MAX_RECORD_SIZE`` bytes, or too many rows.
 
     """
-    for raw in _split(data):
+    return _paths(_split(data))
+
+
+def _paths(rows: list[bytes]) -> Iterator[str]:
+    for raw in rows:
+        if len(raw) > _MAX_ROW:
+            continue
         if b'"' not in raw:
             path, _, rest = raw.partition(b",")
             if rest.count(b",") == 1:
@@ -178,9 +186,41 @@ def paths(data: bytes) -> Iterator[str]:
 def _split(data: bytes) -> list[bytes]:
     if len(data) > MAX_RECORD_SIZE:
         raise FileRefused(f"RECORD has {len(data)} bytes, more than {MAX_RECORD_SIZE}")
+    rows = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+    if rows > _MAX_ROWS:
+        raise FileRefused(f"RECORD has {rows} rows, more than {_MAX_ROWS}")
     if b'"' not in data:
         return data.splitlines(keepends=True)
-    return [found for found in _ROW.findall(data) if found]
+    found: list[bytes] = []
+    start = 0
+    while start < len(data):
+        end, _ = _row_end(data, start)
+        found.append(data[start:end])
+        start = end
+    return found
+
+
+def _row_end(data: bytes, at: int) -> tuple[int, bool]:
+    """Where the row that begins at ``at`` ends, and whether its last field lacks the closing quote.
+
+    By hand: a pattern that repeats a field keeps a hundred bytes for each repetition.
+    """
+    if data.startswith(b'"', at):
+        at = _behind_quote(data, at + 1)
+    while at >= 0 and (found := _QUOTE_OR_END.search(data, at)):
+        if found[0] != b',"':
+            return found.end(), False
+        at = _behind_quote(data, found.end())
+    return len(data), at < 0
+
+
+def _behind_quote(data: bytes, at: int) -> int:
+    """Where a quoted field goes on behind its closing quote, -1 if it has none. Two quotes stand for one."""
+    while at := data.find(b'"', at) + 1:
+        if not data.startswith(b'"', at):
+            return at
+        at += 1
+    return -1
 
 
 def _parse_row(raw: bytes) -> Row:
@@ -203,11 +243,11 @@ def _parse_row(raw: bytes) -> Row:
 
 def _fields(raw: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
     """Path, hash and size as written, and the line ending; None if the row is not of that form."""
-    found = _THREE.fullmatch(raw)
+    found = _THREE.fullmatch(raw) if len(raw) <= _MAX_ROW else None
     if found is None:
         return None
     path, value, size, ending = found.groups()
-    if _OPEN_QUOTE.fullmatch(raw):  # only the last field can lack its closing quote
+    if b'"' in raw and _row_end(raw, 0)[1]:  # only the last field can lack its closing quote
         return None
     return path, value, size, ending
 

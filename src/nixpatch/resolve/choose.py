@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from nixpatch.model import ElfFacts, Libc, Provider, Target
 
-_NUMBERED = re.compile(r"GLIBC_(\d+(?:\.\d+)*)")
+_NUMBERED = re.compile(r"GLIBC_([0-9]{1,9}(?:\.[0-9]{1,9})*)")
+_NUMBER = re.compile("[0-9]{1,9}")  # no more digits: Python refuses to read 4,301
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def newest(versions: Iterable[str]) -> str:
 
 def _version_key(name: str) -> tuple[tuple[int, ...], str]:
     digits = name.rpartition("_")[2].split(".")
-    return tuple(int(part) if part.isdecimal() else -1 for part in digits), name
+    return tuple(int(part) if _NUMBER.fullmatch(part) else -1 for part in digits), name
 
 
 def version_text(version: tuple[int, ...]) -> str:

@@ -95,6 +95,19 @@ def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(map(translate, patterns)) or "(?!)")
 
 
+def toml(data: bytes) -> dict[str, Any]:
+    """Read the bytes of a file of tables.
+
+    Raises:
+        PolicyError: it is no TOML.
+
+    """
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except ValueError as error:
+        raise PolicyError(f"not TOML: {error}") from error
+
+
 def parse(data: Mapping[str, Any]) -> Policy:
     """Build tables from parsed TOML; each may be left out.
 

@@ -68,7 +68,8 @@ def lenders(dists: Sequence[Dist], target: Target) -> Mapping[str, tuple[str, ..
 def _parsed(dist: Dist) -> Iterator[Requirement]:
     for line in dist.requires:
         # An old dist with a line no tool can read lends and borrows as if the line were not there.
-        with contextlib.suppress(InvalidRequirement):
+        # Nor does one with a thousand brackets, where packaging's parser gives up in its own way.
+        with contextlib.suppress(InvalidRequirement, ValueError, RecursionError):
             yield Requirement(line)
 
 
@@ -87,5 +88,8 @@ def _direct(
 def _applies(requirement: Requirement, environment: dict[str, str]) -> bool:
     try:
         return requirement.marker is None or requirement.marker.evaluate(environment)
-    except ValueError:  # a comparison that means nothing, such as platform_system ~= "Linux"
+    except (
+        ValueError,
+        RecursionError,
+    ):  # a comparison that means nothing, such as platform_system ~= "Linux"
         return False

@@ -23,10 +23,10 @@ _SCHEMA = 1
 _APPLICATION = 0x6E697870
 _WAIT = 0.5  # seconds for another process that is writing; longer than that, and reading the store is quicker
 _SETTLED = 2_000_000_000  # ns
-_TABLE = """
+_LARGEST = 64 << 20  # bytes; a store of ten thousand paths takes five million
+_TABLE = """\
 CREATE TABLE entry (kind INTEGER, path BLOB, stamp BLOB, value BLOB, sum INTEGER, PRIMARY KEY (kind, path))
-WITHOUT ROWID
-"""
+WITHOUT ROWID"""
 
 
 class Kind(enum.IntEnum):
@@ -121,17 +121,32 @@ class Cache:
                 break
 
     def _load(self, path: str) -> None:
+        try:
+            left = os.path.getsize(path)
+        except OSError:
+            return
+        if left == 0:
+            return  # another process is about to write its first rows
         with self._trouble(path), closing(_connect(path)) as database:
-            if self._is_ours(database):
-                for kind, key, stamp, value, checksum in database.execute("SELECT * FROM entry"):
-                    if kind in self._rows and isinstance(key, bytes) and isinstance(value, bytes):
-                        self._rows[kind][key] = (stamp, value, checksum)
+            if left > _LARGEST or not self._is_ours(database):
+                raise ValueError("not a cache of this edition")
+            for kind, key, stamp, value, checksum in database.execute("SELECT * FROM entry"):
+                # Pages of a forged file may lead round in circles: more than the file has is not from it.
+                left -= len(key) + len(stamp) + len(value) + 1
+                if left < 0 or not isinstance(key, bytes) or not isinstance(value, bytes):
+                    raise ValueError("not written by us")
+                if kind in self._rows:
+                    self._rows[kind][key] = (stamp, value, checksum)
 
     def _is_ours(self, database: sqlite3.Connection) -> bool:
+        """Tell by numbers and by schema: a view of that name could go on for ever."""
         found = [
             database.execute(f"PRAGMA {what}").fetchone()[0] for what in ("application_id", "user_version")
         ]
-        return found == [_APPLICATION, self._version]
+        if found != [_APPLICATION, self._version]:
+            return False
+        schema = database.execute("SELECT type, name, sql FROM sqlite_master").fetchmany(2)
+        return schema == [("table", "entry", _TABLE)]
 
     def _prepare(self, database: sqlite3.Connection) -> None:
         """Begin to write; a file of another schema, edition or program is emptied first."""
@@ -139,7 +154,7 @@ class Cache:
         database.execute("BEGIN IMMEDIATE")
         if self._is_ours(database):
             return
-        for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchmany(99):
             quoted = table.replace('"', '""')
             database.execute(f'DROP TABLE "{quoted}"')
         database.execute(f"PRAGMA application_id = {_APPLICATION}")

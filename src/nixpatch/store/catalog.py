@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 
+_NAME_MAX = 255
+"""of a file name (limits.h)"""
 _NEAR = 3
 """near misses worth telling"""
 
@@ -185,6 +187,8 @@ def _is_identifier(word: str) -> bool:
 
 def _unlikely(soname: str) -> bool:
     """Whether a name cannot be in the file; one with a separator of the file could match across names."""
+    if len(soname) > _NAME_MAX:
+        return True
     return ".so" not in soname or not soname.isascii() or not soname.isprintable() or " " in soname
 
 

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nixpatch.files import can_be_path
 from nixpatch.model import ElfFacts, Machine, Skip
 from nixpatch.store.cache import Cache, Kind, settled, stamp_of
 
@@ -51,7 +52,7 @@ class Headers:
             if not stat.S_ISREG(status.st_mode):
                 return "not a regular file"
             stamp = stamp_of(status)
-            remembered = _decode(self._cache.get(Kind.HEADER, path, stamp))
+            remembered = decode(self._cache.get(Kind.HEADER, path, stamp))
             if remembered is not None:
                 return remembered
             facts = self._reader(path)
@@ -59,7 +60,7 @@ class Headers:
             return error.strerror or str(error)
         header = _why(facts) if isinstance(facts, Skip) else _header(facts)
         if settled(status):
-            self._cache.put(Kind.HEADER, path, stamp, _encode(header))
+            self._cache.put(Kind.HEADER, path, stamp, encode(header))
         return header
 
 
@@ -81,7 +82,8 @@ def _header(facts: ElfFacts) -> Header:
     )
 
 
-def _encode(header: Header | str) -> bytes:
+def encode(header: Header | str) -> bytes:
+    """Return a header, or why there is none, as the cache keeps it."""
     if isinstance(header, str):
         return json.dumps(header).encode()
     machine = header.machine
@@ -92,8 +94,8 @@ def _encode(header: Header | str) -> bytes:
     return json.dumps(row).encode()  # pure ASCII: bytes that are not UTF-8 survive as lone surrogates
 
 
-def _decode(value: bytes | None) -> Header | str | None:
-    """Return the inverse of :func:`_encode`; None for what another version of this code wrote."""
+def decode(value: bytes | None) -> Header | str | None:
+    """Return the inverse of :func:`encode`; None for what another version of this code wrote."""
     if value is None:
         return None
     try:
@@ -101,7 +103,7 @@ def _decode(value: bytes | None) -> Header | str | None:
         if isinstance(row, str):
             return row
         machine, executable, soname, needed, search_path, interp, version_defs, libc_needs = row
-        return Header(
+        header = Header(
             machine=Machine(*machine),
             executable=executable,
             soname=soname,
@@ -111,5 +113,15 @@ def _decode(value: bytes | None) -> Header | str | None:
             version_defs=tuple(version_defs),
             libc_needs=tuple(libc_needs),
         )
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
+    return header if _is_sound(header) else None
+
+
+def _is_sound(header: Header) -> bool:
+    """Whether a header from the cache has the types that ours have: a checksum is no signature."""
+    machine = header.machine
+    texts = [*header.needed, *header.version_defs, *header.libc_needs, header.search_path, machine.byteorder]
+    texts += [header.soname or "", header.interp or ""]
+    kinds = [type(value) for value in (header.executable, machine.number, machine.bits)]
+    return kinds == [bool, int, int] and {*map(type, texts)} == {str} and all(map(can_be_path, texts))

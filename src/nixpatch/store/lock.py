@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nixpatch.errors import MachineError, RequestError
+from nixpatch.files import can_be_path
 from nixpatch.model import Libc, Provider, Target
 from nixpatch.store.catalog import Kind, lookup
 from nixpatch.store.nix import Store
@@ -23,7 +24,7 @@ from nixpatch.store.nix import Store
 NAME = "nixpatch.lock"
 """what the file is called unless told otherwise, in the current directory"""
 _VERSION = 1
-_LIMIT = 16 << 20  # bytes; a thousand libraries take less than half a megabyte
+_LIMIT = 4 << 20  # bytes; a thousand libraries take less than half a megabyte
 _NAMED = 3
 
 
@@ -177,7 +178,9 @@ def read(path: str, store: Store) -> Lock:
     except OSError as error:
         raise RequestError(f"--locked {path}: cannot be read: {error.strerror}") from None
     try:
-        lock = load(data if len(data) <= _LIMIT else b"")
+        if len(data) > _LIMIT:
+            raise LockError("larger than any that nixpatch writes")
+        lock = load(data)
     except LockError as error:
         raise RequestError(f"--locked {path}: {error}; nixpatch lock PATH makes it anew") from None
     for soname, library in lock.libraries.items():
@@ -267,7 +270,7 @@ def _library(soname: str, row: Any) -> LockedLibrary:
     )
     # It names a place in the store path: a lock from elsewhere must not lead out of it.
     parts = library.file.split("/")
-    if parts[-1] != soname or not {"", ".", ".."}.isdisjoint(parts):
+    if not can_be_path(library.path) or parts[-1] != soname or not {"", ".", ".."}.isdisjoint(parts):
         raise LockError(f"file of {soname!r} is {library.file!r}")
     return library
 

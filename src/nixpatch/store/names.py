@@ -14,6 +14,8 @@ HASH_CHARS = 32
 _ENTRY = re.compile(rf"[{BASE32}]{{{HASH_CHARS}}}-[0-9A-Za-z+\-._?=]+\Z")
 _PARTS = re.compile(r"[0-9]+|[^0-9.\-]+")
 
+_DIGITS = 255  # NAME_MAX: no name in a store has more, and Python refuses to read 4,301
+
 VersionKey = tuple[tuple[int, int, str], ...]
 
 
@@ -46,7 +48,7 @@ def version_key(version: str) -> VersionKey:
     ``2.3pre1 < 2.3 < 2.3a < 2.3.1``.
     """
     key = [
-        (3, int(part), "") if part[0].isdigit() else (0 if part == "pre" else 2, 0, part)
+        (3, int(part[:_DIGITS]), "") if "0" <= part[0] <= "9" else (0 if part == "pre" else 2, 0, part)
         for part in _PARTS.findall(version)
     ]
     return (*key, (1, 0, ""))

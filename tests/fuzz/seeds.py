@@ -1,0 +1,233 @@
+"""Where mutation begins: ``python -m fuzz.seeds DIRECTORY`` writes ``DIRECTORY/TARGET/NAME`` for each.
+
+ELF files are put together by :mod:`fuzz.forge`, compiled by gcc where there is one, and edited by nixpatch;
+texts are those of the dists that are installed beside this Python, as pip or uv wrote them.
+"""
+
+import contextlib
+import glob
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from importlib import resources
+
+from fuzz.forge import dlopen_note, samples
+from fuzz.targets_text import TARGET, empty_cache
+from nixpatch.elf import write_edited
+from nixpatch.errors import FileRefused
+from nixpatch.model import ElfEdit, Libc
+from nixpatch.store import lock
+from nixpatch.store.headers import Header, encode
+
+_SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "fixtures", "elf")
+_ELF_SIZE = 40 << 10
+_TEXT_SIZE = 3 << 10
+_SMALL = (
+    *("-shared", "-fPIC", "-nostdlib", "-nostartfiles", "-Os", "-s", "-Wl,-z,noseparate-code"),
+    *("-Wl,-z,max-page-size=4096", "-Wl,--build-id=none", "-fno-asynchronous-unwind-tables"),
+)
+_FLAGS = {
+    "gnu": ("-Wl,-soname,libuse.so", "-DWITH_BSS=900"),
+    "rpath": ("-Wl,-rpath,$ORIGIN/../lib:/usr/lib", "-Wl,--disable-new-dtags", "-Wl,--hash-style=both"),
+    "runpath": ("-Wl,-rpath,/opt/lib", "-Wl,--enable-new-dtags", "-DWITH_DATA"),
+    "full": ("-Wl,--spare-dynamic-tags=0", "-DWITH_TLS"),
+}
+
+
+def of(target: str) -> dict[str, bytes]:
+    """Give the seeds of one target by name."""
+    if target.startswith("elf_") and target != "elf_note":
+        return _elf(target)
+    if target == "cache":
+        return {"two": empty_cache(), "empty": b""}
+    return {name: data for name, data in _TEXTS[target]().items() if len(data) <= 1 << 16}
+
+
+def _elf(target: str) -> dict[str, bytes]:
+    files = {**samples(), **_compiled(), **_installed()}
+    if target == "elf_read":
+        return files
+    if target == "elf_undo":
+        return {f"{name}-{n}": out for name, data in files.items() for n, out in enumerate(edited(data))}
+    starts = (b"\2\0\0\0", b"\3\2\1\7", b"\1\1\0\0", b"\0\2\0\1", b"\3\0\2\1")
+    again = {f"{name}-again": edited(data)[:1] for name, data in files.items()}
+    files.update({name: found[0] for name, found in again.items() if found})
+    return {f"{name}-{n}": start + data for name, data in files.items() for n, start in enumerate(starts)}
+
+
+def edited(data: bytes) -> list[bytes]:
+    """Give a file as it is after each of two edits; fewer where it cannot be edited."""
+    found = []
+    for edit in (ElfEdit("/nix/store/x/lib"), ElfEdit("/y" * 99, None, "/nix/store/l/" + "l" * 40)):
+        source, out = os.memfd_create("source"), os.memfd_create("out")
+        try:
+            os.pwrite(source, data, 0)
+            write_edited(source, out, edit)
+            found.append(os.pread(out, os.fstat(out).st_size, 0))
+        except FileRefused:
+            continue
+        finally:
+            os.close(source)
+            os.close(out)
+    return found
+
+
+def _compiled() -> dict[str, bytes]:
+    """Compile a few libraries of some kilobytes; none where there is no gcc."""
+    found: dict[str, bytes] = {}
+    if shutil.which("gcc") is None:
+        return found
+    with tempfile.TemporaryDirectory() as directory:
+        answer = os.path.join(directory, "libanswer.so")
+        source = os.path.join(_SOURCES, "answer.c")
+        script = f"-Wl,--version-script={os.path.join(_SOURCES, 'versions.map')},-soname,libanswer.so"
+        subprocess.run(["gcc", *_SMALL, script, "-o", answer, source], check=True, capture_output=True)
+        found["answer"] = _read(answer)
+        for name, flags in _FLAGS.items():
+            out = os.path.join(directory, name)
+            made = subprocess.run(
+                ["gcc", *_SMALL, *flags, "-o", out, os.path.join(_SOURCES, "use.c"), answer],
+                check=False,
+                capture_output=True,
+            )
+            if made.returncode == 0:
+                found[name] = _read(out)
+    return {name: data for name, data in found.items() if len(data) < _ELF_SIZE}
+
+
+def _installed() -> dict[str, bytes]:
+    """Give the smallest extension modules of the wheels beside this Python."""
+    site = sysconfig.get_path("platlib")
+    found = sorted(glob.glob(os.path.join(site, "**", "*.so*"), recursive=True), key=os.path.getsize)
+    return {
+        os.path.basename(path)[-40:]: _read(path) for path in found[:2] if os.path.getsize(path) < _ELF_SIZE
+    }
+
+
+def _dists(name: str) -> dict[str, bytes]:
+    site = sysconfig.get_path("purelib")
+    found = sorted(glob.glob(os.path.join(site, "*.dist-info", name)))
+    return {os.path.basename(os.path.dirname(path)): _read(path)[:_TEXT_SIZE] for path in found}
+
+
+def _records() -> dict[str, bytes]:
+    made = {
+        "quoted": b'"a,b.so",sha256=x,1\r\n"a""b",,\r\nRECORD,,\r\n',
+        "odd": b'a"b,sha384=abc,12\n"x"y,,\n../../../bin/ruff,sha256=,\n/abs,md5=x,3\n"open,sha256=a,1\n',
+    }
+    return {**_dists("RECORD"), **made}
+
+
+def _requires() -> dict[str, bytes]:
+    lines = {
+        name: b"\n".join(
+            line.partition(b":")[2].strip() for line in data.splitlines() if line.startswith(b"Requires-Dist")
+        )
+        for name, data in _dists("METADATA").items()
+    }
+    lines["cuda"] = b'torch; platform_system == "Linux" and (extra == "x" or python_version < "3")\nb[x]>=1'
+    return {name: data for name, data in lines.items() if data}
+
+
+def _provenance() -> dict[str, bytes]:
+    file = b'{"interp":null,"needs":{"libz.so.1":"/nix/store/a/lib/libz.so.1"},"original":"sha256=00",'
+    file += b'"patched":"sha256=11","search_path":"$ORIGIN","tag":"RUNPATH"}'
+    whole = b'{"files":{"p/x.so":' + file + b'},"libraries":{},"tool":"nixpatch 1","version":1}'
+    return {"one": whole, "lief": whole.replace(b'"tag"', b'"writer":"lief","tag"'), "empty": b"{}"}
+
+
+def _lock() -> dict[str, bytes]:
+    library = lock.LockedLibrary("/nix/store/a-zlib", "lib/libz.so.1", "00", "the store", "zlib", "zlib")
+    both = {"libz.so.1": library}
+    return {
+        "one": lock.dump(lock.Lock("x86_64", "/l/ld.so", Libc.GLIBC, (2, 36), both)),
+        "musl": lock.dump(lock.Lock("x86_64", "/l/ld.so", Libc.MUSL, (), {})),
+    }
+
+
+def _policy() -> dict[str, bytes]:
+    text = resources.files("nixpatch").joinpath("data/policy.toml").read_bytes()
+    parts = text.split(b"\n\n")
+    rules = b'[[ignore]]\nfile = "*/p/*.so"\nsonames = ["lib*.so.*"]\nreason = "r"\n'
+    rules += b'[drivers]\nsonames = ["a*b"]\n'
+    return {"rules": rules, **{f"part{n}": part for n, part in enumerate(parts[:12])}}
+
+
+def _header() -> dict[str, bytes]:
+    header = Header(
+        TARGET.machine, False, "libz.so.1", ("libc.so.6",), "$ORIGIN", None, ("Z_1",), ("GLIBC_2.4",)
+    )
+    return {"header": encode(header), "reason": encode("not an ELF file")}
+
+
+_TEXTS = {
+    "elf_note": lambda: {
+        "one": b'\0[{"soname":["libz.so.1","libz.so"],"priority":"required","description":"x"}]',
+        "two": b"\1" + dlopen_note(b'[{"soname":["a"]}]') + dlopen_note(b'[{"soname":["b"],"feature":"f"}]'),
+    },
+    "record": _records,
+    "provenance": _provenance,
+    "lock": _lock,
+    "policy": _policy,
+    "metadata": lambda: _dists("METADATA"),
+    "requirements": _requires,
+    "pyvenv": lambda: {
+        "venv": b"home = /usr/bin\nversion = 3.11.2\nexecutable = /usr/bin/p\n",
+        "uv": b"home = /nix/store/x/bin\nimplementation = CPython\nuv = 0.5\nversion_info = 3.12.1\n",
+    },
+    "script": lambda: {
+        "pip": b"#!/t/bin/python3.11\nimport sys\n",
+        "nix": b'#! /nix/store/b/bin/bash -e\nexec -a "$0" "/nix/store/p/bin/.python3.11-wrapped" "$@"\n',
+        "long": b"#!/bin/sh\n'''exec' \"/a b/bin/python3\" \"$0\" \"$@\"\n' '''\n",
+    },
+    "soname": lambda: {
+        name: name.encode()
+        for name in (
+            "libz.so.1",
+            "libicuuc.so.72",
+            "libcuda.so.1",
+            "GLIBC_2.36",
+            "libstdc++.so.6.0.30",
+            "gcc-13.2.0-lib",
+        )
+    },
+    "search_path": lambda: {
+        "usual": b"$ORIGIN/../numpy.libs:${ORIGIN}:/usr/lib:/nix/store/a/lib:/run/d\0lib\0../..",
+        "odd": b":lib:$LIB/x:$ORIGIN/../../../../../../etc:/t/venv/lib/../lib:$ORIGINx",
+    },
+    "lief_answer": lambda: {
+        "good": b'0\n{"address": 4194304}',
+        "refused": b'0\n{"refused": "no room"}',
+        "died": b"-6 log\n",
+        "logged": b'0error\n{"address": 1}',
+    },
+    "cache_value": _header,
+}
+
+
+def write(directory: str, target: str) -> int:
+    """Write the seeds of one target; return how many there are."""
+    os.makedirs(directory, exist_ok=True)
+    seeds = of(target)
+    for name, data in seeds.items():
+        with (
+            contextlib.suppress(OSError),
+            open(os.path.join(directory, name.replace("/", "_")), "wb") as file,
+        ):
+            file.write(data)
+    return len(seeds)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+if __name__ == "__main__":
+    from fuzz.targets import TARGETS
+
+    for each in TARGETS:
+        print(f"{write(os.path.join(sys.argv[1], each), each):5} {each}")

@@ -1,4 +1,4 @@
-"""Whatever RECORD, provenance, search paths and links say: nothing outside the tree is an answer of the tree."""
+"""Whatever RECORD, provenance, search paths and links say, nothing outside the tree is taken for it."""
 
 import os
 import tempfile
@@ -84,8 +84,8 @@ def _tree(directory: str, rows: list[str], links: dict[str, str], search_path: s
 def test_rows_provenance_links_and_search_paths(
     rows: list[str], links: dict[str, str], entries: list[tuple[str, str]]
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        directory = os.path.realpath(directory)
+    with tempfile.TemporaryDirectory() as made:
+        directory = os.path.realpath(made)
         prefix, outside = (os.path.join(directory, name) for name in ("venv", "outside"))
         heads = {"OUTSIDE": outside, "PREFIX": prefix}
         parts = (heads.get(head, head) + "/" + row for head, row in entries)

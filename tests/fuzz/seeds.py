@@ -33,7 +33,7 @@ _FLAGS = {
     "gnu": ("-Wl,-soname,libuse.so", "-DWITH_BSS=900"),
     "rpath": ("-Wl,-rpath,$ORIGIN/../lib:/usr/lib", "-Wl,--disable-new-dtags", "-Wl,--hash-style=both"),
     "runpath": ("-Wl,-rpath,/opt/lib", "-Wl,--enable-new-dtags", "-DWITH_DATA"),
-    "full": ("-Wl,--spare-dynamic-tags=0", "-DWITH_TLS"),
+    "tls": ("-Wl,--spare-dynamic-tags=0", "-DWITH_TLS"),
 }
 
 
@@ -47,7 +47,7 @@ def of(target: str) -> dict[str, bytes]:
 
 
 def _elf(target: str) -> dict[str, bytes]:
-    files = {**samples(), **_compiled(), **_installed()}
+    files = {**samples(), **_installed(), **_compiled()}
     if target == "elf_read":
         return files
     if target == "elf_undo":

@@ -192,9 +192,11 @@ def _shdr_table(image: Image, layout: Layout, ehdr: Ehdr) -> bytes:
 
 
 def _is_nobits_at(section: Shdr, address: int) -> bool:
+    # .tbss takes no room, so what follows it, .dynamic too, may well stand at its address.
     return (
         section.type == elf.SHT_NOBITS
         and bool(section.flags & elf.SHF_ALLOC)
+        and not section.flags & elf.SHF_TLS
         and section.addr == address
         and section.size > 0
     )

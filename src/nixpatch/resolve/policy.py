@@ -13,6 +13,10 @@ from typing import Any
 
 from nixpatch.model import Libc
 
+MAX_SIZE = 1 << 20
+"""bytes"""
+_DEEP = 64
+
 
 class PolicyError(ValueError):
     """A table says something that is no rule. The message says where."""
@@ -99,13 +103,29 @@ def toml(data: bytes) -> dict[str, Any]:
     """Read the bytes of a file of tables.
 
     Raises:
-        PolicyError: it is no TOML.
+        PolicyError: it is no TOML, or larger or deeper than any that a person writes.
 
     """
+    if len(data) > MAX_SIZE:
+        raise PolicyError(f"not TOML of ours: {len(data)} bytes, more than {MAX_SIZE}")
+    if any(_is_deep(line) for line in data.splitlines() if line.count(b".") > _DEEP):
+        raise PolicyError(f"not TOML of ours: a key of more than {_DEEP} parts")
     try:
         return tomllib.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise PolicyError("not TOML of ours: nested too deep") from None
     except ValueError as error:
         raise PolicyError(f"not TOML: {error}") from error
+
+
+def _is_deep(line: bytes) -> bool:
+    """Whether a line has a key of very many parts, for which tomllib takes the square of the time."""
+    run = 0
+    for part in line.split(b"."):
+        run = run + 1 if len(part.split()) == 1 else 0
+        if run > _DEEP:
+            return True
+    return False
 
 
 def parse(data: Mapping[str, Any]) -> Policy:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Sequence
 from typing import Any
 
 from nixpatch.errors import RequestError
-from nixpatch.resolve.policy import Policy, PolicyError, Rule, default_policy, parse
+from nixpatch.resolve.policy import MAX_SIZE, Policy, PolicyError, Rule, default_policy, parse, toml
 
 
 def tables_of(
@@ -48,11 +47,11 @@ def _runtime(text: str) -> Rule:
 def _read(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            return tomllib.load(file)
+            return toml(file.read(MAX_SIZE + 1))
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: not TOML: {error}") from error
+    except PolicyError as error:
+        raise RequestError(f"{path}: {error}") from error
 
 
 def _project(document: dict[str, Any]) -> dict[str, Any]:

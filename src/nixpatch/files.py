@@ -75,9 +75,11 @@ def replacement(path: str, *, durable: bool = False, expected: Identity | None =
             if (before and identity(before)) != (now and identity(now)):
                 raise _changed(path)
             os.replace(temp, name, src_dir_fd=at, dst_dir_fd=at)
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(OSError):
                 os.unlink(temp, dir_fd=at)
+            if isinstance(error, OSError) and error.filename == temp:
+                error.filename = path  # what the caller knows it by
             raise
         finally:
             if descriptor is not None:
@@ -91,9 +93,11 @@ def replace_bytes(path: str, data: bytes, *, durable: bool = False, expected: Id
         OSError: as :func:`replacement` does; the old file is as it was.
 
     """
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        if os.path.isfile(path) and not os.path.islink(path) and file.read(len(data) + 1) == data:
-            return
+    with contextlib.suppress(OSError):
+        if stat.S_ISREG(os.lstat(path).st_mode):  # a pipe would be waited for
+            with open(path, "rb") as file:
+                if file.read(len(data) + 1) == data:
+                    return
     with replacement(path, durable=durable, expected=expected) as descriptor:
         view = memoryview(data)
         while view:

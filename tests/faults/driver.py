@@ -1,7 +1,7 @@
-"""Start runs of nixpatch under the preload, each in a process of its own, forked when everything is imported.
+"""Start runs of nixpatch under the preload, each in a process of its own, forked when all is imported.
 
-A fresh interpreter takes 0.3 s for each of some thousand runs, a fork a hundredth of that. One JSON object a line
-on standard input, one on standard output; see ``injector.py`` for both.
+A fresh interpreter takes 0.3 s for each of some thousand runs, a fork a hundredth of that. One JSON object
+a line on standard input, one on standard output; see ``injector.py`` for both.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def run(request: dict[str, object]) -> None:
         main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - told
         traceback.print_exc()
         code = 1
     try:

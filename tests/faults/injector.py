@@ -97,7 +97,8 @@ class Injector:
     def __init__(self, directory: str, environment: Mapping[str, str]) -> None:
         """``directory``: for the preload and the output of a run."""
         self._directory = directory
-        self._environment = dict(environment)
+        self.environment = dict(environment)
+        """what a run sees beside the process's own"""
         self.preload = os.path.join(directory, "preload.so")
         self._plan = os.path.join(directory, "plan")
         command = [
@@ -149,7 +150,7 @@ class Injector:
         request = {
             "arguments": list(arguments),
             "directory": self._directory,
-            "environment": self._environment,
+            "environment": self.environment,
         }
         self._driver.stdin.write(json.dumps(request) + "\n")
         self._driver.stdin.flush()
@@ -164,7 +165,7 @@ class Injector:
         log = os.path.join(self._directory, "log")
         environment = {
             **os.environ,
-            **self._environment,
+            **self.environment,
             "LD_PRELOAD": self.preload,
             "FAULTS_PLAN": self._plan,
             "FAULTS_NOW": "1",

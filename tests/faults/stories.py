@@ -1,4 +1,4 @@
-"""What is run, and what has to hold after each fault: everything old or new, nothing torn, the next run ends it."""
+"""What is run, and what has to hold after each fault: all old or new, nothing torn."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Bench:
         kind: Kind = Kind.CHANGE,
         more: Sequence[str] = (),
     ) -> list[str]:
-        """Repeat a story with a fault at each of some sites; return all that is wrong, nothing if all is well."""
+        """Repeat a story with a fault at each of some sites; return all that is wrong."""
         _, old, new = self.uninterrupted(story, *more)
         kept = {path: _contents(self.work, path) for path in new if _is_book(path)}
         source = self.begin(story)

@@ -35,7 +35,7 @@ def as_nobody(arguments: Sequence[str], environment: dict[str, str]) -> tuple[in
             sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
             sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
             code = run(arguments)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - told
             traceback.print_exc()
         finally:
             sys.stdout.flush()

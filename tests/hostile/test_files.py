@@ -1,4 +1,4 @@
-"""Files of every kind in a tree: what is no plain file of ours to write stays as it is, and the rest is patched."""
+"""Files of every kind in a tree: what is no plain file stays as it is, and the rest is patched."""
 
 from __future__ import annotations
 

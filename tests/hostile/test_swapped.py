@@ -1,4 +1,4 @@
-"""Somebody who may write to the tree swaps a directory for a link while a run is at work: nothing outside changes."""
+"""A directory of the tree is swapped for a link while a run is at work: nothing outside changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from nixpatch.elf import write_checked
 from nixpatch.files import TEMP_PREFIX, TEMP_SUFFIX, remove, replace_bytes, replacement
 from nixpatch.store import Store
 from nixpatch.stories import apply as applying
-from nixpatch.stories import work
 from nixpatch.stories.apply import Outcome
 from nixpatch.stories.plan import Request, make_plan
 from nixpatch.stories.restore import plan_restore
@@ -27,7 +26,7 @@ def _store(world: World) -> Store:
 
 
 def _outside(world: World, name: str) -> str:
-    """Return a directory that the tree has no business with, with everything in it that the tree's own has."""
+    """Return a directory that the tree has no business with, with all in it that the tree's own has."""
     outside = os.path.join(world.root, "outside", name)
     shutil.copytree(os.path.join(world.venv, name), outside)
     return outside
@@ -79,7 +78,7 @@ def test_while_a_file_is_written(world: World, which: str, monkeypatch: pytest.M
             swaps.pop()()
         return write_checked(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(work.elf, "write_checked", swapping)
+    monkeypatch.setattr("nixpatch.elf.write_checked", swapping)
     applying.apply(plan)
 
     assert state_of(os.path.join(world.root, "outside")) == before
@@ -168,7 +167,7 @@ def test_a_file_that_changes_meanwhile_is_not_replaced(tmp_path: os.PathLike[str
     path = os.path.join(os.path.realpath(tmp_path), "file")
     replace_bytes(path, b"old")
 
-    with pytest.raises(OSError, match="changed while nixpatch worked on it"), replacement(path) as descriptor:
+    with pytest.raises(OSError, match="changed while nixpatch worked on it"), replacement(path) as descriptor:  # noqa: PT012
         os.write(descriptor, b"new")
         match change:
             case "replaced":
@@ -182,7 +181,7 @@ def test_a_file_that_changes_meanwhile_is_not_replaced(tmp_path: os.PathLike[str
             case "a link":
                 os.unlink(path)
                 os.symlink("/etc/passwd", path)
-            case "a directory":
+            case _:
                 os.unlink(path)
                 os.mkdir(path)
 

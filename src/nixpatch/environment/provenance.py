@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nixpatch.environment.regular import read_regular
 from nixpatch.environment.words import of_the_machine
 from nixpatch.files import can_be_path
 from nixpatch.model import Tag
@@ -210,15 +211,10 @@ def read(path: str) -> Provenance | None:
 
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        return load(read_regular(path, _LIMIT))
     except FileNotFoundError:
         return None
     except OSError as error:
         if of_the_machine(error):
             raise
         raise ProvenanceError(error.strerror or str(error)) from error
-    with open(descriptor, "rb") as file:
-        data = file.read(_LIMIT + 1)
-    if len(data) > _LIMIT:
-        raise ProvenanceError("larger than any that nixpatch writes")
-    return load(data)

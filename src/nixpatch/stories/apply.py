@@ -186,7 +186,8 @@ def _check_writable(plan: Plan, groups: Mapping[tuple[str, ...], Sequence[FilePl
     directories.update(_grafted(plan))
     directories.update(os.path.dirname(graft.file.path) for graft in plan.grafts if graft.goes)
     for directory in sorted(directories):
-        if not os.access(directory, os.W_OK | os.X_OK):
+        # One that vanished since the plan was made is told with its files.
+        if os.path.exists(directory) and not os.access(directory, os.W_OK | os.X_OK):
             raise MachineError(
                 f"{directory}: cannot be written, so nothing was changed: "
                 "make the tree writable (chmod -R u+w) or patch it where it is built"

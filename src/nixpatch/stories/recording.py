@@ -264,7 +264,9 @@ def rows_by_file(
     found: dict[str, list[record.Row]] = {}
     for row in rows.rows:
         # Either separator, as PEP 376 allows; the locator knows which one is meant.
-        if row.path is None or row.path.replace("\\", "/").rpartition("/")[2] not in names:
+        if row.path is None or names.isdisjoint(
+            (row.path.rpartition("/")[2], row.path.replace("\\", "/").rpartition("/")[2])
+        ):
             continue
         path = locator.locate(row.path)
         if path is not None and path in paths:

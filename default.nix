@@ -4,7 +4,7 @@ let
   version = builtins.head (builtins.match ".*__version__ = \"([^\"]+)\".*"
     (builtins.readFile ./src/nixpatch/__init__.py));
   # Only what the package is made of: a change of a test rebuilds nothing.
-  parts = [ "pyproject.toml" "README.md" "LICENSE" "src" ];
+  parts = [ "pyproject.toml" "README.md" "LICENSE" "src" "docs" ];
   root = toString ./. + "/";
   part = path: builtins.head (builtins.split "/" (builtins.substring (builtins.stringLength root) (-1) path));
   src = builtins.path {

@@ -1,3 +1,55 @@
-"""nixpatch: link installed wheels against the Nix store, in place."""
+"""auditwheel in reverse: link installed wheels against the Nix store, in place. See :mod:`nixpatch.api`."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nixpatch.api import apply, as_document, missing, plan, restore, summary, verify
+    from nixpatch.elf import Writer
+    from nixpatch.errors import MachineError, NixpatchError, RequestError
+    from nixpatch.model import Answer, FilePlan, Finding, Origin, Plan, SkipReason, Tag
+    from nixpatch.report.missing import Missing
+    from nixpatch.report.summary import Totals
+    from nixpatch.stories.apply import FileOutcome, Outcome
+    from nixpatch.stories.verify import Verdict
 
 __version__ = "0.1.0"
+
+# The names that stay. Everything else in the package may move from one version to the next.
+__all__ = [
+    "Answer",
+    "FileOutcome",
+    "FilePlan",
+    "Finding",
+    "MachineError",
+    "Missing",
+    "NixpatchError",
+    "Origin",
+    "Outcome",
+    "Plan",
+    "RequestError",
+    "SkipReason",
+    "Tag",
+    "Totals",
+    "Verdict",
+    "Writer",
+    "apply",
+    "as_document",
+    "missing",
+    "plan",
+    "restore",
+    "summary",
+    "verify",
+]
+
+if not TYPE_CHECKING:  # a type checker knows the names, and that there are no others
+
+    def __getattr__(name: str) -> Any:
+        """Import the API when one of its names is asked for (PEP 562): a command line has no use for it."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module  # noqa: PLC0415 - as above
+
+        return getattr(import_module("nixpatch.api"), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

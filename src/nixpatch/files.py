@@ -2,6 +2,10 @@
 
 A file that is written into its own inode would change under every other name of it: uv links wheels into
 its cache by default, and an edit in place would poison every other environment.
+
+Whoever may write to a tree may swap a directory of it for a link while a run is at work. So nothing is made,
+renamed or removed by a long path: the directory is opened component by component, through no link, and what
+happens happens in that directory (openat(2)).
 """
 
 from __future__ import annotations
@@ -18,9 +22,23 @@ from nixpatch.errors import MachineError
 TEMP_PREFIX = ".nixpatch-"
 TEMP_SUFFIX = ".tmp"
 
+Identity = tuple[int, ...]
+"""what tells a file from another one of its name, and from itself with other contents"""
+
+_STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def identity(status: os.stat_result) -> Identity:
+    """Return what a file is told by: device, inode number, size, time of the last change, kind.
+
+    The change stamp (st_ctime) does not count: it moves when another name is linked to the same bytes.
+    """
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, stat.S_IFMT(status.st_mode))
+
 
 @contextlib.contextmanager
-def replacement(path: str, *, durable: bool = False) -> Iterator[int]:
+def replacement(path: str, *, durable: bool = False, expected: Identity | None = None) -> Iterator[int]:
     """Yield a descriptor of a new, empty file that takes the place of ``path`` when the block ends well.
 
     The new file gets mode (less setuid and setgid: the contents are not the ones those were granted to),
@@ -28,72 +46,67 @@ def replacement(path: str, *, durable: bool = False) -> Iterator[int]:
     leaves the old file or the new one. For a power failure, too, ``durable`` puts the contents on the disk
     before the name (fsync(2)); that costs several times the work itself, and installers do without.
 
+    The directory of ``path`` has to be a real path. ``expected`` is what the caller has read and wants to
+    replace.
+
     Raises:
-        OSError: the directory cannot be written, the disk is full, or ``path`` changed meanwhile (EBUSY).
+        OSError: the directory cannot be written or is reached through a link, the disk is full, or ``path``
+            is not ``expected`` or changed meanwhile (EBUSY).
 
     """
-    before = os.lstat(path) if os.path.lexists(path) else None
     directory, name = os.path.split(path)
-    temp = os.path.join(directory, f"{TEMP_PREFIX}{os.getpid()}-{_short(name)}{TEMP_SUFFIX}")
-    descriptor = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        yield descriptor
-        if before is None:
-            os.fchmod(descriptor, 0o644)
-        else:
-            _copy_attributes(path, descriptor, before)
-        if durable:
-            os.fsync(descriptor)
-        if _identity(before) != _identity(os.lstat(path) if os.path.lexists(path) else None):
-            raise OSError(errno.EBUSY, "changed while nixpatch worked on it", path)
-        os.replace(temp, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temp)
-        raise
-    finally:
-        os.close(descriptor)
+    with _directory(directory) as at:
+        before = _status(name, at)
+        if expected is not None and (before is None or identity(before) != expected):
+            raise _changed(path)
+        temp = f"{TEMP_PREFIX}{os.urandom(6).hex()}-{_short(name)}{TEMP_SUFFIX}"
+        descriptor = os.open(temp, _NEW, 0o600, dir_fd=at)
+        try:
+            yield descriptor
+            if before is None:
+                os.fchmod(descriptor, 0o644)
+            else:
+                _copy_attributes(name, at, descriptor, before)
+            if durable:
+                os.fsync(descriptor)
+            now = _status(name, at)
+            if (before and identity(before)) != (now and identity(now)):
+                raise _changed(path)
+            os.replace(temp, name, src_dir_fd=at, dst_dir_fd=at)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temp, dir_fd=at)
+            raise
+        finally:
+            os.close(descriptor)
 
 
-def replace_bytes(path: str, data: bytes, *, durable: bool = False) -> None:
+def replace_bytes(path: str, data: bytes, *, durable: bool = False, expected: Identity | None = None) -> None:
     """Write a whole small file atomically; nothing happens if it holds these bytes already.
 
     Raises:
-        OSError: it cannot be written; the old file is as it was.
+        OSError: as :func:`replacement` does; the old file is as it was.
 
     """
     with contextlib.suppress(OSError), open(path, "rb") as file:
-        if os.path.isfile(path) and file.read(len(data) + 1) == data:
+        if os.path.isfile(path) and not os.path.islink(path) and file.read(len(data) + 1) == data:
             return
-    with replacement(path, durable=durable) as descriptor:
+    with replacement(path, durable=durable, expected=expected) as descriptor:
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
 
 
-def _short(name: str) -> str:
-    """Keep the temp name within NAME_MAX (255 bytes) whatever the file is called."""
-    return os.fsdecode(os.fsencode(name)[:200])
+def remove(path: str) -> None:
+    """Remove a file; nothing happens if it is gone already. Its directory has to be a real path.
 
+    Raises:
+        OSError: it cannot be removed, or its directory is reached through a link.
 
-def _identity(status: os.stat_result | None) -> tuple[int, ...] | None:
-    if status is None:
-        return None
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, stat.S_IFMT(status.st_mode))
-
-
-def _copy_attributes(path: str, descriptor: int, old: os.stat_result) -> None:
-    new = os.fstat(descriptor)
-    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-        # Only root can give a file away; anyone else keeps working with a file of their own.
-        with contextlib.suppress(PermissionError):
-            os.fchown(descriptor, old.st_uid, old.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(old.st_mode) & ~(stat.S_ISUID | stat.S_ISGID))
-    with contextlib.suppress(OSError):  # a file system without attributes has none to lose
-        for name in os.listxattr(path, follow_symlinks=False):
-            with contextlib.suppress(OSError):
-                os.setxattr(descriptor, name, os.getxattr(path, name, follow_symlinks=False))
-    os.utime(descriptor, ns=(old.st_atime_ns, old.st_mtime_ns))
+    """
+    directory, name = os.path.split(path)
+    with contextlib.suppress(FileNotFoundError), _directory(directory) as at:
+        os.unlink(name, dir_fd=at)
 
 
 def is_temporary(name: str) -> bool:
@@ -101,30 +114,154 @@ def is_temporary(name: str) -> bool:
     return name.startswith(TEMP_PREFIX) and name.endswith(TEMP_SUFFIX)
 
 
+def leftovers_of(path: str) -> list[str]:
+    """Return what killed runs left of their attempts to replace ``path``."""
+    directory, name = os.path.split(path)
+    ending = f"-{_short(name)}{TEMP_SUFFIX}"
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    return [os.path.join(directory, name) for name in names if is_temporary(name) and name.endswith(ending)]
+
+
+@contextlib.contextmanager
+def _directory(path: str) -> Iterator[int]:
+    """Open a directory for what is done in it, following no link on the way (as RESOLVE_NO_SYMLINKS would).
+
+    Raises:
+        OSError: it is not there, or a component is a link (ELOOP).
+
+    """
+    here = os.open("/" if path.startswith("/") else ".", _STEP)
+    try:
+        for part in path.split("/"):
+            if part in {"", "."}:
+                continue
+            try:
+                below = os.open(part, _STEP, dir_fd=here)
+            except NotADirectoryError as error:
+                raise OSError(errno.ELOOP, "a link has taken the place of a directory", path) from error
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, path) from error
+            os.close(here)
+            here = below
+        yield here
+    finally:
+        os.close(here)
+
+
+def _status(name: str, at: int) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _changed(path: str) -> OSError:
+    return OSError(errno.EBUSY, "changed while nixpatch worked on it", path)
+
+
+def _short(name: str) -> str:
+    """Keep the temp name within NAME_MAX (255 bytes) whatever the file is called."""
+    return os.fsdecode(os.fsencode(name)[:200])
+
+
+def _copy_attributes(name: str, at: int, descriptor: int, old: os.stat_result) -> None:
+    new = os.fstat(descriptor)
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        # Only root can give a file away; anyone else keeps working with a file of their own.
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, old.st_uid, old.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(old.st_mode) & ~(stat.S_ISUID | stat.S_ISGID))
+    if stat.S_ISREG(old.st_mode):
+        with contextlib.suppress(OSError):  # a file system without attributes has none to lose
+            _copy_extended(name, at, descriptor)
+    os.utime(descriptor, ns=(old.st_atime_ns, old.st_mtime_ns))
+
+
+def _copy_extended(name: str, at: int, descriptor: int) -> None:
+    source = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+    try:
+        for attribute in os.listxattr(source):
+            with contextlib.suppress(OSError):
+                os.setxattr(descriptor, attribute, os.getxattr(source, attribute))
+    finally:
+        os.close(source)
+
+
+_held: set[tuple[int, int]] = set()
+
+
 @contextlib.contextmanager
 def lock(directory: str, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Hold the tree for this run: flock(2) on the directory itself, so that no lock file stays behind.
+    """Hold a tree for this run: flock(2) on the directory itself, so that no lock file stays behind.
 
-    ``waiting`` is called once if another run holds it.
+    Every directory above is held too, shared: runs on a venv and on its site-packages exclude each other,
+    runs on two venvs do not. Taken from the top down, so that no two runs wait for each other. Within a
+    process, a tree that is held already is not waited for. ``waiting`` is called once if another run is there.
 
     Raises:
         MachineError: the directory cannot be opened or locked.
 
     """
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise MachineError(f"{directory}: cannot be opened: {error.strerror}") from error
-    try:
+    directory = os.path.realpath(directory)
+    with contextlib.ExitStack() as stack:
+        tree = _take(directory, waiting, stack)
+        if tree in _held:
+            yield
+            return
+        _held.add(tree)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting(f"{directory}: another nixpatch is at work here, waiting for it")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    except OSError as error:
-        if error.errno in {errno.ENOLCK, errno.EOPNOTSUPP}:
-            raise MachineError(f"{directory}: the file system cannot lock ({error.strerror})") from error
-        raise
+            yield
+        finally:
+            _held.discard(tree)
+
+
+def _take(directory: str, waiting: Callable[[str], None], stack: contextlib.ExitStack) -> tuple[int, int]:
+    """Lock a directory for as long as ``stack`` lives; return what it is known by."""
+    told = False
+    for above in _above(directory):
+        # What we may not read, or a file system that cannot lock, does not keep us from our own tree.
+        with contextlib.suppress(OSError):
+            told |= _flock(stack.enter_context(_opened(above)), fcntl.LOCK_SH, directory, waiting, told=told)
+    while True:
+        try:
+            mine = stack.enter_context(_opened(directory))
+            status = os.fstat(mine)
+            tree = (status.st_dev, status.st_ino)
+            if tree in _held:
+                return tree
+            told |= _flock(mine, fcntl.LOCK_EX, directory, waiting, told=told)
+            now = os.stat(directory)
+        except OSError as error:
+            raise MachineError(f"{directory}: cannot be locked: {error.strerror}") from error
+        if (now.st_dev, now.st_ino) == tree:  # else somebody made the tree anew while we waited
+            return tree
+
+
+def _above(directory: str) -> list[str]:
+    """Return the directories above one, from the top down."""
+    parts = directory.split("/")[1:-1]
+    return ["/", *("/" + "/".join(parts[: count + 1]) for count in range(len(parts)))]
+
+
+@contextlib.contextmanager
+def _opened(directory: str) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _flock(descriptor: int, how: int, tree: str, waiting: Callable[[str], None], *, told: bool) -> bool:
+    """Lock; return whether another run had to be waited for."""
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not told:
+            waiting(f"{tree}: another nixpatch is at work here, waiting for it")
+        fcntl.flock(descriptor, how)
+        return True
+    return False

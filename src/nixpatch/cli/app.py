@@ -6,9 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from nixpatch import __version__
 from nixpatch.cli import options as opt
@@ -22,23 +23,34 @@ from nixpatch.cli.missing import missing_command
 from nixpatch.cli.session import Output, guarded
 from nixpatch.cli.tree import tree_command
 from nixpatch.elf import Writer
-from nixpatch.environment import find_target, scan
 from nixpatch.model import Plan
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 from nixpatch.stories.apply import Manner, Outcome, apply
-from nixpatch.stories.loading import compare
-from nixpatch.stories.locking import findings as lock_findings
-from nixpatch.stories.plan import Reader, make_plan
+from nixpatch.stories.checking import check_tree
+from nixpatch.stories.plan import make_plan
 from nixpatch.stories.restore import plan_restore
-from nixpatch.stories.rooting import findings as root_findings
 from nixpatch.stories.rooting import hold, let_go
-from nixpatch.stories.transitive import unmet
-from nixpatch.stories.verify import facts_for, may_lack, with_findings
-from nixpatch.stories.verify import verify as verify_tree
+
+_TOP_OPTIONS = frozenset({"--help", "-h", "--version", "--install-completion", "--show-completion"})
+
+
+class _Shorthand(TyperGroup):
+    """Knows ``nixpatch PATH`` for ``nixpatch patch PATH``, when it runs and when a shell completes words."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command in that was left out, and what ``plan`` is short for."""
+        first = next(iter(args), "--help")
+        if first == "plan":
+            args = ["patch", "--dry-run", *args[1:]]
+        elif first not in self.commands and first not in _TOP_OPTIONS:
+            args = ["patch", *args]
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     name="nixpatch",
+    cls=_Shorthand,
     help="Link installed wheels against the Nix store, in place: auditwheel in reverse.",
     epilog="nixpatch PATH... is short for nixpatch patch PATH...",
     no_args_is_help=True,
@@ -49,19 +61,11 @@ app = typer.Typer(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
-    names = {
-        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
-    }
-    first = next(iter(arguments), "--help")
-    shorthand = first not in names and first not in _TOP_OPTIONS
     try:
-        app(["patch", *arguments] if shorthand else list(arguments), prog_name="nixpatch")
+        app(list(arguments), prog_name="nixpatch")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return ExitCode.SATISFIED
-
-
-_TOP_OPTIONS = frozenset({"--help", "-h", "--version", "--install-completion", "--show-completion"})
 
 
 @app.callback(invoke_without_command=True)
@@ -148,12 +152,9 @@ def _carry_out(made: Plan, output: Output, begun: float, manner: Manner | None) 
     return ExitCode.SATISFIED if totals(made, outcome).satisfied else ExitCode.REMAINS
 
 
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-)
-def plan(context: typer.Context) -> None:
+@app.command()
+def plan(_paths: opt.Paths) -> None:
     """Show what patch would do and write nothing: patch --dry-run, with the same options."""
-    raise typer.Exit(run(["patch", "--dry-run", *context.args]))
 
 
 @app.command()
@@ -203,23 +204,15 @@ def verify(
     code = ExitCode.SATISFIED
     found_store = find_store(store, os.environ)
     for path in paths:
-        tree = scan(path)
-        reader = Reader()
-        target = find_target(tree, python, os.environ.get("PATH"), reader)
-        verdict = verify_tree(tree, target, reader, workers=jobs)
-        if locked is not None:
-            verdict = with_findings(verdict, lock_findings(verdict, locked, found_store, reader))
-        in_store = found_store.store_path_of(target.loader) is not None
-        if in_store or load:
-            # Reads every header of the tree, and every provenance file once more.
-            facts, ignored = facts_for(tree, target, reader), may_lack(tree)
-            if in_store:
-                lacking = unmet(facts, target, reader, ignored=ignored, known=verdict.findings)
-                verdict = with_findings(verdict, tuple(lacking))
-            if load:
-                loaded, findings = compare(facts, target, reader, ignored)
-                verdict = with_findings(verdict, findings, loaded=loaded)
-        verdict = with_findings(verdict, root_findings(verdict, found_store))
+        verdict = check_tree(
+            path,
+            found_store,
+            python=python,
+            search_path=os.environ.get("PATH"),
+            locked=locked,
+            load=load,
+            workers=jobs,
+        )
         output.verdict(verdict, found_store.directory)
         code = ExitCode.REMAINS if verdict.errors else code
     output.close()

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
-from nixpatch.cli.policy import tables_of
-from nixpatch.cli.terminal import in_nix_build
 from nixpatch.elf import Writer
 from nixpatch.model import Tag
-from nixpatch.resolve.policy import Policy
-from nixpatch.store import find_store
+from nixpatch.stories import asking
 from nixpatch.stories.plan import Request
 
+Choices = asking.Choices
+
+_PROJECT = "pyproject.toml"  # in the current directory
 _SOURCES = "Where libraries come from"
 _SEARCH_PATHS = "Search paths"
 _OUTPUT = "Output"
@@ -158,67 +156,11 @@ Quiet = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """What was given on the command line, but for the paths: None or a list where it may be repeated."""
-
-    python: str | None = None
-    lib: Sequence[str] | None = None
-    closure: Sequence[str] | None = None
-    store: str | None = None
-    pure: bool = False
-    nixpkgs: str | None = None
-    locked: str | None = None
-    policy: Sequence[str] | None = None
-    runtime_dep: Sequence[str] | None = None
-    ignore_missing: Sequence[str] | None = None
-    append_rpath: Sequence[str] | None = None
-    tag: Tag | None = None
-    owned_only: bool = False
-
-
 def request(path: str, choices: Choices, environment: Mapping[str, str]) -> Request:
-    """Put a request together from options and the process's environment.
+    """Put a request together, with the rules of the project in the current directory.
 
     Raises:
         RequestError: ``--store`` is not a directory, or a policy cannot be used.
 
     """
-    building = in_nix_build(environment)
-    store = find_store(choices.store, environment)
-    return Request(
-        path=path,
-        # A builder may or may not reach Nix; the answer must not depend on it.
-        store=replace(store, program=None) if building else store,
-        python=choices.python,
-        libs=tuple(choices.lib or ()),
-        closures=tuple(choices.closure or ()),
-        # What lies in the builder's store by chance must not decide what a build comes to.
-        pure=choices.pure or building,
-        nixpkgs=choices.nixpkgs,
-        locked=choices.locked,
-        policy=tables(choices),
-        append=tuple(choices.append_rpath or ()),
-        tag=choices.tag,
-        owned_only=choices.owned_only,
-        search_path=environment.get("PATH"),
-        cache=cache_file(environment),
-    )
-
-
-def tables(choices: Choices) -> Policy:
-    """Return the package's tables with what the project and the command line add.
-
-    Raises:
-        RequestError: a policy cannot be read or used.
-
-    """
-    return tables_of(choices.policy or (), choices.ignore_missing or (), choices.runtime_dep or ())
-
-
-def cache_file(environment: Mapping[str, str]) -> str | None:
-    """Return where the provider index is kept (XDG base directory specification), None in a build."""
-    base = environment.get("XDG_CACHE_HOME") or os.path.join(environment.get("HOME", ""), ".cache")
-    if in_nix_build(environment) or not os.path.isabs(base):
-        return None
-    return os.path.join(base, "nixpatch", "providers.sqlite")
+    return asking.request(path, choices, environment, project=_PROJECT)

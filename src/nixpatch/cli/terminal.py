@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-
-def in_nix_build(environment: Mapping[str, str]) -> bool:
-    """Whether a derivation is being built; ``nix-shell`` sets the same variables and one more."""
-    return "NIX_BUILD_TOP" in environment and "IN_NIX_SHELL" not in environment
+from nixpatch.stories.asking import in_nix_build
 
 
 def is_watched(environment: Mapping[str, str]) -> bool:

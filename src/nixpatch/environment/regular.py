@@ -6,6 +6,8 @@ import errno
 import os
 import stat
 
+from nixpatch.files import Identity, identity
+
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -33,12 +35,24 @@ def read_regular(path: str, limit: int) -> bytes:
         OSError: it cannot be read, is no regular file, or is larger (EFBIG).
 
     """
+    return read_identified(path, limit)[0]
+
+
+def read_identified(path: str, limit: int) -> tuple[bytes, Identity]:
+    """Return all bytes of a regular file and what tells it from whatever takes its place.
+
+    Raises:
+        OSError: as :func:`read_regular` does.
+
+    """
     descriptor = open_regular(path)
     with open(descriptor, "rb", closefd=True) as file:
+        # Before the contents: what is written in between is noticed.
+        found = identity(os.fstat(descriptor))
         data = file.read(limit + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
-    return data
+    return data, found
 
 
 def read_head(path: str, length: int) -> bytes:

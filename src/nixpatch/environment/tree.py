@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from nixpatch.environment.dists import find_dists
 from nixpatch.environment.walk import Candidate, Found, inspect, walk
 from nixpatch.environment.words import shown, why
 from nixpatch.errors import RequestError
+from nixpatch.files import is_temporary
 from nixpatch.model import Dist, Tree, TreeFile, TreeKind
 
 
@@ -48,7 +50,7 @@ def scan(path: str) -> Tree:
         dists=dists,
         python_version=_version(root, prefix, sites),
         notes=(*notes, *_other_manager(prefix), *found.notes, *outside),
-        leftovers=found.leftovers,
+        leftovers=(*found.leftovers, *_strays(dists, root, prefix)),
     )
 
 
@@ -102,6 +104,19 @@ def _all_candidates(
     return [candidates[path] for path in sorted(candidates)], notes
 
 
+def _strays(dists: Iterable[Dist], root: str, prefix: str) -> list[str]:
+    """Return the temp files that a killed run left beside rows outside the tree (``bin/ruff``)."""
+    if root == prefix:
+        return []
+    below = root.rstrip("/") + "/"
+    directories = {os.path.dirname(path) for dist in dists for path in dist.files if not path.startswith(below)}
+    found = []
+    for directory in sorted(directories):
+        with contextlib.suppress(OSError):
+            found += [os.path.join(directory, name) for name in os.listdir(directory) if is_temporary(name)]
+    return sorted(found)
+
+
 def _with_owners(candidates: Iterable[Candidate], dists: Iterable[Dist]) -> tuple[TreeFile, ...]:
     """Two dists may list one file: both own it, and both RECORDs will change (PEP 376 forbids it nowhere)."""
     candidates = tuple(candidates)
@@ -111,7 +126,14 @@ def _with_owners(candidates: Iterable[Candidate], dists: Iterable[Dist]) -> tupl
         for path in paths & dist.files:
             owners.setdefault(path, []).append(dist.info)
     return tuple(
-        TreeFile(item.path, item.size, item.mode, item.links, tuple(sorted(owners.get(item.path, ()))))
+        TreeFile(
+            item.path,
+            item.size,
+            item.mode,
+            item.links,
+            tuple(sorted(owners.get(item.path, ()))),
+            item.identity,
+        )
         for item in candidates
     )
 

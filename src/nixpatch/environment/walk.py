@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nixpatch.environment.regular import read_head
 from nixpatch.environment.words import shown, why
-from nixpatch.files import is_temporary
+from nixpatch.files import Identity, identity, is_temporary
 
 ELF_MAGIC = b"\x7fELF"
 _SMALLEST_ELF = 52  # the header of the 32-bit class, gABI
@@ -71,6 +71,7 @@ class Candidate:
     size: int
     mode: int
     links: int
+    identity: Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,4 +150,4 @@ def _inspect(path: str, name: str, status: os.stat_result) -> Candidate | None:
         return None
     if read_head(path, len(ELF_MAGIC)) != ELF_MAGIC:
         return None
-    return Candidate(path, status.st_size, stat.S_IMODE(status.st_mode), status.st_nlink)
+    return Candidate(path, status.st_size, stat.S_IMODE(status.st_mode), status.st_nlink, identity(status))

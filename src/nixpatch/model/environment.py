@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nixpatch.model.elf import Machine
 
@@ -46,6 +46,8 @@ class TreeFile:
     """st_nlink: above 1 the bytes are shared with another name (uv's cache)"""
     owners: tuple[str, ...] = ()
     """``info`` directories of the dists whose RECORD lists it, sorted"""
+    identity: tuple[int, ...] = field(default=(), compare=False)
+    """what told it from any other file when the tree was read; () where nobody looked"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,11 @@
 """Carry a plan out: every file is at every moment either the old one or a verified new one.
 
-Order per dist: its ELF files, ``nixpatch.json``, RECORD last. A run that is killed leaves whole files; the
-next one finishes the job and ends with the same bytes.
+Order per dist: its ELF files, RECORD, ``nixpatch.json`` last (see ``recording``). A run that is killed leaves
+whole files; the next one finishes the job and ends with the same bytes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from nixpatch.elf import Writer
 from nixpatch.environment.digests import FileHash
 from nixpatch.environment.provenance import PatchedFile
 from nixpatch.errors import MachineError
-from nixpatch.files import lock
+from nixpatch.files import lock, remove
 from nixpatch.model import FilePlan, Finding, Plan
 from nixpatch.stories.recording import Change, Ledger, algorithms, ledger, needs_of, without_undo, write_down
 from nixpatch.stories.work import Job, run_jobs
@@ -83,14 +82,11 @@ def apply(
     groups = _by_owners(plan)
     if not groups and not plan.tree.leftovers:
         return Outcome(plan, ())
-    _check_writable(plan, groups)
     findings: list[Finding] = []
     outcomes: list[FileOutcome] = []
-    with lock(plan.tree.root, waiting):
-        for leftover in plan.tree.leftovers:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(leftover)
-            findings.append(Finding("note", leftover, "left by a run that was killed: removed"))
+    with lock(plan.tree.prefix, waiting):
+        _check_writable(plan, groups)
+        findings += _clear(plan.tree.leftovers)
         jobs = [
             _job(file, wanted, manner, lief.get(file.file.path))
             for owners, files in groups.items()
@@ -98,6 +94,9 @@ def apply(
             for lief in [_written_by_lief(plan, owners)]
             for file in files
         ]
+        # Dists may share files: each is recorded once, as soon as the last of its files is done.
+        last = {info: owners for owners in groups for info in owners or ("",)}
+        waiting_for_it: dict[str, list[FileOutcome]] = {info: [] for info in last}
         with run_jobs(jobs, manner.workers) as results:
             for owners, files in groups.items():
                 group: list[FileOutcome] = []
@@ -109,8 +108,21 @@ def apply(
                     progress(group[-1])
                 outcomes += group
                 for info in owners or ("",):
-                    findings += _record(plan, info, group, manner)
+                    waiting_for_it[info] += group
+                    if last[info] == owners:
+                        findings += _record(plan, info, waiting_for_it[info], manner)
     return Outcome(plan, tuple(outcomes), (*findings, *_told_of_lief(plan, outcomes)))
+
+
+def _clear(leftovers: Sequence[str]) -> Iterator[Finding]:
+    for leftover in leftovers:
+        try:
+            remove(leftover)
+        except OSError as error:
+            text = f"left by a run that was killed, and cannot be removed: {error.strerror}"
+            yield Finding("error", leftover, text)
+        else:
+            yield Finding("note", leftover, "left by a run that was killed: removed")
 
 
 def _by_owners(plan: Plan) -> Mapping[tuple[str, ...], list[FilePlan]]:
@@ -149,7 +161,16 @@ def _written_by_lief(plan: Plan, owners: tuple[str, ...]) -> Mapping[str, str]:
 def _job(file: FilePlan, wanted: frozenset[str], manner: Manner, no_original: str | None) -> Job:
     assert file.facts is not None
     original = file.facts.original_sha256
-    return Job(file.file.path, file.edit, original, wanted, manner.writer, manner.durable, no_original)
+    return Job(
+        file.file.path,
+        file.edit,
+        original,
+        wanted,
+        manner.writer,
+        manner.durable,
+        no_original,
+        file.file.identity,
+    )
 
 
 def _told_of_lief(plan: Plan, outcomes: Sequence[FileOutcome]) -> Iterator[Finding]:
@@ -176,8 +197,9 @@ def _record(plan: Plan, info: str, group: Sequence[FileOutcome], manner: Manner)
             where, changes, tool=TOOL, accept_modified=manner.accept_modified, durable=manner.durable
         )
     except OSError as error:
-        text = f"cannot be written ({error.strerror}): run nixpatch again to bring RECORD up to date"
-        return (Finding("error", where.record or where.provenance, text),)
+        text = f"cannot be written ({error.strerror}): run nixpatch again to bring it up to date"
+        named = error.filename if isinstance(error.filename, str) and "/" in error.filename else where.record
+        return (Finding("error", named or where.provenance, text),)
 
 
 def _entry(where: Ledger, done: FileOutcome) -> PatchedFile | None:

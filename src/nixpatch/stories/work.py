@@ -15,7 +15,7 @@ from nixpatch.elf import Writer
 from nixpatch.environment.digests import FileHash, hash_file
 from nixpatch.environment.regular import open_regular
 from nixpatch.errors import FileRefused
-from nixpatch.files import replacement
+from nixpatch.files import Identity, identity, replacement
 from nixpatch.model import ElfEdit
 from nixpatch.stories.recording import original_hash
 
@@ -36,6 +36,8 @@ class Job:
     durable: bool = False
     no_original: str | None = None
     """``sha256=<hex>`` of the file as LIEF left it, if an earlier run had LIEF write it"""
+    identity: Identity = ()
+    """what the file was told by when the plan was made; () takes whatever is there"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ def carry_out(job: Job) -> Done:
         return _carry_out(job)
     except FileRefused as error:
         return Done(None, None, str(error))
+    except FileNotFoundError:
+        return Done(None, None, "vanished during the run: something else is at work in this tree")
     except OSError as error:
         return Done(None, None, f"{error.strerror or error}: the file is as it was")
 
@@ -88,6 +92,10 @@ def carry_out(job: Job) -> Done:
 def _carry_out(job: Job) -> Done:
     source = open_regular(job.path)
     try:
+        found = identity(os.fstat(source))
+        if job.identity not in {(), found}:
+            # The edit was planned for other contents, and what was known of the original is wrong by now.
+            raise FileRefused("changed during the run, and not by nixpatch: it is left so; run nixpatch again")
         before = hash_file(source, job.algorithms)
         if job.edit is None:
             original = job.original_sha256 or before.digests["sha256"]
@@ -101,7 +109,7 @@ def _carry_out(job: Job) -> Done:
             )
         # A patched file is edited from its original, which its undo record has the digest of.
         original = job.original_sha256 or before.digests["sha256"]
-        with replacement(job.path, durable=job.durable) as temp:
+        with replacement(job.path, durable=job.durable, expected=found) as temp:
             written = elf.write_checked(source, temp, job.edit, original, job.writer)
             after = hash_file(temp, job.algorithms)
             if not written.result.changed and after.digests["sha256"] != original:

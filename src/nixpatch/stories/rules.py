@@ -10,22 +10,22 @@ from typing import Any
 from nixpatch.errors import RequestError
 from nixpatch.resolve.policy import Policy, PolicyError, Rule, default_policy, parse
 
-_PROJECT = "pyproject.toml"
 
+def tables_of(
+    files: Sequence[str], ignored: Sequence[str], opened: Sequence[str], *, project: str | None = None
+) -> Policy:
+    """Return the package's tables with what is added to them, the asker's own rows first.
 
-def tables_of(files: Sequence[str], ignored: Sequence[str], opened: Sequence[str]) -> Policy:
-    """Return the package's tables with what is added to them, the command line's rows first.
-
-    ``files`` are given with ``--policy``; ``[tool.nixpatch]`` of a ``pyproject.toml`` in the current
-    directory comes before the package's own tables and after everything else.
+    ``files`` are given with ``--policy``; ``[tool.nixpatch]`` of ``project``, a ``pyproject.toml`` that need
+    not exist, comes before the package's own tables and after everything else.
 
     Raises:
         RequestError: a file cannot be read, is no TOML, or says something that is no rule.
 
     """
     policy = default_policy()
-    if os.path.exists(_PROJECT):
-        policy = policy.extended(_parsed(f"{_PROJECT}, [tool.nixpatch]", _project(_read(_PROJECT))))
+    if project is not None and os.path.exists(project):
+        policy = policy.extended(_parsed(f"{project}, [tool.nixpatch]", _project(_read(project))))
     for file in reversed(files):
         policy = policy.extended(_parsed(file, _read(file)))
     return policy.extended(

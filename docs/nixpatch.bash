@@ -1,0 +1,10 @@
+_nixpatch_completion() {
+    local IFS=$'
+'
+    COMPREPLY=( $( env COMP_WORDS="${COMP_WORDS[*]}" \
+                   COMP_CWORD=$COMP_CWORD \
+                   _NIXPATCH_COMPLETE=complete_bash $1 ) )
+    return 0
+}
+
+complete -o default -F _nixpatch_completion nixpatch

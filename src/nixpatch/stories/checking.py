@@ -1,0 +1,49 @@
+"""All that ``nixpatch verify`` looks at in one tree: promise, lock, what stands behind it, loader, roots."""
+
+from __future__ import annotations
+
+from nixpatch.environment import find_target, scan
+from nixpatch.store import Store
+from nixpatch.stories import locking, rooting
+from nixpatch.stories.loading import compare
+from nixpatch.stories.plan import Reader
+from nixpatch.stories.transitive import unmet
+from nixpatch.stories.verify import Verdict, facts_for, may_lack, verify, with_findings
+
+
+def check_tree(
+    path: str,
+    store: Store,
+    *,
+    python: str | None = None,
+    search_path: str | None = None,
+    locked: str | None = None,
+    load: bool = False,
+    workers: int = 0,
+) -> Verdict:
+    """Hold one tree against what its provenance says; with ``load`` the target Python opens every file.
+
+    ``search_path`` is the value of PATH, ``locked`` a lock that the tree shall obey.
+
+    Raises:
+        RequestError: there is no such tree, or the target or the lock is wrong.
+        MachineError: Nix failed, or the target cannot be started.
+
+    """
+    tree = scan(path)
+    reader = Reader()
+    target = find_target(tree, python, search_path, reader)
+    verdict = verify(tree, target, reader, workers=workers)
+    if locked is not None:
+        verdict = with_findings(verdict, locking.findings(verdict, locked, store, reader))
+    in_store = store.store_path_of(target.loader) is not None
+    if in_store or load:
+        # Reads every header of the tree, and every provenance file once more.
+        facts, ignored = facts_for(tree, target, reader), may_lack(tree)
+        if in_store:
+            lacking = unmet(facts, target, reader, ignored=ignored, known=verdict.findings)
+            verdict = with_findings(verdict, tuple(lacking))
+        if load:
+            loaded, findings = compare(facts, target, reader, ignored)
+            verdict = with_findings(verdict, findings, loaded=loaded)
+    return with_findings(verdict, rooting.findings(verdict, store))

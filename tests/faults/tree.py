@@ -1,0 +1,31 @@
+"""The tree of these runs: small, and with one of each thing that a run writes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from cli import world as worlds
+from cli.world import World, record_row, shared
+
+
+def make(root: str) -> World:
+    """Two dists that share a file, a signed RECORD with CRLF and sha384, a file that no dist claims."""
+    world = worlds.make(root)
+    for name in ("Activate.ps1", "activate", "activate.csh", "activate.fish"):
+        os.unlink(os.path.join(world.venv, "bin", name))
+    library = os.path.join(world.library, "libanswer.so.1")
+    other = shared("extension.c", os.path.join(world.site, "other", "_ext.so"), library, "-DOTHER")
+    loose = shared("extension.c", os.path.join(world.site, "loose.so"), library, "-DLOOSE")
+    os.chmod(other, 0o555)
+    os.chmod(loose, 0o4755)
+    info = os.path.join(world.site, "other-2.0.dist-info")
+    shutil.copytree(world.info, info)
+    with open(os.path.join(info, "METADATA"), "w", encoding="utf-8") as file:
+        file.write("Metadata-Version: 2.1\nName: other\nVersion: 2.0\n")
+    rows = [record_row(path, world.site) for path in (other, world.extension, os.path.join(info, "METADATA"))]
+    with open(os.path.join(info, "RECORD"), "wb") as record:
+        record.write("".join(f"{row}\r\n" for row in (*rows, "other-2.0.dist-info/RECORD,,")).encode())
+    with open(os.path.join(info, "RECORD.jws"), "wb") as signature:
+        signature.write(b"{}")
+    return world

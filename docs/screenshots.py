@@ -4,6 +4,7 @@ VENV is one that nixpatch can plan for on this machine; nothing in it is changed
 (the page) and writes page.png and report.svg into DIRECTORY, by default the one of this file.
 """
 
+import io
 import os
 import shutil
 import sys
@@ -26,18 +27,18 @@ _COLUMNS = 100
 
 
 def main(venv: str, directory: str) -> None:
+    """Plan once, then photograph the page and draw the terminal."""
     store = find_store(None, os.environ)
     plan = make_plan(Request(path=venv, store=store, search_path=os.environ["PATH"]))
     picture = os.path.join(directory, "page.png")
     with tempfile.TemporaryDirectory() as scratch:
         path = os.path.join(scratch, "page.html")
-        with open(path, "wb") as file:
-            file.write(page("nixpatch plan", [plan_page(plan, None, 1.0)]))
+        with open(path, "wb") as written:
+            written.write(page("nixpatch plan", [plan_page(plan, None, 1.0)]))
         _photograph(path, picture)
 
-    console = Console(
-        record=True, width=_COLUMNS, highlight=False, file=open(os.devnull, "w", encoding="utf-8")
-    )  # noqa: SIM115
+    nowhere = io.StringIO()
+    console = Console(record=True, width=_COLUMNS, highlight=False, file=nowhere)
     console.print("$ nixpatch plan .venv", style="bold")
     console.print(plan_report(plan, None, verbosity=0, seconds=1.0))
     for file in plan.files:

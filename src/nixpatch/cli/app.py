@@ -25,7 +25,6 @@ from nixpatch.cli.installers import VERBATIM, pip_command, uv_command, wrap_comm
 from nixpatch.cli.lock import lock_command
 from nixpatch.cli.manylinux import manylinux_app
 from nixpatch.cli.missing import missing_command
-from nixpatch.cli.progress import Bar
 from nixpatch.cli.session import Output, guarded
 from nixpatch.cli.tree import tree_command
 from nixpatch.elf import Writer
@@ -150,7 +149,7 @@ def patch(
         # In the store nobody can restore, and the copies would count in the closure.
         aside = not (in_nix_build(os.environ) or request.store.store_path_of(path, resolve=True))
         with held(path, output.say) if writing else nullcontext():
-            made = make_plan(request, output.say)
+            made = make_plan(request, output.say, output.bar.reading)
             if writing and not no_gc_roots:
                 hold(made, request.store)
             done = _carry_out(made, output, begun, replace(manner, keep_grafts=aside) if writing else None)
@@ -165,8 +164,8 @@ def _carry_out(made: Plan, output: Output, begun: float, manner: Manner | None) 
     """Apply a plan, or with ``manner`` None only show it; ``begun`` is when its making began."""
     outcome: Outcome | None = None
     if manner is not None:
-        with Bar(sum(file.file.size for file in made.changes), wanted=output.shows_progress) as bar:
-            outcome = apply(made, manner, progress=bar.step, waiting=output.say)
+        with output.bar.writing(made) as step:
+            outcome = apply(made, manner, progress=step, waiting=output.say)
     output.plan(made, outcome, time.monotonic() - begun)
     return ExitCode.SATISFIED if totals(made, outcome).satisfied else ExitCode.REMAINS
 

@@ -19,7 +19,6 @@ import typer
 from nixpatch.cli import destinations
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode
-from nixpatch.cli.progress import Bar
 from nixpatch.cli.session import Output, guarded
 from nixpatch.elf import Writer
 from nixpatch.environment import pyvenv
@@ -245,11 +244,11 @@ def _patch(tree: str, change: Change, call: Call, wishes: Wishes) -> ExitCode:
         choices = replace(choices, python=call.python)
     request = opt.request(tree, choices, os.environ)
     with held(tree, wishes.output.say):
-        plan = restrict(make_plan(request, wishes.output.say), change)
+        plan = restrict(make_plan(request, wishes.output.say, wishes.output.bar.reading), change)
         if wishes.gc_roots:
             hold(plan, request.store)
-        with Bar(sum(file.file.size for file in plan.changes), wanted=wishes.output.shows_progress) as bar:
-            outcome = apply(plan, wishes.manner, progress=bar.step, waiting=wishes.output.say)
+        with wishes.output.bar.writing(plan) as step:
+            outcome = apply(plan, wishes.manner, progress=step, waiting=wishes.output.say)
     if plan.files or plan.findings:
         from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - rich is for the report alone
 

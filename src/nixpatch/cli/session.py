@@ -15,6 +15,7 @@ from typing import Any, ParamSpec
 import typer
 
 from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.progress import Bar
 from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import MachineError, NixpatchError
 from nixpatch.files import replace_bytes
@@ -36,14 +37,10 @@ class Output:
         self.verbosity = verbosity
         self._watched = is_watched(os.environ)
         self._command = command
+        self.bar = Bar(wanted=verbosity >= 0 and self._watched)
         self._trees: list[dict[str, Any]] = []
         self._html = html
         self._pages: list[dict[str, Any]] = []
-
-    @property
-    def shows_progress(self) -> bool:
-        """Whether a progress bar is wanted."""
-        return self.verbosity >= 0 and self._watched
 
     def plan(self, plan: Plan, outcome: Outcome | None, seconds: float) -> None:
         """Tell of a plan or of what became of it: now as text, or at the end as JSON or a page."""

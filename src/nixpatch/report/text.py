@@ -6,8 +6,6 @@ import shlex
 from collections.abc import Iterator
 
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from nixpatch.model import FilePlan, Finding, Linkage, Plan
@@ -15,13 +13,13 @@ from nixpatch.report.escape import below, shown
 from nixpatch.report.grafts import graft_lines
 from nixpatch.report.missing import advice, line_to_paste
 from nixpatch.report.sentences import closing, target_text, verdict_closing
-from nixpatch.report.summary import considered, missing_by_soname, rows
+from nixpatch.report.summary import considered, missing_by_soname, totals
+from nixpatch.report.table import ByDist, prose
 from nixpatch.stories.apply import Outcome
 from nixpatch.stories.verify import Verdict
 
 _ENDLESS = 4096
 _SHOWN_FILES = 3
-_SHOWN_NAMES = 3
 
 
 def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds: float) -> RenderableType:
@@ -32,23 +30,25 @@ def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds:
     parts: list[RenderableType] = []
     if verbosity >= 0:
         if plan.target is not None:
-            parts.append(Text(target_text(plan.target)))
+            parts.append(prose(target_text(plan.target)))
         if plan.pending or verbosity > 0:
-            parts.append(_table(plan, outcome))
+            parts.append(ByDist(plan, outcome, whole=verbosity > 0))
     if verbosity >= 1:
         parts += _files(plan, verbosity)
     parts += graft_lines(plan, applied=outcome is not None, verbosity=verbosity)
     parts += _missing(plan)
     parts += _failures(plan, outcome)
     parts += _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root, verbosity)
-    parts.append(Text(closing(plan, outcome, seconds)))
+    satisfied = totals(plan, outcome).satisfied
+    parts.append(prose(closing(plan, outcome, seconds), style="bold green" if satisfied else "bold red"))
     return Group(*parts)
 
 
 def verdict_report(verdict: Verdict, *, store_dir: str, verbosity: int) -> RenderableType:
     """Render what verify found."""
     parts = _findings(verdict.findings, verdict.tree.root, verbosity)
-    parts.append(Text(verdict_closing(verdict, store_dir)))
+    style = "bold red" if verdict.errors else "bold green"
+    parts.append(prose(verdict_closing(verdict, store_dir), style=style))
     return Group(*parts)
 
 
@@ -63,32 +63,6 @@ def console(*, stderr: bool = False, plain: bool = False, wrap: bool = False) ->
     if not made.is_terminal:
         made.width = _ENDLESS
     return made
-
-
-def _table(plan: Plan, outcome: Outcome | None) -> Table:
-    every = rows(plan, outcome)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("dist", no_wrap=True)
-    for name in ("patched" if outcome else "to patch", "right", "left alone"):
-        table.add_column(name, justify="right", no_wrap=True)
-    lacking = any(row.missing for row in every)
-    if lacking:
-        table.add_column("not met", style="red")
-    table.add_column("from the store", no_wrap=True)
-    for row in every:
-        table.add_row(
-            escape(shown(f"{row.name} {row.version}".rstrip())),
-            *(str(number or "") for number in (row.changed, row.untouched, row.skipped)),
-            *([_some(row.missing)] if lacking else ()),
-            _some(row.store_paths),
-        )
-    return table
-
-
-def _some(names: tuple[str, ...]) -> str:
-    """Name the first few: the rest is what -vv is for."""
-    more = len(names) - _SHOWN_NAMES
-    return escape(", ".join(map(shown, names[:_SHOWN_NAMES])) + (f" and {more} more" if more > 0 else ""))
 
 
 def _files(plan: Plan, verbosity: int) -> Iterator[RenderableType]:

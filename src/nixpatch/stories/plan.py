@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from nixpatch import __version__, elf, environment
@@ -63,8 +63,14 @@ class Request:
     """file for what is known of the store; None keeps nothing"""
 
 
-def make_plan(request: Request, say: Callable[[str], None] = lambda _: None) -> Plan:
-    """Decide what shall happen to every ELF file of a tree. ``say`` hears of what takes its time.
+def make_plan(
+    request: Request,
+    say: Callable[[str], None] = lambda _: None,
+    reading: Callable[[Iterable[TreeFile]], Iterable[TreeFile]] = iter,
+) -> Plan:
+    """Decide what shall happen to every ELF file of a tree.
+
+    ``say`` hears of what takes its time, ``reading`` passes the files on and sees how far it is.
 
     Raises:
         RequestError: a path, an option, the target or the lock is wrong.
@@ -74,7 +80,7 @@ def make_plan(request: Request, say: Callable[[str], None] = lambda _: None) -> 
     reference = nixpkgs.named(request.nixpkgs) if request.nixpkgs is not None else None
     tree = environment.scan(request.path)
     read = Reader()
-    results = {file.path: read.in_tree(file.path) for file in tree.files}
+    results = {file.path: read.in_tree(file.path) for file in reading(tree.files)}
     facts = {path: found for path, found in results.items() if isinstance(found, ElfFacts)}
     target = environment.find_target(tree, request.python, request.search_path, read)
     told: dict[str, str] = {}

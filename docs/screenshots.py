@@ -1,0 +1,70 @@
+"""Make the pictures of the README from a real run: ``python docs/screenshots.py VENV [DIRECTORY]``.
+
+VENV is one that nixpatch can plan for on this machine; nothing in it is changed. Needs chromium and selenium
+(the page) and writes page.png and report.svg into DIRECTORY, by default the one of this file.
+"""
+
+import io
+import os
+import shutil
+import sys
+import tempfile
+
+from rich.console import Console
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from nixpatch.report.html import page, plan_page
+from nixpatch.report.text import plan_report
+from nixpatch.report.tree import tree_report
+from nixpatch.store import find_store
+from nixpatch.stories.plan import Request, make_plan
+from nixpatch.stories.tracing import Request as Tracing
+from nixpatch.stories.tracing import trace_file
+
+_SIZE = "1180,1000"
+_COLUMNS = 100
+
+
+def main(venv: str, directory: str) -> None:
+    """Plan once, then photograph the page and draw the terminal."""
+    store = find_store(None, os.environ)
+    plan = make_plan(Request(path=venv, store=store, search_path=os.environ["PATH"]))
+    picture = os.path.join(directory, "page.png")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = os.path.join(scratch, "page.html")
+        with open(path, "wb") as written:
+            written.write(page("nixpatch plan", [plan_page(plan, None, 1.0)]))
+        _photograph(path, picture)
+
+    nowhere = io.StringIO()
+    console = Console(record=True, width=_COLUMNS, highlight=False, file=nowhere)
+    console.print("$ nixpatch plan .venv", style="bold")
+    console.print(plan_report(plan, None, verbosity=0, seconds=1.0))
+    for file in plan.files:
+        if "_multiarray_umath" in file.file.path:
+            console.print(f"\n$ nixpatch tree {os.path.basename(file.file.path)}", style="bold")
+            trace = trace_file(file.file.path, Tracing(search_path=os.environ["PATH"]))
+            console.print(tree_report(trace, store_dir=store.directory, verbosity=0))
+    console.save_svg(os.path.join(directory, "report.svg"), title="nixpatch")
+    print(picture, os.path.getsize(picture), "bytes")
+
+
+def _photograph(path: str, picture: str) -> None:
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or "chromium"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
+        options.add_argument(argument)
+    options.add_argument(f"--window-size={_SIZE}")
+    browser = webdriver.Chrome(
+        options=options, service=Service(shutil.which("chromedriver") or "chromedriver")
+    )
+    try:
+        browser.get(f"file://{path}")
+        browser.save_screenshot(picture)
+    finally:
+        browser.quit()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else os.path.dirname(os.path.abspath(__file__)))

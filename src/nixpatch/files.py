@@ -127,17 +127,6 @@ def can_be_path(text: str) -> bool:
         return False
 
 
-def can_be_path(text: str) -> bool:
-    """Whether a text can name a file: not so with a NUL, or with a surrogate that stands for no byte.
-
-    JSON can write both, and every call of the system with such a path raises ``ValueError``.
-    """
-    try:
-        return b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-
-
 def is_temporary(name: str) -> bool:
     """Whether a file name is one that :func:`replacement` makes."""
     return name.startswith(TEMP_PREFIX) and name.endswith(TEMP_SUFFIX)

@@ -47,17 +47,15 @@ def built_in(loader: str) -> BuiltIn:
         data = read_regular(real, _LIMIT)
     except (OSError, FileRefused):
         return BuiltIn()
-    longest = max((found[0] for found in _DIRECTORIES.finditer(data)), key=_count, default=b"")
-    names = (os.fsdecode(name).rstrip("/") for name in longest.split(b"\0") if name)
+    own = os.fsencode(os.path.dirname(real)) + b"/\0"
+    runs = (found[0] for found in _DIRECTORIES.finditer(data))
+    # A loader searches the directory that it is installed in; a second table of it may name others.
+    table = max(runs, key=lambda run: (own in run, b"/lib" in run, run.count(b"\0")), default=b"")
+    names = (os.fsdecode(name).rstrip("/") for name in table.split(b"\0") if name)
     named = _CACHE.search(data)
     cache = os.fsdecode(named[0]) if named else None
     known = _read_cache(cache) if cache is not None else None
     return BuiltIn(tuple(names), cache if known is not None else None, known or {})
-
-
-def _count(found: bytes) -> tuple[bool, int]:
-    """Of several such runs of strings the one that names libraries, then the longest."""
-    return b"/lib" in found, found.count(b"\0")
 
 
 def _read_cache(path: str) -> Mapping[str, tuple[str, ...]] | None:

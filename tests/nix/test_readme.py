@@ -24,6 +24,7 @@ SESSION = {
     "tree-before": (f"nixpatch tree --why libstdc++.so.6 {_EXTENSION}",),
     "story-after": ("nixpatch .venv", "python -c 'import numpy' && ruff --version"),
     "tree-after": ("nixpatch tree .venv",),
+    "json": ("nixpatch verify --json .venv",),
     "help": ("nixpatch --help",),
 }
 

@@ -84,7 +84,7 @@ class Bench:
                 source = self.patched
             case Story.UNVENDOR:
                 source = self.grafted
-            case Story.RETURN:
+            case _:
                 source = self.unvendored
         copy_tree(source, self.work)
         return source
@@ -165,6 +165,8 @@ class Bench:
             site for site in ended.sites if site.path.startswith(self.cache) and site.kind is Kind.CHANGE
         ]
         assert len(sites) > 5
+        if fault.is_error and os.environ.get("NIXPATCH_FAULTS") != "all":
+            sites = list({(site.call, site.path): site for site in sites}.values())
         wrong: list[str] = []
         for site in sites:
             self.begin(Story.PATCH)

@@ -1,7 +1,7 @@
 """A run of nixpatch is killed, or a call fails, at every call that changes the file system.
 
-By default SIGKILL strikes at every call, a full disk, half a write and Ctrl-C at one call of each kind in each
-directory, every other fault at one call of each kind; with ``NIXPATCH_FAULTS=all`` everything strikes
+By default SIGKILL strikes at every call, a full disk, half a write and Ctrl-C at one call of each kind in
+each directory, every other fault at one call of each kind; with ``NIXPATCH_FAULTS=all`` everything strikes
 everywhere.
 """
 
@@ -31,7 +31,7 @@ def _sites(
         sites = [site for site in sites if site.writes]
     if os.environ.get("NIXPATCH_FAULTS") == "all" or (fault is Fault.KILL_ALL and not more):
         return sites
-    if fault in OFTEN:
+    if fault in OFTEN and kind is Kind.CHANGE:
         return list({(site.call, os.path.dirname(site.path)): site for site in sites}.values())
     return list({site.call: site for site in sites}.values())
 

@@ -17,14 +17,13 @@ from faults.stories import Bench, Story
 pytestmark = [pytest.mark.gcc, pytest.mark.faults]
 
 # What changes no file. All else that concerns files or descriptors has to be known to the preload.
-HARMLESS = set(
-    """
-    access chdir close close_range dup dup2 dup3 epoll_create1 epoll_ctl epoll_pwait epoll_wait eventfd2 execve
-    faccessat faccessat2 fadvise64 fchdir fcntl fgetxattr flistxattr fstat fstatfs getcwd getdents64 getxattr lseek
-    lstat newfstatat pipe pipe2 poll ppoll pread64 preadv preadv2 pselect6 read readlink readlinkat readv select
-    stat statfs statx
-    """.split()
-)
+HARMLESS = {
+    "access", "chdir", "close", "close_range", "dup", "dup2", "dup3", "epoll_create1", "epoll_ctl",
+    "epoll_pwait", "epoll_wait", "eventfd2", "execve", "faccessat", "faccessat2", "fadvise64", "fchdir",
+    "fcntl", "fgetxattr", "flistxattr", "fstat", "fstatfs", "getcwd", "getdents64", "getxattr", "lseek",
+    "lstat", "newfstatat", "pipe", "pipe2", "poll", "ppoll", "pread64", "preadv", "preadv2", "pselect6",
+    "read", "readlink", "readlinkat", "readv", "select", "stat", "statfs", "statx",
+}  # fmt: skip
 _CALL = re.compile(r"\d+ +(\w+)\((.*)")
 _DESCRIPTOR = re.compile(r"\d+<([^>]*)>")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')

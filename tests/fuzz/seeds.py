@@ -48,11 +48,14 @@ def of(target: str) -> dict[str, bytes]:
 
 def _elf(target: str) -> dict[str, bytes]:
     files = {**samples(), **_installed(), **_compiled()}
-    if target == "elf_read":
+    if target in {"elf_read", "elf_symbols"}:
         return files
     if target == "elf_undo":
         return {f"{name}-{n}": out for name, data in files.items() for n, out in enumerate(edited(data))}
-    starts = (b"\2\0\0\0", b"\3\2\1\7", b"\1\1\0\0", b"\0\2\0\1", b"\3\0\2\1")
+    starts = (
+        *(b"\2\0\0\0\0", b"\3\2\1\7\0", b"\1\1\0\0\0", b"\0\2\0\1\0", b"\3\0\2\1\0"),
+        *(b"\0\0\0\0\1", b"\2\3\0\0\2", b"\0\0\0\0\3", b"\2\0\0\0\6"),
+    )
     again = {f"{name}-again": edited(data)[:1] for name, data in files.items()}
     files.update({name: found[0] for name, found in again.items() if found})
     return {f"{name}-{n}": start + data for name, data in files.items() for n, start in enumerate(starts)}

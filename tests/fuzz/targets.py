@@ -210,6 +210,7 @@ TARGETS = {
     "elf_read": Target(targets_elf.reader, mutation.elf(), _ELF),
     "elf_edit": Target(targets_elf.edit, mutation.elf(targets_elf.PREFIX), _ELF),
     "elf_undo": Target(targets_elf.undo, mutation.elf(), _ELF),
+    "elf_symbols": Target(targets_elf.symbols, mutation.elf(), _ELF),
     "elf_note": Target(targets_elf.note, _JSON),
     "record": Target(targets_text.record_rows, _RECORD, 256),
     "provenance": Target(targets_text.provenance_file, _JSON),

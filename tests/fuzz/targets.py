@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fuzz import mutation, targets_elf, targets_text
+from fuzz import mutation, targets_elf, targets_read, targets_text, vocabulary
 from fuzz.mutation import Mutator
 
 
@@ -223,6 +223,12 @@ TARGETS = {
     "soname": Target(targets_text.soname, _SONAME, 300),
     "search_path": Target(targets_text.paths, _PATHS, 300),
     "lief_answer": Target(targets_text.lief_answer, _JSON),
+    "ld_cache": Target(targets_read.loader_cache, vocabulary.LOADER, 600),
+    "ld_so": Target(targets_read.loader_strings, vocabulary.LOADER, 600),
+    "manylinux": Target(targets_read.manylinux_module, vocabulary.PYTHON, 300),
+    "call_sites": Target(targets_read.python_source, vocabulary.PYTHON, 300),
+    "diff": Target(targets_read.compared, vocabulary.PLAN, 1200),
+    "sbom": Target(targets_read.components, vocabulary.PLAN, 600),
     "cache": Target(targets_text.cache_file, mutation.noise, 2 << 10),
     "cache_value": Target(targets_text.cache_value, _JSON),
 }

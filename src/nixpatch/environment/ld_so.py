@@ -18,8 +18,9 @@ from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
 
 _LIMIT = 16 << 20  # bytes; a loader has a quarter of one
-_CACHE_LIMIT = 64 << 20
-_DIRECTORIES = re.compile(rb"(?:/(?:[^\0-\x20\x7f/]+/)+\0)+")
+_CACHE_LIMIT = 4 << 20  # one of 4,000 libraries has a third of one
+# With an end to each repetition: the loader may be that of a tree which nobody vouches for.
+_DIRECTORIES = re.compile(rb"(?:/(?:[^\0-\x20\x7f/]{1,255}/){1,32}\0){1,64}")
 _CACHE = re.compile(rb"(?<=\0)/[^\0-\x20\x7f]*/ld\.so\.cache(?=\0)")
 _MUSL = re.compile(r"ld-musl-(.+)\.so\.1")
 _MUSL_DIRECTORIES = ("/lib", "/usr/local/lib", "/usr/lib")
@@ -47,12 +48,17 @@ def built_in(loader: str) -> BuiltIn:
         data = read_regular(real, _LIMIT)
     except (OSError, FileRefused):
         return BuiltIn()
+    directories, cache = compiled_in(data)
+    known = _read_cache(cache) if cache is not None else None
+    return BuiltIn(directories, cache if known is not None else None, known or {})
+
+
+def compiled_in(data: bytes) -> tuple[tuple[str, ...], str | None]:
+    """Return the default directories and the path of the cache that stand in the bytes of a loader."""
     longest = max((found[0] for found in _DIRECTORIES.finditer(data)), key=_count, default=b"")
     names = (os.fsdecode(name).rstrip("/") for name in longest.split(b"\0") if name)
     named = _CACHE.search(data)
-    cache = os.fsdecode(named[0]) if named else None
-    known = _read_cache(cache) if cache is not None else None
-    return BuiltIn(tuple(names), cache if known is not None else None, known or {})
+    return tuple(names), os.fsdecode(named[0]) if named else None
 
 
 def _count(found: bytes) -> tuple[bool, int]:

@@ -4,7 +4,7 @@ from fuzz.mutation import words
 
 _DIGITS = b"9" * 4400
 PYTHON = words(
-    *b"ctypes.CDLL( find_library( dlopen( ) 'libz.so.1' name= \" ' [ ] { } ( : , ; * ** @ - ~ \\N{ f'{".split(),
+    *b"ctypes.CDLL( find_library( dlopen( ) 'libz.so.1' name= \" ' [ ] { } ( : , ; * ** @ - ~ f'{".split(),
     *b"manylinux_compatible manylinux1_compatible (a,b,c): = == <= True None 2 1j ... utf-16 \0 \xff".split(),
     *(b"\n", b"    ", b"\t", b"\x0c", b"def ", b"return ", b"if ", b" else ", b" in ", b" not in ", b" is "),
     *(b" and ", b" or ", b"not ", b"for x in ", b"lambda: ", b"# coding: ", _DIGITS),
@@ -16,6 +16,6 @@ LOADER = words(
 PLAN = words(
     *b'{ } [ ] , : " null true 0 1e999 "\\ud800" \0 "command" "plan" "trees" "tree" "root" "prefix"'.split(),
     *b'"target" "files" "needs" "after" "before" "path" "soname" "origin" "findings" "text"'.split(),
-    *b'"/" "components" "name" "version" "search_path" "libc_version" "status" "skipped" {} "machine"'.split(),
+    *b'"/" "components" "name" "version" "search_path" "libc_version" "status" {} "machine"'.split(),
     _DIGITS,
 )

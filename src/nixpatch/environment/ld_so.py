@@ -17,7 +17,7 @@ from nixpatch.environment.ld_cache import NotACache, parse
 from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
 
-_LIMIT = 16 << 20  # bytes; a loader has a quarter of one
+_LIMIT = 4 << 20  # bytes; a loader has a quarter of one
 _CACHE_LIMIT = 4 << 20  # one of 4,000 libraries has a third of one
 # With an end to each repetition: the loader may be that of a tree which nobody vouches for.
 _DIRECTORIES = re.compile(rb"(?:/(?:[^\0-\x20\x7f/]{1,255}/){1,32}\0){1,64}")

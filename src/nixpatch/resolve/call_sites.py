@@ -22,7 +22,7 @@ _STEM = re.compile(r"[\w+.-]+", re.ASCII)
 _WORD = re.compile(rb"\w+|[\[({~+-]")
 _WORDS = 100_000
 """of a source: each becomes an object or two of a kilobyte; a large source has half as many"""
-_TEXTS = 64
+_TEXTS = 16
 """strings that one name is bound to"""
 _DEPTH = 8  # of conditions inside one argument: more is not written by people
 

@@ -12,7 +12,8 @@ from nixpatch.environment.regular import read_regular
 from nixpatch.model import GraftPlan
 
 _SBOM_LIMIT = 16 << 20
-_VERSION = re.compile(r"-(\d[^-]*(?:-[^-]+)*)\Z")
+# The name of an output stands behind the version, but for the first one (nixpkgs, make-derivation.nix).
+_VERSION = re.compile(r"-(\d[^-]*(?:-[^-]+)*?)(?:-(?:lib|bin|dev|out|static|libgcc))?\Z")
 
 
 def with_versions(plans: Sequence[GraftPlan]) -> tuple[GraftPlan, ...]:

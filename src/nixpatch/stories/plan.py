@@ -117,6 +117,9 @@ def make_plan(
     findings = [Finding("note", tree.root, note) for note in tree.notes]
     findings += [finding for file in files for finding in version_findings(question, file)]
     findings += _obstacles(files)
+    if request.unvendor and not grafts:
+        asked = "" if request.unvendor == ("*",) else f" that {' or '.join(request.unvendor)} matches"
+        findings.append(Finding("note", tree.root, f"--unvendor: there is no grafted library{asked}"))
     findings += _not_locked(request, sources, tree, files)
     return Plan(
         tree,

@@ -1,7 +1,7 @@
 """What nixpatch does, each story a page: glue between what is read, what is decided and what is written.
 
 ``plan`` decides over a tree, ``work`` edits one file, ``apply`` carries a plan out, ``recording`` writes down
-what was done where ``ledger`` says, and ``unfinished`` finds what a killed run did not write down. ``verify``,
+what was done where ``ledger`` says, ``unfinished`` finds what a killed run did not write down. ``verify``,
 ``transitive`` and ``loading`` hold a tree against its promise: statically, behind it, for real.
 
 The others stand beside these: ``restore``, ``unvendor`` and ``grafting`` (the store's library instead of a

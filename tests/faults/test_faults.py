@@ -1,8 +1,8 @@
 """A run of nixpatch is killed, or a call fails, at every call that changes the file system.
 
-By default SIGKILL strikes at every call; a full disk, half a write, Ctrl-C and what cannot be read at one call of
-each kind in each directory; every other fault at one call of each kind: some 1,500 runs. Everything strikes
-everywhere, in some 9,000, with ``NIXPATCH_FAULTS=all``.
+By default SIGKILL strikes at every call; a full disk, half a write, Ctrl-C and what cannot be read at one
+call of each kind in each directory; every other fault at one call of each kind: some 1,500 runs. Everything
+strikes everywhere, in some 9,000, with ``NIXPATCH_FAULTS=all``.
 """
 
 from __future__ import annotations

@@ -264,7 +264,8 @@ def _take(directory: str, waiting: Callable[[str], None], stack: contextlib.Exit
             told |= _flock(mine, fcntl.LOCK_EX, directory, waiting, told=told)
             now = os.stat(directory)
         except OSError as error:
-            raise MachineError(f"{directory}: cannot be locked: {error.strerror}") from error
+            text = f"cannot be locked: {error.strerror}; nothing was changed; mend it and run nixpatch again"
+            raise MachineError(f"{directory}: {text}") from error
         if (now.st_dev, now.st_ino) == tree:  # else somebody made the tree anew while we waited
             return tree
 

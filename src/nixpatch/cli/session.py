@@ -132,7 +132,7 @@ def guarded(command: Callable[_P, int]) -> Callable[_P, None]:
 
 def _trouble(error: OSError) -> str:
     name = error.filename if isinstance(error.filename, str) else "standard output or a file of the run"
-    return f"{name}: {error.strerror or error}; every file is whole, mend this and run it again to finish"
+    return f"{name}: {error.strerror or error}; every file is whole, mend this and run nixpatch again"
 
 
 def _forget_output() -> None:

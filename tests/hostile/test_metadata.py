@@ -1,0 +1,173 @@
+"""What lies beside the files themselves: signatures, other digests, SBOMs, eggs, unpacked wheels."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+
+import pytest
+
+from cli.world import Run, World, record_row, shared
+from nixpatch import elf
+from nixpatch.environment import record
+from nixpatch.environment.digests import FileHash, hash_file
+from nixpatch.model import ElfFacts
+
+pytestmark = pytest.mark.gcc
+
+
+def patched(path: str) -> bool:
+    facts = elf.read(path)
+    return isinstance(facts, ElfFacts) and facts.original_sha256 is not None
+
+
+def read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def write(path: str, data: bytes) -> str:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(data)
+    return path
+
+
+def wrong_rows(directory: str, book: str) -> list[str]:
+    """Return the rows of a RECORD that do not describe their files."""
+    wrong = []
+    for row in record.parse(read(book)).rows:
+        path = os.path.join(directory, row.path or "")
+        found: FileHash = hash_file(path, {"sha256", row.check_algorithm or "sha256"})
+        if row.agrees(found) is False:
+            wrong.append(row.path or "")
+    return wrong
+
+
+@pytest.mark.parametrize("algorithm", ["sha384", "sha512", "md5"])
+def test_a_row_keeps_its_algorithm_if_that_is_a_good_one(world: World, nixpatch: Run, algorithm: str) -> None:
+    digest = base64.urlsafe_b64encode(hashlib.new(algorithm, read(world.extension)).digest()).rstrip(b"=")
+    old = record_row(world.extension, world.site).encode()
+    size = old.rpartition(b",")[2]
+    row = b"pkg/_ext.so," + algorithm.encode() + b"=" + digest + b"," + size
+    write(world.record, read(world.record).replace(old, row))
+
+    assert nixpatch(world.venv)[0] == 0
+
+    (line,) = [line for line in read(world.record).splitlines() if line.startswith(b"pkg/_ext.so,")]
+    assert line.startswith(b"pkg/_ext.so," + {"md5": "sha256"}.get(algorithm, algorithm).encode() + b"=")
+    assert wrong_rows(world.site, world.record) == []
+
+
+@pytest.mark.parametrize("name", ["RECORD.jws", "RECORD.p7s"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_signature_of_the_old_record_goes_and_is_told(
+    world: World, nixpatch: Run, name: str, listed: bool
+) -> None:
+    signature = write(os.path.join(world.info, name), b"signed")
+    if listed:
+        world.write_record(f"pkg-1.0.dist-info/{name},,")
+
+    code, out, _ = nixpatch(world.venv)
+
+    assert code == 0
+    assert f"{name}: signed the old RECORD and was removed" in out
+    assert not os.path.exists(signature)
+    assert name.encode() not in read(world.record)
+
+
+def test_a_plan_and_a_run_that_changes_nothing_leave_a_signature(world: World, nixpatch: Run) -> None:
+    signature = write(os.path.join(world.info, "RECORD.jws"), b"signed")
+    assert nixpatch("plan", world.venv)[0] == 0
+    assert read(signature) == b"signed"
+
+
+def test_a_dist_without_record_is_patched_and_gets_none(world: World, nixpatch: Run) -> None:
+    os.unlink(world.record)
+    before = world.snapshot()
+
+    code, out, _ = nixpatch(world.venv)
+
+    assert code == 0, out
+    assert patched(world.extension)
+    assert not os.path.exists(world.record)
+    assert nixpatch("verify", world.venv)[0] == 0
+    assert nixpatch("restore", world.venv)[0] == 0
+    assert world.snapshot() == before
+
+
+def test_a_dist_without_record_is_left_if_only_what_is_owned_is_wanted(world: World, nixpatch: Run) -> None:
+    os.unlink(world.record)
+    before = world.snapshot()
+    nixpatch(world.venv, "--owned-only")
+    assert world.snapshot() == before
+
+
+def test_eggs_and_editable_installs_lead_nowhere(world: World, nixpatch: Run) -> None:
+    """Their files are named by other means than RECORD; what lies outside the tree is no business of ours."""
+    library = os.path.join(world.library, "libanswer.so.1")
+    outside = shared("extension.c", os.path.join(world.root, "src", "build", "_dev.so"), library)
+    before = read(outside)
+    write(os.path.join(world.site, "__editable__.dev.pth"), os.fsencode(os.path.join(world.root, "src")))
+    write(os.path.join(world.site, "dev.egg-link"), os.fsencode(os.path.join(world.root, "src") + "\n."))
+    egg = os.path.join(world.site, "old-1.0-py3.11.egg-info")
+    write(os.path.join(egg, "PKG-INFO"), b"Metadata-Version: 1.0\nName: old\nVersion: 1.0\n")
+    listing = write(
+        os.path.join(egg, "installed-files.txt"), b"../old/_old.so\n../../../../../src/build/_dev.so\n"
+    )
+    inside = shared("extension.c", os.path.join(world.site, "old", "_old.so"), library)
+
+    assert nixpatch(world.venv)[0] == 0
+
+    assert read(outside) == before
+    assert patched(inside)
+    assert read(listing) == b"../old/_old.so\n../../../../../src/build/_dev.so\n"
+    assert sorted(os.listdir(egg)) == ["PKG-INFO", "installed-files.txt"]
+
+
+def test_what_no_dist_claims_is_patched_and_told_or_left_if_so_wished(world: World, nixpatch: Run) -> None:
+    made = os.path.join(world.site, "pkg", "cache", "kernel.so")
+    shared("extension.c", made, os.path.join(world.library, "libanswer.so.1"), "-DMADE")
+
+    nixpatch(world.venv, "--owned-only")
+    assert not patched(made)
+    code, out, _ = nixpatch(world.venv)
+
+    assert (code, patched(made)) == (0, True)
+    assert "(no dist)" in out
+    assert b"kernel.so" not in read(world.record)
+
+
+def test_an_sbom_stays_byte_for_byte(world: World, nixpatch: Run) -> None:
+    """PEP 770; the digests of components in it speak of what they were made from."""
+    data = b'{"bomFormat": "CycloneDX",\r\n "components": [{"name": "answer", "hashes": []}]}'
+    path = write(os.path.join(world.info, "sboms", "auditwheel.cdx.json"), data)
+    world.write_record(record_row(path, world.site))
+
+    assert nixpatch(world.venv)[0] == 0
+
+    assert read(path) == data
+    assert record_row(path, world.site).encode() in read(world.record)
+
+
+def test_an_unpacked_wheel_can_be_packed_again(world: World, nixpatch: Run) -> None:
+    """As ``wheel unpack`` leaves it: programs are in ``.data/scripts``, and RECORD names them there."""
+    wheel = os.path.join(world.root, "unpacked", "pkg-1.0")
+    library = os.path.join(world.library, "libanswer.so.1")
+    extension = shared("extension.c", os.path.join(wheel, "pkg", "_ext.so"), library)
+    script = os.path.join(wheel, "pkg-1.0.data", "scripts", "pkg-tool")
+    os.makedirs(os.path.dirname(script))
+    shutil.copy(world.program, script)
+    info = os.path.join(wheel, "pkg-1.0.dist-info")
+    metadata = write(os.path.join(info, "METADATA"), b"Metadata-Version: 2.1\nName: pkg\nVersion: 1.0\n")
+    rows = [record_row(path, wheel) for path in (extension, script, metadata)]
+    book = write(os.path.join(info, "RECORD"), "\n".join([*rows, "pkg-1.0.dist-info/RECORD,,\n"]).encode())
+
+    code, out, _ = nixpatch(wheel, "--python", os.path.join(world.venv, "bin", "python"))
+
+    assert code == 0, out
+    assert patched(extension)
+    assert patched(script)
+    assert wrong_rows(wheel, book) == []

@@ -18,6 +18,10 @@ from nixpatch.model import Definition, Reference, SymbolKind, Symbols
 _LINKER_MADE = frozenset({"_init", "_fini", "_edata", "_end", "__bss_start", "_IO_stdin_used", "__end__"})
 
 
+UNREADABLE = Symbols({}, (), versioned=False)
+"""stands for the symbols of a file that nobody can read: nothing in its scope may change"""
+
+
 class Need(NamedTuple):
     """A need and the file that meets it; libc and what nobody meets are left out."""
 
@@ -120,6 +124,10 @@ class _Scopes:
         self.instead = instead
 
     def conflicts(self) -> Iterator[Conflict]:
+        for path in dict.fromkeys((*self.before, *self.after)):
+            if self.world.symbols(path) is UNREADABLE:
+                here = frozenset(graft for graft in self.before if graft in self.instead)
+                yield Conflict(f"the symbols of {path} cannot be read", here, False)
         loaded = set(self.after)
         had = set(self.before)
         for path in self.before:

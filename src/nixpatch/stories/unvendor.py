@@ -23,7 +23,7 @@ from nixpatch.model import (
     TreeFile,
     VersionNeed,
 )
-from nixpatch.resolve.binding import Need, World
+from nixpatch.resolve.binding import UNREADABLE, Need, World
 from nixpatch.resolve.choose import beyond, choose, newest, version_text
 from nixpatch.resolve.files import plan_file
 from nixpatch.resolve.grafts import Candidate, Matter, asked_for, settle, unmangled
@@ -32,7 +32,6 @@ from nixpatch.resolve.question import Question
 from nixpatch.stories.graft_versions import with_versions
 from nixpatch.stories.objections import objections
 
-_NOTHING = Symbols({}, (), versioned=False)
 Read = Callable[[str], ElfFacts | None]
 
 
@@ -258,4 +257,4 @@ def _symbols(path: str) -> Symbols:
     try:
         return elf.read_symbols(path)
     except (FileRefused, OSError):
-        return _NOTHING
+        return UNREADABLE

@@ -35,7 +35,7 @@ def loader_cache(data: bytes) -> None:
 
 def loader_strings(data: bytes) -> None:
     """The directories of a loader are absolute paths, and so is its cache."""
-    directories, cache = ld_so.compiled_in(data)
+    directories, cache = ld_so.compiled_in(data, "/lib")
     for name in directories:
         os.fsencode(name)
         assert name.startswith("/")

@@ -1,7 +1,8 @@
 """The dynamic symbols of a file, as ld.so sees them: .dynsym by DT_SYMTAB, versions by DT_VERSYM.
 
-How many there are, no dynamic entry says: DT_HASH has the number, DT_GNU_HASH implies it. Section headers,
-which say it too, are not what ld.so goes by and may be gone.
+How many there are, no dynamic entry says: DT_HASH has the number, DT_GNU_HASH implies it where it has any
+symbol, and relocations name those that are imported. Section headers, which say it too, are not what ld.so
+goes by and may be gone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ _SYMBOLS: Final = 1 << 18  # libtorch_cpu.so has 76,000; 400 bytes of memory eac
 _STRINGS: Final = 32 << 20  # bytes, of the table and of all names together; libtorch_cpu.so has five million
 _BUCKETS: Final = 1 << 20
 _CHUNK: Final = 1 << 10  # words of a hash table that are read at a time
+_RELOCATIONS: Final = 64 << 20  # bytes
 DT_HASH, DT_SYMTAB, DT_GNU_HASH, DT_VERSYM = 4, 6, 0x6FFFFEF5, 0x6FFFFFF0
+DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_REL, DT_RELSZ, DT_PLTREL, DT_JMPREL = 2, 7, 8, 17, 18, 20, 23
+_TABLES: Final = ((DT_RELA, DT_RELASZ), (DT_REL, DT_RELSZ))
+_WIDE_HASH: Final = {22, 0x9026}  # EM_S390, EM_ALPHA: their 64-bit ABIs have 64-bit words in DT_HASH
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
 _STB_GLOBAL, _STB_WEAK, _STB_GNU_UNIQUE = 1, 2, 10
 _STV_INTERNAL, _STV_HIDDEN = 1, 2
@@ -109,24 +114,45 @@ class _Table:
     def _count(self) -> int:
         values = self.headers.values
         if DT_HASH in values:
-            _, count = struct.unpack(self.order + "II", self._at(values[DT_HASH], 8))
-        elif DT_GNU_HASH in values:
-            count = self._gnu_count(values[DT_GNU_HASH])
+            wide = self.headers.layout.bits == 64 and self.headers.ehdr.machine in _WIDE_HASH
+            words = struct.Struct(self.order + ("QQ" if wide else "II"))
+            _, count = words.unpack(self._at(values[DT_HASH], words.size))
         else:
-            count = 0  # nobody finds anything in it; ld.so does not either
+            count = self._gnu_count(values[DT_GNU_HASH]) if DT_GNU_HASH in values else None
+            # ld.so finds nothing in it, but what it imports it looks up elsewhere: ld gives a program without
+            # exports a table that begins with symbol 1, whatever stands there.
+            count = self._relocated() if count is None else count
         if count > _SYMBOLS:
             raise malformed(f"{count} dynamic symbols")
         return int(count)
 
-    def _gnu_count(self, address: int) -> int:
-        """Walk to the end of the last chain, whose lowest bit is set."""
+    def _relocated(self) -> int:
+        """Return one more than the highest index that a relocation names."""
+        values, bits = self.headers.values, self.headers.layout.bits
+        tables = [(values.get(tag), values.get(size, 0), tag) for tag, size in _TABLES]
+        tables.append((values.get(DT_JMPREL), values.get(DT_PLTRELSZ, 0), values.get(DT_PLTREL, DT_RELA)))
+        highest = 0
+        for address, size, kind in tables:
+            if address is None or size == 0:
+                continue
+            if size > _RELOCATIONS:
+                raise malformed(f"{size} bytes of relocations")
+            words = "2" if kind == DT_REL else "3"  # offset and info; DT_RELA has an addend behind them
+            entry = struct.Struct(self.order + words + ("Q" if bits == 64 else "I"))
+            data = self._at(address, size - size % entry.size)
+            found = max((info[1] >> (32 if bits == 64 else 8) for info in entry.iter_unpack(data)), default=0)
+            highest = max(highest, found)
+        return highest + 1
+
+    def _gnu_count(self, address: int) -> int | None:
+        """Walk to the end of the last chain, whose lowest bit is set; None where there is no chain."""
         buckets, first, words, _ = struct.unpack(self.order + "4I", self._at(address, 16))
         if buckets > _BUCKETS or words > _BUCKETS:
             raise malformed("an absurd DT_GNU_HASH")
         start = address + 16 + words * (self.headers.layout.bits // 8)
         last = max(self._words(start, buckets), default=0)
-        if last < first:
-            return int(first)
+        if last < max(first, 1):
+            return None
         for word in self._words(start + 4 * (buckets + last - first), _SYMBOLS):
             last += 1
             if word & 1 or last > _SYMBOLS:

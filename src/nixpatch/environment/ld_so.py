@@ -48,22 +48,22 @@ def built_in(loader: str) -> BuiltIn:
         data = read_regular(real, _LIMIT)
     except (OSError, FileRefused):
         return BuiltIn()
-    directories, cache = compiled_in(data)
+    directories, cache = compiled_in(data, os.path.dirname(real))
     known = _read_cache(cache) if cache is not None else None
     return BuiltIn(directories, cache if known is not None else None, known or {})
 
 
-def compiled_in(data: bytes) -> tuple[tuple[str, ...], str | None]:
-    """Return the default directories and the path of the cache that stand in the bytes of a loader."""
-    longest = max((found[0] for found in _DIRECTORIES.finditer(data)), key=_count, default=b"")
-    names = (os.fsdecode(name).rstrip("/") for name in longest.split(b"\0") if name)
+def compiled_in(data: bytes, directory: str) -> tuple[tuple[str, ...], str | None]:
+    """Return the default directories and the path of the cache that stand in the bytes of a loader.
+
+    A loader searches the ``directory`` that it is installed in; a second table of it may name others.
+    """
+    own = os.fsencode(directory) + b"/\0"
+    runs = (found[0] for found in _DIRECTORIES.finditer(data))
+    table = max(runs, key=lambda run: (own in run, b"/lib" in run, run.count(b"\0")), default=b"")
+    names = (os.fsdecode(name).rstrip("/") for name in table.split(b"\0") if name)
     named = _CACHE.search(data)
     return tuple(names), os.fsdecode(named[0]) if named else None
-
-
-def _count(found: bytes) -> tuple[bool, int]:
-    """Of several such runs of strings the one that names libraries, then the longest."""
-    return b"/lib" in found, found.count(b"\0")
 
 
 def _read_cache(path: str) -> Mapping[str, tuple[str, ...]] | None:

@@ -18,10 +18,6 @@ from nixpatch.model import Definition, Reference, SymbolKind, Symbols
 _LINKER_MADE = frozenset({"_init", "_fini", "_edata", "_end", "__bss_start", "_IO_stdin_used", "__end__"})
 
 
-UNREADABLE = Symbols({}, (), versioned=False)
-"""stands for the symbols of a file that nobody can read: nothing in its scope may change"""
-
-
 class Need(NamedTuple):
     """A need and the file that meets it; libc and what nobody meets are left out."""
 
@@ -46,6 +42,8 @@ class World:
     is_libc: Callable[[str], bool]
     """whether a soname is a part of libc"""
     programs: frozenset[str] = frozenset()
+    unreadable: Callable[[str], str | None] = lambda _: None
+    """why the symbols of a file are not known; ``symbols`` has none for it then"""
     _closures: dict[str, frozenset[str]] = field(default_factory=dict, init=False)
 
     def brought_by(self, path: str) -> frozenset[str]:
@@ -124,10 +122,12 @@ class _Scopes:
         self.instead = instead
 
     def conflicts(self) -> Iterator[Conflict]:
-        for path in dict.fromkeys((*self.before, *self.after)):
-            if self.world.symbols(path) is UNREADABLE:
-                here = frozenset(graft for graft in self.before if graft in self.instead)
-                yield Conflict(f"the symbols of {path} cannot be read", here, False)
+        dark = {path: self.world.unreadable(path) for path in dict.fromkeys((*self.before, *self.after))}
+        for path, why in dark.items():
+            if why is not None:
+                # Whatever it imports or exports: nobody can say that it stays as it is.
+                blamed = frozenset({path}) if path in self.instead else self._blamed(path)
+                yield Conflict(f"the symbols of {path} cannot be read: {why}", blamed, True)
         loaded = set(self.after)
         had = set(self.before)
         for path in self.before:

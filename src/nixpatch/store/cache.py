@@ -177,7 +177,7 @@ class Cache:
             # An error of the module itself carries no code; it too means that the file is not ours.
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in broken:
                 retry.append(True)
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, TypeError, OverflowError, MemoryError):  # the last: a length that is forged
             retry.append(True)
         if retry:
             for rows in self._rows.values():

@@ -13,7 +13,8 @@ from nixpatch.stories import documents
 
 _SBOM_LIMIT = 16 << 20
 _LONGEST = 100  # characters of a version
-_VERSION = re.compile(r"-(\d[^-]*(?:-[^-]+)*)\Z")
+# The name of an output stands behind the version, but for the first one (nixpkgs, make-derivation.nix).
+_VERSION = re.compile(r"-(\d[^-]*(?:-[^-]+)*?)(?:-(?:lib|bin|dev|out|static|libgcc))?\Z")
 
 
 def with_versions(plans: Sequence[GraftPlan]) -> tuple[GraftPlan, ...]:

@@ -5,17 +5,18 @@ Somebody may open it by its name, RECORD may not describe it, or there may be no
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from nixpatch import elf
 from nixpatch.environment import record
 from nixpatch.environment.digests import hash_file
-from nixpatch.environment.regular import read_regular
+from nixpatch.environment.regular import open_regular, read_regular
 from nixpatch.errors import FileRefused
 from nixpatch.model import Dist, ElfFacts, Tree, TreeFile
-from nixpatch.stories.recording import describes, ledger, original_hash, rows_by_file, without_undo
+from nixpatch.stories.ledger import describes, ledger, original_hash, rows_by_file, without_undo
 
 _SOURCE_LIMIT = 16 << 20  # bytes of one Python file
 _LOADS = re.compile(rb"\b(CDLL|PyDLL|LoadLibrary|dlopen|load_library)\b")
@@ -34,10 +35,14 @@ def objections(
             who = "several dists claim it" if file.owners else "no dist claims it"
             found[file.path].append(f"{who}, so nothing could bring it back")
     dists = {dist.info: dist for dist in tree.dists}
+    unread = {file.path for file in tree.files} - facts.keys()
+    for path in sorted(unread):
+        for graft, text in _in_unread(path, grafts):
+            found[graft].append(text)
     for info, its_grafts in by_info.items():
         for path, text in (
             *_not_recorded(tree, info, its_grafts, facts),
-            *_opened_by_name(dists[info], its_grafts, facts),
+            *_opened_by_name(dists[info], its_grafts, facts, unread),
         ):
             found[path].append(text)
     return {path: tuple(texts) for path, texts in found.items()}
@@ -69,31 +74,44 @@ def _not_recorded(
             yield file.path, "RECORD does not describe it as it is"
 
 
+def _in_unread(path: str, grafts: Sequence[TreeFile]) -> Iterator[tuple[str, str]]:
+    """Find the grafts that an ELF file names whose needs nobody can read: it may need them, or open them."""
+    try:
+        descriptor = open_regular(path)
+        with open(descriptor, "rb"), mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
+            named = [graft for graft in grafts if data.find(os.fsencode(os.path.basename(graft.path))) >= 0]
+    except (OSError, ValueError) as error:  # an empty file cannot be mapped
+        yield from ((graft.path, _unknown(path, error)) for graft in grafts)
+        return
+    for graft in named:
+        yield graft.path, f"{path} has its name and is no file that nixpatch can link anew: it may need it"
+
+
 def _opened_by_name(
-    dist: Dist, grafts: Sequence[TreeFile], facts: Mapping[str, ElfFacts]
+    dist: Dist, grafts: Sequence[TreeFile], facts: Mapping[str, ElfFacts], unread: Collection[str]
 ) -> Iterator[tuple[str, str]]:
     """Find who names a graft outside its dynamic section, or opens what lies in its directory."""
     names = {os.fsencode(os.path.basename(file.path)): file.path for file in grafts}
     for path in sorted(dist.files):
-        if path in facts:
-            for name in _mentioned(path, names):
-                yield names[name], f"{path} has its name outside the dynamic section: it may open it"
-        elif path.endswith(".py"):
-            yield from _in_source(path, grafts)
+        try:
+            if path in facts:
+                for name in sorted(elf.mentions(path, names)):
+                    yield names[name], f"{path} has its name outside the dynamic section: it may open it"
+            elif path.endswith(".py") and path not in unread and os.path.lexists(path):
+                yield from _in_source(path, grafts)
+            elif path not in unread and os.path.lexists(path) and not os.access(path, os.R_OK):
+                yield from ((file.path, f"{path} cannot be read: it may need it") for file in grafts)
+        except (FileRefused, OSError) as error:
+            yield from ((file.path, _unknown(path, error)) for file in grafts)
 
 
-def _mentioned(path: str, names: Iterable[bytes]) -> list[bytes]:
-    try:
-        return sorted(elf.mentions(path, names))
-    except (FileRefused, OSError):
-        return []
+def _unknown(path: str, error: Exception) -> str:
+    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f"{path} cannot be read ({why}): it may need it"
 
 
 def _in_source(path: str, grafts: Sequence[TreeFile]) -> Iterator[tuple[str, str]]:
-    try:
-        source = read_regular(path, _SOURCE_LIMIT)
-    except OSError:
-        return
+    source = read_regular(path, _SOURCE_LIMIT)
     loads = None
     for file in grafts:
         directory, name = os.path.split(file.path)

@@ -31,7 +31,8 @@ from nixpatch.resolve.question import Question, Wishes
 from nixpatch.store import ProviderIndex, Store, lock, nixpkgs, open_index
 from nixpatch.store import Request as Sources
 from nixpatch.stories.grafting import unsettled
-from nixpatch.stories.recording import ledger, unrecorded
+from nixpatch.stories.ledger import ledger
+from nixpatch.stories.unfinished import unrecorded
 from nixpatch.stories.unvendor import decide_grafts
 
 
@@ -117,6 +118,9 @@ def make_plan(
     findings = [Finding("note", tree.root, note) for note in tree.notes]
     findings += [finding for file in files for finding in version_findings(question, file)]
     findings += _obstacles(files)
+    if request.unvendor and not grafts:
+        asked = "" if request.unvendor == ("*",) else f" that {' or '.join(request.unvendor)} matches"
+        findings.append(Finding("note", tree.root, f"--unvendor: there is no grafted library{asked}"))
     findings += _not_locked(request, sources, tree, files)
     return Plan(
         tree,

@@ -23,7 +23,7 @@ from nixpatch.model import (
     TreeFile,
     VersionNeed,
 )
-from nixpatch.resolve.binding import UNREADABLE, Need, World
+from nixpatch.resolve.binding import Need, World
 from nixpatch.resolve.choose import beyond, choose, newest, version_text
 from nixpatch.resolve.files import plan_file
 from nixpatch.resolve.grafts import Candidate, Matter, asked_for, settle, unmangled
@@ -32,6 +32,7 @@ from nixpatch.resolve.question import Question
 from nixpatch.stories.graft_versions import with_versions
 from nixpatch.stories.objections import objections
 
+_NOTHING = Symbols({}, (), versioned=False)
 Read = Callable[[str], ElfFacts | None]
 
 
@@ -184,12 +185,14 @@ class _Surroundings:
         self.needs = lru_cache(maxsize=None)(self._needs)
         self.unfit = lru_cache(maxsize=None)(self._unfit)
         self.stuck = lru_cache(maxsize=None)(self._stuck)
+        symbols = lru_cache(maxsize=None)(_symbols)
         self.world = World(
             needs=self.needs,
-            symbols=lru_cache(maxsize=None)(_symbols),
+            symbols=lambda path: found if isinstance(found := symbols(path), Symbols) else _NOTHING,
             in_tree=self.files.__contains__,
             is_libc=lambda soname: question.policy.libc_of(soname) is not None,
             programs=frozenset(path for path, facts in self.facts.items() if facts.executable),
+            unreadable=lambda path: None if isinstance(found := symbols(path), Symbols) else found,
         )
 
     def provider(self, soname: str, wanted: frozenset[str]) -> Provider | None:
@@ -253,8 +256,11 @@ class _Surroundings:
         return elf.obstacle(path)
 
 
-def _symbols(path: str) -> Symbols:
+def _symbols(path: str) -> Symbols | str:
+    """Return the symbols of a file, or why they are not known."""
     try:
         return elf.read_symbols(path)
-    except (FileRefused, OSError):
-        return UNREADABLE
+    except FileRefused as refused:
+        return str(refused)
+    except OSError as error:
+        return error.strerror or str(error)

@@ -54,6 +54,8 @@ def record_rows(data: bytes) -> None:
     assert [*map(os.fsencode, found)] == [os.fsencode(row[0]) for row in expected][: len(found)]
     assert len(found) == len(expected) or (open_ended and len(found) == len(expected) - 1)
     assert list(record.paths(data)) == found
+    if zlib.crc32(data) % 4:  # to change takes three times as long as to read
+        return
     name = found[len(data) % len(found)] if found else "new\n,name"
     after = record.parse(before.with_row(name, NEW).data)
     assert after.rows_for(name)

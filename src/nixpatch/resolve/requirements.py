@@ -88,8 +88,7 @@ def _direct(
 def _applies(requirement: Requirement, environment: dict[str, str]) -> bool:
     try:
         return requirement.marker is None or requirement.marker.evaluate(environment)
-    except (
-        ValueError,
-        RecursionError,
-    ):  # a comparison that means nothing, such as platform_system ~= "Linux"
+    # A comparison that means nothing: platform_system ~= "Linux", or of two texts, which packaging looks
+    # up in the environment (KeyError).
+    except (ValueError, KeyError, RecursionError):
         return False

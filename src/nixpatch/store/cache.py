@@ -133,7 +133,7 @@ class Cache:
             for kind, key, stamp, value, checksum in database.execute("SELECT * FROM entry"):
                 # Pages of a forged file may lead round in circles: more than the file has is not from it.
                 left -= len(key) + len(stamp) + len(value) + 1
-                if left < 0 or not isinstance(key, bytes) or not isinstance(value, bytes):
+                if left < 0 or not all(isinstance(part, bytes) for part in (key, stamp, value)):
                     raise ValueError("not written by us")
                 if kind in self._rows:
                     self._rows[kind][key] = (stamp, value, checksum)
@@ -177,7 +177,7 @@ class Cache:
             # An error of the module itself carries no code; it too means that the file is not ours.
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in broken:
                 retry.append(True)
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, TypeError, OverflowError, MemoryError):  # the last: a length that is forged
             retry.append(True)
         if retry:
             for rows in self._rows.values():

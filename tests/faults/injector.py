@@ -133,8 +133,10 @@ class Injector:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         assert self._driver.stdin is not None
+        assert self._driver.stdout is not None
         self._driver.stdin.close()
         self._driver.wait()
+        self._driver.stdout.close()
 
     def run(
         self,

@@ -12,6 +12,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from cli import vendored as vendoring
 from cli import world as worlds
@@ -85,6 +87,18 @@ def test_the_copies_go_and_come_back(vendored: Vendored, nixpatch: Run) -> None:
     assert nixpatch("restore", vendored.world.venv)[0] == 0
     assert vendored.ask() == COPY
     assert vendored.world.snapshot() == before
+
+
+def test_what_serves_now_is_told_as_cyclonedx_has_it(vendored: Vendored, nixpatch: Run) -> None:
+    assert nixpatch(vendored.world.venv, "--unvendor")[0] == 0
+    with open(os.path.join(vendored.world.info, "sboms", "nixpatch.cdx.json"), encoding="ascii") as file:
+        document = file.read()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(document) is None
+    components = {one["name"]: one for one in json.loads(document)["components"]}
+    assert {"answer", "helper"} <= components.keys()
+    assert components["answer"]["version"] == "1.1"
+    replaced = [one["value"] for one in components["answer"]["properties"] if "replaces" in one["name"]]
+    assert any(value.startswith(f"pkg.libs/{ANSWER} sha256=") for value in replaced)
 
 
 @pytest.mark.parametrize("name", [ANSWER, HELPER])

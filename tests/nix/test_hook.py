@@ -226,3 +226,20 @@ def test_merged_wheels_see_each_other(
     assert ruff.stdout.startswith("ruff "), ruff.stderr
     with capsys.disabled():
         print("\nthe closure of the merged environment:", *sorted(nix_store.closure(out)), sep="\n  ")
+
+
+def test_unvendor_among_the_flags_deletes_the_copies(
+    standin: Standin, nix_store: NixStore, sandbox: Sandbox, pyzmq: list[str]
+) -> None:
+    flags: dict[str, object] = {"nixpatchFlags": "--unvendor"}
+
+    done = standin.build(pyzmq, "gccLib libsodium zeromq", more=flags)
+
+    assert done.returncode == 0, done.stderr
+    out = done.stdout.strip()
+    assert "Un-vendored 2 of 2" in done.stderr
+    names = {name for _, _, found in os.walk(out) for name in found}
+    assert not [name for name in names if name.startswith(("libzmq", "libsodium")) and ".so" in name]
+    assert nix_store["zeromq"] in standin.references(out)
+    assert _import(sandbox, out, "import zmq; zmq.Context().term()") == ("", "")
+    assert _stale(out, _dist(pyzmq[0])) == []

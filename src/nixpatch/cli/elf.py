@@ -74,6 +74,14 @@ def elf_command(
     set_interpreter: Annotated[
         str | None, typer.Option(metavar="PATH", help="Replace the dynamic linker.", rich_help_panel=_EDIT)
     ] = None,
+    replace_needed: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="OLD NEW",
+            help="Need NEW in the place of OLD, in DT_NEEDED and in the version needs.",
+            rich_help_panel=_EDIT,
+        ),
+    ] = None,
     restore: Annotated[
         bool, _flag("--restore", "Give the file back as it was before its first edit.", _EDIT)
     ] = False,
@@ -108,7 +116,10 @@ def elf_command(
         tuple(prefix for prefix in (allowed_rpath_prefixes or "").split(":") if prefix),
         force_rpath,
         set_interpreter,
+        replace_needed,
     )
+    if replace_needed is not None and not all(replace_needed):
+        raise RequestError("--replace-needed takes two names, and none may be empty")
     if restore and not change.nothing:
         raise RequestError("--restore goes with no other edit")
     if output is not None and len(files) > 1:
@@ -178,6 +189,8 @@ def _everything(file: str, facts: ElfFacts) -> Iterator[str]:
     if facts.original_sha256 is not None:
         yield f"original sha256: {facts.original_sha256.hex()}"
         yield from _linkage(facts.original, "original ")
+        for old, _ in facts.current.renamed:
+            yield f"original needed: {old}"
     elif facts.stale_undo:
         yield "original: lost, another tool (such as strip) changed the file after nixpatch"
     appended = single.payload_of(os.path.realpath(file))

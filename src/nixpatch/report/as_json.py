@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nixpatch.model import FilePlan, Finding, Linkage, Plan, Target, Tree
+from nixpatch.report.copies import duplicates, graft_entries
 from nixpatch.report.summary import totals
 from nixpatch.stories.apply import Outcome
 from nixpatch.stories.verify import Verdict, used_store_paths
@@ -64,8 +65,6 @@ def verdict_entry(verdict: Verdict, store_dir: str) -> dict[str, Any]:
 def _grafts(plan: Plan) -> dict[str, Any]:
     if not plan.grafts:
         return {}
-    from nixpatch.report.grafts import duplicates, graft_entries  # noqa: PLC0415 - it needs rich
-
     return {
         "grafts": graft_entries(plan),
         "duplicates": [{"library": name, "paths": list(paths)} for name, paths in duplicates(plan)],

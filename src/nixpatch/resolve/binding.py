@@ -196,6 +196,8 @@ class _Scopes:
             if name in _LINKER_MADE:
                 continue
             own = definitions[0]
+            if own.version == name and own.size == 0:
+                continue  # ld makes one for each version that a file defines, to have something to number
             found = self._answer(Reference(name, own.version, None), self.after)
             # Vague linkage: C++ has equal copies of inline functions in many files, and any will do.
             if found is not None and self.world.in_tree(found[0]) and not (own.vague and found[1].vague):

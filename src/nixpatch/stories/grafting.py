@@ -57,7 +57,8 @@ def unsettled(tree: Tree) -> tuple[str, ...]:
         settled = where.key(document) in listed and os.path.isfile(document)
         for path, graft in known.unvendored.items():
             kept = graft.kept is None or graft.kept in listed
-            there = os.path.lexists(os.path.join(where.base, path))
+            place = os.path.join(where.base, path)
+            there = os.path.lexists(place) or _is_empty(os.path.dirname(place))
             settled = settled and kept and not there and _spelled(graft) not in listed
         if not settled:
             found.append(dist.info)
@@ -235,29 +236,41 @@ def _settle(
         rows = rows.without(key) if content is None else rows.with_row(key, _hash(content))
     if rows.data != before and where.record is not None:
         replace_bytes(where.record, rows.data, durable=durable)
-    for path, content in ((where.provenance, data), (document, listing)):
-        if content is None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+    if listing is None:
+        _unlink(document)
     for directory in (os.path.join(where.info, provenance.GRAFTS), os.path.dirname(document)):
         with contextlib.suppress(OSError):  # not there, or not empty
             os.rmdir(directory)
+    if data is None:  # last of all: what tells the next run that there is something left to do
+        _unlink(where.provenance)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _take_out(where: Ledger, key: str, graft: RemovedGraft) -> None:
     path = Locator(where.base, where.prefix).locate(key)
-    if path is None or not os.path.lexists(path):
+    if path is None:
         return
     kept = os.path.join(where.base, graft.kept) if graft.kept else None
-    if kept is None or _is_original(
-        kept, graft
-    ):  # deleted; or patched, and the original stands aside already
-        os.unlink(path)
+    if not os.path.lexists(path):
+        pass  # a run that was killed did it
+    elif kept is None or _is_original(kept, graft):
+        os.unlink(path)  # deleted; or patched, and the original stands aside already
     else:
         os.makedirs(os.path.dirname(kept), exist_ok=True)
         os.replace(path, kept)
     with contextlib.suppress(OSError):  # not empty yet
         os.rmdir(os.path.dirname(path))
+
+
+def _is_empty(directory: str) -> bool:
+    try:
+        return not os.listdir(directory)
+    except OSError:
+        return False
 
 
 def _is_original(kept: str, graft: RemovedGraft) -> bool:

@@ -38,11 +38,13 @@ class Change:
     rpath: bool = False
     """write DT_RPATH where it would be DT_RUNPATH"""
     interp: str | None = None
+    need: tuple[str, str] | None = None
+    """a needed library and the name that it shall have instead"""
 
     @property
     def nothing(self) -> bool:
         """Nothing is to be changed."""
-        return self.path is PathChange.KEEP and self.interp is None
+        return self.path is PathChange.KEEP and self.interp is None and self.need is None
 
 
 def facts_of(path: str, *, payload_ok: bool) -> ElfFacts:
@@ -85,15 +87,36 @@ def edit_of(facts: ElfFacts, change: Change, has: Callable[[str, str], bool]) ->
     elif change.path is not PathChange.KEEP:
         tag = Tag.RPATH if change.rpath else Tag.RUNPATH
     interp = now.interp if change.interp is None else change.interp
+    renames = now.renamed if change.need is None else renamed(facts, *change.need)
     settled = not facts.both_tags or change.path is PathChange.KEEP
-    if (path, tag, interp) == (now.search_path, now.tag, now.interp) and settled:
+    same = (path, tag, interp) == (now.search_path, now.tag, now.interp) and renames == now.renamed
+    if same and settled:
         return None
     as_it_was = (path, tag) == (was.search_path, was.tag) and settled
     return ElfEdit(
         None if as_it_was else path or "",
         None if as_it_was else tag,
         None if interp == was.interp else interp,
+        renames=renames,
     )
+
+
+def renamed(facts: ElfFacts, old: str, new: str) -> tuple[tuple[str, str], ...]:
+    """Return all needs that are to have another name than originally, once ``old`` is ``new``.
+
+    As in patchelf, a file that does not need ``old`` stays as it is.
+    """
+    names = dict(zip(facts.needed, originally(facts), strict=True))
+    if old not in names:
+        return facts.current.renamed
+    renames = {**dict(facts.current.renamed), names[old]: new}
+    return tuple(sorted((before, after) for before, after in renames.items() if before != after))
+
+
+def originally(facts: ElfFacts) -> tuple[str, ...]:
+    """Return the needs under the names that they had before any edit."""
+    back = {now: was for was, now in facts.current.renamed}
+    return tuple(back.get(need, need) for need in facts.needed)
 
 
 def shrunk(

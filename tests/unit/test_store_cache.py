@@ -71,7 +71,7 @@ def test_what_changed_a_moment_ago_is_not_remembered(
     here: World, cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # File systems count time in ticks. Within a long one, a second change leaves the same stamp.
-    for module in ("headers", "listing"):
+    for module in ("headers", "listing", "at_large"):
         monkeypatch.setattr(f"nixpatch.store.{module}.stamp_of", lambda _: b"the same tick")
     path = f"{here.path('xz-5')}/lib"
     ask(here, cache)

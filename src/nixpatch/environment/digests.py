@@ -18,7 +18,9 @@ KNOWN_ALGORITHMS = frozenset(name for name in hashlib.algorithms_guaranteed if n
 # PEP 427: "sha256 or better; specifically, md5, sha1 and sha224 are not permitted".
 KEPT_ALGORITHMS = KNOWN_ALGORITHMS - {"md5", "sha1", "sha224", "sha3_224"}
 
-_BUFFER = 1 << 18  # bytes; stays in the cache of a core, and costs little to make for a small file
+_BUFFER = 1 << 18  # bytes; stays in the cache of a core
+_SMALL = 1 << 16
+"""bytes; most files of a tree have fewer, and to make the buffer would take longer than to hash them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,14 @@ def hash_file(file: str | int, algorithms: Collection[str] = (DEFAULT_ALGORITHM,
     hashers = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
     descriptor = open_regular(file) if isinstance(file, str) else file
     try:
-        buffer = bytearray(_BUFFER)
-        view = memoryview(buffer)
         size = 0
-        while count := os.preadv(descriptor, [buffer], size):
+        while size < _SMALL and (data := os.pread(descriptor, _SMALL, size)):
+            for hasher in hashers.values():
+                hasher.update(data)
+            size += len(data)
+        buffer = bytearray(_BUFFER if size >= _SMALL else 1)
+        view = memoryview(buffer)
+        while size >= _SMALL and (count := os.preadv(descriptor, [buffer], size)):
             for hasher in hashers.values():
                 hasher.update(view[:count])
             size += count

@@ -36,6 +36,10 @@ class Kind(enum.IntEnum):
     """the library names in a directory"""
     HEADER = 2
     """what the headers of a file say"""
+    STORE = 3
+    """which directories of a store have which names"""
+    LISTINGS = 4
+    """the library names in each directory of a store, by the state of the directory"""
 
 
 def stamp_of(status: os.stat_result) -> bytes:

@@ -6,19 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nixpatch.errors import MachineError, RequestError
+from nixpatch.errors import RequestError
 from nixpatch.model import Machine, Source, Target
 from nixpatch.store.closure import closure
 from nixpatch.store.headers import Headers
 from nixpatch.store.listing import Listings
 from nixpatch.store.lock import Lock
-from nixpatch.store.names import is_store_entry
 from nixpatch.store.nix import Store
-
-_NOT_FOR_LOADING = ("-dev", "-devdoc", "-debug", "-doc", "-man", "-info", "-stubs")
-"""outputs to build with or to read: what they hold under library names is not for loading"""
-_NOT_PATHS = (".drv", ".lock", ".chroot", ".check")
-"""what Nix itself leaves in the store directory beside the store paths"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +67,7 @@ def library_directories(
     headers: Headers,
     listings: Listings,
 ) -> tuple[LibraryDirectory, ...]:
-    """Return the directories of all sources, each once, under the first source that has it.
+    """Return the directories of all sources but the store at large, each under the first that has it.
 
     ``--lib`` keeps the order given; every other source is sorted by path. ``of_target`` is the target's
     closure. With a lock, the store serves through it alone; what a lock cannot hold, libraries outside the
@@ -112,10 +106,6 @@ def library_directories(
     for path in request.nixpkgs:
         for directory in _lib_of(store, path, listings):
             add(Source.NIXPKGS, directory)
-    if not request.pure:
-        for path in _store_at_large(store):
-            for directory in _lib_of(store, path, listings):
-                add(Source.STORE, directory)
     return tuple(found.values())
 
 
@@ -186,27 +176,3 @@ def _lib_of(store: Store, prefix: str, listings: Listings) -> Iterator[str]:
             directory = store.canonical(directory)
         if listings.at(directory) is not None:
             yield directory
-
-
-def _store_at_large(store: Store) -> list[str]:
-    """Return every store path that may serve libraries, sorted.
-
-    Raises:
-        MachineError: the store cannot be listed.
-
-    """
-    try:
-        with os.scandir(store.directory) as entries:
-            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise MachineError(
-            f"{store.directory}: {error.strerror}; --pure does without the store at large"
-        ) from None
-    skipped = (*_NOT_FOR_LOADING, *_NOT_PATHS)
-    return [
-        f"{store.directory}/{name}"
-        for name in sorted(names)
-        if not name.endswith(skipped) and is_store_entry(name)
-    ]

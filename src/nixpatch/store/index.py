@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from heapq import merge
+from itertools import groupby, islice
 from types import TracebackType
 from typing import Self
 
 from nixpatch.model import Provider, Source, Target
+from nixpatch.store import at_large
+from nixpatch.store.at_large import AtLarge
 from nixpatch.store.cache import Cache
 from nixpatch.store.directories import (
     LibraryDirectory,
@@ -22,7 +26,7 @@ from nixpatch.store.headers import Header, Headers, Reader
 from nixpatch.store.libc import holds_libc, libc_of
 from nixpatch.store.links import home_of
 from nixpatch.store.listing import Listings
-from nixpatch.store.names import library_stem, library_version, version_key, version_of
+from nixpatch.store.names import library_stem, library_version, package_of_entry, version_key, version_of
 from nixpatch.store.nix import Store
 
 _MANY = 256  # names that begin alike, at the most
@@ -39,16 +43,17 @@ class ProviderIndex:
         self,
         store: Store,
         *,
-        directories: Sequence[LibraryDirectory],
+        named: Sequence[LibraryDirectory],
+        at_large: AtLarge,
         of_target: frozenset[str],
         headers: Headers,
         listings: Listings,
         cache: Cache,
     ) -> None:
-        self.directories = tuple(directories)
-        """all that is searched, in the order of their sources"""
         self.target_closure = of_target
         """store paths that the target Python brings along"""
+        self._named = tuple(named)
+        self._at_large = at_large
         self._store = store
         self._headers = headers
         self._listings = listings
@@ -56,13 +61,20 @@ class ProviderIndex:
         self._answers: dict[str, tuple[Provider, ...]] = {}
         self._refused: dict[str, tuple[str, ...]] = {}
         self._places: dict[bytes, list[LibraryDirectory]] = {}
-        locked = {os.fsencode(name) for directory in directories for name in directory.names or ()}
-        for directory in self.directories:
+        self._before = {directory.path for directory in named}
+        locked = {os.fsencode(name) for directory in named for name in directory.names or ()}
+        for directory in named:
             real = directory.path if directory.package else os.path.realpath(directory.path)
             only = None if directory.names is None else {os.fsencode(name) for name in directory.names}
             for name in (listings.at(real) or b"").split(b"\0")[:-1]:
                 if name in only if only is not None else name not in locked:
                     self._places.setdefault(name, []).append(directory)
+
+    @property
+    def directories(self) -> tuple[LibraryDirectory, ...]:
+        """All that is searched, in the order of their sources."""
+        rest = map(os.fsdecode, self._at_large.directories)
+        return (*self._named, *(self._of_store(path) for path in rest if path not in self._before))
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -94,9 +106,8 @@ class ProviderIndex:
         self.providers(name)
         lines = list(self._refused[name])
         stem = os.fsencode(library_stem(name))
-        first = bisect_left(self._names, stem)
         others: list[str] = []
-        for other in self._names[first:]:
+        for other in self._from(stem):
             if not other.startswith(stem) or len(others) == _NEAR:
                 break
             text = os.fsdecode(other)
@@ -109,19 +120,35 @@ class ProviderIndex:
         begin = os.fsencode(stem)
         found = [
             os.fsdecode(name)
-            for name in self._names[bisect_left(self._names, begin) :][:_MANY]
+            for name in islice(self._from(begin), _MANY)
             if name == begin or name.startswith(begin + b".")
         ]
         return tuple(sorted(found, key=lambda name: version_key(library_version(name)), reverse=True))
+
+    def _from(self, stem: bytes) -> Iterator[bytes]:
+        """Yield the names of libraries from ``stem`` on, sorted, each once."""
+        both = (_behind(self._names, stem), _behind(self._at_large.names, stem))
+        return (name for name, _ in groupby(merge(*both)))
 
     @cached_property
     def _names(self) -> list[bytes]:
         return sorted(self._places)
 
+    def _candidates(self, name: str) -> Iterator[LibraryDirectory]:
+        yield from self._places.get(os.fsencode(name), ())
+        for path in self._at_large.having(name):
+            if path not in self._before:
+                yield self._of_store(path)
+
+    def _of_store(self, path: str) -> LibraryDirectory:
+        owner = self._store.store_path_of(path)
+        package = package_of_entry(os.path.basename(owner)) if owner else ""
+        return LibraryDirectory(path, Source.STORE, package, owner in self.target_closure)
+
     def _find(self, name: str) -> tuple[tuple[Provider, ...], tuple[str, ...]]:
         found: dict[str, Provider] = {}
         refused: dict[str, None] = {}
-        for place in self._places.get(os.fsencode(name), ()):
+        for place in self._candidates(name):
             path = os.path.join(place.path, name)
             directory, real = home_of(self._store, place.path, name)
             if directory in found:
@@ -163,6 +190,10 @@ class ProviderIndex:
         )
 
 
+def _behind(names: Sequence[bytes], stem: bytes) -> Iterator[bytes]:
+    return (names[at] for at in range(bisect_left(names, stem), len(names)))
+
+
 def open_index(
     store: Store,
     target: Target,
@@ -184,17 +215,26 @@ def open_index(
 
     Raises:
         RequestError: a ``--lib`` or ``--closure`` that does not exist or serves nothing.
-        MachineError: Nix failed.
+        MachineError: Nix failed, or the store cannot be listed.
 
     """
+    asked = request or Request()
     kept = Cache(cache, edition)
     headers, listings = Headers(reader, kept), Listings(kept)
     of_target = target_closure(store, target, headers)
     directories = library_directories(
-        store, target.machine, of_target, request or Request(), headers=headers, listings=listings
+        store, target.machine, of_target, asked, headers=headers, listings=listings
     )
+
     index = ProviderIndex(
-        store, directories=directories, of_target=of_target, headers=headers, listings=listings, cache=kept
+        store,
+        named=directories,
+        # With a lock, what the store serves is what the lock has.
+        at_large=AtLarge() if asked.pure or asked.lock is not None else at_large.look(store, kept),
+        of_target=of_target,
+        headers=headers,
+        listings=listings,
+        cache=kept,
     )
     index.save()  # the dear part is done: keep it even if the run is cut short
     return index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -87,6 +88,7 @@ def make_plan(
     told: dict[str, str] = {}
 
     def decide(sources: Sources) -> tuple[Question, tuple[FilePlan, ...], tuple[GraftPlan, ...]]:
+        read.absent.clear()  # nixpkgs may have brought something since
         with _index(request, target, read, sources) as index:  # keeps what it learns of the store
             question = Question(
                 tree=tree,
@@ -98,7 +100,7 @@ def make_plan(
                 providers=index.providers,
                 considered=lambda name: (*index.considered(name), *([told[name]] if name in told else ())),
                 machine_of=read.machine,
-                exists=os.path.exists,
+                exists=functools.cache(os.path.exists),
             )
             grafts: tuple[GraftPlan, ...] = ()
             if request.unvendor:
@@ -238,6 +240,8 @@ class Reader:
     """Reads each ELF file's headers once; the answers are values."""
 
     known: dict[str, ElfFacts | Skip] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
+    """where there was nothing: the files of a directory look for the same needs in the same places"""
 
     def __call__(self, path: str) -> ElfFacts | Skip:
         """Read the headers of a file, whose last name may be a link."""
@@ -263,8 +267,12 @@ class Reader:
 
     def facts(self, path: str) -> ElfFacts | None:
         """Return what the ELF file at a path says, None where there is none that ld.so would take."""
-        if path not in self.known and not os.path.exists(path):
-            return None
+        if path not in self.known:
+            if path in self.absent:
+                return None
+            if not os.path.exists(path):
+                self.absent.add(path)
+                return None
         try:
             found = self(path)
         except OSError:

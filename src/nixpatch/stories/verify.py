@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from nixpatch.environment import Locator, hash_file, provenance, record
+from nixpatch.environment import Locator, provenance
 from nixpatch.environment.provenance import PatchedFile, Provenance
-from nixpatch.environment.regular import read_regular
-from nixpatch.errors import FileRefused
-from nixpatch.model import Dist, ElfFacts, Finding, Linkage, Skip, Target, Tree
+from nixpatch.model import ElfFacts, Finding, Linkage, Skip, Target, Tree
 from nixpatch.resolve.loader import find
 from nixpatch.resolve.policy import default_policy
 from nixpatch.stories.ledger import Ledger, ledger
 from nixpatch.stories.plan import Reader
+from nixpatch.stories.verify_rows import rows_of
 
 _GONE = "is gone"
 
@@ -71,7 +69,9 @@ def verify(tree: Tree, target: Target, reader: Reader, *, rows: bool = True, wor
                 libraries.add(entry.needs[need])
     count = 0
     if rows:
-        for checked, trouble in _rows(tree, patched, workers):
+        for checked, trouble in rows_of(
+            tree, {path: entry.patched for path, (_, entry) in patched.items()}, workers
+        ):
             count += checked
             findings += trouble
     return Verdict(
@@ -206,62 +206,6 @@ def _need(
     else:
         text = f"needs {need} from {wanted}, ld.so would open {opened or 'nothing'}"
     yield Finding("error", path, f"{text}: run nixpatch again")
-
-
-def _rows(
-    tree: Tree, patched: Mapping[str, tuple[Ledger, PatchedFile]], workers: int
-) -> Iterator[tuple[int, list[Finding]]]:
-    # Threads: reading and hashing both let go of the interpreter lock.
-    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-        yield from pool.map(lambda dist: _dist_rows(tree, dist, patched), tree.dists)
-
-
-def _dist_rows(
-    tree: Tree, dist: Dist, patched: Mapping[str, tuple[Ledger, PatchedFile]]
-) -> tuple[int, list[Finding]]:
-    findings: list[Finding] = []
-    if not dist.has_record:
-        return 0, findings
-    path = os.path.join(dist.info, "RECORD")
-    try:
-        rows = record.parse(read_regular(path, record.MAX_RECORD_SIZE)).rows
-    except (OSError, FileRefused) as error:
-        return 0, [Finding("error", path, f"cannot be read: {error}")]
-    locator = Locator(dist.site, tree.prefix)
-    checked = 0
-    for row in rows:
-        if row.path is None or row.check_algorithm is None:
-            continue
-        file = locator.locate(row.path)
-        if file is None:
-            continue
-        checked += 1
-        trouble = _row(file, row, patched)
-        if trouble is not None:
-            findings.append(trouble)
-    return checked, findings
-
-
-def _row(file: str, row: record.Row, patched: Mapping[str, tuple[Ledger, PatchedFile]]) -> Finding | None:
-    assert row.check_algorithm is not None
-    try:
-        now = hash_file(file, {row.check_algorithm, "sha256"})
-    except FileNotFoundError:
-        return Finding("error", file, f"RECORD lists it, but it {_GONE}")
-    except OSError as error:
-        return Finding("note", file, f"cannot be compared with RECORD: {error.strerror}")
-    if row.agrees(now) is not False:
-        return None
-    known = patched.get(file)
-    if known is None:
-        return Finding(
-            "error", file, "differs from RECORD, and not because of nixpatch: it was changed otherwise"
-        )
-    if f"sha256={now.digests['sha256'].hex()}" == known[1].patched:
-        text = "is as nixpatch left it, but RECORD does not say so: run nixpatch again"
-    else:
-        text = "was changed after nixpatch: neither RECORD nor provenance describes it"
-    return Finding("error", file, text)
 
 
 def used_store_paths(libraries: Sequence[str], store_dir: str) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from nixpatch.files import Identity, identity, replacement
 from nixpatch.model import ElfEdit
 from nixpatch.stories.ledger import original_hash
 
-# Starting a second process costs about 20 ms; below this many bytes one process is done sooner.
-_PARALLEL_FROM = 48 << 20
+PARALLEL_FROM = 48 << 20
+"""bytes; starting a second process costs about 20 ms: below this one process is done sooner"""
 
 # A file is large if it has more than this part of what one worker has to do.
 _LARGE = 16
@@ -59,7 +59,7 @@ class Done:
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[Done]]:
     """Do all jobs, in this process or in several; yields the results in their order, as they come."""
     sizes = list(map(_size, jobs))
-    workers = workers or (len(os.sched_getaffinity(0)) if sum(sizes) >= _PARALLEL_FROM else 1)
+    workers = workers or (len(os.sched_getaffinity(0)) if sum(sizes) >= PARALLEL_FROM else 1)
     if workers == 1 or len(jobs) < 2:
         yield map(carry_out, jobs)
         return

@@ -1,0 +1,39 @@
+import base64
+import hashlib
+import os
+from pathlib import Path
+
+from nixpatch.environment import scan
+from nixpatch.stories.verify_rows import rows_of
+
+
+def dist(site: Path, name: str, files: dict[str, bytes]) -> None:
+    info = site / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
+    rows = []
+    for path, data in files.items():
+        (site / path).write_bytes(data)
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+        rows.append(f"{path},sha256={digest},{len(data)}\n")
+    (info / "RECORD").write_text("".join(rows))
+
+
+def test_several_processes_find_what_one_finds_in_the_same_order(tmp_path: Path) -> None:
+    site = tmp_path / "site-packages"
+    for name in "abcde":
+        dist(site, name, {f"{name}{number}.py": os.urandom(number * 1000) for number in range(5)})
+    (site / "b3.py").write_bytes(b"another")
+    (site / "d0.py").unlink()
+    tree = scan(str(site))
+    alone = list(rows_of(tree, {}, 1))
+    assert [count for count, _ in alone] == [5] * 5
+    assert [
+        (os.path.basename(finding.path), finding.text.split(",")[0])
+        for _, found in alone
+        for finding in found
+    ] == [
+        ("b3.py", "differs from RECORD"),
+        ("d0.py", "RECORD lists it"),
+    ]
+    assert list(rows_of(tree, {}, 2)) == alone

@@ -114,6 +114,10 @@ SHAPES: dict[str, Callable[[], bytes]] = {
 }
 
 
+_READ = {"262,144 symbols", "a chain of 20,000 verdefs", "DT_GNU_HASH whose symbols begin at 2**32"}
+"""those that are what they say; ld.so finds nothing in the last one"""
+
+
 def _file(data: bytes, directory: Path) -> str:
     path = os.path.join(directory, "x.so")
     Path(path).write_bytes(data)
@@ -123,7 +127,7 @@ def _file(data: bytes, directory: Path) -> str:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_symbols(shape: str, tmp_path: Path) -> None:
     said = run(SYMBOLS, _file(SHAPES[shape](), tmp_path))
-    assert said.startswith("read" if shape in {"262,144 symbols", "a chain of 20,000 verdefs"} else "refused")
+    assert said.startswith("read" if shape in _READ else "refused")
 
 
 def test_where_the_symbols_begin_behind_the_last_bucket_there_are_none_to_find(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from nixpatch.environment import layout
 from nixpatch.environment.regular import read_head
 from nixpatch.environment.walk import ELF_MAGIC
-from nixpatch.environment.words import shown, why
+from nixpatch.environment.words import of_the_machine, shown, why
+from nixpatch.errors import MachineError
 
 _MAX_HOPS = 8
 _SCRIPT_HEAD = 64 << 10
@@ -24,11 +25,25 @@ class Unusable(Exception):  # noqa: N818 - the answer to "is it this one?", not 
     """A file cannot be the target; the message says why, to be read after the file's name."""
 
 
+def unreadable(path: str, error: OSError | ValueError) -> Unusable:
+    """Return what a Python that cannot be read comes to.
+
+    Raises:
+        MachineError: that is no fault of the file, and another Python would be a guess.
+
+    """
+    if of_the_machine(error):
+        text = f"cannot be read: {why(error)}; mend this and run nixpatch again"
+        raise MachineError(f"{path}: {text}") from error
+    return Unusable(f"cannot be read: {why(error)}")
+
+
 def follow(start: str) -> str:
     """Return the real path of the ELF file that runs when ``start`` is called.
 
     Raises:
         Unusable: it does not exist, or leads to something else than an ELF file.
+        MachineError: the disk fails, or there are no more descriptors.
 
     """
     path = start
@@ -40,7 +55,7 @@ def follow(start: str) -> str:
             reason = "does not exist" if path == start else f"leads to {shown(path)}, which does not exist"
             raise Unusable(reason) from error
         except (OSError, ValueError) as error:
-            raise Unusable(f"cannot be read: {why(error)}") from error
+            raise unreadable(path, error) from error
         if head.startswith(ELF_MAGIC):
             return real
         named = python_of_script(head)

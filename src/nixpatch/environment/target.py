@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from nixpatch.environment import pyvenv
-from nixpatch.environment.interpreter import Unusable, follow, python_of_script, version_of
+from nixpatch.environment.interpreter import Unusable, follow, python_of_script, unreadable, version_of
 from nixpatch.environment.libc import Reader, libc_of
 from nixpatch.environment.regular import read_head
-from nixpatch.environment.words import shown, why
+from nixpatch.environment.words import shown
 from nixpatch.errors import RequestError
 from nixpatch.model import Skip, Target, Tree
 
@@ -85,7 +85,7 @@ def _read(tree: Tree, real: str, found_by: str, read: Reader) -> Target:
     try:
         facts = read(real)
     except OSError as error:
-        raise Unusable(f"cannot be read: {why(error)}") from error
+        raise unreadable(real, error) from error
     if isinstance(facts, Skip):
         raise Unusable(f"cannot serve: {facts.detail or facts.reason.value}")
     loader = facts.current.interp

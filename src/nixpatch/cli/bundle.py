@@ -11,8 +11,6 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
 from nixpatch.errors import RequestError
 from nixpatch.model import Libc
-from nixpatch.report import bundle as report
-from nixpatch.resolve.manylinux import named, policies
 from nixpatch.resolve.policy import default_policy
 
 DEFAULT = "manylinux_2_28"
@@ -26,6 +24,9 @@ def bundle_command(
     ] = DEFAULT,
 ) -> ExitCode:
     """Print a Nix expression: the libraries that a manylinux policy promises, as one directory for --lib."""
+    from nixpatch.report import bundle as report  # noqa: PLC0415 - no other command needs it
+    from nixpatch.resolve.manylinux import named, policies  # noqa: PLC0415
+
     found = named(policy)
     if found is None:
         known = ", ".join(one.alias or one.name for one in policies())

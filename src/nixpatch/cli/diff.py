@@ -13,7 +13,6 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
 from nixpatch.cli.terminal import is_watched
 from nixpatch.report.as_json import document
-from nixpatch.stories.comparing import difference
 
 
 @guarded
@@ -27,6 +26,8 @@ def diff_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the exit code.")] = False,
 ) -> ExitCode:
     """Show what differs between two plans or two locks. Exit code 0: nothing; 1: something."""
+    from nixpatch.stories.comparing import difference  # noqa: PLC0415 - no other command needs it
+
     found = difference(before, after)
     if as_json:
         import json  # noqa: PLC0415 - only who asks for it pays for it

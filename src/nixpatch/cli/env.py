@@ -13,9 +13,7 @@ from nixpatch.cli.destinations import venv_of_pip
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
 from nixpatch.errors import MachineError, RequestError
-from nixpatch.report import opening as report
 from nixpatch.report.escape import shown
-from nixpatch.stories import opening
 
 _VARIABLE = "LD_LIBRARY_PATH"
 
@@ -64,6 +62,9 @@ def env_command(
     )
     path = (words[0] if printing and words else tree) or venv_of_pip(None, os.environ)[0]
     request = opt.request(path, choices, os.environ)
+    from nixpatch.report import opening as report  # noqa: PLC0415 - no other command needs it
+    from nixpatch.stories import opening  # noqa: PLC0415
+
     found = opening.look(request)
     opening.prepare(found, request)
     value = opening.search_path(found)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,8 +17,10 @@ from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import RequestError
 from nixpatch.report.as_json import document
 from nixpatch.store import find_store
-from nixpatch.stories.traces import Trace
-from nixpatch.stories.tracing import Request, trace_file, trace_tree
+
+if TYPE_CHECKING:
+    from nixpatch.stories.traces import Trace
+    from nixpatch.stories.tracing import Request
 
 
 @guarded
@@ -47,6 +49,8 @@ def tree_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only what is not found.")] = False,
 ) -> ExitCode:
     """Show who needs what, found where and how; patched or not, in the store or not. Nothing is run."""
+    from nixpatch.stories.tracing import Request  # noqa: PLC0415 - no other command needs it
+
     request = Request(
         python=python,
         search_path=os.environ.get("PATH"),
@@ -72,6 +76,8 @@ def tree_command(
 
 
 def _traced(path: str, request: Request) -> Trace:
+    from nixpatch.stories.tracing import trace_file, trace_tree  # noqa: PLC0415 - as above
+
     return trace_tree(path, request) if os.path.isdir(path) else trace_file(path, request)
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 
 from rich.console import Console
 from selenium import webdriver
@@ -29,18 +30,20 @@ _COLUMNS = 100
 def main(venv: str, directory: str) -> None:
     """Plan once, then photograph the page and draw the terminal."""
     store = find_store(None, os.environ)
+    begun = time.monotonic()
     plan = make_plan(Request(path=venv, store=store, search_path=os.environ["PATH"]))
+    seconds = time.monotonic() - begun
     picture = os.path.join(directory, "page.png")
     with tempfile.TemporaryDirectory() as scratch:
         path = os.path.join(scratch, "page.html")
         with open(path, "wb") as written:
-            written.write(page("nixpatch plan", [plan_page(plan, None, 1.0)]))
+            written.write(page("nixpatch plan", [plan_page(plan, None, seconds)]))
         _photograph(path, picture)
 
     nowhere = io.StringIO()
     console = Console(record=True, width=_COLUMNS, highlight=False, file=nowhere)
     console.print("$ nixpatch plan .venv", style="bold")
-    console.print(plan_report(plan, None, verbosity=0, seconds=1.0))
+    console.print(plan_report(plan, None, verbosity=0, seconds=seconds))
     for file in plan.files:
         if "_multiarray_umath" in file.file.path:
             console.print(f"\n$ nixpatch tree {os.path.basename(file.file.path)}", style="bold")

@@ -64,6 +64,8 @@ def replacement(path: str, *, durable: bool = False, expected: Identity | None =
         try:
             # Inside: an interrupt may come between the call and its result.
             descriptor = os.open(temp, _NEW, 0o600, dir_fd=at)
+            with contextlib.suppress(OSError):  # a file system that cannot lock: nobody will sweep, either
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield descriptor
             if before is None:
                 os.fchmod(descriptor, 0o644)
@@ -132,15 +134,23 @@ def is_temporary(name: str) -> bool:
     return name.startswith(TEMP_PREFIX) and name.endswith(TEMP_SUFFIX)
 
 
-def leftovers_of(path: str) -> list[str]:
-    """Return what killed runs left of their attempts to replace ``path``."""
+def sweep(path: str) -> None:
+    """Remove what killed runs left of their attempts to replace ``path``: where no scan of a tree does.
+
+    What a living process is at work on is locked by it, and stays.
+    """
     directory, name = os.path.split(path)
     ending = f"-{_short(name)}{TEMP_SUFFIX}"
-    try:
-        names = os.listdir(directory)
-    except OSError:
-        return []
-    return [os.path.join(directory, name) for name in names if is_temporary(name) and name.endswith(ending)]
+    with contextlib.suppress(OSError), _directory(directory) as at:
+        for left in os.listdir(directory):
+            if is_temporary(left) and left.endswith(ending):
+                with contextlib.suppress(OSError), open(left, "r+b", opener=_opener(at)) as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(left, dir_fd=at)
+
+
+def _opener(at: int) -> Callable[[str, int], int]:
+    return lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
 
 
 @contextlib.contextmanager

@@ -223,6 +223,12 @@ FAKES = {
     "exception": ("raise RuntimeError('odd')", "RuntimeError: odd"),
     "memory": ("x = bytearray(1 << 34)", "ran out of the memory"),
     "silence": ("import os\nos._exit(0)", "without an answer"),
+    "flood of answers": ("import os\nwhile True: os.write(1, b'[' * 65536)", "prints more than 256 KiB"),
+    "flood of errors": ("import os\nwhile True: os.write(2, b'oh\\n' * 9999)", "prints more than 256 KiB"),
+    "closes both and sleeps": (
+        "import os, time\nos.close(1)\nos.close(2)\ntime.sleep(60)",
+        "not done after 1 s",
+    ),
     "noise": ("import os\nos.write(1, b'[]')\nos._exit(0)", "without an answer"),
 }
 
@@ -240,7 +246,7 @@ def test_whatever_the_child_does_is_a_refused_file(
 ) -> None:
     code, message = FAKES[kind]
     fake(tmp_path, code, monkeypatch)
-    if kind == "sleep":
+    if "sleep" in kind:
         monkeypatch.setattr(writing, "SECONDS", 1)
     begun = time.monotonic()
 

@@ -100,7 +100,10 @@ class Injector:
         self.environment = dict(environment)
         """what a run sees beside the process's own"""
         self.preload = os.path.join(directory, "preload.so")
-        self._plan = os.path.join(directory, "plan")
+        self.plan = os.path.join(directory, "plan")
+        """what is to go wrong, where every process of the run sees it"""
+        self.log = os.path.join(directory, "log")
+        """the calls of the run"""
         command = [
             "gcc",
             "-shared",
@@ -120,7 +123,7 @@ class Injector:
             env={
                 **os.environ,
                 "LD_PRELOAD": self.preload,
-                "FAULTS_PLAN": self._plan,
+                "FAULTS_PLAN": self.plan,
                 "PYTHONDONTWRITEBYTECODE": "1",
             },
             text=True,
@@ -164,16 +167,15 @@ class Injector:
     def fresh_process(self, arguments: Sequence[str], *prefix: str) -> Ended:
         """Run ``python -m nixpatch`` as its users do, counted by the preload but without a fault."""
         self._set(Fault.NONE, Kind.CHANGE, 0)
-        log = os.path.join(self._directory, "log")
         environment = {
             **os.environ,
             **self.environment,
             "LD_PRELOAD": self.preload,
-            "FAULTS_PLAN": self._plan,
+            "FAULTS_PLAN": self.plan,
             "FAULTS_NOW": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        with open(log, "wb") as file:
+        with open(self.log, "wb") as file:
             keep = os.dup2(file.fileno(), 900)
             try:
                 done = subprocess.run(
@@ -190,7 +192,7 @@ class Injector:
 
     def _set(self, fault: Fault, kind: Kind, at: int) -> None:
         # Written in place: the processes of the run have mapped it.
-        with open(self._plan, "r+b" if os.path.exists(self._plan) else "wb") as file:
+        with open(self.plan, "r+b" if os.path.exists(self.plan) else "wb") as file:
             file.write(_PLAN.pack(*[0] * 256, ord(kind.value), at, fault, 0))
 
     def _read(self, name: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cli.world import World
+from faults import tree
 from faults.injector import Ended, Fault, Injector, Kind, Site, TreeState, copy_tree, state_of, torn
 from nixpatch.environment import record
 from nixpatch.files import is_temporary
@@ -24,6 +25,14 @@ class Story(enum.Enum):
     """of a patched tree with another wish: every file changes once more"""
     RESTORE = "restore"
     """of a patched tree"""
+    LOCK = "lock"
+    """of a tree as it was installed; the lock lies in it, so that one look sees both"""
+    PAGE = "page"
+    """a report as a page, of a patched tree"""
+    UNVENDOR = "unvendor"
+    """a tree with a grafted library that the store has, too"""
+    RETURN = "return"
+    """restore, where a grafted library was taken out"""
 
 
 @dataclass
@@ -46,15 +55,37 @@ class Bench:
         """What RESTORE and REPATCH begin with."""
         return os.path.join(self.world.root, "patched")
 
+    @property
+    def grafted(self) -> str:
+        """What UNVENDOR begins with."""
+        return os.path.join(self.world.root, "grafted")
+
+    @property
+    def unvendored(self) -> str:
+        """What RETURN begins with."""
+        return os.path.join(self.world.root, "unvendored")
+
     def prepare(self) -> None:
         """Make the patched tree, and fill the cache so that every run makes the same calls."""
         copy_tree(self.world.venv, self.work)
         assert self.injector.run([self.work]).code == 0
         copy_tree(self.work, self.patched)
+        tree.graft(self.world, self.grafted)
+        copy_tree(self.grafted, self.work)
+        assert self.injector.run(self.arguments(Story.UNVENDOR)).code == 0
+        copy_tree(self.work, self.unvendored)
 
     def begin(self, story: Story) -> str:
         """Put the tree that a story begins with in its place; return where that came from."""
-        source = self.world.venv if story is Story.PATCH else self.patched
+        match story:
+            case Story.PATCH | Story.LOCK:
+                source = self.world.venv
+            case Story.REPATCH | Story.RESTORE | Story.PAGE:
+                source = self.patched
+            case Story.UNVENDOR:
+                source = self.grafted
+            case _:
+                source = self.unvendored
         copy_tree(source, self.work)
         return source
 
@@ -65,8 +96,14 @@ class Bench:
                 return [self.work, *more]
             case Story.REPATCH:
                 return [self.work, "--append-rpath", "/nix/extra", *more]
-            case Story.RESTORE:
+            case Story.RESTORE | Story.RETURN:
                 return ["restore", self.work, *more]
+            case Story.LOCK:
+                return ["lock", self.work, "--output", os.path.join(self.work, "nixpatch.lock"), *more]
+            case Story.PAGE:
+                return ["verify", self.work, "--html", os.path.join(self.work, "page.html"), *more]
+            case Story.UNVENDOR:
+                return [self.work, "--unvendor", *more]
 
     def uninterrupted(self, story: Story, *more: str) -> tuple[Ended, TreeState, TreeState]:
         """Run a story as it is; return how it ended, and the tree before and after."""
@@ -119,6 +156,29 @@ class Bench:
             sound.add(key)
             return []
         return [f"the next run exits with {ended.code} and differs in {different}: {ended.said}"]
+
+    def disturb_cache(self, fault: Fault) -> list[str]:
+        """Patch with a fault at each call on the cache file; return all that is wrong."""
+        self.forget_cache()
+        ended, _, new = self.uninterrupted(Story.PATCH)
+        sites = [
+            site for site in ended.sites if site.path.startswith(self.cache) and site.kind is Kind.CHANGE
+        ]
+        assert len(sites) > 5
+        if fault.is_error and os.environ.get("NIXPATCH_FAULTS") != "all":
+            sites = list({(site.call, site.path): site for site in sites}.values())
+        wrong: list[str] = []
+        for site in sites:
+            self.begin(Story.PATCH)
+            self.forget_cache()
+            ended = self.injector.run(self.arguments(Story.PATCH), fault, Kind.CHANGE, site.number)
+            found = [f"exits with {ended.code}: {ended.said}"] if fault.is_error and ended.code else []
+            for _ in range(2):  # what is left is read, and mended
+                ended = self.injector.run(self.arguments(Story.PATCH))
+                if ended.code != 0 or ended.err or "Traceback" in ended.said or state_of(self.work) != new:
+                    found.append(f"the next run: {ended.said}")
+            wrong += [f"{fault.name} at {site}: {line}" for line in found]
+        return wrong
 
     def forget_cache(self) -> None:
         """Take the cache away."""

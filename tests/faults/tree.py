@@ -29,3 +29,15 @@ def make(root: str) -> World:
     with open(os.path.join(info, "RECORD.jws"), "wb") as signature:
         signature.write(b"{}")
     return world
+
+
+def graft(world: World, to: str) -> None:
+    """Copy the tree, and give the first dist a library of its own that auditwheel would have put there."""
+    shutil.copytree(world.venv, to, symlinks=True)
+    site = os.path.join(to, os.path.relpath(world.site, world.venv))
+    name = "libanswer-0a1b2c3d.so.1"
+    library = shared("library.c", os.path.join(site, "pkg.libs", name), f"-Wl,-soname,{name}")
+    user = os.path.join(site, "pkg", "_user.so")
+    shared("extension.c", user, library, "-Wl,-rpath,$ORIGIN/../pkg.libs", "-DUSER")
+    with open(os.path.join(site, "pkg-1.0.dist-info", "RECORD"), "a", encoding="utf-8") as record:
+        record.writelines(f"{record_row(path, site)}\n" for path in (library, user))

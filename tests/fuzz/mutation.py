@@ -8,7 +8,7 @@ Mutator = Callable[[bytes, random.Random], bytes]
 
 _EDGES = (0, 1, 2, 7, 8, 16, 0xFF, 0x100, 0xFFF, 0x1000, 0x7FFF, 0xFFFF, 0x10000, 1 << 20, 0x7FFFFFFF)
 _WIDE_EDGES = (*_EDGES, (1 << 31), (1 << 32) - 1, 1 << 32, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
-_TAGS = (0, 1, 5, 10, 14, 15, 29, 4, 6, 7, 23, 25, 0x6FFFFFFB, 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF)
+_TAGS = (0, 1, 5, 10, 14, 15, 29, 4, 6, 7, 23, 25, 0x6FFFFEF5, 0x6FFFFFF0, *range(0x6FFFFFFB, 0x70000000))
 _KINDS = (0, 1, 2, 3, 4, 6, 7, 8, 0x6474E550, 0x6474E551, 0x6474E552, 0x6474E553)
 LONGEST = 1 << 16
 

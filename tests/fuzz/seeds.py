@@ -8,6 +8,7 @@ import contextlib
 import glob
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -48,11 +49,14 @@ def of(target: str) -> dict[str, bytes]:
 
 def _elf(target: str) -> dict[str, bytes]:
     files = {**samples(), **_installed(), **_compiled()}
-    if target == "elf_read":
+    if target in {"elf_read", "elf_symbols"}:
         return files
     if target == "elf_undo":
         return {f"{name}-{n}": out for name, data in files.items() for n, out in enumerate(edited(data))}
-    starts = (b"\2\0\0\0", b"\3\2\1\7", b"\1\1\0\0", b"\0\2\0\1", b"\3\0\2\1")
+    starts = (
+        *(b"\2\0\0\0\0", b"\3\2\1\7\0", b"\1\1\0\0\0", b"\0\2\0\1\0", b"\3\0\2\1\0"),
+        *(b"\0\0\0\0\1", b"\2\3\0\0\2", b"\0\0\0\0\3", b"\2\0\0\0\6"),
+    )
     again = {f"{name}-again": edited(data)[:1] for name, data in files.items()}
     files.update({name: found[0] for name, found in again.items() if found})
     return {f"{name}-{n}": start + data for name, data in files.items() for n, start in enumerate(starts)}
@@ -163,7 +167,43 @@ def _header() -> dict[str, bytes]:
     return {"header": encode(header), "reason": encode("not an ELF file")}
 
 
+def _ld_cache() -> dict[str, bytes]:
+    names = b"libz.so.1\0/lib/libz.so.1\0"
+    table = struct.pack("=iIIIQ", 3, 72, 82, 0, 0)
+    new = b"glibc-ld.so.cache1.1" + struct.pack("=II", 1, len(names)) + bytes(20) + table + names
+    return {"new": new, "both": b"ld.so-1.7.0\0" + struct.pack("=I", 1) + bytes(12) + bytes(4) + new}
+
+
+def _plan() -> dict[str, bytes]:
+    file = b'{"path":"/t/a.so","status":"patched","before":null,"after":{"search_path":"/nix/store/x/lib",'
+    file += b'"tag":"RUNPATH","interpreter":null},'
+    file += b'"needs":[{"soname":"libz.so.1","origin":"store","path":"/n/z"}]}'
+    tree = b'{"tree":{"root":"/t","prefix":"/t"},"target":{"machine":"x86_64","loader":"/l","libc":"glibc",'
+    tree += b'"libc_version":[2,36]},"files":[' + file + b'],"findings":[{"path":"/t/a.so","text":"x"}]}'
+    whole = b'{"command":"plan","trees":[' + tree + b"]}"
+    changed = whole.replace(b"libz", b"libx").replace(b"36", b"40").replace(b"/x/", b"/y/")
+    return {"one": whole, "two": whole + b"\0" + changed, "locks": b"\0".join(_lock().values())}
+
+
+_PYTHON = {
+    "opens": b'N = "libz.so.1"\nfor x in ("liba.so", "libb.so.2"):\n    ctypes.CDLL(x)\ndlopen(N)\n',
+    "finds": b'y = find_library("z" if a else "x") or CDLL(name="libq.so")\n',
+    "function": b"def manylinux_compatible(a, b, c):\n    if (a, b) <= (2, 17) and not c in ('x',):\n"
+    b"        return None\n    return False if a == 2 else True\n",
+    "attributes": b"manylinux1_compatible = manylinux2014_compatible = False\nX: int = (2, 5)\n",
+}
 _TEXTS = {
+    "ld_cache": _ld_cache,
+    "ld_so": lambda: {
+        "glibc": b"\0/etc/ld.so.cache\0/lib/x86_64-linux-gnu/\0/usr/lib/\0/lib/\0x",
+        "nix": b"\0/nix/store/x-glibc/lib/\0\0/nix/store/x-glibc/etc/ld.so.cache\0",
+    },
+    "manylinux": lambda: _PYTHON,
+    "call_sites": lambda: _PYTHON,
+    "diff": _plan,
+    "sbom": lambda: {
+        "one": b'{"bomFormat":"CycloneDX","components":[{"name":"libz","version":"1.2.11-5"},{"name":"x"}]}'
+    },
     "elf_note": lambda: {
         "one": b'\0[{"soname":["libz.so.1","libz.so"],"priority":"required","description":"x"}]',
         "two": b"\1" + dlopen_note(b'[{"soname":["a"]}]') + dlopen_note(b'[{"soname":["b"],"feature":"f"}]'),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fuzz import mutation, targets_elf, targets_text
+from fuzz import mutation, targets_elf, targets_read, targets_text, vocabulary
 from fuzz.mutation import Mutator
 
 
@@ -210,18 +210,25 @@ TARGETS = {
     "elf_read": Target(targets_elf.reader, mutation.elf(), _ELF),
     "elf_edit": Target(targets_elf.edit, mutation.elf(targets_elf.PREFIX), _ELF),
     "elf_undo": Target(targets_elf.undo, mutation.elf(), _ELF),
+    "elf_symbols": Target(targets_elf.symbols, mutation.elf(), _ELF),
     "elf_note": Target(targets_elf.note, _JSON),
-    "record": Target(targets_text.record_rows, _RECORD),
+    "record": Target(targets_text.record_rows, _RECORD, 256),
     "provenance": Target(targets_text.provenance_file, _JSON),
     "lock": Target(targets_text.lock_file, _JSON),
-    "policy": Target(targets_text.policy_file, _TOML),
+    "policy": Target(targets_text.policy_file, _TOML, 400),
     "metadata": Target(targets_text.metadata, _METADATA),
-    "requirements": Target(targets_text.requires_dist, _METADATA, 300),
+    "requirements": Target(targets_text.requires_dist, _METADATA, 128),
     "pyvenv": Target(targets_text.pyvenv_cfg, _TEXT),
     "script": Target(targets_text.script, _TEXT),
-    "soname": Target(targets_text.soname, _SONAME),
-    "search_path": Target(targets_text.paths, _PATHS, 600),
+    "soname": Target(targets_text.soname, _SONAME, 300),
+    "search_path": Target(targets_text.paths, _PATHS, 300),
     "lief_answer": Target(targets_text.lief_answer, _JSON),
-    "cache": Target(targets_text.cache_file, mutation.noise),
+    "ld_cache": Target(targets_read.loader_cache, vocabulary.LOADER, 600),
+    "ld_so": Target(targets_read.loader_strings, vocabulary.LOADER, 600),
+    "manylinux": Target(targets_read.manylinux_module, vocabulary.PYTHON, 300),
+    "call_sites": Target(targets_read.python_source, vocabulary.PYTHON, 300),
+    "diff": Target(targets_read.compared, vocabulary.PLAN, 1200),
+    "sbom": Target(targets_read.components, vocabulary.PLAN, 600),
+    "cache": Target(targets_text.cache_file, mutation.noise, 2 << 10),
     "cache_value": Target(targets_text.cache_value, _JSON),
 }

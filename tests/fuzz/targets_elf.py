@@ -5,7 +5,7 @@ import os
 from dataclasses import replace
 
 from fuzz.forge import Forged, dlopen_note
-from nixpatch.elf import check, obstacle, read, write_edited, write_original
+from nixpatch.elf import check, mentions, obstacle, read, read_symbols, write_edited, write_original
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image
 from nixpatch.elf.record import FOOTER_SIZE, Footer, Record
@@ -14,8 +14,20 @@ from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Skip, Tag
 
 _LARGE = 1 << 20  # bytes; .bss may become 256 MiB of file, which takes its time to compare in full
-PREFIX = 4
+PREFIX = 5
 """bytes of an input of :func:`edit` that say what the edit shall be"""
+
+
+_RENAMES: tuple[tuple[tuple[str, str], ...], ...] = (
+    (),
+    (("libneed.so.2", "libn.so"),),
+    (("libneed.so.2", "libneed-0a1b2c3d.so.2" * 9), ("libanswer.so", "a")),
+    (("libanswer.so", "/nix/store/x/libanswer.so.1"),),
+    (("libself.so.1", "\udcff"),),
+    (("libneed.so.2", "libneed.so.2"),),
+    (("libanswer.so", "libc.so.6"), ("libc.so.6", "libanswer.so")),
+)
+"""names that the seeds have, names that they have not, two that are one afterwards"""
 
 
 class Scratch:
@@ -81,6 +93,12 @@ def edit(data: bytes) -> None:
     assert isinstance(after, ElfFacts)
     assert wish.search_path is None or (after.current.search_path or "") == wish.search_path
     assert wish.interp is None or after.current.interp == wish.interp
+    new = dict(wish.renames)
+    if isinstance(was := read(source, payload_ok=True), ElfFacts) and before.state is State.NONE:
+        assert after.needed == tuple(new.get(name, name) for name in was.needed)
+        assert [need.soname for need in after.version_needs] == [
+            new.get(need.soname, need.soname) for need in was.version_needs
+        ]
     if before.state is State.STALE:
         return
     try:
@@ -109,7 +127,22 @@ def undo(data: bytes) -> None:
         seen = look(source)
         assert _OUT.content() == seen.original_image.read(0, seen.original_image.size)
     if len(data) % 4 == 0:  # dear, and much of it is the same
-        edit(b"\1\1\0\0" + _SOURCE.content())
+        edit(b"\1\1\0\0\0" + _SOURCE.content())
+
+
+def symbols(data: bytes) -> None:
+    """Symbols are those of a file or it is refused; the names of a file stand in it or nowhere."""
+    source = _SOURCE.fill(data)
+    with contextlib.suppress(FileRefused):
+        found = read_symbols(source)
+        for name, definitions in found.defined.items():
+            os.fsencode(name)
+            assert definitions
+            assert all(one.index <= 0x7FFF for one in definitions)
+        names = {os.fsencode(reference.name) for reference in found.wanted}
+        assert all(reference.version is None or reference.soname is not None for reference in found.wanted)
+        assert mentions(source, names) <= names
+        assert all(name in data for name in mentions(source, {b"lib", b"\0", b"", *names}))
 
 
 def note(data: bytes) -> None:
@@ -122,12 +155,13 @@ def note(data: bytes) -> None:
 
 def edit_of(data: bytes) -> tuple[ElfEdit, bytes]:
     """Split an input into the edit that its first bytes stand for and the file."""
-    path, interp, tag, length = data[:PREFIX].ljust(PREFIX, b"\0")
+    path, interp, tag, length, renamed = data[:PREFIX].ljust(PREFIX, b"\0")
     search_path = {0: None, 1: "", 2: "$ORIGIN/../lib", 3: "/new/\udcff:" + "x" * length * 16}[path % 4]
     loader = {0: None, 1: "/l", 2: "/nix/store/" + "i" * length * 4, 3: "/lib64/ld-linux-x86-64.so.2"}[
         interp % 4
     ]
-    return ElfEdit(search_path, (None, Tag.RPATH, Tag.RUNPATH)[tag % 3], loader), data[PREFIX:]
+    edit = ElfEdit(search_path, (None, Tag.RPATH, Tag.RUNPATH)[tag % 3], loader)
+    return replace(edit, renames=_RENAMES[renamed % len(_RENAMES)]), data[PREFIX:]
 
 
 def _names(facts: ElfFacts) -> "list[str]":

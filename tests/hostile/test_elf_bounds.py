@@ -212,7 +212,7 @@ def test_of_a_note_only_so_much_is_looked_for(tmp_path: Path) -> None:
 def test_a_forged_record_of_half_a_million_patches(tmp_path: Path) -> None:
     """Each read of the original goes through the patches that touch it, not through all of them."""
     code = """
-        from nixpatch.elf.image import Image
+        from nixpatch.elf.image import Image, Patch
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             patches = tuple(Patch(n, b"") for n in range(500_000))

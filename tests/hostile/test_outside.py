@@ -11,7 +11,7 @@ from nixpatch import environment
 from nixpatch.environment import Locator, provenance
 from nixpatch.model import Linkage
 from nixpatch.resolve.search_path import expand, inside, split
-from nixpatch.stories.recording import ledger, without_undo
+from nixpatch.stories.ledger import ledger, without_undo
 
 SITE = "lib/python3.11/site-packages"
 words = st.sampled_from(

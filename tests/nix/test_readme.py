@@ -18,9 +18,14 @@ ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 README = os.path.join(ROOT, "README.md")
 
 # In order, in one project: what a block shows is what the commands of those before it made of the venv.
+_EXTENSION = ".venv/lib/python3.11/site-packages/numpy/fft/_pocketfft_umath.*.so"
 SESSION = {
     "story-before": ("python -c 'import numpy' 2>&1 | grep -m 1 'cannot open'", "ruff --version"),
+    "tree-before": (f"nixpatch tree --why libstdc++.so.6 {_EXTENSION}",),
     "story-after": ("nixpatch .venv", "python -c 'import numpy' && ruff --version"),
+    "tree-after": ("nixpatch tree .venv",),
+    "json": ("nixpatch verify --json .venv",),
+    "help": ("nixpatch --help",),
 }
 
 _BLOCK = re.compile(r"(<!-- transcript: ([\w-]+) -->\n```console\n)(.*?)(```\n)", re.DOTALL)

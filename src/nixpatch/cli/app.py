@@ -35,9 +35,15 @@ from nixpatch.store import find_store
 from nixpatch.stories.apply import Manner, Outcome, apply
 from nixpatch.stories.asking import in_nix_build
 from nixpatch.stories.holding import held
-from nixpatch.stories.plan import make_plan
+from nixpatch.stories.plan import Request, make_plan
 from nixpatch.stories.restore import plan_restore
 from nixpatch.stories.rooting import hold, let_go
+
+_PATCHING = "Trees"
+_LOOKING = "Seeing what is and what lacks"
+_INSTALLING = "Round installers and processes"
+_STORE = "The store"
+_OTHERS = "Single files, and a try"
 
 _ANY_GRAFT = "--unvendor=*"
 _TOP_OPTIONS = frozenset({"--help", "-h", "--version", "--install-completion", "--show-completion"})
@@ -88,7 +94,7 @@ def _top(
         raise typer.Exit
 
 
-@app.command()
+@app.command(rich_help_panel=_PATCHING)
 @guarded
 def patch(
     paths: opt.Paths,
@@ -155,9 +161,22 @@ def patch(
             done = _carry_out(made, output, begun, replace(manner, keep_grafts=aside) if writing else None)
             if writing and not no_gc_roots:
                 let_go(made)
+        if verbose and not as_json:
+            _tell_of_bare_names(request)
         code = max(code, ExitCode.REMAINS if check and made.pending else done)
     output.close()
     return code
+
+
+def _tell_of_bare_names(request: Request) -> None:
+    """Name what Python code opens by bare name, which no search path reaches."""
+    from nixpatch.report.opening import lines  # noqa: PLC0415 - reads the tree's sources: only for -v
+    from nixpatch.stories.opening import look  # noqa: PLC0415 - as above
+
+    told = lines(look(request))
+    if told:
+        sys.stdout.write("Opened by bare name, which no search path reaches (see nixpatch env):\n")
+        sys.stdout.writelines(f"  {line}\n" for line in told)
 
 
 def _carry_out(made: Plan, output: Output, begun: float, manner: Manner | None) -> ExitCode:
@@ -170,12 +189,12 @@ def _carry_out(made: Plan, output: Output, begun: float, manner: Manner | None) 
     return ExitCode.SATISFIED if totals(made, outcome).satisfied else ExitCode.REMAINS
 
 
-@app.command()
+@app.command(rich_help_panel=_PATCHING)
 def plan(_paths: opt.Paths) -> None:
     """Show what patch would do and write nothing: patch --dry-run, with the same options."""
 
 
-@app.command()
+@app.command(rich_help_panel=_PATCHING)
 @guarded
 def restore(
     paths: opt.Paths,
@@ -202,7 +221,7 @@ def restore(
     return code
 
 
-@app.command()
+@app.command(rich_help_panel=_PATCHING)
 @guarded
 def verify(
     paths: opt.Paths,
@@ -240,15 +259,15 @@ def verify(
     return code
 
 
-app.command("missing")(missing_command)
-app.command("diff")(diff_command)
-app.command("tree")(tree_command)
-app.command("lock")(lock_command)
-app.command("pip", context_settings=VERBATIM)(pip_command)
-app.command("uv", context_settings=VERBATIM)(uv_command)
-app.command("wrap", context_settings=VERBATIM)(wrap_command)
-app.add_typer(manylinux_app, name="manylinux")
-app.command("bundle")(bundle_command)
-app.command("env", context_settings=VERBATIM)(env_command)
-app.command("demo")(demo_command)
-app.command("elf")(elf_command)
+app.command("tree", rich_help_panel=_LOOKING)(tree_command)
+app.command("missing", rich_help_panel=_LOOKING)(missing_command)
+app.command("diff", rich_help_panel=_LOOKING)(diff_command)
+app.command("pip", rich_help_panel=_INSTALLING, context_settings=VERBATIM)(pip_command)
+app.command("uv", rich_help_panel=_INSTALLING, context_settings=VERBATIM)(uv_command)
+app.command("wrap", rich_help_panel=_INSTALLING, context_settings=VERBATIM)(wrap_command)
+app.add_typer(manylinux_app, name="manylinux", rich_help_panel=_INSTALLING)
+app.command("env", rich_help_panel=_INSTALLING, context_settings=VERBATIM)(env_command)
+app.command("lock", rich_help_panel=_STORE)(lock_command)
+app.command("bundle", rich_help_panel=_STORE)(bundle_command)
+app.command("elf", rich_help_panel=_OTHERS)(elf_command)
+app.command("demo", rich_help_panel=_OTHERS)(demo_command)

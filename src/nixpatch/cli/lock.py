@@ -13,7 +13,7 @@ from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import MachineError
-from nixpatch.files import replace_bytes
+from nixpatch.files import replace_bytes, sweep
 from nixpatch.report import lock as report
 from nixpatch.report import missing
 from nixpatch.report.as_json import document, plan_entry
@@ -83,12 +83,14 @@ def lock_command(
 
 def _write(path: str, data: bytes) -> bool:
     """Write the lock where it is another one; return whether it was."""
+    place = os.path.realpath(path)
+    sweep(place)
     try:
-        if os.path.isfile(path):
-            with open(path, "rb") as file:
+        if os.path.isfile(place):
+            with open(place, "rb") as file:
                 if file.read(len(data) + 1) == data:
                     return False
-        replace_bytes(os.path.realpath(path), data)
+        replace_bytes(place, data)
     except OSError as error:
-        raise MachineError(f"{path}: cannot be written: {error.strerror}") from error
+        raise MachineError(f"{path}: cannot be written: {error.strerror}; the file is as it was") from error
     return True

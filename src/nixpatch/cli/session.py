@@ -18,7 +18,7 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.progress import Bar
 from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import MachineError, NixpatchError
-from nixpatch.files import replace_bytes
+from nixpatch.files import replace_bytes, sweep
 from nixpatch.model import Plan
 from nixpatch.report.as_json import document, plan_entry, verdict_entry
 from nixpatch.report.escape import shown
@@ -85,10 +85,13 @@ class Output:
         if self._html is not None:
             from nixpatch.report.html import page  # noqa: PLC0415 - as above
 
+            place = os.path.realpath(self._html)
+            sweep(place)
             try:
-                replace_bytes(os.path.realpath(self._html), page(f"nixpatch {self._command}", self._pages))
+                replace_bytes(place, page(f"nixpatch {self._command}", self._pages))
             except OSError as error:
-                raise MachineError(f"--html {self._html}: cannot be written: {error.strerror}") from error
+                text = f"--html {self._html}: cannot be written: {error.strerror}; the file is as it was"
+                raise MachineError(text) from error
 
     def say(self, text: str) -> None:
         """Print a line of talk."""

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from nixpatch.elf import layout as elf
 from nixpatch.elf import strings
 from nixpatch.elf.compare import SAMPLE, Pair, chunks
-from nixpatch.elf.layout import Dyn
 from nixpatch.elf.undo import Opened, State
 from nixpatch.elf.wish import PATH_TAGS, TAG_NUMBERS
 from nixpatch.model import VersionNeed
@@ -39,10 +38,11 @@ def dynamic_violations(pair: Pair) -> Iterator[str]:
         yield "the dynamic section has no DT_NULL"
     skipped = PATH_TAGS | _STRING_TABLE if _path_is_touched(pair) else _STRING_TABLE
     renamed = {place.naming.name: os.fsdecode(place.new) for place in pair.wish.renamed}
+    names = strings.Names(pair.old_image, pair.old)
     before = [entry for entry in pair.old.live if entry.tag not in skipped]
     after = [entry for entry in pair.new.live if entry.tag not in skipped]
     if len(before) != len(after) or not all(
-        one == other or (one.tag == other.tag == elf.DT_NEEDED and _name(pair, one) in renamed)
+        one == other or (one.tag == other.tag == elf.DT_NEEDED and names.at(one.value) in renamed)
         for one, other in zip(before, after, strict=True)
     ):
         yield "a dynamic entry other than the search path and the string table changed"
@@ -65,10 +65,6 @@ def dynamic_violations(pair: Pair) -> Iterator[str]:
         for start, count in chunks(0, min(kept, pair.new.string_size, pair.old.string_size))
     ):
         yield "the string table is not the old one with additions"
-
-
-def _name(pair: Pair, entry: Dyn) -> str:
-    return strings.string_at(pair.old_image, pair.old, entry.value)
 
 
 def content_violations(pair: Pair) -> Iterator[str]:

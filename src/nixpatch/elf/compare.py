@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 from nixpatch.elf import layout as elf
 from nixpatch.elf.headers import Headers
@@ -73,13 +75,15 @@ class Pair:
 
         ``holes`` are ``(offset, length)`` in the original.
         """
+        hidden: _Ranges | None = None
         for start, count in self._looked_at(old, length):
             theirs = self.old_image.read(start, count)
             ours = self.new_image.read(new + start - old, count)
             if theirs == ours:
                 continue
+            hidden = hidden or _Ranges(holes)
             for at in _differences(theirs, ours):
-                if not any(hole <= start + at < hole + size for hole, size in holes):
+                if not hidden.has(start + at):
                     return start + at
         return None
 
@@ -89,6 +93,20 @@ class Pair:
             yield offset + length - SAMPLE, SAMPLE
             return
         yield from chunks(offset, length)
+
+
+class _Ranges:
+    """Ranges that may overlap. A forged file may have 65,000 records to be renamed."""
+
+    def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
+        ordered = sorted(ranges)
+        self._starts = [start for start, _ in ordered]
+        self._ends = list(accumulate((start + length for start, length in ordered), max))
+
+    def has(self, offset: int) -> bool:
+        """Whether one of the ranges has this offset in it."""
+        index = bisect_right(self._starts, offset) - 1
+        return index >= 0 and offset < self._ends[index]
 
 
 def chunks(offset: int, length: int) -> Iterator[tuple[int, int]]:

@@ -14,10 +14,12 @@ import base64
 import importlib.util
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -42,6 +44,8 @@ _MEMORY_FACTOR: Final = 6
 SECONDS = 60
 """for a small file"""
 _BYTES_PER_SECOND: Final = _MIB  # measured: 100 MiB a second and more
+_MOST_SAID: Final = 256 << 10  # bytes; an answer has some twenty, an error a line
+_PIPE: Final = 64 << 10
 _OUTPUT_FACTOR: Final = 2  # LIEF can blow a file up by hundreds of megabytes
 
 # What LIEF leaves away without a word (its ELF/Parser.hpp and ELF/Section.hpp).
@@ -137,24 +141,56 @@ def limits(size: int, seconds: int) -> dict[str, int]:
 
 def _ask(request: Mapping[str, Any], seconds: float, descriptors: tuple[int, ...]) -> int:
     # A session of its own: Ctrl-C in the terminal must not end the file in hand. -I and -S: no PYTHON*
-    # variable, no .pth file and no module of the current directory has a say.
-    with subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", _CHILD],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=descriptors,
-        start_new_session=True,
-        env={key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
-    ) as child:
-        try:
-            said, logged = child.communicate(json.dumps(request).encode("ascii"), seconds)
-        except subprocess.TimeoutExpired:
-            raise FileRefused(f"LIEF was not done after {seconds} seconds") from None
-        finally:
-            if child.poll() is None:
-                child.kill()
+    # variable, no .pth file and no module of the current directory has a say. The request waits in a file, so
+    # that nobody waits for anybody: all that is left to do is to listen.
+    with tempfile.TemporaryFile() as asked:
+        asked.write(json.dumps(request).encode("ascii"))
+        asked.seek(0)
+        with subprocess.Popen(
+            [sys.executable, "-I", "-S", "-B", _CHILD],
+            stdin=asked,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=descriptors,
+            start_new_session=True,
+            env={key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
+        ) as child:
+            try:
+                said, logged = _hear(child, time.monotonic() + seconds)
+                child.wait(seconds)
+            except (TimeoutError, subprocess.TimeoutExpired):
+                raise FileRefused(f"LIEF was not done after {seconds} seconds") from None
+            finally:
+                if child.poll() is None:
+                    child.kill()
     return answer_of(child.returncode, said, logged)
+
+
+def _hear(child: subprocess.Popen[bytes], until: float) -> tuple[bytes, bytes]:
+    """Return what the child prints to standard output and standard error, until it closes both.
+
+    Raises ``FileRefused`` if that is more than anybody would read, ``TimeoutError`` at ``until`` (seconds of
+    the monotonic clock).
+    """
+    assert child.stdout is not None
+    assert child.stderr is not None
+    heard = {child.stdout.fileno(): bytearray(), child.stderr.fileno(): bytearray()}
+    with selectors.DefaultSelector() as open_pipes:
+        for pipe in heard:
+            open_pipes.register(pipe, selectors.EVENT_READ)
+        while open_pipes.get_map():
+            ready = open_pipes.select(max(0.0, until - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            for key, _ in ready:
+                data = os.read(key.fd, _PIPE)
+                if not data:
+                    open_pipes.unregister(key.fd)
+                heard[key.fd] += data
+                if len(heard[key.fd]) > _MOST_SAID:
+                    raise FileRefused(f"LIEF prints more than {_MOST_SAID >> 10} KiB and was stopped")
+    said, logged = heard.values()
+    return bytes(said), bytes(logged)
 
 
 def answer_of(returncode: int, said: bytes, logged: bytes) -> int:

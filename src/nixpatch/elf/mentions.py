@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, Sequence
 
 from nixpatch.elf.source import opened
 from nixpatch.elf.undo import look
+
+_CHUNK = 1 << 20  # bytes
 
 
 def mentions(source: str | int, names: Iterable[bytes]) -> frozenset[bytes]:
@@ -20,13 +22,28 @@ def mentions(source: str | int, names: Iterable[bytes]) -> frozenset[bytes]:
         seen = look(fd)
         # Offsets of the original hold in the patched file, too: bytes come in only behind all segments.
         tables = [(h.string_offset, h.string_offset + h.string_size) for h in (seen.current, seen.original)]
-        found = set()
-        with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as data:
-            for name in names:
-                at = data.find(name)
-                while at >= 0:
-                    if not any(start <= at < end for start, end in tables):
-                        found.add(name)
-                        break
-                    at = data.find(name, at + 1)
-        return frozenset(found)
+        return frozenset(_outside({name for name in names if name}, fd, tables))
+
+
+def _outside(names: set[bytes], fd: int, tables: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+    """Yield the names that begin anywhere but in one of these ranges. Read, not mapped: a file may shrink."""
+    left = set(names)
+    before, start = b"", 0  # what the last chunk ended with, in which a name may have begun; its offset
+    while left and (chunk := os.pread(fd, _CHUNK, start + len(before))):
+        data = before + chunk
+        found = {name for name in left if _begins_outside(data, name, start, tables)}
+        yield from found
+        left -= found
+        kept = max(map(len, names)) - 1
+        before = data[max(len(data) - kept, 0) :]
+        start += len(data) - len(before)
+
+
+def _begins_outside(data: bytes, name: bytes, start: int, tables: Sequence[tuple[int, int]]) -> bool:
+    at = data.find(name)
+    while at >= 0:
+        within = [end for begin, end in tables if begin <= start + at < end]
+        if not within:
+            return True
+        at = data.find(name, max(within) - start)  # a table of nothing else would take for ever
+    return False

@@ -170,7 +170,7 @@ class _Builder:
 
     def _renamed(self) -> list[Change]:
         """Give the verneed records, in their place, the new names' offsets; DT_NEEDED has them already."""
-        headers, size = self.headers, self.room.string_size
+        headers, names = self.headers, self.wish.names_from(self.room.string_size)
         return [
             change
             for place in self.wish.renamed
@@ -178,7 +178,7 @@ class _Builder:
             for change in difference(
                 place.naming.offset,
                 packed(headers, place.naming.value),
-                packed(headers, self.wish.name_at(size, place.new)),
+                packed(headers, names[place.new]),
             )
         ]
 

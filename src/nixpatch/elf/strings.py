@@ -63,19 +63,25 @@ def soname(image: Image, headers: Headers) -> str | None:
 
 def version_needs(image: Image, headers: Headers) -> tuple[VersionNeed, ...]:
     """Verneed records in file order (LSB, "Symbol Version Requirements")."""
-    layout = headers.layout
     names = Names(image, headers)
-    needs = []
+    return tuple(
+        VersionNeed(names.at(fields[2]), tuple(names.at(version[3]) for version in versions))
+        for fields, versions in version_need_parts(image, headers)
+    )
+
+
+def version_need_parts(
+    image: Image, headers: Headers
+) -> Iterator[tuple[tuple[int, ...], Iterator[tuple[int, ...]]]]:
+    """Yield the fields of each verneed record, and those of its vernaux records, which may be shared."""
     left = _RECORDS
-    for at, (_, count, name, aux, _) in version_need_records(image, headers):
+    for at, fields in version_need_records(image, headers):
+        _, count, _, aux, _ = fields
         left -= count
         if left < 0 or (_RECORDS - left) * len(headers.loads) > _STEPS:
             raise malformed("too many version records")
-        versions = tuple(
-            names.at(record[3]) for _, record in records(image, headers, at + aux, count, layout.vernaux)
-        )
-        needs.append(VersionNeed(names.at(name), versions))
-    return tuple(needs)
+        versions = records(image, headers, at + aux, count, headers.layout.vernaux)
+        yield fields, (version for _, version in versions)
 
 
 def version_need_records(image: Image, headers: Headers) -> Iterator[tuple[int, tuple[int, ...]]]:

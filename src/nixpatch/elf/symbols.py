@@ -16,16 +16,17 @@ from nixpatch.elf import layout as elf
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
 from nixpatch.elf.source import opened
-from nixpatch.elf.strings import Names, version_need_records
+from nixpatch.elf.strings import Names, version_need_parts
 from nixpatch.elf.strings import records as chain
 from nixpatch.elf.undo import look
 from nixpatch.elf.unfit import malformed
 from nixpatch.model import Definition, Reference, SymbolKind, Symbols
 
-_SYMBOLS: Final = 1 << 21
-_STRINGS: Final = 256 << 20  # bytes
-_BUCKETS: Final = 1 << 22
-_RELOCATIONS: Final = 256 << 20  # bytes
+_SYMBOLS: Final = 1 << 18  # libtorch_cpu.so has 76,000; 400 bytes of memory each
+_STRINGS: Final = 32 << 20  # bytes, of the table and of all names together; libtorch_cpu.so has five million
+_BUCKETS: Final = 1 << 20
+_CHUNK: Final = 1 << 10  # words of a hash table that are read at a time
+_RELOCATIONS: Final = 64 << 20  # bytes
 DT_HASH, DT_SYMTAB, DT_GNU_HASH, DT_VERSYM = 4, 6, 0x6FFFFEF5, 0x6FFFFFF0
 DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_REL, DT_RELSZ, DT_PLTREL, DT_JMPREL = 2, 7, 8, 17, 18, 20, 23
 _TABLES: Final = ((DT_RELA, DT_RELASZ), (DT_REL, DT_RELSZ))
@@ -74,6 +75,7 @@ class _Table:
         if self.headers.string_size > _STRINGS:
             raise malformed(f"a string table of {self.headers.string_size} bytes")
         strings = self.image.read(self.headers.string_offset, self.headers.string_size)
+        left = _STRINGS
         defined: dict[str, list[Definition]] = {}
         wanted: list[Reference] = []
         for number, fields in zip(numbers, entry.iter_unpack(table), strict=True):
@@ -85,6 +87,9 @@ class _Table:
             if binding not in {_STB_GLOBAL, _STB_WEAK, _STB_GNU_UNIQUE} or name_at == 0:
                 continue
             name = _string(strings, name_at)
+            left -= len(name)
+            if left < 0:  # they may be tails of one long string
+                raise malformed(f"names of symbols of more than {_STRINGS} bytes")
             index = number & _INDEX
             if section == _SHN_UNDEF:
                 soname, version = needs.get(index, (None, None)) if index > 1 else (None, None)
@@ -145,17 +150,27 @@ class _Table:
         if buckets > _BUCKETS or words > _BUCKETS:
             raise malformed("an absurd DT_GNU_HASH")
         start = address + 16 + words * (self.headers.layout.bits // 8)
-        table = struct.unpack(f"{self.order}{buckets}I", self._at(start, 4 * buckets))
-        last = max(table, default=0)
+        last = max(self._words(start, buckets), default=0)
         if last < max(first, 1):
             return None
-        chains = start + 4 * buckets
-        while last < _SYMBOLS:
-            (word,) = struct.unpack(self.order + "I", self._at(chains + 4 * (last - first), 4))
+        for word in self._words(start + 4 * (buckets + last - first), _SYMBOLS):
             last += 1
-            if word & 1:
+            if word & 1 or last > _SYMBOLS:
                 return int(last)
         raise malformed("a hash chain without end")
+
+    def _words(self, address: int, count: int) -> Iterator[int]:
+        """Yield 32-bit words, a few at a time: a chain ends anywhere, and may end where the segment does."""
+        step = _CHUNK
+        while count > 0:
+            step = min(step, count)
+            offset = self.headers.file_offset(address, 4 * step)
+            if offset is None and step > 1:
+                step //= 2
+                continue
+            data = self._at(address, 4 * step)
+            yield from struct.unpack(f"{self.order}{step}I", data)
+            address, count = address + 4 * step, count - step
 
     def _numbers(self, address: int | None, count: int) -> tuple[int, ...]:
         if address is None:
@@ -176,13 +191,10 @@ class _Table:
         """Version index to library and version name, from verneed."""
         names = Names(self.image, self.headers)
         found: dict[int, tuple[str | None, str | None]] = {}
-        for at, fields in version_need_records(self.image, self.headers):
-            for _, aux in self._auxiliary(at + fields[3], fields[1]):
+        for fields, versions in version_need_parts(self.image, self.headers):
+            for aux in versions:
                 found[aux[2] & _INDEX] = (names.at(fields[2]), names.at(aux[3]))
         return found
-
-    def _auxiliary(self, address: int, count: int) -> Iterator[tuple[int, tuple[int, ...]]]:
-        return chain(self.image, self.headers, address, count, self.headers.layout.vernaux)
 
     def _at(self, address: int, size: int) -> bytes:
         offset = self.headers.file_offset(address, max(size, 1))

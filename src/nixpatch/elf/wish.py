@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nixpatch.elf import layout as elf
@@ -54,12 +54,14 @@ class Wish:
         path = () if self.search_path is None else (self.search_path,)
         return (*path, *dict.fromkeys(place.new for place in self.renamed))
 
-    def name_at(self, start: int, name: bytes) -> int:
-        """Offset of a new name in a string table whose additions begin at offset ``start``."""
-        strings = self.strings
-        names = 0 if self.search_path is None else 1
-        index = strings.index(name, names)
-        return start + sum(len(text) + 1 for text in strings[:index])
+    def names_from(self, start: int) -> Mapping[bytes, int]:
+        """Offset of each new name in a string table whose additions begin at offset ``start``."""
+        found: dict[bytes, int] = {}
+        for number, text in enumerate(self.strings):
+            if self.search_path is None or number:
+                found[text] = start
+            start += len(text) + 1
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +132,10 @@ def new_dynamic(headers: Headers, wish: Wish, string: int, *, must_move: bool) -
     DT_MIPS_RLD_MAP_REL, which no supported machine has, points at a place in the section.
     """
     live = list(headers.live)
+    names = wish.names_from(string)
     for place in wish.renamed:
         if place.naming.entry is not None:
-            live[place.naming.entry] = Dyn(elf.DT_NEEDED, wish.name_at(string, place.new))
+            live[place.naming.entry] = Dyn(elf.DT_NEEDED, names[place.new])
     if wish.remove:
         live = [entry for entry in live if entry.tag not in PATH_TAGS]
     elif wish.search_path is not None:

@@ -15,6 +15,8 @@ _OLD_HEADER = struct.Struct("=12sI")
 _OLD_ENTRY = 12
 _HEADER = struct.Struct("=20sII20x")
 _ENTRY = struct.Struct("=iIIIQ")
+_LONGEST = 4096  # PATH_MAX
+_NAMES = 16 << 20  # bytes, all together: entries may share the tail of one string
 _ELF_LIBC6 = 3
 """FLAG_ELF_LIBC6 in the low byte of an entry's flags: a library for this libc, not for libc5"""
 
@@ -45,15 +47,20 @@ def parse(data: bytes) -> dict[str, tuple[str, ...]]:
     if count > (len(data) - first) // _ENTRY.size:
         raise NotACache("its table is longer than the file")
     found: dict[str, list[str]] = {}
+    left = _NAMES
     for number in range(count):
         flags, key, value, _, hwcap = _ENTRY.unpack_from(data, first + number * _ENTRY.size)
         if flags & 0xFF == _ELF_LIBC6 and hwcap == 0:
-            found.setdefault(_string(data, base + key), []).append(_string(data, base + value))
+            name, path = _string(data, base + key), _string(data, base + value)
+            left -= len(name) + len(path) + 1
+            if left < 0:
+                raise NotACache("names of more than a real one has in all")
+            found.setdefault(name, []).append(path)
     return {name: tuple(paths) for name, paths in found.items()}
 
 
 def _string(data: bytes, offset: int) -> str:
-    end = data.find(b"\0", offset)
-    if offset >= len(data) or end < 0:
+    end = data.find(b"\0", offset, offset + _LONGEST)
+    if end < 0:
         raise NotACache("a name lies outside the file")
     return os.fsdecode(data[offset:end])

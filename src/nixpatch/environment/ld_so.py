@@ -17,9 +17,10 @@ from nixpatch.environment.ld_cache import NotACache, parse
 from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
 
-_LIMIT = 16 << 20  # bytes; a loader has a quarter of one
-_CACHE_LIMIT = 64 << 20
-_DIRECTORIES = re.compile(rb"(?:/(?:[^\0-\x20\x7f/]+/)+\0)+")
+_LIMIT = 4 << 20  # bytes; a loader has a quarter of one
+_CACHE_LIMIT = 4 << 20  # one of 4,000 libraries has a third of one
+# With an end to each repetition: the loader may be that of a tree which nobody vouches for.
+_DIRECTORIES = re.compile(rb"(?:/(?:[^\0-\x20\x7f/]{1,255}/){1,32}\0){1,64}")
 _CACHE = re.compile(rb"(?<=\0)/[^\0-\x20\x7f]*/ld\.so\.cache(?=\0)")
 _MUSL = re.compile(r"ld-musl-(.+)\.so\.1")
 _MUSL_DIRECTORIES = ("/lib", "/usr/local/lib", "/usr/lib")
@@ -47,17 +48,22 @@ def built_in(loader: str) -> BuiltIn:
         data = read_regular(real, _LIMIT)
     except (OSError, FileRefused):
         return BuiltIn()
-    longest = max((found[0] for found in _DIRECTORIES.finditer(data)), key=_count, default=b"")
-    names = (os.fsdecode(name).rstrip("/") for name in longest.split(b"\0") if name)
-    named = _CACHE.search(data)
-    cache = os.fsdecode(named[0]) if named else None
+    directories, cache = compiled_in(data, os.path.dirname(real))
     known = _read_cache(cache) if cache is not None else None
-    return BuiltIn(tuple(names), cache if known is not None else None, known or {})
+    return BuiltIn(directories, cache if known is not None else None, known or {})
 
 
-def _count(found: bytes) -> tuple[bool, int]:
-    """Of several such runs of strings the one that names libraries, then the longest."""
-    return b"/lib" in found, found.count(b"\0")
+def compiled_in(data: bytes, directory: str) -> tuple[tuple[str, ...], str | None]:
+    """Return the default directories and the path of the cache that stand in the bytes of a loader.
+
+    A loader searches the ``directory`` that it is installed in; a second table of it may name others.
+    """
+    own = os.fsencode(directory) + b"/\0"
+    runs = (found[0] for found in _DIRECTORIES.finditer(data))
+    table = max(runs, key=lambda run: (own in run, b"/lib" in run, run.count(b"\0")), default=b"")
+    names = (os.fsdecode(name).rstrip("/") for name in table.split(b"\0") if name)
+    named = _CACHE.search(data)
+    return tuple(names), os.fsdecode(named[0]) if named else None
 
 
 def _read_cache(path: str) -> Mapping[str, tuple[str, ...]] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,10 @@ _COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.In: lambda left, right: left in right,
     ast.NotIn: lambda left, right: left not in right,
 }
+
+
+_ITEMS = 200
+"""values in one tuple, those of tuples in it included"""
 
 
 class Computed(Exception):  # noqa: N818 - an answer: this is not for us to tell
@@ -68,7 +73,9 @@ class Answers:
 def answers(source: bytes) -> Answers:
     """Read a module. Whatever is in it, the result is a value."""
     try:
-        module = ast.parse(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the module that is read: they would stand in our output
+            module = ast.parse(source)
         return _module(module.body)
     except Computed as why:
         return Answers(computed=str(why))
@@ -147,7 +154,7 @@ def _value(node: ast.expr, scope: Mapping[str, Any]) -> Any:
         case ast.Name(id=name) if name in scope:
             return scope[name]
         case ast.Tuple(elts=items) | ast.List(elts=items) | ast.Set(elts=items):
-            return tuple(_value(item, scope) for item in items)
+            return _bounded(node, tuple(_value(item, scope) for item in items[: _ITEMS + 1]))
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return not _value(operand, scope)
         case ast.BoolOp(op=ast.And(), values=values):
@@ -160,6 +167,14 @@ def _value(node: ast.expr, scope: Mapping[str, Any]) -> Any:
             return _compared(node, _value(left, scope), zip(operators, others, strict=True), scope)
         case _:
             raise Computed(f"line {node.lineno} computes something")
+
+
+def _bounded(node: ast.expr, items: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse tuples of tuples of tuples: a few lines of them take years to compare."""
+    inner = [item for item in items if isinstance(item, tuple)]
+    if len(items) + sum(map(len, inner)) > _ITEMS or any(isinstance(one, tuple) for i in inner for one in i):
+        raise Computed(f"line {node.lineno} has more than a list of versions")
+    return items
 
 
 def _until(values: Sequence[ast.expr], scope: Mapping[str, Any], *, wanted: bool) -> Any:

@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 WORDS = re.compile(rb"CDLL|PyDLL|LoadLibrary|find_library|dlopen")
 """what a source must contain to be worth parsing"""
@@ -18,6 +19,11 @@ _LOADS = frozenset({"CDLL", "PyDLL", "LoadLibrary", "dlopen"})
 _FINDS = "find_library"
 _SONAME = re.compile(r"[\w+.-]+\.so(?:\.[\w.]+)?", re.ASCII)
 _STEM = re.compile(r"[\w+.-]+", re.ASCII)
+_WORD = re.compile(rb"\w+|[\[({~+-]")
+_WORDS = 100_000
+"""of a source: each becomes an object or two of a kilobyte; a large source has half as many"""
+_TEXTS = 16
+"""strings that one name is bound to"""
 _DEPTH = 8  # of conditions inside one argument: more is not written by people
 
 
@@ -43,7 +49,7 @@ def call_sites(source: bytes, path: str) -> tuple[CallSite, ...]:
 
     What cannot be parsed opens nothing: Python could not run it either.
     """
-    if not WORDS.search(source):
+    if not WORDS.search(source) or sum(1 for _ in islice(_WORD.finditer(source), _WORDS)) == _WORDS:
         return ()
     try:
         with warnings.catch_warnings():
@@ -72,16 +78,19 @@ def _sites(tree: ast.Module, path: str) -> Iterator[CallSite]:
 
 def _constants(tree: ast.Module) -> Mapping[str, list[str]]:
     """Return the strings that each name of the source is ever bound to."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, None]] = {}
     for node in ast.walk(tree):
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                found.setdefault(name, []).extend(_strings(value, {}, _DEPTH))
+                values = [value]
             case ast.For(target=ast.Name(id=name), iter=ast.Tuple(elts=items) | ast.List(elts=items)):
-                found.setdefault(name, []).extend(text for one in items for text in _strings(one, {}, _DEPTH))
+                values = items
             case _:
-                pass
-    return found
+                continue
+        texts = (text for one in values for text in _strings(one, {}, _DEPTH))
+        bound = found.setdefault(name, {})
+        bound.update(dict.fromkeys(islice(texts, _TEXTS - len(bound))))
+    return {name: [*bound] for name, bound in found.items()}
 
 
 def _strings(node: ast.expr, names: Mapping[str, list[str]], depth: int) -> Iterator[str]:

@@ -18,7 +18,8 @@ from nixpatch.errors import FileRefused, MachineError
 from nixpatch.files import lock, remove
 from nixpatch.model import FilePlan, Finding, GraftPlan, Plan
 from nixpatch.stories import grafting
-from nixpatch.stories.recording import Change, Ledger, algorithms, ledger, needs_of, without_undo, write_down
+from nixpatch.stories.ledger import Ledger, algorithms, ledger, needs_of, without_undo
+from nixpatch.stories.recording import Change, write_down
 from nixpatch.stories.work import Job, run_jobs
 
 TOOL = f"nixpatch {__version__}"

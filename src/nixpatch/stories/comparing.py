@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 from nixpatch.errors import RequestError
 from nixpatch.resolve.compare import Difference, FileState, Side, compare
 from nixpatch.store.lock import LockError, load
+from nixpatch.stories import documents
 
-_LIMIT = 1 << 30  # bytes; the plan of 1,200 files takes four million
+_LIMIT = 64 << 20  # bytes; the plan of 1,200 files takes four million
 _PLANS = frozenset({"plan", "patch"})
 
 
@@ -39,9 +39,14 @@ def read_side(path: str) -> Side:
             data = file.read(_LIMIT + 1)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
+    return side_of(data, path)
+
+
+def side_of(data: bytes, path: str) -> Side:
+    """Read the bytes of a plan or a lock. Raises as :func:`read_side`, which gives ``path`` for its words."""
     try:
-        document = json.loads(data if len(data) <= _LIMIT else b"")
-    except (ValueError, RecursionError):
+        document = documents.parse(data if len(data) <= _LIMIT else b"")
+    except ValueError:
         raise RequestError(f"{path}: not JSON; {_WANTED}") from None
     if not isinstance(document, dict):
         raise RequestError(f"{path}: {_WANTED}")
@@ -50,9 +55,15 @@ def read_side(path: str) -> Side:
     except LockError as error:
         raise RequestError(f"{path}: {error}; {_WANTED}") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise RequestError(f"{path}: not as nixpatch writes it ({error!r}); {_WANTED}") from None
+        raise RequestError(f"{path}: not as nixpatch writes it ({_short(error)}); {_WANTED}") from None
 
 
+def _short(error: Exception) -> str:
+    said = repr(error)
+    return said if len(said) < _SAID else f"{said[:_SAID]}..."
+
+
+_SAID = 200  # characters: what is wrong may be a text of megabytes
 _WANTED = "wanted is the output of nixpatch plan --json, or a nixpatch.lock"
 
 
@@ -80,16 +91,14 @@ def _plan(document: dict[str, Any]) -> Side:
         before = f"{number + 1}: " if len(trees) > 1 else ""
         if tree["target"] is not None:
             for name in ("machine", "loader", "libc"):
-                target[f"{before}{name}"] = tree["target"][name]
+                target[f"{before}{name}"] = _text(tree["target"][name])
             target[f"{before}libc version"] = ".".join(map(str, tree["target"]["libc_version"]))
         for file in tree["files"]:
             linkage = file["after"] or file["before"] or {}
             files[before + os.path.relpath(file["path"], root)] = FileState(
                 # What one plan finds to do the next one finds done.
                 "skipped" if file["status"] == "skipped" else "",
-                linkage.get("search_path"),
-                linkage.get("tag"),
-                linkage.get("interpreter"),
+                *(_optional(linkage.get(name)) for name in ("search_path", "tag", "interpreter")),
             )
             for need in file["needs"]:
                 where = _where(need, tree["tree"]["prefix"])
@@ -99,8 +108,18 @@ def _plan(document: dict[str, Any]) -> Side:
         for found in tree["findings"]:
             inside = found["path"].startswith(root.rstrip("/") + "/")
             path = os.path.relpath(found["path"], root) if inside else ""
-            findings.add((before + path, found["text"]))
+            findings.add((before + path, _text(found["text"])))
     return Side("plan", target, libraries, users, files, frozenset(findings))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _optional(value: Any) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _where(need: dict[str, Any], prefix: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +9,10 @@ from dataclasses import replace
 
 from nixpatch.environment.regular import read_regular
 from nixpatch.model import GraftPlan
+from nixpatch.stories import documents
 
 _SBOM_LIMIT = 16 << 20
+_LONGEST = 100  # characters of a version
 # The name of an output stands behind the version, but for the first one (nixpkgs, make-derivation.nix).
 _VERSION = re.compile(r"-(\d[^-]*(?:-[^-]+)*?)(?:-(?:lib|bin|dev|out|static|libgcc))?\Z")
 
@@ -45,12 +46,21 @@ def _components(info: str) -> Iterator[tuple[str, str]]:
         if not name.endswith(".cdx.json") or name == "nixpatch.cdx.json":
             continue
         try:
-            document = json.loads(read_regular(os.path.join(directory, name), _SBOM_LIMIT))
-        except (OSError, ValueError, RecursionError):
+            data = read_regular(os.path.join(directory, name), _SBOM_LIMIT)
+        except OSError:
             continue
-        components = document.get("components") if isinstance(document, dict) else None
-        for component in components if isinstance(components, list) else ():
-            if isinstance(component, dict):
-                found, version = component.get("name"), component.get("version")
-                if isinstance(found, str) and isinstance(version, str):
-                    yield found.lower(), version
+        yield from listed(data)
+
+
+def listed(data: bytes) -> Iterator[tuple[str, str]]:
+    """Yield name and version of the components in a CycloneDX document; nothing of what is none."""
+    try:
+        document = documents.parse(data)
+    except ValueError:
+        return
+    components = document.get("components") if isinstance(document, dict) else None
+    for component in components if isinstance(components, list) else ():
+        if isinstance(component, dict):
+            found, version = component.get("name"), component.get("version")
+            if isinstance(found, str) and isinstance(version, str) and len(version) <= _LONGEST:
+                yield found.lower(), version

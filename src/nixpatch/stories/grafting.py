@@ -24,7 +24,7 @@ from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
 from nixpatch.files import replace_bytes, replacement
 from nixpatch.model import GraftPlan, Skip, Tree
-from nixpatch.stories.recording import Ledger, ledger, rows_by_file
+from nixpatch.stories.ledger import Ledger, ledger, rows_by_file
 
 _MARK = b'"unvendored"'
 

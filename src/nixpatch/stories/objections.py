@@ -16,7 +16,7 @@ from nixpatch.environment.digests import hash_file
 from nixpatch.environment.regular import open_regular, read_regular
 from nixpatch.errors import FileRefused
 from nixpatch.model import Dist, ElfFacts, Tree, TreeFile
-from nixpatch.stories.recording import describes, ledger, original_hash, rows_by_file, without_undo
+from nixpatch.stories.ledger import describes, ledger, original_hash, rows_by_file, without_undo
 
 _SOURCE_LIMIT = 16 << 20  # bytes of one Python file
 _LOADS = re.compile(rb"\b(CDLL|PyDLL|LoadLibrary|dlopen|load_library)\b")

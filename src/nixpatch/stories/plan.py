@@ -31,7 +31,8 @@ from nixpatch.resolve.question import Question, Wishes
 from nixpatch.store import ProviderIndex, Store, lock, nixpkgs, open_index
 from nixpatch.store import Request as Sources
 from nixpatch.stories.grafting import unsettled
-from nixpatch.stories.recording import ledger, unrecorded
+from nixpatch.stories.ledger import ledger
+from nixpatch.stories.unfinished import unrecorded
 from nixpatch.stories.unvendor import decide_grafts
 
 

@@ -13,23 +13,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from nixpatch.environment import provenance, record
-from nixpatch.environment.digests import DEFAULT_ALGORITHM, FileHash, encode_digest, hash_file
-from nixpatch.environment.locate import Locator
-from nixpatch.environment.regular import read_identified, read_regular
-from nixpatch.environment.words import of_the_machine
+from nixpatch.environment.digests import DEFAULT_ALGORITHM, FileHash, encode_digest
+from nixpatch.environment.regular import read_identified
 from nixpatch.errors import FileRefused
 from nixpatch.files import Identity, remove, replace_bytes
-from nixpatch.model import Answer, ElfFacts, FilePlan, Finding, Linkage, Origin, Tree
-
-_UNKNOWN_SIZE = -1
-_OTHER_ALGORITHM = re.compile(rb",(?!sha256=)\w+=")
-_PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[^/]+)+", re.DOTALL)  # a path that has nothing to be normalised
-_SHA256 = re.compile(rb",sha256=([\w-]{43}),")
+from nixpatch.model import Finding
+from nixpatch.stories.ledger import Ledger, describes, rows_by_file
 
 # PEP 815 withdrew both; a signature over the old RECORD is wrong from now on.
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
@@ -44,40 +37,6 @@ class Change:
     after: FileHash
     entry: provenance.PatchedFile | None
     """None: the file is as it was installed again"""
-
-
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """Where the files of one owner are written down."""
-
-    info: str
-    """``.dist-info`` directory; "" for the files that no dist claims"""
-    base: str
-    """directory that paths in provenance and RECORD are relative to"""
-    prefix: str
-    """nothing outside it is ours"""
-
-    @property
-    def provenance(self) -> str:
-        """Path of the provenance file."""
-        return provenance.place(self.info, self.base)
-
-    @property
-    def record(self) -> str | None:
-        """Path of RECORD."""
-        return os.path.join(self.info, "RECORD") if self.info else None
-
-    def key(self, path: str) -> str:
-        """Return the path as RECORD writes it: relative to the site directory."""
-        below = self.base.rstrip("/") + "/"
-        if path.startswith(below) and _PLAIN.fullmatch(path):
-            return path[len(below) :]
-        return os.path.relpath(path, self.base)
-
-
-def ledger(tree: Tree, info: str) -> Ledger:
-    """Return where the files of one owner, a ``.dist-info`` or "", are written down."""
-    return Ledger(info, os.path.dirname(info) if info else tree.root, tree.prefix)
 
 
 def write_down(
@@ -209,153 +168,3 @@ def _is_ours(row: record.Row, change: Change, entry: provenance.PatchedFile | No
     except ValueError:  # somebody wrote into our file
         return False
     return entry.original in originals and row.digest.rstrip("=") == encode_digest(patched)
-
-
-def without_undo(where: Ledger) -> dict[str, str]:
-    """Return the files of one owner that hold no undo record because LIEF wrote them.
-
-    By absolute path: ``sha256=<hex>`` of what LIEF left. Where the file is another one since, it is void.
-    """
-    try:
-        known = provenance.read(where.provenance)
-    except provenance.ProvenanceError:
-        return {}
-    locator = Locator(where.base, where.prefix)
-    return {
-        path: entry.patched
-        for key, entry in (known.files.items() if known else ())
-        if entry.writer != provenance.INPLACE
-        for path in [locator.locate(key)]
-        if path is not None
-    }
-
-
-def _has_all(data: bytes, entries: Iterable[provenance.PatchedFile]) -> bool:
-    """Whether RECORD has the digest of every patched file: then nobody need look at its rows one by one.
-
-    RECORD is written once, after all files of its dist: it has all of the digests or none.
-    """
-    try:
-        digests = {bytes.fromhex(entry.patched.removeprefix("sha256=")) for entry in entries}
-    except ValueError:  # somebody wrote into our file
-        return False
-    known = frozenset(_SHA256.findall(data))
-    return provenance.NAME.encode() in data and known >= {
-        encode_digest(digest).encode() for digest in digests
-    }
-
-
-def original_hash(sha256: bytes) -> FileHash:
-    """Return what an undo record knows of the original file: its digest, not its size."""
-    return FileHash(_UNKNOWN_SIZE, {DEFAULT_ALGORITHM: sha256})
-
-
-def describes(row: record.Row, file: FileHash) -> bool | None:
-    """Tell whether a row is right about a file; the size of an original may be unknown."""
-    return (replace(row, size=None) if file.size == _UNKNOWN_SIZE else row).agrees(file)
-
-
-def rows_by_file(
-    where: Ledger, rows: record.Record, paths: Mapping[str, object]
-) -> dict[str, list[record.Row]]:
-    """Find the rows of some files by real path: ``./x``, absolute and linked spellings are the same file."""
-    names = {os.path.basename(path) for path in paths}
-    locator = Locator(where.base, where.prefix)
-    found: dict[str, list[record.Row]] = {}
-    for row in rows.rows:
-        # Either separator, as PEP 376 allows; the locator knows which one is meant.
-        if row.path is None or names.isdisjoint(
-            (row.path.rpartition("/")[2], row.path.replace("\\", "/").rpartition("/")[2])
-        ):
-            continue
-        path = locator.locate(row.path)
-        if path is not None and path in paths:
-            found.setdefault(path, []).append(row)
-    return found
-
-
-def algorithms(where: Ledger, paths: Sequence[str]) -> frozenset[str]:
-    """Return every digest that the rows of these files ask for, sha256 always among them."""
-    names = {DEFAULT_ALGORITHM}
-    if where.record is not None:
-        try:
-            data = read_regular(where.record, record.MAX_RECORD_SIZE)
-            if _OTHER_ALGORITHM.search(data):  # few dists have one; a hundred thousand rows take a second
-                rows = record.parse(data)
-                spelled = rows_by_file(where, rows, dict.fromkeys(paths))
-                names |= rows.algorithms(row.path for group in spelled.values() for row in group if row.path)
-        except FileRefused:
-            pass  # told when it is to be updated
-        except OSError as error:
-            if of_the_machine(error):
-                raise
-    return frozenset(names)
-
-
-def needs_of(where: Ledger, file: FilePlan) -> dict[str, str]:
-    """Return, for each need of a file, what serves it, as provenance writes it."""
-    return {answer.need: _served_by(where, answer) for answer in file.answers}
-
-
-def _served_by(where: Ledger, answer: Answer) -> str:
-    """Write an answer as a store path, ``site:`` and a relative path, or a word."""
-    if answer.path is None or answer.origin is Origin.LIBC:
-        return answer.origin.value
-    if answer.path.startswith(where.prefix.rstrip("/") + "/"):
-        return f"site:{where.key(answer.path)}"
-    return answer.path
-
-
-def unrecorded(where: Ledger, files: Sequence[FilePlan]) -> frozenset[str]:
-    """Return those of some files without an edit that provenance and RECORD do not describe as they are.
-
-    An earlier run was killed, or a need that nothing met is met now without a change of the file. Reads no
-    ELF file but those that an earlier run seems to have taken the patch back from.
-    """
-    try:
-        known = provenance.read(where.provenance)
-    except provenance.ProvenanceError:
-        known = None
-    entries = known.files if known else {}
-    patched: dict[str, bytes] = {}
-    late: set[str] = set()
-    for file in files:
-        if file.facts is None:
-            continue
-        entry = entries.get(where.key(file.file.path))
-        if file.facts.original_sha256 is not None:
-            patched[file.file.path] = file.facts.original_sha256
-            if entry is None or _outdated(where, file, file.facts, entry):
-                late.add(file.file.path)
-        elif entry is not None and entry.writer == provenance.INPLACE and _is(file.file.path, entry.original):
-            late.add(file.file.path)
-    if where.record is None or late >= patched.keys():
-        return frozenset(late)
-    try:
-        data = read_regular(where.record, record.MAX_RECORD_SIZE)
-        if _has_all(data, entries.values()):
-            return frozenset(late)
-        rows = record.parse(data)
-    except (OSError, FileRefused):
-        return frozenset(late)
-    for path, spelled in rows_by_file(where, rows, patched).items():
-        original = original_hash(patched[path])
-        if any(describes(row, original) for row in spelled):
-            late.add(path)
-    if not rows.rows_for(where.key(where.provenance)):
-        late.update(patched)
-    return frozenset(late)
-
-
-def _outdated(where: Ledger, file: FilePlan, facts: ElfFacts, entry: provenance.PatchedFile) -> bool:
-    """Whether a patched file, or what serves its needs, is not as its entry has it."""
-    linkage = Linkage(entry.search_path, entry.tag, entry.interp)
-    return facts.current != linkage or dict(entry.needs) != needs_of(where, file)
-
-
-def _is(path: str, digest: str) -> bool:
-    """Whether a file has a digest, ``sha256=<hex>``."""
-    try:
-        return f"sha256={hash_file(path).digests[DEFAULT_ALGORITHM].hex()}" == digest
-    except OSError:
-        return False

@@ -10,8 +10,8 @@ from nixpatch.environment.digests import hash_file
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, Tree, TreeFile
 from nixpatch.stories.grafting import lost as grafts_lost
 from nixpatch.stories.grafting import removed_grafts
+from nixpatch.stories.ledger import ledger, without_undo
 from nixpatch.stories.plan import Reader, mark_unrecorded
-from nixpatch.stories.recording import ledger, without_undo
 
 _ORIGINAL = ElfEdit(search_path=None, interp=None)
 

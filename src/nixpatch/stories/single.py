@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nixpatch import elf
 from nixpatch.errors import FileRefused
-from nixpatch.files import replacement
+from nixpatch.files import replacement, sweep
 from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason, Tag
 
 
@@ -163,6 +163,7 @@ def carry_out(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...]
     Without an edit, ``output`` becomes a copy. Raises ``FileRefused`` if the file cannot be edited safely,
     ``OSError`` for trouble with reading or writing; then ``output`` is as it was.
     """
+    sweep(output)
     with replacement(output) as temp:
         if edit is None:
             _copy(source, temp)
@@ -181,6 +182,7 @@ def carry_out(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...]
 
 def restore(source: str, output: str) -> None:
     """Put the original in the place of ``output``. Raises what :func:`carry_out` raises."""
+    sweep(output)
     with replacement(output) as temp:
         elf.write_original(source, temp)
     _take_mode(source, output)

@@ -17,8 +17,8 @@ from nixpatch.errors import FileRefused
 from nixpatch.model import Dist, ElfFacts, Finding, Linkage, Skip, Target, Tree
 from nixpatch.resolve.loader import find
 from nixpatch.resolve.policy import default_policy
+from nixpatch.stories.ledger import Ledger, ledger
 from nixpatch.stories.plan import Reader
-from nixpatch.stories.recording import Ledger, ledger
 
 _GONE = "is gone"
 

@@ -14,7 +14,7 @@ from nixpatch.environment.regular import open_regular
 from nixpatch.errors import FileRefused
 from nixpatch.files import Identity, identity, replacement
 from nixpatch.model import ElfEdit
-from nixpatch.stories.recording import original_hash
+from nixpatch.stories.ledger import original_hash
 
 # Starting a second process costs about 20 ms; below this many bytes one process is done sooner.
 _PARALLEL_FROM = 48 << 20

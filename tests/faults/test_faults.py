@@ -21,7 +21,7 @@ PARTS = 4
 STORIES = list(Story)
 # Killed in test_grafts, which also loads what is left.
 GRAFTS = {Story.UNVENDOR, Story.RETURN}
-TIDYING = {"unlink", "rmdir"}
+TIDYING = {"rename", "unlink", "rmdir"}  # a graft is moved by rename(2), everything else by renameat(2)
 OFTEN = {Fault.KILL_ALL, Fault.TORN, Fault.ENOSPC, Fault.INTERRUPT}
 
 

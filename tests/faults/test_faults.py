@@ -68,9 +68,6 @@ def test_ctrl_c_and_sigterm_end_a_run_cleanly(bench: Bench, story: Story, fault:
     assert bench.disturb(story, fault, _sites(bench, story, fault, kind), kind) == []
 
 
-@pytest.mark.xfail(
-    reason="an SBOM or an empty directory can stay behind, and no later run knows of it", strict=False
-)
 @pytest.mark.parametrize("story", [Story.UNVENDOR, Story.RETURN])
 def test_what_is_tidied_up_last_is_tidied_up_by_the_next_run(bench: Bench, story: Story) -> None:
     ended, _, _ = bench.uninterrupted(story)

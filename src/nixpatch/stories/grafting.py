@@ -10,6 +10,7 @@ uninstall`` takes it along; in the store and in a Nix build nobody could restore
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Collection, Iterator, Sequence
@@ -27,6 +28,8 @@ from nixpatch.model import GraftPlan, Skip, Tree
 from nixpatch.stories.ledger import Ledger, ledger, rows_by_file
 
 _MARK = b'"unvendored"'
+_STAYS = {errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST}
+"""what rmdir(2) says of a directory that is gone, or is not empty (yet)"""
 
 
 def removed_grafts(where: Ledger) -> Provenance | None:
@@ -239,8 +242,7 @@ def _settle(
     if listing is None:
         _unlink(document)
     for directory in (os.path.join(where.info, provenance.GRAFTS), os.path.dirname(document)):
-        with contextlib.suppress(OSError):  # not there, or not empty
-            os.rmdir(directory)
+        _remove_empty(directory)
     if data is None:  # last of all: what tells the next run that there is something left to do
         _unlink(where.provenance)
 
@@ -262,8 +264,15 @@ def _take_out(where: Ledger, key: str, graft: RemovedGraft) -> None:
     else:
         os.makedirs(os.path.dirname(kept), exist_ok=True)
         os.replace(path, kept)
-    with contextlib.suppress(OSError):  # not empty yet
-        os.rmdir(os.path.dirname(path))
+    _remove_empty(os.path.dirname(path))
+
+
+def _remove_empty(directory: str) -> None:
+    try:
+        os.rmdir(directory)
+    except OSError as error:
+        if error.errno not in _STAYS:
+            raise
 
 
 def _is_empty(directory: str) -> bool:

@@ -19,8 +19,6 @@ pytestmark = [pytest.mark.gcc, pytest.mark.faults]
 
 PARTS = 4
 STORIES = list(Story)
-# Killed in test_grafts, which also loads what is left.
-GRAFTS = {Story.UNVENDOR, Story.RETURN}
 TIDYING = {"rename", "unlink", "rmdir"}  # a graft is moved by rename(2), everything else by renameat(2)
 OFTEN = {Fault.KILL_ALL, Fault.TORN, Fault.ENOSPC, Fault.INTERRUPT}
 
@@ -30,8 +28,6 @@ def _sites(
 ) -> list[Site]:
     ended, _, _ = bench.uninterrupted(story, *more)
     sites = [site for site in ended.sites if site.kind is kind]
-    if story in GRAFTS:
-        sites = [site for site in sites if site.call not in TIDYING]
     if fault in {Fault.TORN, Fault.SHORT}:
         sites = [site for site in sites if site.writes]
     if os.environ.get("NIXPATCH_FAULTS") == "all" or (fault is Fault.KILL_ALL and not more):
@@ -42,7 +38,7 @@ def _sites(
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("story", [story for story in STORIES if story not in GRAFTS])
+@pytest.mark.parametrize("story", STORIES)
 def test_a_run_that_is_killed_anywhere_is_finished_by_the_next_one(
     bench: Bench, story: Story, part: int
 ) -> None:

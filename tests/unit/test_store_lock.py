@@ -183,11 +183,13 @@ def test_the_good_one_is_one() -> None:
     assert load(document()).libraries["liba.so"].path == "/s/lib/liba.so"
 
 
-NAMES = st.text(st.characters(blacklist_characters="/\0"), min_size=1).filter(
+# Any character, and those that stand for bytes that are none (PEP 383); other surrogates name no file.
+BYTES = st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF)
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0") | BYTES, min_size=1).filter(
     lambda name: name not in {".", ".."}
 )
 TEXTS = st.text()
-PATHS = st.text(st.characters(exclude_characters="\0"))
+PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\0") | BYTES)
 LIBRARIES = st.dictionaries(
     NAMES, st.tuples(PATHS, TEXTS, TEXTS, TEXTS, TEXTS, st.none() | TEXTS), max_size=4
 )

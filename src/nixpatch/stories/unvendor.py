@@ -253,7 +253,7 @@ class _Surroundings:
         skip = plan_file(self.question, self.files[path]).skip
         if skip is not None and skip.reason is not SkipReason.UNOWNED:
             return str(skip.reason.value)
-        return elf.obstacle(path)
+        return self.question.facts[path].obstacle
 
 
 def _symbols(path: str) -> Symbols | str:

@@ -18,7 +18,7 @@ from typing import Any
 import typer
 
 from nixpatch import __version__
-from nixpatch.cli.app import app
+from nixpatch.cli.app import command_line
 
 NAME = "nixpatch"
 _RUN = "from nixpatch.cli import run; run([])"
@@ -101,7 +101,7 @@ Write down which store path serves what, and obey it.
 
 def page() -> str:
     """Return the man page (man(7)) as text."""
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(command_line())
     lines = [f'.TH NIXPATCH 1 "" "nixpatch {__version__}" "User Commands"']
     lines += [
         ".SH NAME",

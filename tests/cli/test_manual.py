@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from nixpatch.cli.app import app
+from nixpatch.cli.app import command_line
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 DOCS = os.path.join(ROOT, "docs")
@@ -35,7 +35,7 @@ def test_the_committed_man_page_and_completions_are_those_of_this_command_line(t
 def test_the_man_page_has_every_option_of_every_command() -> None:
     with open(os.path.join(DOCS, "nixpatch.1"), encoding="utf-8") as file:
         page = file.read()
-    group: Any = typer.main.get_command(app)
+    group: Any = typer.main.get_command(command_line())
     for command in flat(group):
         for parameter in command.params:
             if parameter.param_type_name == "option":

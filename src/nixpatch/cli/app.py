@@ -1,43 +1,19 @@
-"""The commands. Each is glue: options to a request, a request to a value, a value to a report and a code."""
+"""The command line: which commands there are, and the one of them that a run is about."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from nixpatch import __version__
-from nixpatch.cli import options as opt
-from nixpatch.cli.bundle import bundle_command
-from nixpatch.cli.demo import demo_command
-from nixpatch.cli.diff import diff_command
-from nixpatch.cli.elf import elf_command
-from nixpatch.cli.env import env_command
 from nixpatch.cli.exit_codes import ExitCode
-from nixpatch.cli.installers import VERBATIM, pip_command, uv_command, wrap_command
-from nixpatch.cli.lock import lock_command
-from nixpatch.cli.manylinux import manylinux_app
-from nixpatch.cli.missing import missing_command
-from nixpatch.cli.session import Output, guarded
-from nixpatch.cli.tree import tree_command
-from nixpatch.elf import Writer
-from nixpatch.errors import RequestError
-from nixpatch.model import Plan
-from nixpatch.report.summary import totals
-from nixpatch.store import find_store
-from nixpatch.stories.apply import Manner, Outcome, apply
-from nixpatch.stories.asking import in_nix_build
-from nixpatch.stories.holding import held
-from nixpatch.stories.plan import Request, make_plan
-from nixpatch.stories.restore import plan_restore
-from nixpatch.stories.rooting import hold, let_go
 
 _PATCHING = "Trees"
 _LOOKING = "Seeing what is and what lacks"
@@ -47,6 +23,44 @@ _OTHERS = "Single files, and a try"
 
 _ANY_GRAFT = "--unvendor=*"
 _TOP_OPTIONS = frozenset({"--help", "-h", "--version", "--install-completion", "--show-completion"})
+_COMPLETING = "_NIXPATCH_COMPLETE"
+"""what a shell sets where it asks for words (click, "Shell Completion")"""
+
+# nixpatch's own options end at the first word that is no option: from the installer's command on every word
+# is the installer's, `--help` and `--python` too. So is an option before it that nixpatch does not know.
+_VERBATIM = {"allow_interspersed_args": False, "ignore_unknown_options": True}
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """Where a command is, so that a run need not import the others."""
+
+    module: str
+    """of ``nixpatch.cli``"""
+    panel: str
+    verbatim: bool = False
+    group: bool = False
+    """a command of commands"""
+
+
+COMMANDS = {
+    "patch": _Command("patch", _PATCHING),
+    "plan": _Command("patch", _PATCHING),
+    "restore": _Command("patch", _PATCHING),
+    "verify": _Command("patch", _PATCHING),
+    "tree": _Command("tree", _LOOKING),
+    "missing": _Command("missing", _LOOKING),
+    "diff": _Command("diff", _LOOKING),
+    "pip": _Command("installers", _INSTALLING, verbatim=True),
+    "uv": _Command("installers", _INSTALLING, verbatim=True),
+    "wrap": _Command("installers", _INSTALLING, verbatim=True),
+    "manylinux": _Command("manylinux", _INSTALLING, group=True),
+    "env": _Command("env", _INSTALLING, verbatim=True),
+    "lock": _Command("lock", _STORE),
+    "bundle": _Command("bundle", _STORE),
+    "elf": _Command("elf", _OTHERS),
+    "demo": _Command("demo", _OTHERS),
+}
 
 
 class _Shorthand(TyperGroup):
@@ -57,7 +71,7 @@ class _Shorthand(TyperGroup):
         first = next(iter(args), "--help")
         if first == "plan":
             args = ["patch", "--dry-run", *args[1:]]
-        elif first not in self.commands and first not in _TOP_OPTIONS:
+        elif first not in COMMANDS and first not in _TOP_OPTIONS:
             args = ["patch", *args]
         if args[:1] == ["patch"]:
             # An option with an optional value, which typer has no notion of.
@@ -65,209 +79,51 @@ class _Shorthand(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(
-    name="nixpatch",
-    cls=_Shorthand,
-    help="Link installed wheels against the Nix store, in place: auditwheel in reverse.",
-    epilog="nixpatch PATH... is short for nixpatch patch PATH...",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+def command_line(names: Collection[str] = COMMANDS) -> typer.Typer:
+    """Build the command line with some of its commands; what is not wanted costs nothing."""
+    app = typer.Typer(
+        name="nixpatch",
+        cls=_Shorthand,
+        help="Link installed wheels against the Nix store, in place: auditwheel in reverse.",
+        epilog="nixpatch PATH... is short for nixpatch patch PATH...",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_top)
+    for name, command in COMMANDS.items():
+        if name not in names:
+            continue
+        module = import_module(f"nixpatch.cli.{command.module}")
+        if command.group:
+            app.add_typer(getattr(module, f"{name}_app"), name=name, rich_help_panel=command.panel)
+        else:
+            settings = _VERBATIM if command.verbatim else None
+            function = getattr(module, f"{name}_command")
+            app.command(name, rich_help_panel=command.panel, context_settings=settings)(function)
+    return app
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     try:
-        app(list(arguments), prog_name="nixpatch")
+        command_line(_wanted(arguments))(list(arguments), prog_name="nixpatch")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return ExitCode.SATISFIED
 
 
-@app.callback(invoke_without_command=True)
+def _wanted(arguments: Sequence[str]) -> Collection[str]:
+    """Return the commands that a command line can be about: all of them where it asks what there is."""
+    first = next(iter(arguments), "--help")
+    if _COMPLETING in os.environ or first in _TOP_OPTIONS:
+        return COMMANDS
+    return {first} if first in COMMANDS and first != "plan" else {"patch"}
+
+
 def _top(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         sys.stdout.write(f"nixpatch {__version__}\n")
         raise typer.Exit
-
-
-@app.command(rich_help_panel=_PATCHING)
-@guarded
-def patch(
-    paths: opt.Paths,
-    python: opt.Python = None,
-    lib: opt.Lib = None,
-    closure: opt.Closure = None,
-    store: opt.StoreDir = None,
-    pure: opt.Pure = False,
-    nixpkgs: opt.Nixpkgs = None,
-    locked: opt.Locked = None,
-    policy: opt.PolicyFile = None,
-    runtime_dep: opt.RuntimeDep = None,
-    ignore_missing: opt.IgnoreMissing = None,
-    append_rpath: opt.AppendRpath = None,
-    tag: opt.TagOption = None,
-    writer: opt.WriterOption = Writer.INPLACE,
-    owned_only: opt.OwnedOnly = False,
-    unvendor: opt.Unvendor = None,
-    accept_modified: opt.AcceptModified = False,
-    no_gc_roots: opt.NoGcRoots = False,
-    fsync: opt.Fsync = False,
-    dry_run: opt.DryRun = False,
-    check: opt.Check = False,
-    jobs: opt.Jobs = 0,
-    as_json: opt.Json = False,
-    html: opt.Html = None,
-    verbose: opt.Verbose = 0,
-    quiet: opt.Quiet = False,
-) -> ExitCode:
-    """Patch trees: this is what nixpatch PATH... does."""
-    choices = opt.Choices(
-        python=python,
-        lib=lib,
-        closure=closure,
-        store=store,
-        pure=pure,
-        nixpkgs=nixpkgs,
-        locked=locked,
-        policy=policy,
-        runtime_dep=runtime_dep,
-        ignore_missing=ignore_missing,
-        append_rpath=append_rpath,
-        tag=tag,
-        owned_only=owned_only,
-        unvendor=unvendor,
-    )
-    if unvendor and writer is Writer.LIEF:
-        raise RequestError("--unvendor: only the in-place writer can rename what a file needs")
-    writing = not (dry_run or check)
-    manner = Manner(workers=jobs, writer=writer, durable=fsync, accept_modified=accept_modified)
-    output = Output(
-        "patch" if writing else "plan", as_json=as_json, verbosity=-1 if quiet else verbose, html=html
-    )
-    code = ExitCode.SATISFIED
-    for path in paths:
-        begun = time.monotonic()
-        request = opt.request(path, choices, os.environ)
-        # In the store nobody can restore, and the copies would count in the closure.
-        aside = not (in_nix_build(os.environ) or request.store.store_path_of(path, resolve=True))
-        with held(path, output.say) if writing else nullcontext():
-            made = make_plan(request, output.say, output.bar.reading)
-            if writing and not no_gc_roots:
-                hold(made, request.store)
-            done = _carry_out(made, output, begun, replace(manner, keep_grafts=aside) if writing else None)
-            if writing and not no_gc_roots:
-                let_go(made)
-        if verbose and not as_json:
-            _tell_of_bare_names(request)
-        code = max(code, ExitCode.REMAINS if check and made.pending else done)
-    output.close()
-    return code
-
-
-def _tell_of_bare_names(request: Request) -> None:
-    """Name what Python code opens by bare name, which no search path reaches."""
-    from nixpatch.report.opening import lines  # noqa: PLC0415 - reads the tree's sources: only for -v
-    from nixpatch.stories.opening import look  # noqa: PLC0415 - as above
-
-    told = lines(look(request))
-    if told:
-        sys.stdout.write("Opened by bare name, which no search path reaches (see nixpatch env):\n")
-        sys.stdout.writelines(f"  {line}\n" for line in told)
-
-
-def _carry_out(made: Plan, output: Output, begun: float, manner: Manner | None) -> ExitCode:
-    """Apply a plan, or with ``manner`` None only show it; ``begun`` is when its making began."""
-    outcome: Outcome | None = None
-    if manner is not None:
-        with output.bar.writing(made) as step:
-            outcome = apply(made, manner, progress=step, waiting=output.say)
-    output.plan(made, outcome, time.monotonic() - begun)
-    return ExitCode.SATISFIED if totals(made, outcome).satisfied else ExitCode.REMAINS
-
-
-@app.command(rich_help_panel=_PATCHING)
-def plan(_paths: opt.Paths) -> None:
-    """Show what patch would do and write nothing: patch --dry-run, with the same options."""
-
-
-@app.command(rich_help_panel=_PATCHING)
-@guarded
-def restore(
-    paths: opt.Paths,
-    fsync: opt.Fsync = False,
-    dry_run: opt.DryRun = False,
-    jobs: opt.Jobs = 0,
-    as_json: opt.Json = False,
-    html: opt.Html = None,
-    verbose: opt.Verbose = 0,
-    quiet: opt.Quiet = False,
-) -> ExitCode:
-    """Put every patched file back, byte for byte, and RECORD with it."""
-    output = Output("restore", as_json=as_json, verbosity=-1 if quiet else verbose, html=html)
-    code = ExitCode.SATISFIED
-    for path in paths:
-        begun = time.monotonic()
-        with nullcontext() if dry_run else held(path, output.say):
-            made = plan_restore(path)
-            done = _carry_out(made, output, begun, None if dry_run else Manner(workers=jobs, durable=fsync))
-            if done is ExitCode.SATISFIED and not dry_run:
-                let_go(made)
-        code = max(code, done)
-    output.close()
-    return code
-
-
-@app.command(rich_help_panel=_PATCHING)
-@guarded
-def verify(
-    paths: opt.Paths,
-    python: opt.Python = None,
-    store: opt.StoreDir = None,
-    locked: opt.Locked = None,
-    load: Annotated[
-        bool, typer.Option("--load", help="Also open each file in the target Python and compare.")
-    ] = False,
-    jobs: opt.Jobs = 0,
-    as_json: opt.Json = False,
-    html: opt.Html = None,
-    verbose: opt.Verbose = 0,
-    quiet: opt.Quiet = False,
-) -> ExitCode:
-    """Check that patched trees are what their provenance says."""
-    from nixpatch.stories.checking import check_tree  # noqa: PLC0415 - no other command needs it
-
-    output = Output("verify", as_json=as_json, verbosity=-1 if quiet else verbose, html=html)
-    code = ExitCode.SATISFIED
-    found_store = find_store(store, os.environ)
-    for path in paths:
-        verdict = check_tree(
-            path,
-            found_store,
-            python=python,
-            search_path=os.environ.get("PATH"),
-            locked=locked,
-            load=load,
-            workers=jobs,
-        )
-        output.verdict(verdict, found_store.directory)
-        code = ExitCode.REMAINS if verdict.errors else code
-    output.close()
-    return code
-
-
-app.command("tree", rich_help_panel=_LOOKING)(tree_command)
-app.command("missing", rich_help_panel=_LOOKING)(missing_command)
-app.command("diff", rich_help_panel=_LOOKING)(diff_command)
-app.command("pip", rich_help_panel=_INSTALLING, context_settings=VERBATIM)(pip_command)
-app.command("uv", rich_help_panel=_INSTALLING, context_settings=VERBATIM)(uv_command)
-app.command("wrap", rich_help_panel=_INSTALLING, context_settings=VERBATIM)(wrap_command)
-app.add_typer(manylinux_app, name="manylinux", rich_help_panel=_INSTALLING)
-app.command("env", rich_help_panel=_INSTALLING, context_settings=VERBATIM)(env_command)
-app.command("lock", rich_help_panel=_STORE)(lock_command)
-app.command("bundle", rich_help_panel=_STORE)(bundle_command)
-app.command("elf", rich_help_panel=_OTHERS)(elf_command)
-app.command("demo", rich_help_panel=_OTHERS)(demo_command)

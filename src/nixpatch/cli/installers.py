@@ -32,11 +32,6 @@ from nixpatch.stories.installing import Change, Snapshot, difference, restrict, 
 from nixpatch.stories.plan import make_plan
 from nixpatch.stories.rooting import hold, let_go_unused
 
-# nixpatch's own options end at the first word that is no option: from the installer's command on every word
-# is the installer's, `--help` and `--python` too. So is an option before it that nixpatch does not know.
-VERBATIM = {"allow_interspersed_args": False, "ignore_unknown_options": True}
-"""context settings of these commands"""
-
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import typer
 
@@ -20,10 +19,11 @@ from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import MachineError, NixpatchError
 from nixpatch.files import replace_bytes, sweep
 from nixpatch.model import Plan
-from nixpatch.report.as_json import document, plan_entry, verdict_entry
 from nixpatch.report.escape import shown
 from nixpatch.stories.apply import Outcome
-from nixpatch.stories.verify import Verdict
+
+if TYPE_CHECKING:
+    from nixpatch.stories.verify import Verdict
 
 _P = ParamSpec("_P")
 
@@ -49,6 +49,8 @@ class Output:
 
             self._pages.append(plan_page(plan, outcome, seconds))
         if self.as_json:
+            from nixpatch.report.as_json import plan_entry  # noqa: PLC0415 - as above
+
             self._trees.append(plan_entry(plan, outcome))
             return
         from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - JSON needs no rich
@@ -64,6 +66,8 @@ class Output:
 
             self._pages.append(verdict_page(verdict, store_dir))
         if self.as_json:
+            from nixpatch.report.as_json import verdict_entry  # noqa: PLC0415 - as above
+
             self._trees.append(verdict_entry(verdict, store_dir))
             return
         from nixpatch.report.text import console, verdict_report  # noqa: PLC0415 - as above
@@ -80,6 +84,10 @@ class Output:
 
         """
         if self.as_json:
+            import json  # noqa: PLC0415 - as above
+
+            from nixpatch.report.as_json import document  # noqa: PLC0415 - as above
+
             json.dump(document(self._command, self._trees), sys.stdout, indent=1)
             sys.stdout.write("\n")
         if self._html is not None:

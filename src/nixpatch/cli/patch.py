@@ -1,4 +1,4 @@
-"""Patching, restoring and verifying trees: options to a request, a request to a value, a value to a report."""
+"""Patching, restoring and verifying trees: options to a request, a value to a report and an exit code."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from nixpatch.elf.unfit import malformed
 
-_BLOCK = 4096
-_KEPT = 1024  # blocks; headers that point all over a large file must not bring it all into memory
+_BLOCK = 1 << 13
+_KEPT = 512  # blocks; headers that point all over a large file must not bring it all into memory
 _CHUNK = 1 << 20
 
 
@@ -73,6 +73,28 @@ class Image:
         if len(data) < length:
             data += self._block(base + _BLOCK)[: length - len(data)]
         return data
+
+    def until_nul(self, offset: int, limit: int) -> bytes | None:
+        """Bytes from an offset up to a NUL that stands less than ``limit`` bytes further on; None without one.
+
+        Raises ``Unfit`` where the image ends before.
+        """
+        inside = offset % _BLOCK
+        base = offset - inside
+        block = self._blocks.get(base) if offset >= 0 else b""
+        if block is None and base < self.size:
+            block = self._block(base)
+        if block:  # nearly all strings lie in one block
+            end = block.find(b"\0", inside, inside + limit)
+            if end >= 0:
+                return block[inside:end]
+        found = b""
+        while len(found) < limit:
+            found += self.read(offset + len(found), min(_BLOCK, limit - len(found)))
+            text, nul, _ = found.partition(b"\0")
+            if nul:
+                return text
+        return None
 
     def ranges(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
         """``(image offset, length, file offset)`` of what makes up a range, not counting patches."""

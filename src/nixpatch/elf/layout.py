@@ -6,6 +6,7 @@ symbol versioning: LSB core specification, "Symbol Versioning". GNU extensions c
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -146,6 +147,12 @@ class Dyn(NamedTuple):
     value: int
 
 
+# What _make does without its check of the length, which the struct has made: files have dozens of each.
+_PHDR: Final = functools.partial(tuple.__new__, Phdr)
+_SHDR: Final = functools.partial(tuple.__new__, Shdr)
+_DYN: Final = functools.partial(tuple.__new__, Dyn)
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Precompiled structures of one class and byte order."""
@@ -168,7 +175,7 @@ class Layout:
     def phdrs_of(self, data: bytes) -> tuple[Phdr, ...]:
         """Unpack a program header table."""
         if self.bits == 64:
-            return tuple(map(Phdr._make, self.phdr.iter_unpack(data)))
+            return tuple(map(_PHDR, self.phdr.iter_unpack(data)))
         return tuple(
             Phdr(type_, flags, offset, vaddr, paddr, filesz, memsz, align)
             for type_, offset, vaddr, paddr, filesz, memsz, flags, align in self.phdr.iter_unpack(data)
@@ -176,12 +183,12 @@ class Layout:
 
     def shdrs_of(self, data: bytes) -> tuple[Shdr, ...]:
         """Unpack a section header table."""
-        return tuple(map(Shdr._make, self.shdr.iter_unpack(data)))
+        return tuple(map(_SHDR, self.shdr.iter_unpack(data)))
 
     def dyns_of(self, data: bytes) -> tuple[Dyn, ...]:
         """Unpack a dynamic section; a last entry that is cut short is left out."""
         whole = len(data) - len(data) % self.dyn.size
-        return tuple(map(Dyn._make, self.dyn.iter_unpack(data[:whole])))
+        return tuple(map(_DYN, self.dyn.iter_unpack(data[:whole])))
 
     def pack_ehdr(self, ident: bytes, header: Ehdr) -> bytes:
         """``e_ident`` and header as they stand in a file."""

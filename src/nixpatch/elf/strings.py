@@ -23,16 +23,9 @@ def string_at(image: Image, headers: Headers, offset: int) -> str:
     """Read the string at an offset of DT_STRTAB. Raises ``Unfit`` if it has no end inside the table."""
     if offset >= headers.string_size:
         raise malformed(f"string offset {offset:#x} lies beyond DT_STRSZ")
-    start = headers.string_offset + offset
-    limit = min(headers.string_size - offset, _STRING)
-    found = b""
-    while len(found) < limit:
-        step = min(128 if not found else 4096, limit - len(found))
-        data = image.read(start + len(found), step)
-        end = data.find(b"\0")
-        if end >= 0:
-            return os.fsdecode(found + data[:end])
-        found += data
+    text = image.until_nul(headers.string_offset + offset, min(headers.string_size - offset, _STRING))
+    if text is not None:
+        return os.fsdecode(text)
     raise malformed(f"string at {offset:#x} has no end")
 
 

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from installed import ELF, SITE, dist, write
@@ -244,14 +245,14 @@ def test_any_name_works(base: str, name: bytes) -> None:
 def test_a_directory_that_cannot_be_read_is_a_note(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write(os.path.join(base, "m.so"))
     locked = os.path.dirname(write(os.path.join(base, "loc\nked/x.so")))
-    real = os.scandir
+    real = os.open
 
-    def scandir(path: str) -> object:
+    def opening(path: str, *arguments: Any, **named: Any) -> int:
         if path == locked:  # modes do not stop root, who runs the tests in many containers
             raise PermissionError(13, "Permission denied", path)
-        return real(path)
+        return real(path, *arguments, **named)
 
-    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "open", opening)
     tree = scan(base)
 
     assert names(tree) == ["m.so"]

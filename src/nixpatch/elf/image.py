@@ -75,7 +75,7 @@ class Image:
         return data
 
     def until_nul(self, offset: int, limit: int) -> bytes | None:
-        """Bytes from an offset up to a NUL that stands less than ``limit`` bytes further on; None without one.
+        """Bytes from an offset up to a NUL less than ``limit`` bytes further on; None where there is none.
 
         Raises ``Unfit`` where the image ends before.
         """

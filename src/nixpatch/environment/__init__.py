@@ -10,7 +10,8 @@ from nixpatch.environment.digests import FileHash, encode_digest, hash_file
 from nixpatch.environment.enclosing import enclosing
 from nixpatch.environment.ld_so import BuiltIn, built_in
 from nixpatch.environment.locate import Locator
-from nixpatch.environment.record import Record, Row, parse
+from nixpatch.environment.record import Record, parse
+from nixpatch.environment.record_row import Row
 from nixpatch.environment.target import find_target
 from nixpatch.environment.tree import scan
 

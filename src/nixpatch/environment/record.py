@@ -8,77 +8,16 @@ CRLF, uv LF), and another tool may compare the whole file: nothing is rewritten 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from nixpatch.environment.digests import (
-    DEFAULT_ALGORITHM,
-    KEPT_ALGORITHMS,
-    KNOWN_ALGORITHMS,
-    FileHash,
-    encode_digest,
-)
+from nixpatch.environment.digests import FileHash
+from nixpatch.environment.record_row import Row, is_plain, new_row, row_end
 from nixpatch.errors import FileRefused
 
 MAX_RECORD_SIZE = 16 << 20
 """bytes; the largest RECORD of a real wheel has about two million"""
 _MAX_ROWS = 1 << 17
-_MAX_ROW = 1 << 16
-"""bytes; PATH_MAX is 4,096. What is longer is only kept: the patterns below take hundred times its size"""
-
-# A field is quoted where it begins with a quote: up to the next single quote, newlines included; what
-# stands between that quote and the comma belongs to it too, as in csv without ``strict``. Written so that
-# there is one way to match and no need for possessive quantifiers, which CPython got wrong until 3.11.5.
-_OPEN = rb'"[^"]*(?:""[^"]*)*'
-_FIELD = rb"(?:" + _OPEN + rb'(?:"(?!")|\Z)[^,\r\n]*|(?!")[^,\r\n]*)'
-_QUOTE_OR_END = re.compile(rb',"|\r\n|\r|\n')
-_THREE = re.compile(rb"(" + _FIELD + rb"),(" + _FIELD + rb"),(" + _FIELD + rb")(\r\n|\r|\n|\Z)")
-_PLAIN = re.compile(rb"(?<![^\r\n])([^,\r\n]*),[^,\r\n]*,[^,\r\n]*(?![^\r\n])")
-"""a row of three fields without quotes; the path is what it finds"""
-_QUOTED = re.compile(rb'"([^"]*(?:""[^"]*)*)"(?!")(.*)', re.DOTALL)
-_ENDING = re.compile(rb"(?:\r\n|\r|\n)\Z")
-_NEEDS_QUOTES = re.compile(rb'[,"\r\n]')
-_MAX_SIZE_DIGITS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row, with the bytes it came as."""
-
-    raw: bytes
-    """line ending included"""
-    path: str | None
-    """as written, without quotes; None where the row has not three fields and is only kept"""
-    algorithm: str | None = None
-    """lower case; ``""`` for a hash that names none; None for a row without hash"""
-    digest: str | None = None
-    """as written"""
-    size: int | None = None
-
-    @property
-    def check_algorithm(self) -> str | None:
-        """The algorithm that tells whether a file agrees with this row; None if there is none to use."""
-        return self.algorithm if self.algorithm in KNOWN_ALGORITHMS else None
-
-    @property
-    def new_algorithm(self) -> str | None:
-        """The algorithm that a new hash of this row is written with; None for a row without hash."""
-        if self.algorithm is None:
-            return None
-        return self.algorithm if self.algorithm in KEPT_ALGORITHMS else DEFAULT_ALGORITHM
-
-    def agrees(self, file: FileHash) -> bool | None:
-        """Tell whether the file is the one that the row describes.
-
-        None: nothing speaks against it, but the row has no hash that ``file`` has the digest of.
-        """
-        if self.size is not None and self.size != file.size:
-            return False
-        digest = file.digests.get(self.check_algorithm or "")
-        if digest is None or self.digest is None:
-            return None
-        return self.digest.rstrip("=") == encode_digest(digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +61,7 @@ class Record:
             raise KeyError(f"no row for {min(missing)!a}")
         return Record(
             tuple(
-                row if row.path is None or row.path not in changes else _updated(row, changes[row.path])
+                row if row.path is None or row.path not in changes else row.updated(changes[row.path])
                 for row in self.rows
             )
         )
@@ -138,23 +77,21 @@ class Record:
         """
         if self.rows_for(path):
             return self.with_changes({path: file})
-        ending = (_ending(self.rows[0].raw) if self.rows else b"") or b"\n"
-        value = f"{DEFAULT_ALGORITHM}={encode_digest(file.digests[DEFAULT_ALGORITHM])}".encode("ascii")
-        raw = b",".join((_quoted(os.fsencode(path)), value, str(file.size).encode("ascii"))) + ending
+        new = new_row(path, file, (self.rows[0].ending if self.rows else b"") or b"\n")
         before, last = self.rows[:-1], self.rows[-1:]
-        if last and _row_end(last[0].raw, 0)[1]:  # whatever follows would be read as part of it
-            return Record((*before, _parse_row(raw), *last))
-        if last and not _ending(last[0].raw):
-            last = (_parse_row(last[0].raw + ending),)
-        return Record((*before, *last, _parse_row(raw)))
+        if last and last[0].is_open:
+            return Record((*before, new, *last))
+        if last and not last[0].ending:
+            last = (Row.parse(last[0].raw + new.ending),)
+        return Record((*before, *last, new))
 
     def with_moved(self, path: str, to: str) -> Record:
         """Return the record with the rows of ``path``, in their place, for a file that is now at ``to``."""
-        return Record(tuple(_moved(row, to) if row.path == path else row for row in self.rows))
+        return Record(tuple(row.moved(to) if row.path == path else row for row in self.rows))
 
     def with_raw(self, path: str, raw: bytes) -> Record:
         """Return the record with other bytes, as some row had them once, in the place of ``path``'s rows."""
-        return Record(tuple(_parse_row(raw) if row.path == path else row for row in self.rows))
+        return Record(tuple(Row.parse(raw) if row.path == path else row for row in self.rows))
 
     def without(self, path: str) -> Record:
         """Return the record without the rows of ``path``; the same one where there are none."""
@@ -168,7 +105,8 @@ def parse(data: bytes) -> Record:
         FileRefused: there are more than ``MAX_RECORD_SIZE``, or too many rows.
 
     """
-    return Record(tuple(map(_parse_row, _split(data))))
+    read = Row.parse if b'"' in data else Row.plain
+    return Record(tuple(map(read, _split(data))))
 
 
 def paths(data: bytes) -> list[str]:
@@ -178,11 +116,10 @@ def paths(data: bytes) -> list[str]:
         FileRefused: there are more than ``MAX_RECORD_SIZE`` bytes, or too many rows.
 
     """
-    if b'"' in data or max(map(len, data.splitlines()), default=0) > _MAX_ROW:
-        fields = map(_fields, _split(data))
-        return [os.fsdecode(_unquoted(found[0])) for found in fields if found]
-    _must_be_bounded(data)
-    found = _PLAIN.findall(data)
+    lines = _split(data)
+    if b'"' in data:
+        return [row.path for row in map(Row.parse, lines) if row.path is not None]
+    found = [line.partition(b",")[0] for line in lines if is_plain(line)]
     # Decoded in one go: no character of any encoding of the file system runs through a line feed.
     return os.fsdecode(b"\n".join(found)).split("\n") if found else []
 
@@ -202,101 +139,7 @@ def _split(data: bytes) -> list[bytes]:
     found: list[bytes] = []
     start = 0
     while start < len(data):
-        end, _ = _row_end(data, start)
+        end, _ = row_end(data, start)
         found.append(data[start:end])
         start = end
     return found
-
-
-def _row_end(data: bytes, at: int) -> tuple[int, bool]:
-    """Where the row that begins at ``at`` ends, and whether its last field lacks the closing quote.
-
-    By hand: a pattern that repeats a field keeps a hundred bytes for each repetition.
-    """
-    if data.startswith(b'"', at):
-        at = _behind_quote(data, at + 1)
-    while at >= 0 and (found := _QUOTE_OR_END.search(data, at)):
-        if found[0] != b',"':
-            return found.end(), False
-        at = _behind_quote(data, found.end())
-    return len(data), at < 0
-
-
-def _behind_quote(data: bytes, at: int) -> int:
-    """Where a quoted field goes on behind its closing quote, -1 if it has none. Two quotes stand for one."""
-    while at := data.find(b'"', at) + 1:
-        if not data.startswith(b'"', at):
-            return at
-        at += 1
-    return -1
-
-
-def _parse_row(raw: bytes) -> Row:
-    fields = _fields(raw)
-    if fields is None:
-        return Row(raw, None)
-    path, value, size = (_unquoted(field) for field in fields[:3])
-    algorithm = digest = None
-    if value:
-        name, equals, text = os.fsdecode(value).partition("=")
-        algorithm, digest = (name.lower(), text) if equals else ("", name)
-    return Row(
-        raw,
-        os.fsdecode(path),
-        algorithm,
-        digest,
-        int(size) if size.isdigit() and len(size) <= _MAX_SIZE_DIGITS else None,
-    )
-
-
-def _fields(raw: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
-    """Path, hash and size as written, and the line ending; None if the row is not of that form."""
-    found = _THREE.fullmatch(raw) if len(raw) <= _MAX_ROW else None
-    if found is None:
-        return None
-    path, value, size, ending = found.groups()
-    if b'"' in raw and _row_end(raw, 0)[1]:  # only the last field can lack its closing quote
-        return None
-    return path, value, size, ending
-
-
-def _updated(row: Row, file: FileHash) -> Row:
-    fields = _fields(row.raw)
-    assert fields is not None  # a row with a path has them
-    path, value, size, ending = fields
-    algorithm = row.new_algorithm
-    if algorithm is not None:
-        algorithm = algorithm if algorithm in file.digests else DEFAULT_ALGORITHM
-        value = _in_the_style_of(value, f"{algorithm}={encode_digest(file.digests[algorithm])}")
-    if _unquoted(size):
-        size = _in_the_style_of(size, str(file.size))
-    return _parse_row(b",".join((path, value, size)) + ending)
-
-
-def _moved(row: Row, to: str) -> Row:
-    fields = _fields(row.raw)
-    assert fields is not None  # a row with a path has them
-    return _parse_row(b",".join((_quoted(os.fsencode(to)), *fields[1:3])) + fields[3])
-
-
-def _in_the_style_of(old: bytes, new: str) -> bytes:
-    """Quoted where the old one was; neither digests nor numbers need it."""
-    text = new.encode("ascii")
-    return b'"' + text + b'"' if old.startswith(b'"') else text
-
-
-def _ending(raw: bytes) -> bytes:
-    found = _ENDING.search(raw)
-    return found.group() if found else b""
-
-
-def _quoted(field: bytes) -> bytes:
-    return b'"' + field.replace(b'"', b'""') + b'"' if _NEEDS_QUOTES.search(field) else field
-
-
-def _unquoted(field: bytes) -> bytes:
-    found = _QUOTED.fullmatch(field)
-    if found is None:
-        return field
-    quoted, rest = found.groups()
-    return bytes(quoted.replace(b'""', b'"') + rest)

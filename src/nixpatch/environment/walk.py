@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from nixpatch.environment.provenance import GRAFTS
@@ -14,6 +16,7 @@ from nixpatch.files import Identity, identity, is_temporary
 ELF_MAGIC = b"\x7fELF"
 _SMALLEST_ELF = 52  # the header of the 32-bit class, gABI
 _EXECUTE = 0o111
+_NOT_ENTERED = frozenset({"__pycache__", GRAFTS})
 
 # Kinds of file that are no ELF file whoever wrote them, so that 50,000 of them need not be opened. Only a
 # file without any execute bit is passed over for its suffix; every other file is told by its first bytes.
@@ -89,8 +92,8 @@ def walk(root: str) -> Found:
     """Return the ELF files and leftovers below ``root``.
 
     Links are not followed (``lib64 -> lib``), ``__pycache__`` and the place of removed grafts' originals are
-    not entered, what is neither file nor
-    directory is not touched. A directory or file that cannot be read becomes a note.
+    not entered, what is neither file nor directory is not touched. A directory or file that cannot be read
+    becomes a note.
 
     Raises:
         OSError: ``root`` itself cannot be listed.
@@ -103,36 +106,60 @@ def walk(root: str) -> Found:
     while waiting:
         directory = waiting.pop()
         try:
-            with os.scandir(directory) as entries:
-                listed = list(entries)
+            with _listed(directory) as entries:
+                below = _search(directory, entries, candidates, leftovers, notes)
         except OSError as error:
             if directory == root or of_the_machine(error):
                 raise
             notes.append(f"{shown(directory)}: not searched: {why(error)}")
             continue
-        for entry in listed:  # a link is neither
-            if entry.is_dir(follow_symlinks=False):
-                if entry.name not in {"__pycache__", GRAFTS}:
-                    waiting.append(entry.path)
-            elif entry.is_file(follow_symlinks=False):
-                name = entry.name
-                if is_temporary(name):  # only a killed run leaves one behind
-                    leftovers.append(entry.path)
-                    continue
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                    if not status.st_mode & _EXECUTE and _is_other_kind(name):  # nearly all of 50,000 files
-                        continue
-                    found = _inspect(entry.path, status)
-                except OSError as error:
-                    if of_the_machine(error):
-                        raise
-                    notes.append(f"{shown(entry.path)}: not read: {why(error)}")
-                    continue
-                if found is not None:
-                    candidates.append(found)
+        waiting += below
     candidates.sort(key=lambda candidate: candidate.path)
     return Found(tuple(candidates), tuple(sorted(leftovers)), tuple(sorted(notes)))
+
+
+@contextlib.contextmanager
+def _listed(directory: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """Give the entries by descriptor: the kernel then looks each name up in place, not from the root down."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with os.scandir(descriptor) as entries:
+            yield entries
+    finally:
+        os.close(descriptor)
+
+
+def _search(
+    directory: str,
+    entries: Iterable[os.DirEntry[str]],
+    candidates: list[Candidate],
+    leftovers: list[str],
+    notes: list[str],
+) -> list[str]:
+    """Sort the entries of one directory; return the directories below it."""
+    base = directory.rstrip("/") + "/"
+    below = []
+    for entry in entries:  # a link is neither file nor directory
+        name = entry.name
+        if entry.is_file(follow_symlinks=False):
+            if is_temporary(name):  # only a killed run leaves one behind
+                leftovers.append(base + name)
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
+                if not status.st_mode & _EXECUTE and _is_other_kind(name):  # nearly all of 50,000 files
+                    continue
+                found = _inspect(base + name, status)
+            except OSError as error:
+                if of_the_machine(error):
+                    raise
+                notes.append(f"{shown(base + name)}: not read: {why(error)}")
+                continue
+            if found is not None:
+                candidates.append(found)
+        elif entry.is_dir(follow_symlinks=False) and name not in _NOT_ENTERED:
+            below.append(base + name)
+    return below
 
 
 def inspect(path: str) -> Candidate | None:

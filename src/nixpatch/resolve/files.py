@@ -20,7 +20,6 @@ from nixpatch.model import (
     TreeFile,
 )
 from nixpatch.resolve.choose import beyond, newest, version_text
-from nixpatch.resolve.loader import find
 from nixpatch.resolve.opened import opened
 from nixpatch.resolve.precedence import Asker, answer
 from nixpatch.resolve.question import Question
@@ -45,7 +44,7 @@ def plan_file(question: Question, file: TreeFile) -> FilePlan:
         driver_directory=question.policy.driver_directory,
         exists=question.exists,
     )
-    asker = Asker(file, facts, old)
+    asker = Asker(file, facts, directory, old)
     answers = (
         *(answer(question, asker, need) for need in dict.fromkeys(facts.needed)),
         *opened(question, asker),
@@ -88,7 +87,7 @@ def version_findings(question: Question, file: FilePlan) -> tuple[Finding, ...]:
     wanted = {
         version
         for need in file.facts.version_needs
-        if question.policy.libc_of(need.soname) is Libc.GLIBC
+        if question.libc_of(need.soname) is Libc.GLIBC
         for version in need.versions
         if version.startswith("GLIBC_")
     }
@@ -106,10 +105,10 @@ def _left_alone(question: Question, file: TreeFile, facts: ElfFacts) -> Skip | N
         detail = f"{facts.machine.name}, the target is {target.machine.name}"
         return Skip(SkipReason.OTHER_MACHINE, detail)
     name = facts.soname or os.path.basename(file.path)
-    if question.policy.libc_of(name) is not None:
+    if question.libc_of(name) is not None:
         return Skip(SkipReason.LOADER_OR_LIBC, name)
     for need in (*facts.needed, os.path.basename(facts.original.interp or "")):
-        libc = question.policy.libc_of(need)
+        libc = question.libc_of(need)
         if libc is not None and libc is not target.libc:
             return Skip(
                 SkipReason.OTHER_LIBC, f"linked against {libc.value}, the target uses {target.libc.value}"
@@ -198,14 +197,8 @@ def _as_loaded(
     for given in answers:
         found = None
         if given.path is not None and _searched_for(question, facts, given):
-            found = find(
-                given.need,
-                search_path=wished.search_path,
-                directory=directory,
-                machine=facts.machine,
-                machine_of=question.machine_of,
-            )
-        if found is None:
+            found = question.opened(given.need, directory, wished.search_path)
+        if found is None or (found.path, found.entry) == (given.path, given.entry):
             told.append(given)
         elif found.path == plain(given.path or "", directory):
             told.append(replace(given, entry=found.entry))

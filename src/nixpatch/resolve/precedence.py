@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from nixpatch.model import Answer, ElfFacts, Libc, Origin, TreeFile
 from nixpatch.resolve.choose import lacking, newest
-from nixpatch.resolve.loader import find
 from nixpatch.resolve.question import Question
 from nixpatch.resolve.search_path import Split, expand, leads_to, relative_entry
 
@@ -24,13 +23,10 @@ class Asker:
 
     file: TreeFile
     facts: ElfFacts
+    directory: str
+    """what ``$ORIGIN`` stands for (ld.so(8))"""
     path: Split
     """its search path, sorted"""
-
-    @property
-    def directory(self) -> str:
-        """What ``$ORIGIN`` stands for (ld.so(8))."""
-        return os.path.dirname(self.file.path)
 
     def wanted(self, soname: str) -> frozenset[str]:
         """Return the versions that this file wants from a soname."""
@@ -53,7 +49,7 @@ def _absolute(question: Question, asker: Asker, need: str) -> Answer | None:
 def _libc(question: Question, asker: Asker, need: str) -> Answer | None:
     # A file linked with -z nodefaultlib finds not even libc by itself (DF_1_NODEFLIB, ld.so(8)).
     where = question.target.libc_dir
-    if question.policy.libc_of(need) is not question.target.libc:
+    if question.libc_of(need) is not question.target.libc:
         return None
     if question.target.libc is Libc.MUSL:
         # musl's loader is its libc and answers to all of these names, files or not (ldso/dynlink.c).
@@ -66,13 +62,7 @@ def _libc(question: Question, asker: Asker, need: str) -> Answer | None:
 
 
 def _own_path(question: Question, asker: Asker, need: str) -> Answer | None:
-    found = find(
-        need,
-        search_path=":".join((*asker.path.kept, *asker.path.store)),
-        directory=asker.directory,
-        machine=asker.facts.machine,
-        machine_of=question.machine_of,
-    )
+    found = question.opened(need, asker.directory, ":".join((*asker.path.kept, *asker.path.store)))
     if found is None:
         return None
     return Answer(need, Origin.OWN_PATH, entry=found.entry, path=found.path)

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nixpatch.model import ElfFacts, Machine, Provider, Tag, Target, Tree, TreeFile
+from nixpatch.model import ElfFacts, Libc, Machine, Provider, Tag, Target, Tree, TreeFile
 from nixpatch.resolve.choose import Choice, choose, wanted_versions
+from nixpatch.resolve.loader import Found, find
 from nixpatch.resolve.policy import Policy
 from nixpatch.resolve.requirements import lenders
 
@@ -50,6 +51,8 @@ class Question:
     _choices: dict[str, Choice] = field(default_factory=dict, init=False)
     _wanted: dict[str, frozenset[str]] = field(default_factory=dict, init=False)
     _lenders: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
+    _libcs: dict[str, Libc | None] = field(default_factory=dict, init=False)
+    _opened: dict[tuple[str, str, str | None], Found | None] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         for file in self.tree.files:
@@ -63,6 +66,29 @@ class Question:
         mine = (facts for facts in self.facts.values() if facts.machine == self.target.machine)
         self._wanted.update(wanted_versions(mine))
         self._lenders.update(lenders(self.tree.dists, self.target))
+
+    def libc_of(self, soname: str) -> Libc | None:
+        """Return the libc that a soname is a part of."""
+        try:
+            return self._libcs[soname]
+        except KeyError:
+            found = self._libcs[soname] = self.policy.libc_of(soname)
+            return found
+
+    def opened(self, need: str, directory: str, search_path: str | None) -> Found | None:
+        """Return what ld.so opens for a need of any file in ``directory`` that has this search path."""
+        asked = (need, directory, search_path)
+        try:
+            return self._opened[asked]
+        except KeyError:
+            found = self._opened[asked] = find(
+                need,
+                search_path=search_path,
+                directory=directory,
+                machine=self.target.machine,
+                machine_of=self.machine_of,
+            )
+            return found
 
     def choice(self, soname: str) -> Choice:
         """Return the one provider of a soname for the whole tree."""

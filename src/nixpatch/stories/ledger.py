@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nixpatch.environment import provenance, record
 from nixpatch.environment.digests import DEFAULT_ALGORITHM, FileHash
 from nixpatch.environment.locate import Locator
+from nixpatch.environment.record_row import Row
 from nixpatch.environment.regular import read_regular
 from nixpatch.environment.words import of_the_machine
 from nixpatch.errors import FileRefused
@@ -59,18 +60,16 @@ def original_hash(sha256: bytes) -> FileHash:
     return FileHash(_UNKNOWN_SIZE, {DEFAULT_ALGORITHM: sha256})
 
 
-def describes(row: record.Row, file: FileHash) -> bool | None:
+def describes(row: Row, file: FileHash) -> bool | None:
     """Tell whether a row is right about a file; the size of an original may be unknown."""
-    return (replace(row, size=None) if file.size == _UNKNOWN_SIZE else row).agrees(file)
+    return row.agrees(file, by_size=file.size != _UNKNOWN_SIZE)
 
 
-def rows_by_file(
-    where: Ledger, rows: record.Record, paths: Mapping[str, object]
-) -> dict[str, list[record.Row]]:
+def rows_by_file(where: Ledger, rows: record.Record, paths: Mapping[str, object]) -> dict[str, list[Row]]:
     """Find the rows of some files by real path: ``./x``, absolute and linked spellings are the same file."""
     names = {os.path.basename(path) for path in paths}
     locator = Locator(where.base, where.prefix)
-    found: dict[str, list[record.Row]] = {}
+    found: dict[str, list[Row]] = {}
     for row in rows.rows:
         # Either separator, as PEP 376 allows; the locator knows which one is meant.
         if row.path is None or names.isdisjoint(

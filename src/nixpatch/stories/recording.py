@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from nixpatch.environment import provenance, record
 from nixpatch.environment.digests import DEFAULT_ALGORITHM, FileHash, encode_digest
+from nixpatch.environment.record_row import Row
 from nixpatch.environment.regular import read_identified
 from nixpatch.errors import FileRefused
 from nixpatch.files import Identity, remove, replace_bytes
@@ -155,7 +156,7 @@ def _update_record(
     return findings
 
 
-def _is_ours(row: record.Row, change: Change, entry: provenance.PatchedFile | None) -> bool:
+def _is_ours(row: Row, change: Change, entry: provenance.PatchedFile | None) -> bool:
     """Whether a row is the one that an earlier run left, and a later one was killed before it changed it.
 
     The file then is, or was until now, the very original that provenance names.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from nixpatch.environment import Locator, hash_file, record
+from nixpatch.environment.record_row import Row
 from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
 from nixpatch.model import Finding, Tree
@@ -79,7 +80,7 @@ def _dist_rows(job: _Rows) -> tuple[int, list[Finding]]:
     return checked, findings
 
 
-def _row(file: str, row: record.Row, patched: Mapping[str, str]) -> Finding | None:
+def _row(file: str, row: Row, patched: Mapping[str, str]) -> Finding | None:
     assert row.check_algorithm is not None
     try:
         now = hash_file(file, {row.check_algorithm, "sha256"})

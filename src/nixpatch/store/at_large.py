@@ -14,6 +14,7 @@ import stat
 import struct
 from array import array
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -119,7 +120,7 @@ def _look_into(store: Store, path: str) -> _Path:
                 status = os.lstat(directory)
         except OSError:
             continue
-        if stat.S_ISDIR(status.st_mode) and os.path.basename(directory) != "stubs":
+        if stat.S_ISDIR(status.st_mode) and not directory.endswith("/stubs"):
             found.append((directory, stamp_of(status), settled(status)))
             sealed = _is_sealed(status) and sealed is not False
     if sealed is None:
@@ -178,15 +179,17 @@ def _library_names(directory: str) -> bytes | None:
         listed = os.listdir(os.fsencode(directory))
     except OSError:
         return None
-    return b"".join([name + _NAME for name in sorted(listed) if b".so" in name])
+    names = [name for name in listed if b".so" in name]
+    names.sort()
+    return _NAME.join([*names, b""])
 
 
 def _turned_round(listings: dict[str, bytes]) -> AtLarge:
     """From the names of each directory to the directories of each name."""
-    numbers: dict[bytes, list[int]] = {}
+    numbers: defaultdict[bytes, list[int]] = defaultdict(list)
     for number, its_names in enumerate(listings.values()):
         for name in its_names.split(_NAME)[:-1]:
-            numbers.setdefault(name, []).append(number)
+            numbers[name].append(number)
     names = sorted(numbers)
     starts, places = array("I", [0]), array("I")
     for name in names:

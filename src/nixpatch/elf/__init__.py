@@ -11,6 +11,7 @@ The second writer is LIEF, in a child process (``lief_writer``, ``lief_child``) 
 """
 
 from nixpatch.elf.check import check
+from nixpatch.elf.digests import Digests
 from nixpatch.elf.mentions import mentions
 from nixpatch.elf.read import original_sha256, read
 from nixpatch.elf.symbols import read_symbols
@@ -18,6 +19,7 @@ from nixpatch.elf.write import EditResult, obstacle, write_edited, write_origina
 from nixpatch.elf.writers import Writer, Written, write_checked
 
 __all__ = [
+    "Digests",
     "EditResult",
     "Writer",
     "Written",

@@ -14,7 +14,7 @@ from nixpatch.elf.check_content import (
 from nixpatch.elf.check_headers import header_violations, load_violations, section_violations
 from nixpatch.elf.compare import Pair
 from nixpatch.elf.source import opened
-from nixpatch.elf.undo import look
+from nixpatch.elf.undo import Opened, look
 from nixpatch.elf.unfit import Unfit
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit
@@ -32,24 +32,28 @@ def check(source: str | int, edited: str | int, edit: ElfEdit, *, deep: bool = F
     Raises ``FileRefused`` if ``source`` itself cannot be read as ELF, and ``OSError``.
     """
     with opened(source) as source_fd, opened(edited) as edited_fd:
-        before = look(source_fd)
-        try:
-            after = look(edited_fd)
-        except Unfit as unfit:
-            return (f"the result cannot be read: {unfit}",)
-        pair = Pair.of(before, after, edit, deep=deep)
-        if pair.wish.nothing:
-            return () if same_file(pair) else ("nothing was wished, but the file is not the original",)
-        groups = (
-            header_violations(pair),
-            load_violations(pair),
-            section_violations(pair),
-            linkage_violations(pair),
-            dynamic_violations(pair),
-            content_violations(pair),
-            undo_violations(pair, before, after),
-        )
-        return tuple(violation for group in groups for violation in _all_of(group))
+        return check_seen(look(source_fd), edited_fd, edit, deep=deep)
+
+
+def check_seen(before: Opened, edited: int, edit: ElfEdit, *, deep: bool = False) -> tuple[str, ...]:
+    """Do what :func:`check` does for a source that was looked at and is still open."""
+    try:
+        after = look(edited)
+    except Unfit as unfit:
+        return (f"the result cannot be read: {unfit}",)
+    pair = Pair.of(before, after, edit, deep=deep)
+    if pair.wish.nothing:
+        return () if same_file(pair) else ("nothing was wished, but the file is not the original",)
+    groups = (
+        header_violations(pair),
+        load_violations(pair),
+        section_violations(pair),
+        linkage_violations(pair),
+        dynamic_violations(pair),
+        content_violations(pair),
+        undo_violations(pair, before, after),
+    )
+    return tuple(violation for group in groups for violation in _all_of(group))
 
 
 def _all_of(violations: Iterator[str]) -> Iterator[str]:

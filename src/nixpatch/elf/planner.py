@@ -39,10 +39,14 @@ class EditPlan:
     """
 
     size: int
+    head: int
+    """so many bytes keep their place: the first of the copies, if there are any"""
     copies: tuple[Copy, ...]
     writes: tuple[tuple[int, bytes], ...]
     record: bytes
     left: tuple[tuple[int, int], ...]
+    tables: tuple[tuple[int, int], ...]
+    """offset and length of the header tables in the new file: what the checksum covers beside the record"""
     footer: Footer
     footer_at: int
     notes: tuple[str, ...]
@@ -191,6 +195,20 @@ class _Builder:
             left.append((segment.offset, segment.filesz))
         return tuple(left)
 
+    def _tables(self, delta: int) -> tuple[tuple[int, int], ...]:
+        """Where ELF header, program headers, section headers and dynamic section stand in the new file."""
+        headers, room = self.headers, self.room
+        ehdr = headers.ehdr
+        dynamic = (headers.dynamic_offset, len(headers.dynamic_bytes))
+        if self.dynamic:
+            dynamic = (room.at(self.dynamic.address), self.dynamic.size)
+        return (
+            (0, headers.layout.ehdr.size),
+            (ehdr.phoff, len(headers.phdr_bytes)),
+            (ehdr.shoff + delta if ehdr.shoff >= room.cut else ehdr.shoff, len(headers.shdr_bytes)),
+            dynamic,
+        )
+
     def _plan(
         self,
         end: int,
@@ -233,10 +251,12 @@ class _Builder:
         )
         return EditPlan(
             size,
+            room.head,
             tuple(c for c in copies if c.length > 0),
             tuple(writes),
             record,
             left if self.undoable else (),
+            self._tables(delta),
             footer,
             footer_at,
             tuple(notes),

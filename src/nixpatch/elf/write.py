@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from nixpatch.elf.headers import parse
+from nixpatch.elf.digests import Digests, digest_rest, digest_source
 from nixpatch.elf.image import Image
 from nixpatch.elf.names import namings
 from nixpatch.elf.planner import EditPlan, plan_edit
 from nixpatch.elf.room import room_for
 from nixpatch.elf.source import opened
 from nixpatch.elf.strings import linkage
-from nixpatch.elf.undo import State, guard, look, tables
+from nixpatch.elf.undo import Opened, State, guard, look
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit
 
@@ -35,10 +35,16 @@ class EditResult:
     """False: the wish was the original's own linkage, and the temp file holds the original"""
     original_sha256: bytes
     notes: tuple[str, ...] = ()
+    digested: bool = False
+    """the digests that were handed in have had all bytes of both files; if not, they are of no use"""
 
 
 def write_edited(
-    source: str | int, temp_fd: int, edit: ElfEdit, original_sha256: bytes | None = None
+    source: str | int,
+    temp_fd: int,
+    edit: ElfEdit,
+    original_sha256: bytes | None = None,
+    digests: Digests | None = None,
 ) -> EditResult:
     """Write ``source`` with the wished linkage into ``temp_fd``.
 
@@ -50,24 +56,42 @@ def write_edited(
     throws it away on any exception.
     ``original_sha256``: digest of the original if the caller knows it (it is believed); None computes it. For
     a file that is already patched the one in its record is kept. ``edit.tag`` counts only with a search path.
+    ``digests``: get the bytes of ``source`` and those of the edited file, where that takes only one reading
+    (not for a file that is already patched); the result tells. Their SHA-256 is then the original's, too.
 
     Raises ``FileRefused`` if the file cannot be edited safely, ``OSError`` for trouble with reading or
     writing.
     """
     with opened(source) as fd:
-        seen = look(fd)
-        image, headers = seen.original_image, seen.original
-        if seen.state is State.INTACT and seen.footer:
-            original_sha256 = seen.footer.sha256
-        stale = seen.footer if seen.state is State.STALE else None
-        named = namings(image, headers) if edit.renames else ()
-        plan = plan_edit(headers, image.size, linkage(image, headers), edit, stale=stale, namings=named)
+        return write_seen(look(fd), temp_fd, edit, original_sha256, digests)
+
+
+def write_seen(
+    seen: Opened,
+    temp_fd: int,
+    edit: ElfEdit,
+    original_sha256: bytes | None = None,
+    digests: Digests | None = None,
+) -> EditResult:
+    """Do what :func:`write_edited` does for a file that was looked at and is still open."""
+    image, headers = seen.original_image, seen.original
+    if seen.state is State.INTACT:
+        digests = None
+        original_sha256 = seen.footer.sha256 if seen.footer else original_sha256
+    stale = seen.footer if seen.state is State.STALE else None
+    named = namings(image, headers) if edit.renames else ()
+    plan = plan_edit(headers, image.size, linkage(image, headers), edit, stale=stale, namings=named)
+    if plan is None:
         digest = original_sha256 or image.sha256()
-        if plan is None:
-            _write_whole(image, temp_fd)
-            return EditResult(image.size, image.size, changed=False, original_sha256=digest)
-        _write_plan(image, temp_fd, plan, digest)
-        return EditResult(plan.size, image.size, True, digest, plan.notes)
+        _write_whole(image, temp_fd)
+        return EditResult(image.size, image.size, changed=False, original_sha256=digest)
+    if digests is not None:
+        digest_source(image.fd, image.size, plan, digests)
+    digest = original_sha256 or (digests.before.sha256() if digests is not None else image.sha256())
+    _write_plan(image, temp_fd, plan, digest)
+    if digests is not None:
+        digest_rest(temp_fd, plan, digests.after)
+    return EditResult(plan.size, image.size, True, digest, plan.notes, digests is not None)
 
 
 def write_original(source: str | int, temp_fd: int) -> bytes:
@@ -127,7 +151,8 @@ def _write_plan(image: Image, to: int, plan: EditPlan, sha256: bytes) -> None:
     footer = replace(plan.footer, sha256=sha256) if plan.record else plan.footer
     _write(to, footer.pack(), plan.footer_at)
     written = Image.of(to)
-    checksum = guard(written, tables(written, parse(written)), plan.record, footer, plan.left)
+    tables = (written.read(offset, length) for offset, length in plan.tables)
+    checksum = guard(written, tables, plan.record, footer, plan.left)
     _write(to, replace(footer, guard=checksum).pack(), plan.footer_at)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from nixpatch.elf.check import check
+from nixpatch.elf.check import check, check_seen
+from nixpatch.elf.digests import Digests
+from nixpatch.elf.undo import look
 from nixpatch.elf.unfit import Unfit
-from nixpatch.elf.write import EditResult, write_edited
+from nixpatch.elf.write import EditResult, write_seen
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit
 
@@ -37,6 +39,7 @@ def write_checked(
     edit: ElfEdit,
     original_sha256: bytes | None = None,
     writer: Writer = Writer.INPLACE,
+    digests: Digests | None = None,
 ) -> Written:
     """Write ``source`` with the wished linkage into ``temp_fd`` and hold the result against the original.
 
@@ -48,17 +51,18 @@ def write_checked(
     """
     if writer is Writer.LIEF:
         return _by_lief(source, temp_fd, edit, original_sha256)
+    seen = look(source)  # raises where it is no file that anybody could edit
     try:
-        result = write_edited(source, temp_fd, edit, original_sha256)
+        result = write_seen(seen, temp_fd, edit, original_sha256, digests)
     except Unfit:
-        raise  # no file that anybody could edit
+        raise  # the same
     except FileRefused as refused:
         try:
             written = _by_lief(source, temp_fd, edit, original_sha256)
         except FileRefused as too:
             raise FileRefused(f"{refused}; {too}") from None
         return Written(written.result, written.writer, str(refused))
-    _must_pass(check(source, temp_fd, edit))
+    _must_pass(check_seen(seen, temp_fd, edit))
     return Written(result, Writer.INPLACE)
 
 

@@ -32,6 +32,30 @@ class FileHash:
     """algorithm as hashlib names it -> raw digest"""
 
 
+class Hashing:
+    """Takes the bytes of a file from front to back and digests them."""
+
+    def __init__(self, algorithms: Collection[str] = (DEFAULT_ALGORITHM,)) -> None:
+        """Raise ``ValueError`` for an algorithm that hashlib does not know."""
+        # md5 rows of old tools are compared, not trusted; a FIPS build allows them only when told so.
+        self._hashers = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
+        self._size = 0
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        """Take what comes next."""
+        for hasher in self._hashers.values():
+            hasher.update(data)
+        self._size += len(data)
+
+    def sha256(self) -> bytes:
+        """Return the SHA-256 of what has come so far; it has to be among the algorithms."""
+        return self._hashers[DEFAULT_ALGORITHM].digest()
+
+    def result(self) -> FileHash:
+        """Return all digests of what has come so far."""
+        return FileHash(self._size, {name: hasher.digest() for name, hasher in self._hashers.items()})
+
+
 def encode_digest(digest: bytes) -> str:
     """Urlsafe base64 without padding (PEP 376, PEP 427)."""
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
@@ -48,22 +72,19 @@ def hash_file(file: str | int, algorithms: Collection[str] = (DEFAULT_ALGORITHM,
         ValueError: hashlib does not know an algorithm.
 
     """
-    # md5 rows of old tools are compared, not trusted; a FIPS build allows them only when told so.
-    hashers = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
+    hashing = Hashing(algorithms)
     descriptor = open_regular(file) if isinstance(file, str) else file
     try:
         size = 0
         while size < _SMALL and (data := os.pread(descriptor, _SMALL, size)):
-            for hasher in hashers.values():
-                hasher.update(data)
+            hashing.update(data)
             size += len(data)
         buffer = bytearray(_BUFFER if size >= _SMALL else 1)
         view = memoryview(buffer)
         while size >= _SMALL and (count := os.preadv(descriptor, [buffer], size)):
-            for hasher in hashers.values():
-                hasher.update(view[:count])
+            hashing.update(view[:count])
             size += count
     finally:
         if isinstance(file, str):
             os.close(descriptor)
-    return FileHash(size, {name: hasher.digest() for name, hasher in hashers.items()})
+    return hashing.result()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 
 from nixpatch.elf import layout as elf
 from nixpatch.elf.headers import Headers
@@ -82,9 +81,9 @@ class Pair:
             if theirs == ours:
                 continue
             hidden = hidden or _Ranges(holes)
-            for at in _differences(theirs, ours):
-                if not hidden.has(start + at):
-                    return start + at
+            at = _first_difference(hidden.masked(theirs, start), hidden.masked(ours, start))
+            if at is not None:
+                return start + at
         return None
 
     def _looked_at(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
@@ -99,14 +98,26 @@ class _Ranges:
     """Ranges that may overlap. A forged file may have 65,000 records to be renamed."""
 
     def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
-        ordered = sorted(ranges)
-        self._starts = [start for start, _ in ordered]
-        self._ends = list(accumulate((start + length for start, length in ordered), max))
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for start, length in sorted(ranges):
+            if self._ends and start <= self._ends[-1]:
+                self._ends[-1] = max(self._ends[-1], start + length)
+            else:
+                self._starts.append(start)
+                self._ends.append(start + length)
 
-    def has(self, offset: int) -> bool:
-        """Whether one of the ranges has this offset in it."""
-        index = bisect_right(self._starts, offset) - 1
-        return index >= 0 and offset < self._ends[index]
+    def masked(self, data: bytes, offset: int) -> bytearray:
+        """Return bytes that stand at an offset with zeros wherever one of the ranges is."""
+        shown = bytearray(data)
+        end = offset + len(data)
+        index = max(bisect_right(self._starts, offset) - 1, 0)
+        while index < len(self._starts) and self._starts[index] < end:
+            first, last = max(self._starts[index], offset), min(self._ends[index], end)
+            if first < last:
+                shown[first - offset : last - offset] = bytes(last - first)
+            index += 1
+        return shown
 
 
 def chunks(offset: int, length: int) -> Iterator[tuple[int, int]]:
@@ -115,11 +126,10 @@ def chunks(offset: int, length: int) -> Iterator[tuple[int, int]]:
         yield start, min(_CHUNK, offset + length - start)
 
 
-def _differences(one: bytes, other: bytes) -> Iterator[int]:
-    step = 64
-    for base in range(0, len(one), step):
-        if one[base : base + step] != other[base : base + step]:
-            yield from (i for i in range(base, min(base + step, len(one))) if one[i] != other[i])
+def _first_difference(one: bytearray, other: bytearray) -> int | None:
+    if one == other:
+        return None
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
 
 
 def _rewritten(headers: Headers) -> list[tuple[int, int]]:

@@ -7,6 +7,7 @@ symbol versioning: LSB core specification, "Symbol Versioning". GNU extensions c
 from __future__ import annotations
 
 import functools
+import itertools
 import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -207,7 +208,7 @@ class Layout:
 
     def pack_dyns(self, entries: tuple[Dyn, ...]) -> bytes:
         """Give a dynamic section as it stands in a file."""
-        return b"".join(self.dyn.pack(*entry) for entry in entries)
+        return b"".join(itertools.starmap(self.dyn.pack, entries))
 
 
 def _layout(bits: int, byteorder: str) -> Layout:

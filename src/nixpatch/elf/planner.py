@@ -168,8 +168,9 @@ class _Builder:
         width = self.headers.layout.dyn.size
         old = self.headers.dynamic_bytes
         for at in range(0, len(packed), width):
-            start = self.headers.dynamic_offset + at
-            changes += difference(start, old[at : at + width], packed[at : at + width])
+            was, becomes = old[at : at + width], packed[at : at + width]
+            if was != becomes:  # nearly all stay
+                changes += difference(self.headers.dynamic_offset + at, was, becomes)
         return changes, b""
 
     def _renamed(self) -> list[Change]:

@@ -84,15 +84,17 @@ def table_changes(headers: Headers, room: Room, area: Area, delta: int) -> Itera
 def with_strings(entries: Sequence[Dyn], strings: Placed) -> tuple[Dyn, ...]:
     """Give the dynamic section the new place and size of the string table."""
     new = {elf.DT_STRTAB: strings.address, elf.DT_STRSZ: strings.size}
-    return tuple(Dyn(entry.tag, new.get(entry.tag, entry.value)) for entry in entries)
+    return tuple(Dyn(entry.tag, new[entry.tag]) if entry.tag in new else entry for entry in entries)
 
 
 def difference(offset: int, old: bytes, new: bytes) -> Iterator[Change]:
     """Yield the one run, if any, in which two texts of the same length differ."""
     if old == new:
         return
-    start = next(i for i in range(len(old)) if old[i] != new[i])
-    end = next(i for i in range(len(old), 0, -1) if old[i - 1] != new[i - 1])
+    # As numbers: the lowest and the highest bit that differ lie in the first and in the last byte that does.
+    bits = int.from_bytes(old, "little") ^ int.from_bytes(new, "little")
+    start = ((bits & -bits).bit_length() - 1) // 8
+    end = (bits.bit_length() + 7) // 8
     yield Change(offset + start, old[start:end], new[start:end])
 
 

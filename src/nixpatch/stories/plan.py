@@ -34,7 +34,6 @@ from nixpatch.store import Request as Sources
 from nixpatch.stories.grafting import unsettled
 from nixpatch.stories.ledger import ledger
 from nixpatch.stories.unfinished import unrecorded
-from nixpatch.stories.unvendor import decide_grafts
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +103,8 @@ def make_plan(
             )
             grafts: tuple[GraftPlan, ...] = ()
             if request.unvendor:
+                from nixpatch.stories.unvendor import decide_grafts  # noqa: PLC0415 - hardly any run asks for it
+
                 decision = decide_grafts(question, request.unvendor, read.facts)
                 question, grafts = decision.question, decision.plans
             files = (_plan_one(request, question, file, results[file.path]) for file in question.tree.files)

@@ -12,11 +12,12 @@ import pytest
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 
-from nixpatch.elf import check, write_edited, write_original
+from nixpatch.elf import Digests, check, read, write_edited, write_original
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
 from nixpatch.elf.write import EditResult
-from nixpatch.model import ElfEdit
+from nixpatch.environment.digests import Hashing, hash_file
+from nixpatch.model import ElfEdit, ElfFacts
 
 SOURCES = os.path.join(os.path.dirname(__file__), "..", "..", "fixtures", "elf")
 RICH = ("-DWITH_BSS=9000", "-DWITH_TLS", "-DWITH_DATA")
@@ -78,8 +79,11 @@ class Workshop:
 def edit_file(source: str, to: str, edit: ElfEdit) -> EditResult:
     """Edit into a new file with the mode of the old one, and hold it against the original."""
     fd = os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.stat(source).st_mode & 0o777)
+    before, after = Hashing(), Hashing()
     try:
-        result = write_edited(source, fd, edit)
+        result = write_edited(source, fd, edit, digests=Digests(before, after))
+        if result.digested:
+            assert (before.result(), after.result()) == (hash_file(source), hash_file(fd))
         assert check(source, fd, edit, deep=True) == ()
         assert check(source, fd, edit) == ()
         return result
@@ -93,6 +97,12 @@ def restore_file(source: str, to: str) -> bytes:
         return write_original(source, fd)
     finally:
         os.close(fd)
+
+
+def obstacle(source: str) -> str | None:
+    """What the facts say stands in the way of any edit, or why there are no facts."""
+    found = read(source, payload_ok=True)
+    return found.obstacle if isinstance(found, ElfFacts) else found.reason.value
 
 
 def copy(source: str, to: str) -> str:

@@ -16,10 +16,11 @@ from elf.programs import (
     interpreter_alias,
     load,
     need,
+    obstacle,
     patched_bytes,
     run,
 )
-from nixpatch.elf import obstacle, read, write_edited
+from nixpatch.elf import read, write_edited
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
 from nixpatch.errors import FileRefused
@@ -350,3 +351,11 @@ def test_source_may_be_a_descriptor(workshop: Workshop, tmp_path: Path) -> None:
     os.fstat(fd)
     os.close(fd)
     os.close(out)
+
+
+def test_a_fresh_file_is_digested_as_it_is_written_and_a_patched_one_is_not(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    once, twice = os.path.join(tmp_path, "once"), os.path.join(tmp_path, "twice")
+    assert edit_file(workshop.library(*RICH), once, ElfEdit(workshop.there)).digested  # and rightly so
+    assert not edit_file(once, twice, ElfEdit("/another")).digested

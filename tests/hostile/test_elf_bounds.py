@@ -21,7 +21,8 @@ from nixpatch.model import ElfFacts, Skip, SkipReason
 
 LOOK = """
     found = read(path, payload_ok=True)
-    print(type(found).__name__, found.reason.name if isinstance(found, Skip) else "", obstacle(path) or "")
+    why = found.reason.name if isinstance(found, Skip) else found.obstacle or ""
+    print(type(found).__name__, why)
 """
 EDIT = """
     with open(path, "rb") as source, tempfile.TemporaryFile() as out:

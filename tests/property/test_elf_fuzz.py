@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from elf.programs import RICH, Workshop, content, edit_file
-from nixpatch.elf import check, obstacle, read, write_edited, write_original
+from nixpatch.elf import check, read, write_edited, write_original
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image, Patch
 from nixpatch.elf.record import FOOTER_SIZE, Footer, Record
@@ -52,7 +52,6 @@ def survives(data: bytes, directory: Path) -> None:
     start = time.monotonic()
     found = read(path)
     assert isinstance(found, ElfFacts | Skip)
-    obstacle(path)
     fd = os.open(to, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         try:

@@ -15,7 +15,7 @@ from nixpatch.elf.digests import Digests
 from nixpatch.elf.mentions import mentions
 from nixpatch.elf.read import original_sha256, read
 from nixpatch.elf.symbols import read_symbols
-from nixpatch.elf.write import EditResult, obstacle, write_edited, write_original
+from nixpatch.elf.write import EditResult, write_edited, write_original
 from nixpatch.elf.writers import Writer, Written, write_checked
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "Written",
     "check",
     "mentions",
-    "obstacle",
     "original_sha256",
     "read",
     "read_symbols",

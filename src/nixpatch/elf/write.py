@@ -11,7 +11,6 @@ from nixpatch.elf.digests import Digests, digest_rest, digest_source
 from nixpatch.elf.image import Image
 from nixpatch.elf.names import namings
 from nixpatch.elf.planner import EditPlan, plan_edit
-from nixpatch.elf.room import room_for
 from nixpatch.elf.source import opened
 from nixpatch.elf.strings import linkage
 from nixpatch.elf.undo import Opened, State, guard, look
@@ -117,21 +116,6 @@ def write_original(source: str | int, temp_fd: int) -> bytes:
                 "file after the patch; install the package again to get the original"
             )
         return found
-
-
-def obstacle(source: str | int) -> str | None:
-    """Say why a file cannot be edited, whatever the edit; None if nothing is in the way.
-
-    Reads headers only, so that a plan can tell beforehand what :func:`write_edited` would refuse. An edit of
-    a full dynamic section may still be refused. Raises ``OSError`` for trouble with reading.
-    """
-    try:
-        with opened(source) as fd:
-            seen = look(fd)
-            room_for(seen.original, seen.original_image.size, None)
-    except FileRefused as refused:
-        return str(refused)
-    return None
 
 
 def _write_whole(image: Image, to: int) -> None:

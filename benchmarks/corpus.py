@@ -35,8 +35,8 @@ from rich.console import Console
 from nixpatch import elf
 from nixpatch.elf.check_rewritten import check_rewritten
 from nixpatch.environment import scan
-from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Linkage, Plan, Tag
-from nixpatch.stories.apply import Manner, Outcome, apply
+from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Linkage, Manner, Outcome, Plan, Tag, Writer
+from nixpatch.stories.apply import apply
 from nixpatch.stories.restore import plan_restore
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -139,7 +139,7 @@ def digests(root: str) -> dict[str, str]:
 
 def try_writer(
     work: Workplace,
-    writer: elf.Writer,
+    writer: Writer,
     plain: Behaviour,
     tools: dict[str, Behaviour],
     say: Callable[[str], None],
@@ -159,7 +159,7 @@ def try_writer(
             os.path.join(work.pristine, relative),
             file.plan.file.path,
             file.plan.edit,
-            file.writer is elf.Writer.LIEF,
+            file.writer is Writer.LIEF,
         )
         for file in done
         for relative in [os.path.relpath(file.plan.file.path, work.copy)]
@@ -183,7 +183,7 @@ def try_writer(
         works = sum(error is None for error in before.loads.values()) + len(before.programs)
         result.tools[name] = Treated(works, lost)
         say(f"{writer.value}: {name}: {len(lost)} broken")
-    if writer is elf.Writer.INPLACE:
+    if writer is Writer.INPLACE:
         back = apply(plan_restore(work.copy))
         result.restored = sum(file.error is None for file in back.files)
         before_all, after_all = digests(work.pristine), digests(work.copy)
@@ -200,7 +200,7 @@ def count(result: Result, work: Workplace, outcome: Outcome) -> None:
             result.refused[os.path.relpath(file.plan.file.path, work.copy)] = file.error
         else:
             result.written += 1
-            result.by_lief += file.writer is elf.Writer.LIEF
+            result.by_lief += file.writer is Writer.LIEF
 
 
 def names_of(arguments: argparse.Namespace) -> list[str]:
@@ -227,7 +227,7 @@ def measure(work: Workplace, arguments: argparse.Namespace, say: Callable[[str],
             chosen = libraries if arguments.tools == "all" else libraries[::SAMPLE]
             tools[name] = after_tool(work.pristine, command, chosen, programs)
             say(f"untouched tree after {name} seen")
-    return {name: try_writer(work, elf.Writer(name), plain, tools, say) for name in arguments.writers}
+    return {name: try_writer(work, Writer(name), plain, tools, say) for name in arguments.writers}
 
 
 def main() -> int:

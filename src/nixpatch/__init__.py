@@ -4,13 +4,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nixpatch.api import apply, as_document, missing, plan, restore, summary, verify
-    from nixpatch.elf import Writer
     from nixpatch.errors import MachineError, NixpatchError, RequestError
-    from nixpatch.model import Answer, FilePlan, Finding, Origin, Plan, SkipReason, Tag
+    from nixpatch.model import (
+        Answer,
+        FileOutcome,
+        FilePlan,
+        Finding,
+        Origin,
+        Outcome,
+        Plan,
+        SkipReason,
+        Tag,
+        Verdict,
+        Writer,
+    )
     from nixpatch.report.missing import Missing
     from nixpatch.report.summary import Totals
-    from nixpatch.stories.apply import FileOutcome, Outcome
-    from nixpatch.stories.verify import Verdict
 
 __version__ = "0.1.0"
 

@@ -19,9 +19,21 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nixpatch.elf import Writer
 from nixpatch.errors import MachineError, NixpatchError, RequestError
-from nixpatch.model import Answer, FilePlan, Finding, Origin, Plan, SkipReason, Tag
+from nixpatch.model import (
+    Answer,
+    FileOutcome,
+    FilePlan,
+    Finding,
+    Manner,
+    Origin,
+    Outcome,
+    Plan,
+    SkipReason,
+    Tag,
+    Verdict,
+    Writer,
+)
 from nixpatch.report import as_json
 from nixpatch.report import missing as _missing
 from nixpatch.report.missing import Missing
@@ -29,13 +41,11 @@ from nixpatch.report.summary import Totals, totals
 from nixpatch.store import find_store
 from nixpatch.stories import apply as _apply
 from nixpatch.stories import rooting
-from nixpatch.stories.apply import FileOutcome, Manner, Outcome
 from nixpatch.stories.asking import Choices, request
 from nixpatch.stories.checking import check_tree
 from nixpatch.stories.holding import held
 from nixpatch.stories.plan import make_plan
 from nixpatch.stories.restore import plan_restore
-from nixpatch.stories.verify import Verdict
 
 
 def plan(

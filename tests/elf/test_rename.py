@@ -15,9 +15,8 @@ from elf.programs import RICH, Workshop, content, digest, edit_file, load, need,
 from nixpatch.elf import check, read, write_checked, write_edited
 from nixpatch.elf.names import namings
 from nixpatch.elf.undo import look
-from nixpatch.elf.writers import Writer
 from nixpatch.errors import FileRefused
-from nixpatch.model import ElfEdit, ElfFacts
+from nixpatch.model import ElfEdit, ElfFacts, Writer
 
 pytestmark = pytest.mark.gcc
 

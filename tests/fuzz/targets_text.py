@@ -17,9 +17,8 @@ from packaging.utils import canonicalize_name
 
 from nixpatch.elf.lief_writer import answer_of
 from nixpatch.environment import dists, interpreter, provenance, pyvenv, record
-from nixpatch.environment.digests import FileHash
 from nixpatch.errors import FileRefused
-from nixpatch.model import Dist, Libc, Machine, Target
+from nixpatch.model import Dist, FileHash, Libc, Machine, Target
 from nixpatch.resolve import policy, requirements, search_path
 from nixpatch.store import catalog, lock
 from nixpatch.store.cache import Cache, Kind

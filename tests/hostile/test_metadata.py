@@ -12,8 +12,8 @@ import pytest
 from cli.world import Run, World, record_row, shared
 from nixpatch import elf
 from nixpatch.environment import record
-from nixpatch.environment.digests import FileHash, hash_file
-from nixpatch.model import ElfFacts
+from nixpatch.environment.digests import hash_file
+from nixpatch.model import ElfFacts, FileHash
 
 pytestmark = pytest.mark.gcc
 

@@ -12,9 +12,9 @@ from cli.world import World
 from faults.injector import state_of
 from nixpatch.elf import write_checked
 from nixpatch.files import TEMP_PREFIX, TEMP_SUFFIX, remove, replace_bytes, replacement
+from nixpatch.model import Outcome
 from nixpatch.store import Store
 from nixpatch.stories import apply as applying
-from nixpatch.stories.apply import Outcome
 from nixpatch.stories.plan import Request, make_plan
 from nixpatch.stories.restore import plan_restore
 

@@ -20,13 +20,13 @@ from nixpatch.cli import destinations
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import Output, guarded
-from nixpatch.elf import Writer
 from nixpatch.environment import pyvenv
 from nixpatch.errors import MachineError, NixpatchError
+from nixpatch.model import Manner, Writer
 from nixpatch.report.escape import shown
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
-from nixpatch.stories.apply import Manner, apply
+from nixpatch.stories.apply import apply
 from nixpatch.stories.holding import held
 from nixpatch.stories.installing import Change, Snapshot, difference, restrict, snapshot
 from nixpatch.stories.plan import make_plan

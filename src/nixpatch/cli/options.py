@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nixpatch.elf import Writer
-from nixpatch.model import Tag
+from nixpatch.model import Tag, Writer
 from nixpatch.stories import asking
 from nixpatch.stories.plan import Request
 

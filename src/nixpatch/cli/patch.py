@@ -14,16 +14,13 @@ import typer
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import Output, guarded
-from nixpatch.elf import Writer
 from nixpatch.errors import RequestError
-from nixpatch.model import Plan
+from nixpatch.model import Manner, Outcome, Plan, Writer
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
-from nixpatch.stories.apply import Manner, Outcome, apply
 from nixpatch.stories.asking import in_nix_build
 from nixpatch.stories.holding import held
 from nixpatch.stories.plan import Request, make_plan
-from nixpatch.stories.restore import plan_restore
 from nixpatch.stories.rooting import hold, let_go
 
 
@@ -115,6 +112,8 @@ def _carry_out(made: Plan, output: Output, begun: float, manner: Manner | None) 
     """Apply a plan, or with ``manner`` None only show it; ``begun`` is when its making began."""
     outcome: Outcome | None = None
     if manner is not None:
+        from nixpatch.stories.apply import apply  # noqa: PLC0415 - a plan that is only shown needs none of it
+
         with output.bar.writing(made) as step:
             outcome = apply(made, manner, progress=step, waiting=output.say)
     output.plan(made, outcome, time.monotonic() - begun)
@@ -137,6 +136,8 @@ def restore_command(
     quiet: opt.Quiet = False,
 ) -> ExitCode:
     """Put every patched file back, byte for byte, and RECORD with it."""
+    from nixpatch.stories.restore import plan_restore  # noqa: PLC0415 - no other command needs it
+
     output = Output("restore", as_json=as_json, verbosity=-1 if quiet else verbose, html=html)
     code = ExitCode.SATISFIED
     for path in paths:

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-from nixpatch.model import Plan, TreeFile
-from nixpatch.stories.apply import FileOutcome
+from nixpatch.model import FileOutcome, Plan, TreeFile
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import Any, ParamSpec
 
 import typer
 
@@ -18,12 +18,8 @@ from nixpatch.cli.progress import Bar
 from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import MachineError, NixpatchError
 from nixpatch.files import replace_bytes, sweep
-from nixpatch.model import Plan
+from nixpatch.model import Outcome, Plan, Verdict
 from nixpatch.report.escape import shown
-from nixpatch.stories.apply import Outcome
-
-if TYPE_CHECKING:
-    from nixpatch.stories.verify import Verdict
 
 _P = ParamSpec("_P")
 

@@ -4,24 +4,28 @@ An edit changes the search path and the interpreter, nothing else. It grows the 
 .bss and puts a copy of the string table with the new strings, a longer interpreter, and an undo record behind
 it; no program header is added or moved and no address changes. ``headers`` parses, ``undo`` sees through an
 earlier edit to the original, ``wish``, ``room``, ``tables`` and ``planner`` decide as pure functions,
-``write`` carries the decision out, and ``check`` holds the result against the original.
+``write`` carries the decision out, and ``checks`` holds the result against the original.
 
 The second writer is LIEF, in a child process (``lief_writer``, ``lief_child``) and under checks of its own
 (``check_rewritten``); ``writers`` chooses.
 """
 
-from nixpatch.elf.check import check
-from nixpatch.elf.digests import Digests
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from nixpatch.elf.mentions import mentions
 from nixpatch.elf.read import original_sha256, read
 from nixpatch.elf.symbols import read_symbols
-from nixpatch.elf.write import EditResult, write_edited, write_original
-from nixpatch.elf.writers import Writer, Written, write_checked
+
+if TYPE_CHECKING:
+    from nixpatch.elf.checks import check
+    from nixpatch.elf.digests import Digests
+    from nixpatch.elf.write import EditResult, write_edited, write_original
+    from nixpatch.elf.writers import Written, write_checked
 
 __all__ = [
     "Digests",
     "EditResult",
-    "Writer",
     "Written",
     "check",
     "mentions",
@@ -32,3 +36,21 @@ __all__ = [
     "write_edited",
     "write_original",
 ]
+
+_LATE = {
+    "Digests": "digests",
+    "EditResult": "write",
+    "Written": "writers",
+    "check": "checks",
+    "write_checked": "writers",
+    "write_edited": "write",
+    "write_original": "write",
+}
+
+if not TYPE_CHECKING:  # a type checker knows the names, and that there are no others
+
+    def __getattr__(name: str) -> Any:
+        """Import what edits when somebody edits (PEP 562): a plan only reads."""
+        if name not in _LATE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"nixpatch.elf.{_LATE[name]}"), name)

@@ -1,6 +1,6 @@
 """Holding a file that another writer laid out anew against its original.
 
-The set is its own, not the one of :mod:`nixpatch.elf.check`: here program headers may be added and moved.
+The set is its own, not the one of :mod:`nixpatch.elf.checks`: here program headers may be added and moved.
 What must hold instead: no address of the original moves, and every byte of its memory is the same but for
 header tables, dynamic section and interpreter. All bytes are compared, not samples: the writer copied nothing
 by construction.

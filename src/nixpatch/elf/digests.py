@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from nixpatch.elf.planner import EditPlan
 from nixpatch.errors import FileRefused
+
+if TYPE_CHECKING:
+    from nixpatch.elf.planner import EditPlan
 
 _CHUNK = 1 << 18  # bytes; stays in the cache of a core
 

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
-from nixpatch.elf.check import check, check_seen
+from nixpatch.elf.checks import check, check_seen
 from nixpatch.elf.digests import Digests
 from nixpatch.elf.undo import look
 from nixpatch.elf.unfit import Unfit
 from nixpatch.elf.write import EditResult, write_seen
 from nixpatch.errors import FileRefused
-from nixpatch.model import ElfEdit
-
-
-class Writer(enum.Enum):
-    """The ways to make an edit. The value is the word on the command line and in provenance."""
-
-    INPLACE = "inplace"
-    """grows the last PT_LOAD; leaves an undo record"""
-    LIEF = "lief"
-    """LIEF lays the file out anew; no undo record"""
+from nixpatch.model import ElfEdit, Writer
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ change one by one without touching the bytes of the others. ELF headers are not 
 is handed a reader, so that this package knows neither ELF nor Nix.
 """
 
-from nixpatch.environment.digests import FileHash, encode_digest, hash_file
+from nixpatch.environment.digests import encode_digest, hash_file
 from nixpatch.environment.enclosing import enclosing
 from nixpatch.environment.ld_so import BuiltIn, built_in
 from nixpatch.environment.locate import Locator
@@ -14,6 +14,7 @@ from nixpatch.environment.record import Record, parse
 from nixpatch.environment.record_row import Row
 from nixpatch.environment.target import find_target
 from nixpatch.environment.tree import scan
+from nixpatch.model import FileHash
 
 __all__ = [
     "BuiltIn",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 
 from nixpatch.environment.regular import open_regular
+from nixpatch.model import FileHash
 
 DEFAULT_ALGORITHM = "sha256"
 
@@ -21,15 +21,6 @@ KEPT_ALGORITHMS = KNOWN_ALGORITHMS - {"md5", "sha1", "sha224", "sha3_224"}
 _BUFFER = 1 << 18  # bytes; stays in the cache of a core
 _SMALL = 1 << 16
 """bytes; most files of a tree have fewer, and to make the buffer would take longer than to hash them"""
-
-
-@dataclass(frozen=True, slots=True)
-class FileHash:
-    """What RECORD says of one file's contents."""
-
-    size: int
-    digests: Mapping[str, bytes]
-    """algorithm as hashlib names it -> raw digest"""
 
 
 class Hashing:

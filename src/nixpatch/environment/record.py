@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from nixpatch.environment.digests import FileHash
 from nixpatch.environment.record_row import Row, is_plain, new_row, row_end
 from nixpatch.errors import FileRefused
+from nixpatch.model import FileHash
 
 MAX_RECORD_SIZE = 16 << 20
 """bytes; the largest RECORD of a real wheel has about two million"""

@@ -11,9 +11,9 @@ from nixpatch.environment.digests import (
     DEFAULT_ALGORITHM,
     KEPT_ALGORITHMS,
     KNOWN_ALGORITHMS,
-    FileHash,
     encode_digest,
 )
+from nixpatch.model import FileHash
 
 _MAX_ROW = 1 << 16
 """bytes; PATH_MAX is 4,096. What is longer is only kept: the patterns below take hundred times its size"""

@@ -18,6 +18,7 @@ from nixpatch.model.elf import (
 )
 from nixpatch.model.environment import Dist, Libc, Target, Tree, TreeFile, TreeKind
 from nixpatch.model.grafts import Definition, GraftPlan, Reference, SymbolKind, Symbols
+from nixpatch.model.outcome import FileHash, FileOutcome, Manner, Outcome, Verdict, Writer
 from nixpatch.model.plan import Answer, Dropped, FilePlan, Finding, Origin, Plan
 from nixpatch.model.store import Provider, Source
 
@@ -30,13 +31,17 @@ __all__ = [
     "Dropped",
     "ElfEdit",
     "ElfFacts",
+    "FileHash",
+    "FileOutcome",
     "FilePlan",
     "Finding",
     "GraftPlan",
     "Libc",
     "Linkage",
     "Machine",
+    "Manner",
     "Origin",
+    "Outcome",
     "Plan",
     "Provider",
     "Reference",
@@ -50,5 +55,7 @@ __all__ = [
     "Tree",
     "TreeFile",
     "TreeKind",
+    "Verdict",
     "VersionNeed",
+    "Writer",
 ]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nixpatch.model import FilePlan, Finding, Linkage, Plan, Target, Tree
+from nixpatch.model import FilePlan, Finding, Linkage, Outcome, Plan, Target, Tree, Verdict
 from nixpatch.report.copies import duplicates, graft_entries
 from nixpatch.report.summary import totals
-from nixpatch.stories.apply import Outcome
-from nixpatch.stories.verify import Verdict, used_store_paths
+from nixpatch.store.names import store_paths_of
 
 VERSION = 1
 
@@ -50,7 +49,7 @@ def verdict_entry(verdict: Verdict, store_dir: str) -> dict[str, Any]:
         "tree": tree_entry(verdict.tree),
         "target": target_entry(verdict.target),
         "store": store_dir,
-        "store_paths": list(used_store_paths(verdict.libraries, store_dir)),
+        "store_paths": list(store_paths_of(verdict.libraries, store_dir)),
         "findings": _findings(verdict.findings),
         "summary": {
             "patched": verdict.patched,

@@ -16,14 +16,13 @@ from importlib import resources
 from typing import Any
 
 from nixpatch import __version__
-from nixpatch.model import FilePlan, Finding, Linkage, Plan
+from nixpatch.model import FilePlan, Finding, Linkage, Outcome, Plan, Verdict
 from nixpatch.report.escape import below, shown
 from nixpatch.report.graph import Sources, graph
 from nixpatch.report.missing import advice, line_to_paste
 from nixpatch.report.sentences import closing, target_text, verdict_closing
 from nixpatch.report.summary import considered, missing_by_soname
-from nixpatch.stories.apply import Outcome
-from nixpatch.stories.verify import Verdict, used_store_paths
+from nixpatch.store.names import store_paths_of
 
 # What could end the element that holds the JSON, or a line of a script (U+2028 and U+2029).
 _IN_HTML = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
@@ -91,7 +90,7 @@ def verdict_page(verdict: Verdict, store_dir: str) -> dict[str, Any]:
         "missing": [],
         "paste": "",
         "findings": _findings(verdict.findings, verdict.tree.root),
-        "store_paths": [shown(path) for path in used_store_paths(verdict.libraries, store_dir)],
+        "store_paths": [shown(path) for path in store_paths_of(verdict.libraries, store_dir)],
     }
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from nixpatch.model import Plan, Target
+from nixpatch.model import Outcome, Plan, Target, Verdict
 from nixpatch.report.escape import shown
 from nixpatch.report.summary import totals
 from nixpatch.resolve.choose import version_text
-from nixpatch.stories.apply import Outcome
-from nixpatch.stories.verify import Verdict, used_store_paths
+from nixpatch.store.names import store_paths_of
 
 
 def target_text(target: Target) -> str:
@@ -37,7 +36,7 @@ def closing(plan: Plan, outcome: Outcome | None, seconds: float) -> str:
 
 def verdict_closing(verdict: Verdict, store_dir: str) -> str:
     """Return the sentence that ends what verify says."""
-    store_paths = used_store_paths(verdict.libraries, store_dir)
+    store_paths = store_paths_of(verdict.libraries, store_dir)
     loaded = f", {verdict.loaded} files opened by the loader" if verdict.loaded else ""
     return (
         f"{'Wrong' if verdict.errors else 'Right'}: "

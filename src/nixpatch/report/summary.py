@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from nixpatch.model import FilePlan, Origin, Plan, SkipReason
-from nixpatch.stories.apply import Outcome
+from nixpatch.model import FilePlan, Origin, Outcome, Plan, SkipReason
 
 UNOWNED = "(no dist)"
 

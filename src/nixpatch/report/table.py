@@ -9,10 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from nixpatch.model import Plan
+from nixpatch.model import Outcome, Plan
 from nixpatch.report.escape import shown
 from nixpatch.report.summary import Row, rows, totals
-from nixpatch.stories.apply import Outcome
 
 _NAMED = 3
 _IDLE = 5

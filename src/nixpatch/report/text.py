@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from nixpatch.model import FilePlan, Finding, Linkage, Plan
+from nixpatch.model import FilePlan, Finding, Linkage, Outcome, Plan, Verdict
 from nixpatch.report.escape import below, shown
 from nixpatch.report.grafts import graft_lines
 from nixpatch.report.missing import advice, line_to_paste
 from nixpatch.report.sentences import closing, target_text, verdict_closing
 from nixpatch.report.summary import considered, missing_by_soname, totals
 from nixpatch.report.table import ByDist, prose
-from nixpatch.stories.apply import Outcome
-from nixpatch.stories.verify import Verdict
 
 _ENDLESS = 4096
 _SHOWN_FILES = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from itertools import takewhile
 
 BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
@@ -63,3 +64,10 @@ def library_stem(name: str) -> str:
 def library_version(name: str) -> str:
     """Return the digits after ``.so.``: ``1.3.1`` of ``libz.so.1.3.1``, ``""`` where there are none."""
     return "".join(takewhile(lambda char: char.isdigit() or char == ".", name.partition(".so.")[2]))
+
+
+def store_paths_of(files: Iterable[str], store_dir: str) -> tuple[str, ...]:
+    """Return the store paths that files lie in, sorted."""
+    depth = store_dir.rstrip("/").count("/") + 2
+    inside = (path for path in files if path.startswith(store_dir.rstrip("/") + "/"))
+    return tuple(sorted({"/".join(path.split("/")[:depth]) for path in inside}))

@@ -8,69 +8,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from nixpatch import __version__
-from nixpatch.elf import Writer
-from nixpatch.environment.digests import FileHash
 from nixpatch.environment.provenance import PatchedFile
 from nixpatch.errors import FileRefused, MachineError
 from nixpatch.files import lock, remove
-from nixpatch.model import FilePlan, Finding, GraftPlan, Plan
+from nixpatch.model import FileOutcome, FilePlan, Finding, GraftPlan, Manner, Outcome, Plan, Writer
 from nixpatch.stories import grafting
 from nixpatch.stories.ledger import Ledger, algorithms, ledger, needs_of, without_undo
 from nixpatch.stories.recording import Change, write_down
 from nixpatch.stories.work import Job, run_jobs
 
+_AS_EVER = Manner()
+
 TOOL = f"nixpatch {__version__}"
-
-
-@dataclass(frozen=True, slots=True)
-class FileOutcome:
-    """What became of one file of the plan."""
-
-    plan: FilePlan
-    before: FileHash | None = None
-    after: FileHash | None = None
-    error: str | None = None
-    """why the file is still as it was"""
-    writer: Writer = Writer.INPLACE
-    declined: str | None = None
-    """why the in-place edit would not, where LIEF wrote in its stead"""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a plan."""
-
-    plan: Plan
-    files: tuple[FileOutcome, ...]
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def failed(self) -> tuple[FileOutcome, ...]:
-        """The files that should have been changed and were not."""
-        return tuple(file for file in self.files if file.error is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How a plan is carried out, apart from what is in it."""
-
-    workers: int = 0
-    """processes; 0 means one per core for large work"""
-    writer: Writer = Writer.INPLACE
-    durable: bool = False
-    """on the disk before a name leads to it: for power failures, not only for killed runs"""
-    accept_modified: bool = False
-    """update RECORD rows that were wrong before, too"""
-    keep_grafts: bool = True
-    """move removed grafts aside, so that restore can bring them back; False deletes them"""
 
 
 def apply(
     plan: Plan,
-    manner: Manner = Manner(),
+    manner: Manner = _AS_EVER,
     *,
     progress: Callable[[FileOutcome], None] = lambda _: None,
     waiting: Callable[[str], None] = lambda _: None,

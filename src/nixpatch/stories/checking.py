@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from nixpatch.environment import find_target, scan
+from nixpatch.model import Verdict
 from nixpatch.store import Store
 from nixpatch.stories import locking, rooting
 from nixpatch.stories.loading import compare
 from nixpatch.stories.plan import Reader
 from nixpatch.stories.transitive import unmet
-from nixpatch.stories.verify import Verdict, facts_for, may_lack, verify, with_findings
+from nixpatch.stories.verify import facts_for, may_lack, verify, with_findings
 
 
 def check_tree(

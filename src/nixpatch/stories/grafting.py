@@ -18,13 +18,13 @@ from dataclasses import replace
 
 from nixpatch import elf
 from nixpatch.environment import provenance, record, sbom
-from nixpatch.environment.digests import DEFAULT_ALGORITHM, FileHash, hash_file
+from nixpatch.environment.digests import DEFAULT_ALGORITHM, hash_file
 from nixpatch.environment.locate import Locator
 from nixpatch.environment.provenance import Provenance, RemovedGraft
 from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
 from nixpatch.files import replace_bytes, replacement
-from nixpatch.model import GraftPlan, Skip, Tree
+from nixpatch.model import FileHash, GraftPlan, Skip, Tree
 from nixpatch.stories.ledger import Ledger, ledger, rows_by_file
 
 _MARK = b'"unvendored"'

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nixpatch.environment import provenance, record
-from nixpatch.environment.digests import DEFAULT_ALGORITHM, FileHash
+from nixpatch.environment.digests import DEFAULT_ALGORITHM
 from nixpatch.environment.locate import Locator
 from nixpatch.environment.record_row import Row
 from nixpatch.environment.regular import read_regular
 from nixpatch.environment.words import of_the_machine
 from nixpatch.errors import FileRefused
-from nixpatch.model import Answer, FilePlan, Origin, Tree
+from nixpatch.model import Answer, FileHash, FilePlan, Origin, Tree
 
 _UNKNOWN_SIZE = -1
 _OTHER_ALGORITHM = re.compile(rb",(?!sha256=)\w+=")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 
-from nixpatch.model import ElfFacts, Finding, Plan
+from nixpatch.model import ElfFacts, Finding, Plan, Verdict
 from nixpatch.store import Store
 from nixpatch.store.lock import Lock, check, fit, make, read
 from nixpatch.stories.plan import Reader
-from nixpatch.stories.verify import Verdict
 
 
 def lock_of(plan: Plan, store: Store) -> tuple[Lock, tuple[Finding, ...]]:

@@ -17,12 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nixpatch.environment import provenance, record
-from nixpatch.environment.digests import DEFAULT_ALGORITHM, FileHash, encode_digest
+from nixpatch.environment.digests import DEFAULT_ALGORITHM, encode_digest
 from nixpatch.environment.record_row import Row
 from nixpatch.environment.regular import read_identified
 from nixpatch.errors import FileRefused
 from nixpatch.files import Identity, remove, replace_bytes
-from nixpatch.model import Finding
+from nixpatch.model import FileHash, Finding
 from nixpatch.stories.ledger import Ledger, describes, rows_by_file
 
 # PEP 815 withdrew both; a signature over the old RECORD is wrong from now on.

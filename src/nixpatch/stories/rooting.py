@@ -6,10 +6,10 @@ import os
 
 from nixpatch.environment import scan
 from nixpatch.errors import RequestError
-from nixpatch.model import ElfFacts, Finding, Plan
+from nixpatch.model import ElfFacts, Finding, Plan, Verdict
 from nixpatch.store import Store, roots
+from nixpatch.store.names import store_paths_of
 from nixpatch.stories.plan import Reader
-from nixpatch.stories.verify import Verdict, used_store_paths
 
 
 def hold(plan: Plan, store: Store) -> None:
@@ -54,14 +54,14 @@ def let_go_unused(path: str, store_dir: str) -> None:
         if isinstance(facts, ElfFacts):
             names.update((facts.current.search_path or "").split(":"), facts.needed)
             names.update([facts.current.interp] if facts.current.interp else [])
-    roots.prune(tree.prefix, used_store_paths(sorted(names), store_dir))
+    roots.prune(tree.prefix, store_paths_of(sorted(names), store_dir))
 
 
 def findings(verdict: Verdict, store: Store) -> tuple[Finding, ...]:
     """Report store paths that the collector may take away under the tree."""
     if not roots.wanted(store, verdict.tree.prefix):
         return ()
-    used = used_store_paths(verdict.libraries, store.directory)
+    used = store_paths_of(verdict.libraries, store.directory)
     text = "has no garbage-collector root any more: nix-collect-garbage may delete it; run nixpatch again"
     return tuple(Finding("error", path, text) for path in roots.lacking(store, verdict.tree.prefix, used))
 
@@ -75,4 +75,4 @@ def _used(plan: Plan) -> frozenset[str]:
             continue
         used.update(answer.path for answer in file.answers if answer.path)
         used.update([file.wished.interp] if file.wished.interp else [])
-    return frozenset(used_store_paths(sorted(used), plan.store_dir)) if plan.store_dir else frozenset()
+    return frozenset(store_paths_of(sorted(used), plan.store_dir)) if plan.store_dir else frozenset()

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from nixpatch.environment import Locator, provenance
 from nixpatch.environment.provenance import PatchedFile, Provenance
-from nixpatch.model import ElfFacts, Finding, Linkage, Skip, Target, Tree
+from nixpatch.model import ElfFacts, Finding, Linkage, Skip, Target, Tree, Verdict
 from nixpatch.resolve.loader import find
 from nixpatch.resolve.policy import default_policy
 from nixpatch.stories.ledger import Ledger, ledger
@@ -19,30 +19,6 @@ from nixpatch.stories.plan import Reader
 from nixpatch.stories.verify_rows import rows_of
 
 _GONE = "is gone"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What verify looked at and what it found wrong."""
-
-    tree: Tree
-    target: Target
-    patched: int = 0
-    """files that provenance describes"""
-    needs: int = 0
-    """needs of those files that were looked up"""
-    rows: int = 0
-    """RECORD rows whose file was hashed"""
-    libraries: tuple[str, ...] = ()
-    """files outside the tree that serve a need or as interpreter, sorted"""
-    loaded: int = 0
-    """files that the real loader opened"""
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def errors(self) -> int:
-        """How many findings say that something is wrong."""
-        return sum(finding.severity == "error" for finding in self.findings)
 
 
 def verify(tree: Tree, target: Target, reader: Reader, *, rows: bool = True, workers: int = 0) -> Verdict:
@@ -206,10 +182,3 @@ def _need(
     else:
         text = f"needs {need} from {wanted}, ld.so would open {opened or 'nothing'}"
     yield Finding("error", path, f"{text}: run nixpatch again")
-
-
-def used_store_paths(libraries: Sequence[str], store_dir: str) -> tuple[str, ...]:
-    """Return the store paths that the libraries lie in, sorted."""
-    depth = store_dir.rstrip("/").count("/") + 2
-    inside = (path for path in libraries if path.startswith(store_dir.rstrip("/") + "/"))
-    return tuple(sorted({"/".join(path.split("/")[:depth]) for path in inside}))

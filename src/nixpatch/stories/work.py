@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nixpatch import elf
-from nixpatch.elf import Digests, Writer
-from nixpatch.environment.digests import FileHash, Hashing, hash_file
+from nixpatch.elf import Digests
+from nixpatch.environment.digests import Hashing, hash_file
 from nixpatch.environment.regular import open_regular
 from nixpatch.errors import FileRefused
 from nixpatch.files import Identity, identity, replacement
-from nixpatch.model import ElfEdit
+from nixpatch.model import ElfEdit, FileHash, Writer
 from nixpatch.stories.ledger import original_hash
 
 PARALLEL_FROM = 48 << 20
@@ -148,36 +148,40 @@ def _carry_out(job: Job) -> Done:
             raise FileRefused(
                 "changed during the run, and not by nixpatch: it is left so; run nixpatch again"
             )
-        before = None
-        if job.edit is None or job.original_sha256 is not None or job.no_original is not None:
-            before = hash_file(source, job.algorithms)
         if job.edit is None:
-            assert before is not None
-            original = job.original_sha256 or before.digests["sha256"]
-            return Done(original_hash(original), before)
-        if before is not None and job.no_original == f"sha256={before.digests['sha256'].hex()}":
-            # LIEF corrupts what it has written before (its issue 1366), and an undo record made now would
-            # lead back to LIEF's output and call it the original.
-            raise FileRefused(
-                "LIEF wrote it in an earlier run, so its original is not at hand: install the dist again, "
-                "then patch it"
-            )
-        # A patched file is edited from its original, which its undo record has the digest of.
-        original_sha256 = job.original_sha256 or (before.digests["sha256"] if before is not None else None)
-        digests = Digests(old := Hashing(job.algorithms), new := Hashing(job.algorithms))
+            before = hash_file(source, job.algorithms)
+            return Done(original_hash(job.original_sha256 or before.digests["sha256"]), before)
+        _must_have_original(job, source)
         with replacement(job.path, durable=job.durable, expected=found) as temp:
-            written = elf.write_checked(source, temp, job.edit, original_sha256, job.writer, digests)
-            if written.result.digested:
-                before, after = old.result(), new.result()
-            else:
-                before = before or hash_file(source, job.algorithms)
-                after = hash_file(temp, job.algorithms)
-            original = original_sha256 or before.digests["sha256"]
-            if not written.result.changed and after.digests["sha256"] != original:
-                raise FileRefused(
-                    "what its undo record gives is not the original: another tool changed the file after the "
-                    "patch; install the dist again"
-                )
-        return Done(before, after, None, written.writer, written.declined)
+            return _edited(job, job.edit, source, temp)
     finally:
         os.close(source)
+
+
+def _must_have_original(job: Job, source: int) -> None:
+    if job.no_original is None or job.no_original != f"sha256={hash_file(source).digests['sha256'].hex()}":
+        return
+    # LIEF corrupts what it has written before (its issue 1366), and an undo record made now would lead back
+    # to LIEF's output and call it the original.
+    raise FileRefused(
+        "LIEF wrote it in an earlier run, so its original is not at hand: install the dist again, "
+        "then patch it"
+    )
+
+
+def _edited(job: Job, edit: ElfEdit, source: int, temp: int) -> Done:
+    """Write the edited file and digest both, in one reading where the writer can do that."""
+    digests = Digests(old := Hashing(job.algorithms), new := Hashing(job.algorithms))
+    written = elf.write_checked(source, temp, edit, job.original_sha256, job.writer, digests)
+    if written.result.digested:
+        before, after = old.result(), new.result()
+    else:
+        before, after = hash_file(source, job.algorithms), hash_file(temp, job.algorithms)
+    # A patched file is edited from its original, which its undo record has the digest of.
+    original = job.original_sha256 or before.digests["sha256"]
+    if not written.result.changed and after.digests["sha256"] != original:
+        raise FileRefused(
+            "what its undo record gives is not the original: another tool changed the file after the patch; "
+            "install the dist again"
+        )
+    return Done(before, after, None, written.writer, written.declined)

@@ -16,11 +16,12 @@ import tempfile
 from importlib import resources
 
 from fuzz.forge import dlopen_note, samples
-from fuzz.targets_text import TARGET, empty_cache
+from fuzz.targets_text import TARGET, empty_cache, store_row
 from nixpatch.elf import write_edited
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Libc
 from nixpatch.store import lock
+from nixpatch.store.at_large import packed_listings
 from nixpatch.store.headers import Header, encode
 
 _SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "fixtures", "elf")
@@ -243,6 +244,10 @@ _TEXTS = {
         "refused": b'0\n{"refused": "no room"}',
         "died": b"-6 log\n",
         "logged": b'0error\n{"address": 1}',
+    },
+    "cache_store": lambda: {
+        "store": store_row(),
+        "listings": packed_listings({"/nix/store/a/lib": b"libz.so.1\0"}, {"/nix/store/a/lib": b"s" * 40}),
     },
     "cache_value": _header,
 }

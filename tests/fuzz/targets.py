@@ -230,5 +230,6 @@ TARGETS = {
     "diff": Target(targets_read.compared, vocabulary.PLAN, 1200),
     "sbom": Target(targets_read.components, vocabulary.PLAN, 600),
     "cache": Target(targets_text.cache_file, mutation.noise, 2 << 10),
+    "cache_store": Target(targets_text.cache_store, mutation.noise, 1 << 10),
     "cache_value": Target(targets_text.cache_value, _JSON),
 }

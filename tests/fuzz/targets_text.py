@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import tempfile
 import zlib
+from array import array
 from importlib import resources
 
 from packaging.utils import canonicalize_name
@@ -20,7 +21,7 @@ from nixpatch.environment import dists, interpreter, provenance, pyvenv, record
 from nixpatch.errors import FileRefused
 from nixpatch.model import Dist, FileHash, Libc, Machine, Target
 from nixpatch.resolve import policy, requirements, search_path
-from nixpatch.store import catalog, lock
+from nixpatch.store import at_large, catalog, lock
 from nixpatch.store.cache import Cache, Kind
 from nixpatch.store.headers import decode
 
@@ -285,6 +286,32 @@ def cache_value(data: bytes) -> None:
         os.fsencode(name)
     assert isinstance(found.machine.name, str)
     assert isinstance(found.executable, bool)
+
+
+def cache_store(data: bytes) -> None:
+    """A row of a whole store gives tables that can be asked anything, or nothing."""
+    known = at_large.unpacked(data)
+    if known is not None:
+        found, state, loose = known
+        for name in (*found.names[:20], b"libz.so.1", b"", b"\xff"):
+            assert set(found.having(os.fsdecode(name))) <= {os.fsdecode(place) for place in found.directories}
+        again = at_large.unpacked(at_large.packed(found, state, loose))
+        assert again is not None
+        assert list(again[0].names) == list(found.names)
+        assert again[1:] == (state, loose)
+    listings = at_large.unpacked_listings(data)
+    stamps = {os.fsdecode(key[:-41]): key[-40:] for key in listings}
+    if len(stamps) == len(listings):
+        names = {os.fsdecode(key[:-41]): value for key, value in listings.items()}
+        assert at_large.unpacked_listings(at_large.packed_listings(names, stamps)) == listings
+
+
+def store_row() -> bytes:
+    """Give the bytes of a row of a small store."""
+    names = (b"libgcc_s.so.1", b"libstdc++.so.6", b"libz.so.1")
+    places = (b"/nix/store/a-gcc/lib", b"/nix/store/b-zlib/lib", b"/nix/store/b-zlib/lib64")
+    found = at_large.AtLarge(names, places, array("I", [0, 1, 2, 4]), array("I", [0, 0, 1, 2]))
+    return at_large.packed(found, b"s" * 16, [b"/nix/store/c-here"])
 
 
 def empty_cache() -> bytes:

@@ -67,7 +67,7 @@ def look(store: Store, cache: Cache) -> AtLarge:
     try:
         status = os.stat(store.directory)
         stamp = stamp_of(status)
-        remembered = _unpacked(cache.get(Kind.STORE, store.directory, stamp))
+        remembered = unpacked(cache.get(Kind.STORE, store.directory, stamp))
         if remembered is not None:
             found, state, loose = remembered
             if state == _state(_look_into(store, os.fsdecode(path)) for path in loose):
@@ -91,7 +91,7 @@ def look(store: Store, cache: Cache) -> AtLarge:
     if whole and settled(status):
         loose = [os.fsencode(path.path) for path in paths if not path.sealed]
         state = _state(path for path in paths if not path.sealed)
-        cache.put(Kind.STORE, store.directory, stamp, _packed(found, state, loose))
+        cache.put(Kind.STORE, store.directory, stamp, packed(found, state, loose))
     return found
 
 
@@ -150,7 +150,7 @@ def _listings(store: Store, cache: Cache, paths: Iterable[_Path]) -> tuple[dict[
 
     Only those directories are listed that are not as they were the last time.
     """
-    known = _unpacked_listings(cache.get(Kind.LISTINGS, store.directory, b""))
+    known = unpacked_listings(cache.get(Kind.LISTINGS, store.directory, b""))
     found: dict[str, bytes] = {}
     stamps: dict[str, bytes] = {}
     whole, news = True, False
@@ -169,7 +169,7 @@ def _listings(store: Store, cache: Cache, paths: Iterable[_Path]) -> tuple[dict[
                 whole = False
     if news or len(known) != len(stamps):
         kept = {directory: found[directory] for directory in stamps}
-        cache.put(Kind.LISTINGS, store.directory, b"", _packed_listings(kept, stamps))
+        cache.put(Kind.LISTINGS, store.directory, b"", packed_listings(kept, stamps))
     return found, whole
 
 
@@ -198,14 +198,15 @@ def _turned_round(listings: dict[str, bytes]) -> AtLarge:
     return AtLarge(names, [os.fsencode(directory) for directory in listings], starts, places)
 
 
-def _packed(found: AtLarge, state: bytes, loose: Sequence[bytes]) -> bytes:
+def packed(found: AtLarge, state: bytes, loose: Sequence[bytes]) -> bytes:
+    """Write what is known of a store: three lists of names, then two of numbers."""
     parts = [_NAME.join(loose), _NAME.join(found.directories), _NAME.join(found.names)]
     head = _HEAD.pack(state, *map(len, parts))
     return b"".join([head, *parts, bytes(array("I", found.starts)), bytes(array("I", found.places))])
 
 
-def _unpacked(value: bytes | None) -> tuple[AtLarge, bytes, list[bytes]] | None:
-    """Return the inverse of :func:`_packed`; None for anything else. A checksum is no signature."""
+def unpacked(value: bytes | None) -> tuple[AtLarge, bytes, list[bytes]] | None:
+    """Return the inverse of :func:`packed`; None for anything else. A checksum is no signature."""
     if value is None or len(value) < _HEAD.size:
         return None
     state, *lengths = _HEAD.unpack_from(value)
@@ -226,14 +227,14 @@ def _unpacked(value: bytes | None) -> tuple[AtLarge, bytes, list[bytes]] | None:
     return AtLarge(names, directories, starts, places), state, loose
 
 
-def _packed_listings(listings: dict[str, bytes], stamps: dict[str, bytes]) -> bytes:
+def packed_listings(listings: dict[str, bytes], stamps: dict[str, bytes]) -> bytes:
     """Write them as three columns: what is split by the interpreter's own code takes no time to read."""
     keys = b"".join([os.fsencode(directory) + _NAME for directory in listings])
     states = b"".join([stamps[directory] for directory in listings])
     return struct.pack("<QQ", len(keys), len(states)) + keys + states + _GROUP.join(listings.values())
 
 
-def _unpacked_listings(value: bytes | None) -> dict[bytes, bytes]:
+def unpacked_listings(value: bytes | None) -> dict[bytes, bytes]:
     """Return the names by directory and stamp, a NUL between the two; nothing where it is none of ours."""
     if value is None or len(value) < 16:
         return {}

@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 
 import pytest
 
@@ -43,6 +44,20 @@ def test_a_tree_of_pure_python_has_nothing_to_do(world: World, nixpatch: Run) ->
 
     assert code == 0
     assert "Patched 0 of 0 ELF files" in out
+
+
+def test_half_an_installation_says_so(world: World, nixpatch: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = world.snapshot()
+    with monkeypatch.context() as gone:
+        gone.setitem(sys.modules, "nixpatch.stories.apply", None)  # what is imported when it is needed
+        _refused(nixpatch(world.venv), 3, "its own files cannot be read", "nixpatch.stories.apply")
+
+    def unreadable(_: str) -> object:
+        raise OSError(5, "Input/output error", "patch.py")
+
+    monkeypatch.setattr("nixpatch.cli.app.import_module", unreadable)
+    _refused(nixpatch(world.venv), 3, "its own files cannot be read", "Input/output error", "patch.py")
+    assert world.snapshot() == before
 
 
 def test_no_store_and_no_lib(world: World, nixpatch: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,16 @@ import traceback
 
 import rich.console  # noqa: F401 - imported here, not by every run
 
-import nixpatch.cli
 import nixpatch.elf.check_rewritten
 import nixpatch.elf.lief_writer
+import nixpatch.elf.writers
 import nixpatch.report.text
-import nixpatch.store.cache  # noqa: F401
+import nixpatch.store.cache
+import nixpatch.stories.apply
+import nixpatch.stories.restore
+import nixpatch.stories.unvendor  # noqa: F401
 from nixpatch.__main__ import main
+from nixpatch.cli.app import command_line
 
 LOG = 900
 PR_SET_CHILD_SUBREAPER = 36
@@ -86,6 +90,7 @@ def wait(child: int) -> tuple[int, bool]:
 
 def serve() -> None:
     """Answer requests until there are no more."""
+    command_line()  # imports every command
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for line in sys.stdin:
         request = json.loads(line)

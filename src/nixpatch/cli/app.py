@@ -107,7 +107,13 @@ def command_line(names: Collection[str] = COMMANDS) -> typer.Typer:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     try:
-        command_line(_wanted(arguments))(list(arguments), prog_name="nixpatch")
+        app = command_line(_wanted(arguments))
+    except (ImportError, OSError) as error:  # a failing disk, no more descriptors, half an installation
+        text = f"its own files cannot be read ({error}); nothing was changed: mend this, or install it again"
+        sys.stderr.write(f"nixpatch: {text}\n")
+        return ExitCode.MACHINE
+    try:
+        app(list(arguments), prog_name="nixpatch")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return ExitCode.SATISFIED

@@ -124,6 +124,11 @@ def guarded(command: Callable[_P, int]) -> Callable[_P, None]:
             sys.stderr.write(f"nixpatch: {shown(_trouble(error))}\n")
             _forget_output()
             code = ExitCode.MACHINE
+        except ImportError as error:
+            # What is imported late may be gone: half an installation, or no descriptor to look for it with.
+            text = f"its own files cannot be read ({error}); every file is whole: install it again"
+            sys.stderr.write(f"nixpatch: {text}\n")
+            code = ExitCode.MACHINE
         except KeyboardInterrupt:
             sys.stderr.write("nixpatch: interrupted; every file is whole, run it again to finish\n")
             code = ExitCode.INTERRUPTED

@@ -6,7 +6,8 @@ The files come as a list of [path in the tree, search path, tag, interpreter], a
 Each is written beside the old one and renamed over it, since the tree's files are links into another one.
 
 copy           the least that any such tool must do: copy each file, and hash the copy
-digests        the same, and hash the original too: who checks RECORD before updating it needs both
+digests        copy each file and digest the old and the new one, in one reading: who updates RECORD, and may do so
+               only where it was right before, needs both
 patchelf       patchelf, one process a file, and hash the outcome
 auto-patchelf  the shape of nixpkgs' auto-patchelf: pyelftools reads every ELF file of the tree, then patchelf
                sets interpreter and search path, a process for each, one file after the other; nothing hashed
@@ -28,6 +29,8 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import InterpSegment
+
+_PIECE = 1 << 18  # bytes
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,17 @@ def copied(wish: Wish) -> None:
 
 
 def copied_and_both_hashed(wish: Wish) -> None:
-    """Hash the original, copy, hash the copy."""
-    _hash(wish.path)
-    copied(wish)
+    """Read a piece, have both digests take it while the processor's cache has it, write it."""
+    copy = wish.path + ".copy"
+    before, after = hashlib.sha256(), hashlib.sha256()
+    buffer = bytearray(_PIECE)
+    view = memoryview(buffer)
+    with open(wish.path, "rb", buffering=0) as old, open(copy, "wb", buffering=0) as new:
+        while count := old.readinto(buffer):
+            before.update(view[:count])
+            after.update(view[:count])
+            new.write(view[:count])
+    os.replace(copy, wish.path)
 
 
 def patched(wish: Wish) -> None:

@@ -6,8 +6,8 @@ The files come as a list of [path in the tree, search path, tag, interpreter], a
 Each is written beside the old one and renamed over it, since the tree's files are links into another one.
 
 copy           the least that any such tool must do: copy each file, and hash the copy
-digests        copy each file and digest the old and the new one, in one reading: who updates RECORD, and may do
-               so only where it was right before, needs both
+digests        copy each file and digest the old and the new one, in one reading: who updates RECORD, and may
+               do so only where it was right before, needs both
 patchelf       patchelf, one process a file, and hash the outcome
 auto-patchelf  the shape of nixpkgs' auto-patchelf: pyelftools reads every ELF file of the tree, then patchelf
                sets interpreter and search path, a process for each, one file after the other; nothing hashed

@@ -68,15 +68,19 @@ class _Shorthand(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the command in that was left out, and what ``plan`` is short for."""
-        first = next(iter(args), "--help")
-        if first == "plan":
-            args = ["patch", "--dry-run", *args[1:]]
-        elif first not in COMMANDS and first not in _TOP_OPTIONS:
-            args = ["patch", *args]
-        if args[:1] == ["patch"]:
-            # An option with an optional value, which typer has no notion of.
-            args = [_ANY_GRAFT if word == "--unvendor" else word for word in args]
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, _spelled_out(args))
+
+
+def _spelled_out(args: list[str]) -> list[str]:
+    first = next(iter(args), "--help")
+    if first == "plan":
+        args = ["patch", "--dry-run", *args[1:]]
+    elif first not in COMMANDS and first not in _TOP_OPTIONS:
+        args = ["patch", *args]
+    if args[:1] == ["patch"]:
+        # An option with an optional value, which typer has no notion of.
+        args = [_ANY_GRAFT if word == "--unvendor" else word for word in args]
+    return args
 
 
 def command_line(names: Collection[str] = COMMANDS) -> typer.Typer:
@@ -121,10 +125,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _wanted(arguments: Sequence[str]) -> Collection[str]:
     """Return the commands that a command line can be about: all of them where it asks what there is."""
-    first = next(iter(arguments), "--help")
-    if _COMPLETING in os.environ or first in _TOP_OPTIONS:
-        return COMMANDS
-    return {first} if first in COMMANDS and first != "plan" else {"patch"}
+    first = next(iter(_spelled_out(list(arguments))), "--help")
+    return COMMANDS if _COMPLETING in os.environ or first in _TOP_OPTIONS else {first}
 
 
 def _top(

@@ -107,7 +107,7 @@ def walk(root: str) -> Found:
         directory = waiting.pop()
         try:
             with _listed(directory) as entries:
-                below = _search(directory, entries, candidates, leftovers, notes)
+                below = _search(directory, list(entries), candidates, leftovers, notes)
         except OSError as error:
             if directory == root or of_the_machine(error):
                 raise

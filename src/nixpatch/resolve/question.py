@@ -69,26 +69,22 @@ class Question:
 
     def libc_of(self, soname: str) -> Libc | None:
         """Return the libc that a soname is a part of."""
-        try:
-            return self._libcs[soname]
-        except KeyError:
-            found = self._libcs[soname] = self.policy.libc_of(soname)
-            return found
+        if soname not in self._libcs:
+            self._libcs[soname] = self.policy.libc_of(soname)
+        return self._libcs[soname]
 
     def opened(self, need: str, directory: str, search_path: str | None) -> Found | None:
         """Return what ld.so opens for a need of any file in ``directory`` that has this search path."""
         asked = (need, directory, search_path)
-        try:
-            return self._opened[asked]
-        except KeyError:
-            found = self._opened[asked] = find(
+        if asked not in self._opened:
+            self._opened[asked] = find(
                 need,
                 search_path=search_path,
                 directory=directory,
                 machine=self.target.machine,
                 machine_of=self.machine_of,
             )
-            return found
+        return self._opened[asked]
 
     def choice(self, soname: str) -> Choice:
         """Return the one provider of a soname for the whole tree."""

@@ -21,6 +21,7 @@ from itertools import pairwise
 
 from nixpatch.errors import MachineError
 from nixpatch.store.cache import Cache, Kind, settled, stamp_of
+from nixpatch.store.directories import is_stubs
 from nixpatch.store.names import is_store_entry
 from nixpatch.store.nix import Store
 
@@ -120,7 +121,7 @@ def _look_into(store: Store, path: str) -> _Path:
                 status = os.lstat(directory)
         except OSError:
             continue
-        if stat.S_ISDIR(status.st_mode) and not directory.endswith("/stubs"):
+        if stat.S_ISDIR(status.st_mode) and not is_stubs(directory):
             found.append((directory, stamp_of(status), settled(status)))
             sealed = _is_sealed(status) and sealed is not False
     if sealed is None:

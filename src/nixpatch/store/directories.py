@@ -111,7 +111,7 @@ def library_directories(
 
 def is_stubs(directory: str) -> bool:
     """Whether a directory holds stand-ins to link against, never to be loaded: CUDA's ``lib/stubs``."""
-    return os.path.basename(directory) == "stubs"
+    return directory.rpartition("/")[2] == "stubs"
 
 
 def _given(store: Store, given: str, machine: Machine, headers: Headers, listings: Listings) -> list[str]:

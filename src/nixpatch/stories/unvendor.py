@@ -27,7 +27,6 @@ from nixpatch.resolve.binding import Need, World
 from nixpatch.resolve.choose import beyond, choose, newest, version_text
 from nixpatch.resolve.files import plan_file
 from nixpatch.resolve.grafts import Candidate, Matter, asked_for, settle, unmangled
-from nixpatch.resolve.loader import find
 from nixpatch.resolve.question import Question
 from nixpatch.stories.graft_versions import with_versions
 from nixpatch.stories.objections import objections
@@ -190,7 +189,7 @@ class _Surroundings:
             needs=self.needs,
             symbols=lambda path: found if isinstance(found := symbols(path), Symbols) else _NOTHING,
             in_tree=self.files.__contains__,
-            is_libc=lambda soname: question.policy.libc_of(soname) is not None,
+            is_libc=lambda soname: question.libc_of(soname) is not None,
             programs=frozenset(path for path, facts in self.facts.items() if facts.executable),
             unreadable=lambda path: None if isinstance(found := symbols(path), Symbols) else found,
         )
@@ -215,15 +214,9 @@ class _Surroundings:
         facts = self.read(path)
         found: list[tuple[str, str | None]] = []
         for need in facts.needed if facts else ():
-            if facts is None or self.question.policy.libc_of(need) is not None:
+            if facts is None or self.question.libc_of(need) is not None:
                 continue
-            there = find(
-                need,
-                search_path=facts.current.search_path,
-                directory=os.path.dirname(path),
-                machine=facts.machine,
-                machine_of=self.question.machine_of,
-            )
+            there = self.question.opened(need, os.path.dirname(path), facts.current.search_path)
             found.append((need, os.path.realpath(there.path) if there else None))
         return found
 
@@ -240,7 +233,7 @@ class _Surroundings:
             wanted = {
                 version
                 for need in facts.version_needs
-                if self.question.policy.libc_of(need.soname) is target.libc
+                if self.question.libc_of(need.soname) is target.libc
                 for version in need.versions
             }
             newer = beyond(wanted, target)

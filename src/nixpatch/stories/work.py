@@ -178,8 +178,7 @@ def _edited(job: Job, edit: ElfEdit, source: int, temp: int) -> Done:
     else:
         before, after = hash_file(source, job.algorithms), hash_file(temp, job.algorithms)
     # A patched file is edited from its original, which its undo record has the digest of.
-    original = job.original_sha256 or before.digests["sha256"]
-    if not written.result.changed and after.digests["sha256"] != original:
+    if not written.result.changed and after.digests["sha256"] != written.result.original_sha256:
         raise FileRefused(
             "what its undo record gives is not the original: another tool changed the file after the patch; "
             "install the dist again"

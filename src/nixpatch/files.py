@@ -26,6 +26,8 @@ Identity = tuple[int, ...]
 """what tells a file from another one of its name, and from itself with other contents"""
 
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_STAYS = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST})
+"""what rmdir(2) says of a directory that is gone, or is not empty (yet)"""
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -38,7 +40,9 @@ def identity(status: os.stat_result) -> Identity:
 
 
 @contextlib.contextmanager
-def replacement(path: str, *, durable: bool = False, expected: Identity | None = None) -> Iterator[int]:
+def replacement(
+    path: str, *, durable: bool = False, expected: Identity | None = None, like: os.stat_result | None = None
+) -> Iterator[int]:
     """Yield a descriptor of a new, empty file that takes the place of ``path`` when the block ends well.
 
     The new file gets mode (less setuid and setgid: the contents are not the ones those were granted to),
@@ -47,7 +51,7 @@ def replacement(path: str, *, durable: bool = False, expected: Identity | None =
     before the name (fsync(2)); that costs several times the work itself, and installers do without.
 
     The directory of ``path`` has to be a real path. ``expected`` is what the caller has read and wants to
-    replace.
+    replace. A file that is not there yet gets the permission bits and times of ``like``.
 
     Raises:
         OSError: the directory cannot be written or is reached through a link, the disk is full, or ``path``
@@ -67,9 +71,12 @@ def replacement(path: str, *, durable: bool = False, expected: Identity | None =
             with contextlib.suppress(OSError):  # a file system that cannot lock: nobody will sweep, either
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield descriptor
-            if before is None:
+            if before is None and like is None:
                 os.fchmod(descriptor, 0o644)
-            else:
+            elif before is None and like is not None:
+                os.fchmod(descriptor, like.st_mode & 0o777)
+                os.utime(descriptor, ns=(like.st_atime_ns, like.st_mtime_ns))
+            elif before is not None:
                 _copy_attributes(name, at, descriptor, before)
             if durable:
                 os.fsync(descriptor)
@@ -116,6 +123,51 @@ def remove(path: str) -> None:
     directory, name = os.path.split(path)
     with contextlib.suppress(FileNotFoundError), _directory(directory) as at:
         os.unlink(name, dir_fd=at)
+
+
+def make_directory(path: str) -> None:
+    """Make a directory in one that is there; nothing happens if it is one already.
+
+    Raises:
+        OSError: it cannot be made, or a component of the path, the last one too, is a link (ELOOP).
+
+    """
+    parent, name = os.path.split(path)
+    with _directory(parent) as at, contextlib.suppress(FileExistsError):
+        os.mkdir(name, dir_fd=at)
+    with _directory(path):
+        pass
+
+
+def remove_directory(path: str) -> None:
+    """Remove a directory if it is empty; one that is not, or that is gone, is no error.
+
+    Raises:
+        OSError: it cannot be removed, or is reached through a link.
+
+    """
+    parent, name = os.path.split(path)
+    try:
+        with _directory(parent) as at:
+            os.rmdir(name, dir_fd=at)
+    except OSError as error:
+        if error.errno not in _STAYS:
+            raise
+
+
+def move(source: str, target: str, *, overwrite: bool) -> None:
+    """Give a file another name on the same file system; without ``overwrite`` a target that is there stays.
+
+    Raises:
+        OSError: it cannot be moved, one of the directories is reached through a link, or the target is there.
+
+    """
+    from_directory, old = os.path.split(source)
+    to_directory, new = os.path.split(target)
+    with _directory(from_directory) as here, _directory(to_directory) as there:
+        if not overwrite and _status(new, there) is not None:
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+        os.replace(old, new, src_dir_fd=here, dst_dir_fd=there)
 
 
 def can_be_path(text: str) -> bool:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Collection, Iterable
 
 from nixpatch.errors import MachineError
+from nixpatch.files import make_directory, remove, remove_directory
 from nixpatch.store.nix import Store
 
 DIRECTORY = ".nixpatch-roots"
@@ -44,7 +45,15 @@ def keep(store: Store, prefix: str, paths: Iterable[str]) -> None:
     if new:
         # Nix numbers the links of one call. A name of their own keeps them off those of other calls.
         name = hashlib.sha256("\0".join(new).encode()).hexdigest()[:16]
-        store.add_roots(new, os.path.join(prefix, DIRECTORY, name))
+        directory = os.path.join(prefix, DIRECTORY)
+        try:
+            make_directory(directory)  # Nix would follow a link and write wherever it leads
+        except OSError as error:
+            raise MachineError(
+                f"{directory}: cannot hold the roots of the garbage collector ({error.strerror}); "
+                "nothing was changed: remove it, or run with --no-gc-roots"
+            ) from error
+        store.add_roots(new, os.path.join(directory, name))
 
 
 def prune(prefix: str, kept: Collection[str]) -> None:
@@ -60,9 +69,8 @@ def prune(prefix: str, kept: Collection[str]) -> None:
     try:
         for link, to in _links(prefix).items():
             if to not in kept:
-                os.unlink(link)
-        if not os.listdir(directory):
-            os.rmdir(directory)
+                remove(link)
+        remove_directory(directory)
     except OSError as error:
         raise MachineError(f"{directory}: cannot be cleared: {error.strerror}") from error
 

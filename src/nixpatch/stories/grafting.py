@@ -9,8 +9,6 @@ uninstall`` takes it along; in the store and in a Nix build nobody could restore
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import os
 from collections.abc import Collection, Iterator, Sequence
@@ -23,17 +21,40 @@ from nixpatch.environment.locate import Locator
 from nixpatch.environment.provenance import Provenance, RemovedGraft
 from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
-from nixpatch.files import replace_bytes, replacement
-from nixpatch.model import FileHash, GraftPlan, Skip, Tree
+from nixpatch.files import make_directory, move, remove_directory, replace_bytes, replacement
+from nixpatch.files import remove as remove_file
+from nixpatch.model import ElfFacts, FileHash, Finding, GraftPlan, Skip, Tree
+from nixpatch.resolve.grafts import unmangled
 from nixpatch.stories.ledger import Ledger, ledger, rows_by_file
 
 _MARK = b'"unvendored"'
-_STAYS = {errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST}
-"""what rmdir(2) says of a directory that is gone, or is not empty (yet)"""
 
 
 def removed_grafts(where: Ledger) -> Provenance | None:
-    """Return the provenance of a dist some of whose grafts were removed, None for any other."""
+    """Return the provenance of a dist some of whose grafts were removed, None for any other.
+
+    A wheel can bring a ``nixpatch.json`` of its own. So an entry counts only if it fits the dist (see
+    :func:`distrusted`); those that do not fit are left out here.
+    """
+    known = _provenance(where)
+    if known is None:
+        return None
+    rejected = _rejected(where, known)
+    entries = {path: graft for path, graft in known.unvendored.items() if path not in rejected}
+    return replace(known, unvendored=entries) if entries else None
+
+
+def distrusted(where: Ledger) -> Iterator[Finding]:
+    """Report the entries of removed grafts for which nothing is done, because they do not fit the dist."""
+    known = _provenance(where)
+    for path, why in _rejected(where, known).items() if known else ():
+        text = (
+            f"says that nixpatch removed {path!r}, but {why}: nothing is done for it; install the dist again"
+        )
+        yield Finding("error", where.provenance, text)
+
+
+def _provenance(where: Ledger) -> Provenance | None:
     try:
         # Nearly every dist has none, and parsing JSON for it would take its time.
         if _MARK not in read_regular(where.provenance, 64 << 20):
@@ -41,6 +62,51 @@ def removed_grafts(where: Ledger) -> Provenance | None:
         return provenance.read(where.provenance)
     except (OSError, provenance.ProvenanceError):
         return None
+
+
+def _rejected(where: Ledger, known: Provenance) -> dict[str, str]:
+    """Return why entries of removed grafts are not believed, by their path.
+
+    Believed is what this tool would have written for a library that this dist owns: RECORD lists the library
+    or its kept original, the original is in the one directory that nixpatch puts originals into, and a file
+    that is still there has the digest of the entry.
+    """
+    try:
+        rows = _rows(where).rows
+    except (OSError, FileRefused):
+        return dict.fromkeys(known.unvendored, "RECORD of the dist cannot be read")
+    locator = Locator(where.base, where.prefix)
+    # By directory and name, not by real path: the last name of a row may be a link.
+    owned = {locator.locate(row.path) for row in rows if row.path is not None}
+    found = {path: _objection(where, path, graft, locator, owned) for path, graft in known.unvendored.items()}
+    return {path: why for path, why in found.items() if why is not None}
+
+
+def _objection(
+    where: Ledger, path: str, graft: RemovedGraft, locator: Locator, owned: Collection[str | None]
+) -> str | None:
+    """Return why an entry does not fit the dist, None if it does."""
+    place = locator.locate(path)
+    if place is None:
+        return "that is outside of the tree"
+    if unmangled(os.path.basename(place)) is None:
+        return "that is no name of a grafted library"
+    if locator.locate(_spelled(graft)) != place:
+        return "the row of RECORD that is kept for it names another file"
+    kept = None if graft.kept is None else locator.locate(graft.kept)
+    if graft.kept is not None and kept != os.path.join(
+        where.info, provenance.GRAFTS, os.path.basename(place)
+    ):
+        return f"its original would not be in {provenance.GRAFTS}"
+    there = os.path.lexists(place)
+    if (there or kept is not None) and place not in owned and (kept is None or kept not in owned):
+        return "RECORD of the dist does not list it"
+    if there and not _is_original(place, graft):
+        facts = elf.read(place) if os.path.isfile(place) and not os.path.islink(place) else None
+        original = facts.original_sha256 if isinstance(facts, ElfFacts) else None
+        if original is None or f"sha256={original.hex()}" != graft.sha256:
+            return "the file there is another one"
+    return None
 
 
 def unsettled(tree: Tree) -> tuple[str, ...]:
@@ -90,7 +156,8 @@ def remove(
         known = provenance.read(where.provenance)
     except provenance.ProvenanceError:
         known = None
-    entries = dict(known.unvendored) if known else {}
+    trusted = removed_grafts(where)
+    entries = dict(trusted.unvendored) if trusted else {}
     rows = _rows(where)
     for graft in grafts:
         entries[where.key(graft.file.path)] = _put_aside(where, graft, rows, keep=keep, durable=durable)
@@ -111,8 +178,9 @@ def bring_back(where: Ledger) -> tuple[str, ...]:
     found = []
     for kept, path in _kept(where, known):
         if os.path.lexists(kept) and not os.path.lexists(path):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.rename(kept, path)
+            # Only the last directory can have gone: what removes it leaves those above.
+            make_directory(os.path.dirname(path))
+            move(kept, path, overwrite=False)
         if os.path.lexists(path):
             found.append(path)
     return tuple(found)
@@ -192,12 +260,9 @@ def _put_aside(
 
 
 def _write_original(path: str, kept: str, *, durable: bool) -> None:
-    os.makedirs(os.path.dirname(kept), exist_ok=True)
-    status = os.stat(path)
-    with replacement(kept, durable=durable) as temp:
+    make_directory(os.path.dirname(kept))
+    with replacement(kept, durable=durable, like=os.stat(path)) as temp:
         elf.write_original(path, temp)
-    os.chmod(kept, status.st_mode & 0o777)
-    os.utime(kept, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _settle(
@@ -219,7 +284,7 @@ def _settle(
     if data is not None:
         replace_bytes(where.provenance, data, durable=durable)
     if listing is not None:
-        os.makedirs(os.path.dirname(document), exist_ok=True)
+        make_directory(os.path.dirname(document))
         replace_bytes(document, listing, durable=durable)
     for path, graft in entries.items():
         _take_out(where, path, graft)
@@ -240,16 +305,11 @@ def _settle(
     if rows.data != before and where.record is not None:
         replace_bytes(where.record, rows.data, durable=durable)
     if listing is None:
-        _unlink(document)
+        remove_file(document)
     for directory in (os.path.join(where.info, provenance.GRAFTS), os.path.dirname(document)):
-        _remove_empty(directory)
+        remove_directory(directory)
     if data is None:  # last of all: what tells the next run that there is something left to do
-        _unlink(where.provenance)
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+        remove_file(where.provenance)
 
 
 def _take_out(where: Ledger, key: str, graft: RemovedGraft) -> None:
@@ -260,19 +320,11 @@ def _take_out(where: Ledger, key: str, graft: RemovedGraft) -> None:
     if not os.path.lexists(path):
         pass  # a run that was killed did it
     elif kept is None or _is_original(kept, graft):
-        os.unlink(path)  # deleted; or patched, and the original stands aside already
+        remove_file(path)  # deleted; or patched, and the original stands aside already
     else:
-        os.makedirs(os.path.dirname(kept), exist_ok=True)
-        os.replace(path, kept)
-    _remove_empty(os.path.dirname(path))
-
-
-def _remove_empty(directory: str) -> None:
-    try:
-        os.rmdir(directory)
-    except OSError as error:
-        if error.errno not in _STAYS:
-            raise
+        make_directory(os.path.dirname(kept))
+        move(path, kept, overwrite=True)
+    remove_directory(os.path.dirname(path))
 
 
 def _is_empty(directory: str) -> bool:
@@ -296,7 +348,7 @@ def _rows(where: Ledger) -> record.Record:
 def _spelled(graft: RemovedGraft) -> str:
     """Return the path as its row in RECORD has it."""
     rows = record.parse(os.fsencode(graft.row)).rows
-    return (rows[0].path if rows else None) or ""
+    return (rows[0].path if len(rows) == 1 else None) or ""
 
 
 def _hash(content: bytes) -> FileHash:

@@ -31,7 +31,7 @@ from nixpatch.resolve.policy import Policy, default_policy
 from nixpatch.resolve.question import Question, Wishes
 from nixpatch.store import ProviderIndex, Store, lock, nixpkgs, open_index
 from nixpatch.store import Request as Sources
-from nixpatch.stories.grafting import unsettled
+from nixpatch.stories.grafting import distrusted, unsettled
 from nixpatch.stories.ledger import ledger
 from nixpatch.stories.unfinished import unrecorded
 
@@ -125,6 +125,7 @@ def make_plan(
         asked = "" if request.unvendor == ("*",) else f" that {' or '.join(request.unvendor)} matches"
         findings.append(Finding("note", tree.root, f"--unvendor: there is no grafted library{asked}"))
     findings += _not_locked(request, sources, tree, files)
+    findings += [finding for dist in tree.dists for finding in distrusted(ledger(tree, dist.info))]
     return Plan(
         tree,
         target,

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from nixpatch.environment import scan
 from nixpatch.environment.digests import hash_file
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, Tree, TreeFile
+from nixpatch.stories.grafting import distrusted, removed_grafts
 from nixpatch.stories.grafting import lost as grafts_lost
-from nixpatch.stories.grafting import removed_grafts
 from nixpatch.stories.ledger import ledger, without_undo
 from nixpatch.stories.plan import Reader, mark_unrecorded
 
@@ -49,6 +49,7 @@ def plan_restore(path: str) -> Plan:
         else:
             files.append(_back(file, facts))
     findings += _no_way_back(tree)
+    findings += [finding for dist in tree.dists for finding in distrusted(ledger(tree, dist.info))]
     recorded = mark_unrecorded(tree, tuple(files))
     return Plan(tree, None, "", recorded, tuple(findings), returning=tuple(returning))
 

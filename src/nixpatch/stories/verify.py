@@ -14,6 +14,7 @@ from nixpatch.environment.provenance import PatchedFile, Provenance
 from nixpatch.model import ElfFacts, Finding, Linkage, Skip, Target, Tree, Verdict
 from nixpatch.resolve.loader import find
 from nixpatch.resolve.policy import default_policy
+from nixpatch.stories.grafting import distrusted
 from nixpatch.stories.ledger import Ledger, ledger
 from nixpatch.stories.plan import Reader
 from nixpatch.stories.verify_rows import rows_of
@@ -96,6 +97,7 @@ def may_lack(tree: Tree) -> Callable[[str, str], bool]:
 
 
 def _entries(where: Ledger, findings: list[Finding]) -> Mapping[str, PatchedFile]:
+    findings += distrusted(where)
     try:
         known: Provenance | None = provenance.read(where.provenance)
     except provenance.ProvenanceError as error:

@@ -28,7 +28,7 @@ from rich.table import Table
 from speed import NIXPATCH, Bench
 
 from nixpatch.model import ElfFacts, FilePlan
-from nixpatch.resolve.policy import default_policy
+from nixpatch.policy import default_policy
 from nixpatch.resolve.search_path import expand, plain
 
 MODULES = ("numpy", "scipy.linalg=scipy", "pandas", "PySide6.QtWidgets=PySide6-Essentials", "torch")

@@ -43,9 +43,9 @@ from nixpatch.stories import apply as _apply
 from nixpatch.stories import rooting
 from nixpatch.stories.asking import Choices, request
 from nixpatch.stories.checking import check_tree
-from nixpatch.stories.holding import held
 from nixpatch.stories.plan import make_plan
 from nixpatch.stories.restore import plan_restore
+from nixpatch.tree_lock import held
 
 
 def plan(

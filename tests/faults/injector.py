@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from nixpatch.files import is_temporary
+from nixpatch.fs import is_temporary
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 _PLAN = struct.Struct("256i4i")

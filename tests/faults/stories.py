@@ -13,7 +13,7 @@ from cli.world import World
 from faults import tree
 from faults.injector import Ended, Fault, Injector, Kind, Site, TreeState, copy_tree, state_of, torn
 from nixpatch.environment import record
-from nixpatch.files import is_temporary
+from nixpatch.fs import is_temporary
 
 
 class Story(enum.Enum):

@@ -15,7 +15,7 @@ from cli.shop import Shop
 from faults.injector import state_of
 from nixpatch.environment import record
 from nixpatch.environment.digests import DEFAULT_ALGORITHM, hash_file
-from nixpatch.files import is_temporary
+from nixpatch.fs import is_temporary
 
 pytestmark = pytest.mark.gcc
 

@@ -16,7 +16,7 @@ from cli.vendored import COPY, STORE, Vendored
 from cli.world import World
 from faults.conftest import SETTLED
 from faults.injector import Fault, Injector, Kind, Site, TreeState, copy_tree, state_of
-from nixpatch.files import is_temporary
+from nixpatch.fs import is_temporary
 
 pytestmark = [pytest.mark.gcc, pytest.mark.faults]
 

@@ -16,11 +16,12 @@ from importlib import resources
 
 from packaging.utils import canonicalize_name
 
+from nixpatch import policy
 from nixpatch.elf.lief_writer import answer_of
 from nixpatch.environment import dists, interpreter, provenance, pyvenv, record
 from nixpatch.errors import FileRefused
 from nixpatch.model import Dist, FileHash, Libc, Machine, Target
-from nixpatch.resolve import policy, requirements, search_path
+from nixpatch.resolve import requirements, search_path
 from nixpatch.store import at_large, catalog, lock
 from nixpatch.store.cache import Cache, Kind
 from nixpatch.store.headers import decode

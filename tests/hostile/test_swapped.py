@@ -11,7 +11,7 @@ import pytest
 from cli.world import World
 from faults.injector import state_of
 from nixpatch.elf import write_checked
-from nixpatch.files import TEMP_PREFIX, TEMP_SUFFIX, remove, replace_bytes, replacement
+from nixpatch.fs import TEMP_PREFIX, TEMP_SUFFIX, remove, replace_bytes, replacement
 from nixpatch.model import Outcome
 from nixpatch.store import Store
 from nixpatch.stories import apply as applying

@@ -32,8 +32,8 @@ from nixpatch.model import (
     TreeFile,
     TreeKind,
 )
+from nixpatch.policy import default_policy
 from nixpatch.resolve.files import plan_file
-from nixpatch.resolve.policy import default_policy
 from nixpatch.resolve.question import Question, Wishes
 from nixpatch.resolve.simulate import simulate
 

@@ -21,8 +21,8 @@ from nixpatch.model import (
     TreeKind,
     VersionNeed,
 )
+from nixpatch.policy import Policy, default_policy
 from nixpatch.resolve.files import plan_file
-from nixpatch.resolve.policy import Policy, default_policy
 from nixpatch.resolve.question import Question, Wishes
 
 X86_64 = Machine(62, 64, "little")

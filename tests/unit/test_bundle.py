@@ -10,8 +10,8 @@ import pytest
 
 from nixpatch.cli import run
 from nixpatch.cli.bundle import DEFAULT
+from nixpatch.policy import default_policy
 from nixpatch.resolve.manylinux import policies
-from nixpatch.resolve.policy import default_policy
 
 
 def _printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -10,6 +10,7 @@ from packaging import _manylinux as packaging_manylinux
 from resolving import AARCH64, MUSL_TARGET, STORE, TARGET, provider
 
 from nixpatch.model import Provider, Target
+from nixpatch.policy import default_policy
 from nixpatch.resolve.choose import Choice, choose
 from nixpatch.resolve.manylinux import (
     Promise,
@@ -20,7 +21,6 @@ from nixpatch.resolve.manylinux import (
     policies_of,
     promise,
 )
-from nixpatch.resolve.policy import default_policy
 
 GCC = ("GLIBCXX_3.4.19", "GLIBCXX_3.4.8", "GLIBCXX_3.4.13", "CXXABI_1.3.1", "CXXABI_1.3.3", "CXXABI_1.3.7")
 X86_64 = TARGET.machine

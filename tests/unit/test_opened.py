@@ -6,7 +6,7 @@ import pytest
 from resolving import STORE, World, elf, provider
 
 from nixpatch.model import DlopenNeed, DlopenPriority, ElfFacts, Origin
-from nixpatch.resolve.policy import Policy, Rule
+from nixpatch.policy import Policy, Rule
 
 ZSTD = f"{STORE}/eeee-zstd-1.5/lib/libzstd.so.1"
 NVRTC = f"{STORE}/ffff-nvrtc/lib/libnvrtc.so.12"

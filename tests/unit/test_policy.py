@@ -4,7 +4,7 @@ from importlib import resources
 import pytest
 
 from nixpatch.model import Libc
-from nixpatch.resolve.policy import Policy, PolicyError, Rule, default_policy, matches, parse
+from nixpatch.policy import Policy, PolicyError, Rule, default_policy, matches, parse
 
 POLICY = default_policy()
 

@@ -19,7 +19,7 @@ from resolving import (
 )
 
 from nixpatch.model import ElfFacts, Libc, Origin, SkipReason, Source, Tag
-from nixpatch.resolve.policy import Policy, Rule
+from nixpatch.policy import Policy, Rule
 
 ZLIB = f"{STORE}/1-zlib/lib/libz.so.1"
 STDCXX = f"{STORE}/2-gcc/lib/libstdc++.so.6"

@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from nixpatch.files import replace_bytes, replacement, sweep
+from nixpatch.fs import replace_bytes, replacement, sweep
 
 
 def _killed_while_writing(path: Path) -> None:

@@ -11,7 +11,7 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
 from nixpatch.errors import RequestError
 from nixpatch.model import Libc
-from nixpatch.resolve.policy import default_policy
+from nixpatch.policy import default_policy
 
 DEFAULT = "manylinux_2_28"
 """what src/nixpatch/nix/bundle.nix is for, too"""

@@ -14,9 +14,9 @@ import typer
 
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
+from nixpatch.policy import default_policy
 from nixpatch.report.escape import shown
 from nixpatch.report.summary import totals
-from nixpatch.resolve.policy import default_policy
 from nixpatch.store import find_store
 from nixpatch.stories import demo
 from nixpatch.stories.apply import apply

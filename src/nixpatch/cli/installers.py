@@ -27,10 +27,10 @@ from nixpatch.report.escape import shown
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 from nixpatch.stories.apply import apply
-from nixpatch.stories.holding import held
 from nixpatch.stories.installing import Change, Snapshot, difference, restrict, snapshot
 from nixpatch.stories.plan import make_plan
 from nixpatch.stories.rooting import hold, let_go_unused
+from nixpatch.tree_lock import held
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import MachineError
-from nixpatch.files import replace_bytes, sweep
+from nixpatch.fs import replace_bytes, sweep
 from nixpatch.report import lock as report
 from nixpatch.report import missing
 from nixpatch.report.as_json import document, plan_entry

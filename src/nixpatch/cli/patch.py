@@ -19,9 +19,9 @@ from nixpatch.model import Manner, Outcome, Plan, Writer
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 from nixpatch.stories.asking import in_nix_build
-from nixpatch.stories.holding import held
 from nixpatch.stories.plan import Request, make_plan
 from nixpatch.stories.rooting import hold, let_go
+from nixpatch.tree_lock import held
 
 
 @guarded

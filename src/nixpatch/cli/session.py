@@ -17,7 +17,7 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.progress import Bar
 from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import MachineError, NixpatchError
-from nixpatch.files import replace_bytes, sweep
+from nixpatch.fs import replace_bytes, sweep
 from nixpatch.model import Outcome, Plan, Verdict
 from nixpatch.report.escape import shown
 

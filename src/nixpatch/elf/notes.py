@@ -16,7 +16,7 @@ from nixpatch.elf import layout as elf
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
 from nixpatch.elf.unfit import Unfit
-from nixpatch.files import can_be_path
+from nixpatch.fs import can_be_path
 from nixpatch.model import DlopenNeed, DlopenPriority
 
 _OWNER = b"FDO\0"

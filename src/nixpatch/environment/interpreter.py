@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from nixpatch.environment import layout
 from nixpatch.environment.regular import read_head
 from nixpatch.environment.walk import ELF_MAGIC
-from nixpatch.environment.words import of_the_machine, shown, why
 from nixpatch.errors import MachineError
+from nixpatch.escape import of_the_machine, shown, why
 
 _MAX_HOPS = 8
 _SCRIPT_HEAD = 64 << 10

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nixpatch.environment.interpreter import Unusable
-from nixpatch.environment.words import shown
+from nixpatch.escape import shown
 from nixpatch.model import ElfFacts, Libc, Machine, Skip
 
 Reader = Callable[[str], ElfFacts | Skip]

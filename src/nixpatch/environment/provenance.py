@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nixpatch.environment.regular import read_regular
-from nixpatch.environment.words import of_the_machine
-from nixpatch.files import can_be_path
+from nixpatch.escape import of_the_machine
+from nixpatch.fs import can_be_path
 from nixpatch.model import Tag
 
 NAME = "nixpatch.json"

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from nixpatch.files import Identity, identity
+from nixpatch.fs import Identity, identity
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from nixpatch.environment.module_path import Place
 from nixpatch.environment.regular import read_regular
 from nixpatch.environment.switch_source import ATTRIBUTES, FUNCTION, Answers, answers
-from nixpatch.environment.words import shown, why
 from nixpatch.errors import MachineError, RequestError
-from nixpatch.files import replace_bytes
+from nixpatch.escape import shown, why
+from nixpatch.fs import replace_bytes
 
 NAME = "_manylinux"
 _FILE = f"{NAME}.py"

@@ -11,8 +11,8 @@ from nixpatch.environment import pyvenv
 from nixpatch.environment.interpreter import Unusable, follow, python_of_script, unreadable, version_of
 from nixpatch.environment.libc import Reader, libc_of
 from nixpatch.environment.regular import read_head
-from nixpatch.environment.words import shown
 from nixpatch.errors import RequestError
+from nixpatch.escape import shown
 from nixpatch.model import Skip, Target, Tree
 
 _SCRIPT_HEAD = 4 << 10

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from nixpatch.environment import layout, pyvenv
 from nixpatch.environment.dists import find_dists
 from nixpatch.environment.walk import Candidate, Found, inspect, walk
-from nixpatch.environment.words import of_the_machine, shown, why
 from nixpatch.errors import MachineError, RequestError
-from nixpatch.files import is_temporary
+from nixpatch.escape import of_the_machine, shown, why
+from nixpatch.fs import is_temporary
 from nixpatch.model import Dist, Tree, TreeFile, TreeKind
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from nixpatch.environment.provenance import GRAFTS
 from nixpatch.environment.regular import read_head
-from nixpatch.environment.words import of_the_machine, shown, why
-from nixpatch.files import Identity, identity, is_temporary
+from nixpatch.escape import of_the_machine, shown, why
+from nixpatch.fs import Identity, identity, is_temporary
 
 ELF_MAGIC = b"\x7fELF"
 _SMALLEST_ELF = 52  # the header of the 32-bit class, gABI

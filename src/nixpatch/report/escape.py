@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from nixpatch.environment.words import shown
+from nixpatch.escape import shown
 
 __all__ = ["below", "shown"]
 

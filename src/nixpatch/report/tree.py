@@ -11,12 +11,12 @@ from rich.text import Text
 from rich.tree import Tree as Branches
 
 from nixpatch.model import ElfFacts
+from nixpatch.policy import default_policy
 from nixpatch.report.escape import below, shown
 from nixpatch.report.missing import advice
 from nixpatch.report.origins import Kind, Origins, Whence
 from nixpatch.report.search import steps
 from nixpatch.resolve.places import How
-from nixpatch.resolve.policy import default_policy
 from nixpatch.stories.traces import Link, Start, Trace
 
 _NAMED = 3

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nixpatch.model import ElfFacts, Libc, Machine, Provider, Tag, Target, Tree, TreeFile
+from nixpatch.policy import Policy
 from nixpatch.resolve.choose import Choice, choose, wanted_versions
 from nixpatch.resolve.loader import Found, find
-from nixpatch.resolve.policy import Policy
 from nixpatch.resolve.requirements import lenders
 
 

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nixpatch.files import can_be_path
+from nixpatch.fs import can_be_path
 from nixpatch.model import ElfFacts, Machine, Skip
 from nixpatch.store.cache import Cache, Kind, settled, stamp_of
 

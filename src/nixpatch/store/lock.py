@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nixpatch.errors import MachineError, RequestError
-from nixpatch.files import can_be_path
+from nixpatch.fs import can_be_path
 from nixpatch.model import Libc, Provider, Target
 from nixpatch.store.catalog import Kind, lookup
 from nixpatch.store.nix import Store

@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Iterable
 
 from nixpatch.errors import MachineError
-from nixpatch.files import make_directory, remove, remove_directory
+from nixpatch.fs import make_directory, remove, remove_directory
 from nixpatch.store.nix import Store
 
 DIRECTORY = ".nixpatch-roots"

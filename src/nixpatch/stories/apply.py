@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from nixpatch import __version__
 from nixpatch.environment.provenance import PatchedFile
 from nixpatch.errors import FileRefused, MachineError
-from nixpatch.files import lock, remove
+from nixpatch.fs import lock, remove
 from nixpatch.model import FileOutcome, FilePlan, Finding, GraftPlan, Manner, Outcome, Plan, Writer
 from nixpatch.stories import grafting
 from nixpatch.stories.ledger import Ledger, algorithms, ledger, needs_of, without_undo

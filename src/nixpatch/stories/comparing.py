@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from nixpatch import bounded_json
 from nixpatch.errors import RequestError
 from nixpatch.resolve.compare import Difference, FileState, Side, compare
 from nixpatch.store.lock import LockError, load
-from nixpatch.stories import documents
 
 _LIMIT = 64 << 20  # bytes; the plan of 1,200 files takes four million
 _PLANS = frozenset({"plan", "patch"})
@@ -45,7 +45,7 @@ def read_side(path: str) -> Side:
 def side_of(data: bytes, path: str) -> Side:
     """Read the bytes of a plan or a lock. Raises as :func:`read_side`, which gives ``path`` for its words."""
     try:
-        document = documents.parse(data if len(data) <= _LIMIT else b"")
+        document = bounded_json.parse(data if len(data) <= _LIMIT else b"")
     except ValueError:
         raise RequestError(f"{path}: not JSON; {_WANTED}") from None
     if not isinstance(document, dict):

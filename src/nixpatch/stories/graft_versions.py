@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from nixpatch import bounded_json
 from nixpatch.environment.regular import read_regular
 from nixpatch.model import GraftPlan
-from nixpatch.stories import documents
 
 _SBOM_LIMIT = 16 << 20
 _LONGEST = 100  # characters of a version
@@ -55,7 +55,7 @@ def _components(info: str) -> Iterator[tuple[str, str]]:
 def listed(data: bytes) -> Iterator[tuple[str, str]]:
     """Yield name and version of the components in a CycloneDX document; nothing of what is none."""
     try:
-        document = documents.parse(data)
+        document = bounded_json.parse(data)
     except ValueError:
         return
     components = document.get("components") if isinstance(document, dict) else None

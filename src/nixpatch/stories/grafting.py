@@ -21,8 +21,8 @@ from nixpatch.environment.locate import Locator
 from nixpatch.environment.provenance import Provenance, RemovedGraft
 from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
-from nixpatch.files import make_directory, move, remove_directory, replace_bytes, replacement
-from nixpatch.files import remove as remove_file
+from nixpatch.fs import make_directory, move, remove_directory, replace_bytes, replacement
+from nixpatch.fs import remove as remove_file
 from nixpatch.model import ElfFacts, FileHash, Finding, GraftPlan, Skip, Tree
 from nixpatch.resolve.grafts import unmangled
 from nixpatch.stories.ledger import Ledger, ledger, rows_by_file

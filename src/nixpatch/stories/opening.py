@@ -16,7 +16,7 @@ from nixpatch import __version__
 from nixpatch.environment import find_target, scan
 from nixpatch.environment.sources import sources
 from nixpatch.errors import MachineError
-from nixpatch.files import TEMP_PREFIX, TEMP_SUFFIX
+from nixpatch.fs import TEMP_PREFIX, TEMP_SUFFIX
 from nixpatch.model import Provider, Target, Tree
 from nixpatch.resolve.call_sites import CallSite, call_sites
 from nixpatch.resolve.choose import choose

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from nixpatch import __version__, elf, environment
-from nixpatch.environment.words import of_the_machine
 from nixpatch.errors import MachineError, RequestError
+from nixpatch.escape import of_the_machine
 from nixpatch.model import (
     ElfFacts,
     FilePlan,
@@ -26,8 +26,8 @@ from nixpatch.model import (
     Tree,
     TreeFile,
 )
+from nixpatch.policy import Policy, default_policy
 from nixpatch.resolve.files import plan_file, version_findings
-from nixpatch.resolve.policy import Policy, default_policy
 from nixpatch.resolve.question import Question, Wishes
 from nixpatch.store import ProviderIndex, Store, lock, nixpkgs, open_index
 from nixpatch.store import Request as Sources

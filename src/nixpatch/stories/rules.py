@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nixpatch.errors import RequestError
-from nixpatch.resolve.policy import MAX_SIZE, Policy, PolicyError, Rule, default_policy, parse, toml
+from nixpatch.policy import MAX_SIZE, Policy, PolicyError, Rule, default_policy, parse, toml
 
 
 def tables_of(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nixpatch import elf
 from nixpatch.errors import FileRefused
-from nixpatch.files import replacement, sweep
+from nixpatch.fs import replacement, sweep
 from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason, Tag
 
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 from nixpatch.environment import Locator, provenance
 from nixpatch.environment.provenance import PatchedFile, Provenance
 from nixpatch.model import ElfFacts, Finding, Linkage, Skip, Target, Tree, Verdict
+from nixpatch.policy import default_policy
 from nixpatch.resolve.loader import find
-from nixpatch.resolve.policy import default_policy
 from nixpatch.stories.grafting import distrusted
 from nixpatch.stories.ledger import Ledger, ledger
 from nixpatch.stories.plan import Reader

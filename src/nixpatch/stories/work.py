@@ -12,7 +12,7 @@ from nixpatch.elf import Digests
 from nixpatch.environment.digests import Hashing, hash_file
 from nixpatch.environment.regular import open_regular
 from nixpatch.errors import FileRefused
-from nixpatch.files import Identity, identity, replacement
+from nixpatch.fs import Identity, identity, replacement
 from nixpatch.model import ElfEdit, FileHash, Writer
 from nixpatch.stories.ledger import original_hash
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
-from nixpatch.files import lock
+from nixpatch.fs import lock
 
 
 @contextlib.contextmanager

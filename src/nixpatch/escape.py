@@ -1,8 +1,12 @@
-"""How names and errors go into a sentence that must stay on one line."""
+"""How names and errors go into a sentence that must stay on one line.
+
+Names from wheels on a terminal: nothing in a file name may move the cursor or pass for our own words.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 
 # Trouble of the machine or the run, not of the file that was asked for: what a file holds is not known then,
 # and whatever was decided without it would be wrong.
@@ -34,3 +38,12 @@ def why(error: OSError | ValueError) -> str:
 def of_the_machine(error: OSError | ValueError) -> bool:
     """Whether an error says nothing about the file: a disk that fails, no more descriptors, no memory."""
     return isinstance(error, OSError) and error.errno in _MACHINE
+
+
+__all__ = ["below", "shown"]
+
+
+def below(path: str, root: str) -> str:
+    """Return a path relative to the tree where it lies inside, for reports that would repeat the root."""
+    inside = path == root or path.startswith(root.rstrip("/") + "/")
+    return shown(os.path.relpath(path, root) if inside else path)

@@ -13,6 +13,7 @@ from nix.testbed.store import NixStore, nix_environment
 from nixpatch.elf import read
 from nixpatch.errors import MachineError
 from nixpatch.model import ElfFacts, Libc, Machine, Source, Target
+from nixpatch.policy import is_libc_name
 from nixpatch.store import (
     Cache,
     Headers,
@@ -24,7 +25,6 @@ from nixpatch.store import (
     find_store,
     open_index,
 )
-from nixpatch.store.libc import is_libc_name
 from nixpatch.store.names import version_key
 
 pytestmark = pytest.mark.nix

@@ -14,8 +14,8 @@ import typer
 
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
+from nixpatch.escape import shown
 from nixpatch.policy import default_policy
-from nixpatch.report.escape import shown
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 from nixpatch.stories import demo

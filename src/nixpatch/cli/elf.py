@@ -14,8 +14,8 @@ import typer
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
 from nixpatch.errors import FileRefused, RequestError
+from nixpatch.escape import shown
 from nixpatch.model import ElfFacts, Linkage
-from nixpatch.report.escape import shown
 from nixpatch.stories import single
 from nixpatch.stories.single import Change, PathChange
 

@@ -13,7 +13,7 @@ from nixpatch.cli.destinations import venv_of_pip
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
 from nixpatch.errors import MachineError, RequestError
-from nixpatch.report.escape import shown
+from nixpatch.escape import shown
 
 _VARIABLE = "LD_LIBRARY_PATH"
 

@@ -22,8 +22,8 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import Output, guarded
 from nixpatch.environment import pyvenv
 from nixpatch.errors import MachineError, NixpatchError
+from nixpatch.escape import shown
 from nixpatch.model import Manner, Writer
-from nixpatch.report.escape import shown
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 from nixpatch.stories.apply import apply

@@ -13,11 +13,11 @@ from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import MachineError
+from nixpatch.escape import shown
 from nixpatch.fs import replace_bytes, sweep
 from nixpatch.report import lock as report
 from nixpatch.report import missing
 from nixpatch.report.as_json import document, plan_entry
-from nixpatch.report.escape import shown
 from nixpatch.report.summary import totals
 from nixpatch.store.lock import NAME, dump
 from nixpatch.stories.locking import lock_of

@@ -13,8 +13,8 @@ from nixpatch.cli.destinations import venv_of_pip
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
 from nixpatch.environment.switch import Mode
+from nixpatch.escape import shown
 from nixpatch.report import manylinux as report
-from nixpatch.report.escape import shown
 from nixpatch.stories import promising
 from nixpatch.stories.plan import Reader, Request
 

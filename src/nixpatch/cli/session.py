@@ -17,9 +17,9 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.progress import Bar
 from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import MachineError, NixpatchError
+from nixpatch.escape import shown
 from nixpatch.fs import replace_bytes, sweep
 from nixpatch.model import Outcome, Plan, Verdict
-from nixpatch.report.escape import shown
 
 _P = ParamSpec("_P")
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Collection
 
-from nixpatch.environment.regular import open_regular
+from nixpatch.fs import open_regular
 from nixpatch.model import FileHash
 
 DEFAULT_ALGORITHM = "sha256"

@@ -8,10 +8,10 @@ import shlex
 from collections.abc import Iterator
 
 from nixpatch.environment import layout
-from nixpatch.environment.regular import read_head
 from nixpatch.environment.walk import ELF_MAGIC
 from nixpatch.errors import MachineError
 from nixpatch.escape import of_the_machine, shown, why
+from nixpatch.fs import read_head
 
 _MAX_HOPS = 8
 _SCRIPT_HEAD = 64 << 10

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nixpatch.environment import layout, pyvenv
-from nixpatch.environment.regular import read_regular
 from nixpatch.errors import RequestError
+from nixpatch.fs import read_regular
 from nixpatch.model import Target, Tree, TreeKind
 
 _MAX_PTH = 1 << 16  # bytes; the largest that installers write name a few directories

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nixpatch.environment.regular import read_regular
 from nixpatch.escape import of_the_machine
-from nixpatch.fs import can_be_path
+from nixpatch.fs import can_be_path, read_regular
 from nixpatch.model import Tag
 
 NAME = "nixpatch.json"

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from nixpatch.environment.regular import read_regular
+from nixpatch.fs import read_regular
 
 NAME = "pyvenv.cfg"
 _MAX_SIZE = 1 << 20

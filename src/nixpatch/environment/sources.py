@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from nixpatch.environment.regular import read_regular
+from nixpatch.fs import read_regular
 
 _MAX_SIZE = 4 << 20  # bytes of one file; the largest that people write have a tenth
 _MAX_FILES = 500_000

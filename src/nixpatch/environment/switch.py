@@ -13,11 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from nixpatch.environment.module_path import Place
-from nixpatch.environment.regular import read_regular
 from nixpatch.environment.switch_source import ATTRIBUTES, FUNCTION, Answers, answers
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.escape import shown, why
-from nixpatch.fs import replace_bytes
+from nixpatch.fs import read_regular, replace_bytes
 
 NAME = "_manylinux"
 _FILE = f"{NAME}.py"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from nixpatch.environment import pyvenv
 from nixpatch.environment.interpreter import Unusable, follow, python_of_script, unreadable, version_of
 from nixpatch.environment.libc import Reader, libc_of
-from nixpatch.environment.regular import read_head
 from nixpatch.errors import RequestError
 from nixpatch.escape import shown
+from nixpatch.fs import read_head
 from nixpatch.model import Skip, Target, Tree
 
 _SCRIPT_HEAD = 4 << 10

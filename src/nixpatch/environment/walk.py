@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from nixpatch.environment.provenance import GRAFTS
-from nixpatch.environment.regular import read_head
 from nixpatch.escape import of_the_machine, shown, why
-from nixpatch.fs import Identity, identity, is_temporary
+from nixpatch.fs import Identity, identity, is_temporary, read_head
 
 ELF_MAGIC = b"\x7fELF"
 _SMALLEST_ELF = 52  # the header of the 32-bit class, gABI

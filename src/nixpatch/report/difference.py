@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from nixpatch.report.escape import shown
+from nixpatch.escape import shown
 from nixpatch.resolve.compare import Change, Difference, LibraryChange
 from nixpatch.store.names import is_store_entry, package_of_entry
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
+from nixpatch.escape import below, shown
 from nixpatch.model import Plan
 from nixpatch.report.copies import duplicates, saved
-from nixpatch.report.escape import below, shown
 
 _SHOWN = 3
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nixpatch.escape import shown
 from nixpatch.model import Answer, Origin, Plan
-from nixpatch.report.escape import shown
 from nixpatch.report.layered import layers
 from nixpatch.report.summary import UNOWNED
 from nixpatch.store.names import package_of_entry

@@ -16,8 +16,8 @@ from importlib import resources
 from typing import Any
 
 from nixpatch import __version__
+from nixpatch.escape import below, shown
 from nixpatch.model import FilePlan, Finding, Linkage, Outcome, Plan, Verdict
-from nixpatch.report.escape import below, shown
 from nixpatch.report.graph import Sources, graph
 from nixpatch.report.missing import advice, line_to_paste
 from nixpatch.report.sentences import closing, target_text, verdict_closing

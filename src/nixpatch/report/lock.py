@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nixpatch.report.escape import shown
+from nixpatch.escape import shown
 from nixpatch.store.lock import Lock, entry
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from nixpatch.environment.switch import Maker, Switch
 from nixpatch.environment.switch_source import FUNCTION
+from nixpatch.escape import shown
 from nixpatch.report.as_json import document, target_entry, tree_entry
-from nixpatch.report.escape import shown
 from nixpatch.resolve.choose import version_text
 from nixpatch.resolve.manylinux import Promise
 from nixpatch.stories.promising import Claim, Written

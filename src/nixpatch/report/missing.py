@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nixpatch.escape import below, shown
 from nixpatch.model import Plan
 from nixpatch.report.as_json import document
-from nixpatch.report.escape import below, shown
 from nixpatch.report.summary import UNOWNED, missing_by_soname
 from nixpatch.store.catalog import Attribute, Catalog, Kind, NearMiss, packaged
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from nixpatch.report.escape import below, shown
+from nixpatch.escape import below, shown
 from nixpatch.stories.opening import Fate, Opened, Opening
 
 _SHOWN_SITES = 3

@@ -6,8 +6,8 @@ import enum
 import os
 from dataclasses import dataclass
 
+from nixpatch.escape import shown
 from nixpatch.policy import default_policy
-from nixpatch.report.escape import shown
 from nixpatch.store.names import is_store_entry, package_of_entry
 from nixpatch.stories.traces import Link, Trace
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
+from nixpatch.escape import shown
 from nixpatch.model import ElfFacts, Tag
-from nixpatch.report.escape import shown
 from nixpatch.resolve.places import How
 from nixpatch.stories.traces import Link, Sought, Trace
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from nixpatch.escape import shown
 from nixpatch.model import Outcome, Plan, Target, Verdict
-from nixpatch.report.escape import shown
 from nixpatch.report.summary import totals
 from nixpatch.resolve.choose import version_text
 from nixpatch.store.names import store_paths_of

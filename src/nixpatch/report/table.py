@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from nixpatch.escape import shown
 from nixpatch.model import Outcome, Plan
-from nixpatch.report.escape import shown
 from nixpatch.report.summary import Row, rows, totals
 
 _NAMED = 3

@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree as Branches
 
+from nixpatch.escape import below, shown
 from nixpatch.model import ElfFacts
 from nixpatch.policy import default_policy
-from nixpatch.report.escape import below, shown
 from nixpatch.report.missing import advice
 from nixpatch.report.origins import Kind, Origins, Whence
 from nixpatch.report.search import steps

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from nixpatch.model import Provider, Source, Target
+from nixpatch.policy import holds_libc, libc_of
 from nixpatch.store import at_large
 from nixpatch.store.at_large import AtLarge
 from nixpatch.store.cache import Cache
@@ -23,7 +24,6 @@ from nixpatch.store.directories import (
     target_closure,
 )
 from nixpatch.store.headers import Header, Headers, Reader
-from nixpatch.store.libc import holds_libc, libc_of
 from nixpatch.store.links import home_of
 from nixpatch.store.listing import Listings
 from nixpatch.store.names import library_stem, library_version, package_of_entry, version_key, version_of

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from nixpatch import bounded_json
-from nixpatch.environment.regular import read_regular
+from nixpatch.fs import read_regular
 from nixpatch.model import GraftPlan
 
 _SBOM_LIMIT = 16 << 20

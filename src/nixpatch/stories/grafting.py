@@ -19,9 +19,8 @@ from nixpatch.environment import provenance, record, sbom
 from nixpatch.environment.digests import DEFAULT_ALGORITHM, hash_file
 from nixpatch.environment.locate import Locator
 from nixpatch.environment.provenance import Provenance, RemovedGraft
-from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
-from nixpatch.fs import make_directory, move, remove_directory, replace_bytes, replacement
+from nixpatch.fs import make_directory, move, read_regular, remove_directory, replace_bytes, replacement
 from nixpatch.fs import remove as remove_file
 from nixpatch.model import ElfFacts, FileHash, Finding, GraftPlan, Skip, Tree
 from nixpatch.resolve.grafts import unmangled

@@ -11,9 +11,9 @@ from nixpatch.environment import provenance, record
 from nixpatch.environment.digests import DEFAULT_ALGORITHM
 from nixpatch.environment.locate import Locator
 from nixpatch.environment.record_row import Row
-from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
 from nixpatch.escape import of_the_machine
+from nixpatch.fs import read_regular
 from nixpatch.model import Answer, FileHash, FilePlan, Origin, Tree
 
 _UNKNOWN_SIZE = -1

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from nixpatch import elf
 from nixpatch.environment import record
 from nixpatch.environment.digests import hash_file
-from nixpatch.environment.regular import open_regular, read_regular
 from nixpatch.errors import FileRefused
+from nixpatch.fs import open_regular, read_regular
 from nixpatch.model import Dist, ElfFacts, Tree, TreeFile
 from nixpatch.stories.ledger import describes, ledger, original_hash, rows_by_file, without_undo
 

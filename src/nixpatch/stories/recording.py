@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from nixpatch.environment import provenance, record
 from nixpatch.environment.digests import DEFAULT_ALGORITHM, encode_digest
 from nixpatch.environment.record_row import Row
-from nixpatch.environment.regular import read_identified
 from nixpatch.errors import FileRefused
-from nixpatch.fs import Identity, remove, replace_bytes
+from nixpatch.fs import Identity, read_identified, remove, replace_bytes
 from nixpatch.model import FileHash, Finding
 from nixpatch.stories.ledger import Ledger, describes, rows_by_file
 

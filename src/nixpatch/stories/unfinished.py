@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from nixpatch.environment import provenance, record
 from nixpatch.environment.digests import DEFAULT_ALGORITHM, encode_digest, hash_file
-from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
+from nixpatch.fs import read_regular
 from nixpatch.model import ElfFacts, FilePlan, Linkage
 from nixpatch.stories.ledger import Ledger, describes, needs_of, original_hash, rows_by_file
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from nixpatch.environment import Locator, hash_file, record
 from nixpatch.environment.record_row import Row
-from nixpatch.environment.regular import read_regular
 from nixpatch.errors import FileRefused
+from nixpatch.fs import read_regular
 from nixpatch.model import Finding, Tree
 from nixpatch.stories.work import PARALLEL_FROM
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from nixpatch import elf
 from nixpatch.elf import Digests
 from nixpatch.environment.digests import Hashing, hash_file
-from nixpatch.environment.regular import open_regular
 from nixpatch.errors import FileRefused
-from nixpatch.fs import Identity, identity, replacement
+from nixpatch.fs import Identity, identity, open_regular, replacement
 from nixpatch.model import ElfEdit, FileHash, Writer
 from nixpatch.stories.ledger import original_hash
 

@@ -19,7 +19,7 @@ from nixpatch.report.as_json import document
 from nixpatch.store import find_store
 
 if TYPE_CHECKING:
-    from nixpatch.stories.traces import Trace
+    from nixpatch.model.trace import Trace
     from nixpatch.stories.tracing import Request
 
 

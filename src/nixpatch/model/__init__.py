@@ -16,11 +16,11 @@ from nixpatch.model.elf import (
     Tag,
     VersionNeed,
 )
-from nixpatch.model.environment import Dist, Libc, Target, Tree, TreeFile, TreeKind
-from nixpatch.model.grafts import Definition, GraftPlan, Reference, SymbolKind, Symbols
+from nixpatch.model.installed import Dist, Libc, Target, Tree, TreeFile, TreeKind
 from nixpatch.model.outcome import FileHash, FileOutcome, Manner, Outcome, Verdict, Writer
 from nixpatch.model.plan import Answer, Dropped, FilePlan, Finding, Origin, Plan
-from nixpatch.model.store import Provider, Source
+from nixpatch.model.provider import Provider, Source
+from nixpatch.model.unvendor import Definition, GraftPlan, Reference, SymbolKind, Symbols
 
 __all__ = [
     "Answer",

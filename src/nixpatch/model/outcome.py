@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nixpatch.model.environment import Target, Tree
+from nixpatch.model.installed import Target, Tree
 from nixpatch.model.plan import FilePlan, Finding, Plan
 
 

@@ -6,9 +6,9 @@ import enum
 from dataclasses import dataclass, field
 
 from nixpatch.model.elf import ElfEdit, ElfFacts, Linkage, Skip
-from nixpatch.model.environment import Target, Tree, TreeFile
-from nixpatch.model.grafts import GraftPlan
-from nixpatch.model.store import Provider
+from nixpatch.model.installed import Target, Tree, TreeFile
+from nixpatch.model.provider import Provider
+from nixpatch.model.unvendor import GraftPlan
 
 
 class Origin(enum.Enum):

@@ -7,9 +7,9 @@ import os
 from dataclasses import dataclass
 
 from nixpatch.escape import shown
+from nixpatch.model.trace import Link, Trace
 from nixpatch.policy import default_policy
 from nixpatch.store.names import is_store_entry, package_of_entry
-from nixpatch.stories.traces import Link, Trace
 
 _SITE = "/site-packages/"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nixpatch.model import ElfFacts
-from nixpatch.stories.traces import Link, Trace
+from nixpatch.model.trace import Link, Trace
 
 
 def trace_entry(trace: Trace, why: str | None = None) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from nixpatch import elf, environment
 from nixpatch.environment import BuiltIn, built_in
 from nixpatch.errors import RequestError
 from nixpatch.model import ElfFacts, Skip, SkipReason, Target
+from nixpatch.model.trace import Link, Sought, Start, Trace
 from nixpatch.resolve.places import Need, Place
 from nixpatch.resolve.simulate import Surroundings, simulate
 from nixpatch.stories.plan import Reader
-from nixpatch.stories.traces import Link, Sought, Start, Trace
 
 # Where the psABI of each machine puts glibc's loader: for a library that nothing else tells of.
 _LOADERS = {

@@ -6,8 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nixpatch.model.environment import TreeFile
-from nixpatch.model.store import Provider
+from nixpatch.model.installed import TreeFile
+from nixpatch.model.provider import Provider
 
 
 class SymbolKind(enum.Enum):

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from nixpatch.model.elf import Machine
-from nixpatch.model.environment import Libc
+from nixpatch.model.installed import Libc
 
 
 class Source(enum.IntEnum):

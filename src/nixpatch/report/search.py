@@ -9,8 +9,7 @@ from rich.text import Text
 
 from nixpatch.escape import shown
 from nixpatch.model import ElfFacts, Tag
-from nixpatch.model.trace import Link, Sought, Trace
-from nixpatch.resolve.places import How
+from nixpatch.model.trace import How, Link, Sought, Trace
 
 
 def steps(link: Link, trace: Trace, indent: str) -> Iterator[Text]:

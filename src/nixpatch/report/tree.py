@@ -12,12 +12,11 @@ from rich.tree import Tree as Branches
 
 from nixpatch.escape import below, shown
 from nixpatch.model import ElfFacts
-from nixpatch.model.trace import Link, Start, Trace
+from nixpatch.model.trace import How, Link, Start, Trace
 from nixpatch.policy import default_policy
 from nixpatch.report.missing import advice
 from nixpatch.report.origins import Kind, Origins, Whence
 from nixpatch.report.search import steps
-from nixpatch.resolve.places import How
 
 _NAMED = 3
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nixpatch.model import ElfFacts, Tag
-from nixpatch.resolve.places import How, Need, Place
+from nixpatch.model.trace import How, Need, Place
 from nixpatch.resolve.search_path import substitute
 
 

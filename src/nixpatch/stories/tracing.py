@@ -17,8 +17,7 @@ from nixpatch import elf, environment
 from nixpatch.environment import BuiltIn, built_in
 from nixpatch.errors import RequestError
 from nixpatch.model import ElfFacts, Skip, SkipReason, Target
-from nixpatch.model.trace import Link, Sought, Start, Trace
-from nixpatch.resolve.places import Need, Place
+from nixpatch.model.trace import Link, Need, Place, Sought, Start, Trace
 from nixpatch.resolve.simulate import Surroundings, simulate
 from nixpatch.stories.plan import Reader
 

@@ -10,7 +10,7 @@ import pytest
 
 from cli.world import NO_LOADER, Run, World, record_row, shared
 from nixpatch import elf
-from nixpatch.elf import writers
+from nixpatch.elf import writer
 from nixpatch.environment import provenance
 
 pytestmark = pytest.mark.gcc
@@ -249,7 +249,7 @@ def test_a_file_that_fails_its_checks_stays_as_it_was(
     world: World, nixpatch: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = world.snapshot()
-    monkeypatch.setattr(writers, "check_seen", lambda *_: ("PT_LOADs overlap",))
+    monkeypatch.setattr(writer, "check_seen", lambda *_: ("PT_LOADs overlap",))
 
     code, out, _ = nixpatch(world.venv)
 

@@ -9,7 +9,6 @@ import shutil
 import pytest
 
 from cli.world import Run, World, shared
-from nixpatch.elf import lief_writer
 from nixpatch.environment import provenance
 from nixpatch.errors import FileRefused
 

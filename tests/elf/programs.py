@@ -15,7 +15,7 @@ from elftools.elf.elffile import ELFFile
 from nixpatch.elf import Digests, check, read, write_edited, write_original
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
-from nixpatch.elf.write import EditResult
+from nixpatch.elf.inplace_writer import EditResult
 from nixpatch.environment.digests import Hashing, hash_file
 from nixpatch.model import ElfEdit, ElfFacts
 

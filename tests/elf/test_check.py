@@ -10,7 +10,7 @@ import pytest
 
 from elf.programs import RICH, Workshop, content, edit_file, patched_bytes
 from nixpatch.elf import check
-from nixpatch.elf import layout as elf
+from nixpatch.elf import structs as elf
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
 from nixpatch.errors import FileRefused

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from elf.programs import RICH, Workshop
-from nixpatch.elf import layout as elf
+from nixpatch.elf import structs as elf
 from nixpatch.elf import write_checked
 from nixpatch.elf.check_rewritten import check_rewritten
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
-from nixpatch.elf.layout import Phdr, Shdr
+from nixpatch.elf.structs import Phdr, Shdr
 from nixpatch.model import ElfEdit, Writer
 
 pytestmark = pytest.mark.gcc

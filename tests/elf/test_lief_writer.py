@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from elf.programs import RICH, Workshop, content, edit_file, interpreter_alias, load, patched_bytes, run
-from nixpatch.elf import lief_writer as writing
 from nixpatch.elf import read, write_checked
 from nixpatch.elf.check_rewritten import check_rewritten
-from nixpatch.elf.writers import Written
+from nixpatch.elf.lief import writer as writing
+from nixpatch.elf.writer import Written
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Tag, Writer
 

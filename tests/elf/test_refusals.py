@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from elf.programs import RICH, Workshop, edit_file, obstacle, patched_bytes
-from nixpatch.elf import layout as elf
 from nixpatch.elf import read
+from nixpatch.elf import structs as elf
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
 from nixpatch.errors import FileRefused

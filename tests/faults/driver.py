@@ -18,8 +18,8 @@ import traceback
 import rich.console  # noqa: F401 - imported here, not by every run
 
 import nixpatch.elf.check_rewritten
-import nixpatch.elf.lief_writer
-import nixpatch.elf.writers
+import nixpatch.elf.lief.writer
+import nixpatch.elf.writer
 import nixpatch.report.text
 import nixpatch.store.cache
 import nixpatch.stories.apply

@@ -8,8 +8,8 @@ from fuzz.forge import Forged, dlopen_note
 from nixpatch.elf import Digests, check, mentions, read, read_symbols, write_edited, write_original
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image
-from nixpatch.elf.record import FOOTER_SIZE, Footer, Record
 from nixpatch.elf.undo import State, guard, look, tables
+from nixpatch.elf.undo_record import FOOTER_SIZE, Footer, Record
 from nixpatch.environment.digests import Hashing, hash_file
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Skip, Tag

@@ -17,7 +17,7 @@ from importlib import resources
 from packaging.utils import canonicalize_name
 
 from nixpatch import policy
-from nixpatch.elf.lief_writer import answer_of
+from nixpatch.elf.lief.writer import answer_of
 from nixpatch.environment import dists, interpreter, provenance, pyvenv, record
 from nixpatch.errors import FileRefused
 from nixpatch.model import Dist, FileHash, Libc, Machine, Target

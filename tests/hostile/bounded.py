@@ -15,7 +15,7 @@ SECONDS = 60
 _PREAMBLE = """
 import resource, sys
 from nixpatch.elf import *
-from nixpatch.elf.lief_writer import write_lief
+from nixpatch.elf.lief.writer import write_lief
 from nixpatch.environment import dists, locate, provenance, pyvenv, record, scan
 from nixpatch.errors import FileRefused, RequestError
 from nixpatch.model import ElfEdit, ElfFacts, Skip

@@ -15,8 +15,8 @@ from hostile.bounded import run
 from nixpatch.elf import read
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image
-from nixpatch.elf.record import FOOTER_SIZE, Footer, Record
 from nixpatch.elf.undo import guard, tables
+from nixpatch.elf.undo_record import FOOTER_SIZE, Footer, Record
 from nixpatch.model import ElfFacts, Skip, SkipReason
 
 LOOK = """

@@ -15,8 +15,8 @@ from elf.programs import RICH, Workshop, content, edit_file
 from nixpatch.elf import check, read, write_edited, write_original
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image, Patch
-from nixpatch.elf.record import FOOTER_SIZE, Footer, Record
 from nixpatch.elf.undo import guard, tables
+from nixpatch.elf.undo_record import FOOTER_SIZE, Footer, Record
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Skip
 

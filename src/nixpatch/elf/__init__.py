@@ -13,15 +13,15 @@ The second writer is LIEF, in a child process (``lief_writer``, ``lief_child``) 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nixpatch.elf.mentions import mentions
-from nixpatch.elf.read import original_sha256, read
+from nixpatch.elf.byte_search import mentions
+from nixpatch.elf.facts import original_sha256, read
 from nixpatch.elf.symbols import read_symbols
 
 if TYPE_CHECKING:
-    from nixpatch.elf.checks import check
+    from nixpatch.elf.check_inplace import check
     from nixpatch.elf.digests import Digests
-    from nixpatch.elf.write import EditResult, write_edited, write_original
-    from nixpatch.elf.writers import Written, write_checked
+    from nixpatch.elf.inplace_writer import EditResult, write_edited, write_original
+    from nixpatch.elf.writer import Written, write_checked
 
 __all__ = [
     "Digests",
@@ -39,12 +39,12 @@ __all__ = [
 
 _LATE = {
     "Digests": "digests",
-    "EditResult": "write",
-    "Written": "writers",
-    "check": "checks",
-    "write_checked": "writers",
-    "write_edited": "write",
-    "write_original": "write",
+    "EditResult": "inplace_writer",
+    "Written": "writer",
+    "check": "check_inplace",
+    "write_checked": "writer",
+    "write_edited": "inplace_writer",
+    "write_original": "inplace_writer",
 }
 
 if not TYPE_CHECKING:  # a type checker knows the names, and that there are no others

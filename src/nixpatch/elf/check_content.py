@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from nixpatch.elf import layout as elf
-from nixpatch.elf import strings
-from nixpatch.elf.compare import SAMPLE, Pair, chunks
+from nixpatch.elf import dynamic
+from nixpatch.elf import structs as elf
+from nixpatch.elf.check_pair import SAMPLE, Pair, chunks
+from nixpatch.elf.resolved_edit import PATH_TAGS, TAG_NUMBERS
 from nixpatch.elf.undo import Opened, State
-from nixpatch.elf.wish import PATH_TAGS, TAG_NUMBERS
 from nixpatch.model import VersionNeed
 
 _STRING_TABLE = frozenset({elf.DT_STRTAB, elf.DT_STRSZ})
@@ -17,7 +17,7 @@ _STRING_TABLE = frozenset({elf.DT_STRTAB, elf.DT_STRSZ})
 
 def linkage_violations(pair: Pair) -> Iterator[str]:
     """Search path, tag and interpreter as wished."""
-    found = strings.linkage(pair.new_image, pair.new)
+    found = dynamic.linkage(pair.new_image, pair.new)
     tags = [entry.tag for entry in pair.new.live if entry.tag in PATH_TAGS]
     wished = pair.old_linkage.search_path if pair.edit.search_path is None else pair.edit.search_path
     if pair.edit.search_path == "":
@@ -38,7 +38,7 @@ def dynamic_violations(pair: Pair) -> Iterator[str]:
         yield "the dynamic section has no DT_NULL"
     skipped = PATH_TAGS | _STRING_TABLE if _path_is_touched(pair) else _STRING_TABLE
     renamed = {place.naming.name: os.fsdecode(place.new) for place in pair.wish.renamed}
-    names = strings.Names(pair.old_image, pair.old)
+    names = dynamic.Names(pair.old_image, pair.old)
     before = [entry for entry in pair.old.live if entry.tag not in skipped]
     after = [entry for entry in pair.new.live if entry.tag not in skipped]
     if len(before) != len(after) or not all(
@@ -47,15 +47,15 @@ def dynamic_violations(pair: Pair) -> Iterator[str]:
     ):
         yield "a dynamic entry other than the search path and the string table changed"
     old, new = (pair.old_image, pair.old), (pair.new_image, pair.new)
-    if [renamed.get(name, name) for name in strings.needed(*old)] != list(strings.needed(*new)):
+    if [renamed.get(name, name) for name in dynamic.needed(*old)] != list(dynamic.needed(*new)):
         yield "DT_NEEDED changed" if not renamed else "DT_NEEDED is not what it was with the new names"
     versions = [
         VersionNeed(renamed.get(need.soname, need.soname), need.versions)
-        for need in strings.version_needs(*old)
+        for need in dynamic.version_needs(*old)
     ]
-    if versions != list(strings.version_needs(*new)):
+    if versions != list(dynamic.version_needs(*new)):
         yield "version needs changed"
-    for name, read in (("DT_SONAME", strings.soname), ("version definitions", strings.version_defs)):
+    for name, read in (("DT_SONAME", dynamic.soname), ("version definitions", dynamic.version_defs)):
         if read(*old) != read(*new):
             yield f"{name} changed"
     kept = pair.footer.string_size if pair.footer else pair.old.string_size

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nixpatch.elf import layout as elf
-from nixpatch.elf.compare import Pair, shared_pages
+from nixpatch.elf import structs as elf
+from nixpatch.elf.check_pair import Pair, shared_pages
 from nixpatch.elf.headers import Headers
-from nixpatch.elf.layout import Phdr, Shdr
+from nixpatch.elf.structs import Phdr, Shdr
 
 
 def header_violations(pair: Pair) -> Iterator[str]:

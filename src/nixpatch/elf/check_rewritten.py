@@ -1,6 +1,7 @@
 """Holding a file that another writer laid out anew against its original.
 
-The set is its own, not the one of :mod:`nixpatch.elf.checks`: here program headers may be added and moved.
+The set is its own, not the one of :mod:`nixpatch.elf.check_inplace`: here program headers may be added and
+moved.
 What must hold instead: no address of the original moves, and every byte of its memory is the same but for
 header tables, dynamic section and interpreter. All bytes are compared, not samples: the writer copied nothing
 by construction.
@@ -10,15 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nixpatch.elf import layout as elf
-from nixpatch.elf import strings
+from nixpatch.elf import dynamic
+from nixpatch.elf import structs as elf
+from nixpatch.elf.check_pair import chunks
 from nixpatch.elf.check_rewritten_sections import section_violations
 from nixpatch.elf.check_rewritten_segments import Side, load_violations, segment_violations
-from nixpatch.elf.compare import chunks
+from nixpatch.elf.resolved_edit import PATH_TAGS, TAG_NUMBERS, wish_of
 from nixpatch.elf.source import opened
 from nixpatch.elf.undo import look
 from nixpatch.elf.unfit import Unfit
-from nixpatch.elf.wish import PATH_TAGS, TAG_NUMBERS, wish_of
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit
 
@@ -73,8 +74,8 @@ def _header(old: Side, new: Side) -> Iterator[str]:
 
 def _linkage(old: Side, new: Side, edit: ElfEdit) -> Iterator[str]:
     """Search path, tag and interpreter as wished."""
-    before = strings.linkage(old.image, old.headers)
-    found = strings.linkage(new.image, new.headers)
+    before = dynamic.linkage(old.image, old.headers)
+    found = dynamic.linkage(new.image, new.headers)
     wish = wish_of(old.headers, before, edit)
     tags = [entry.tag for entry in new.headers.live if entry.tag in PATH_TAGS]
     if edit.search_path == "":
@@ -104,7 +105,7 @@ def _dynamic(old: Side, new: Side) -> Iterator[str]:
 
 def _entries(side: Side) -> list[tuple[int, int | str]]:
     return [
-        (tag, strings.string_at(side.image, side.headers, value) if tag in elf.STRING_TAGS else value)
+        (tag, dynamic.string_at(side.image, side.headers, value) if tag in elf.STRING_TAGS else value)
         for tag, value in side.headers.live
         if tag not in _SKIPPED
     ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nixpatch.elf import layout as elf
-from nixpatch.elf.compare import chunks
+from nixpatch.elf import structs as elf
+from nixpatch.elf.check_pair import chunks
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
-from nixpatch.elf.layout import Shdr
+from nixpatch.elf.structs import Shdr
 
 _NAMES = 1 << 22  # bytes
 

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nixpatch.elf import layout as elf
-from nixpatch.elf.compare import chunks, shared_pages
+from nixpatch.elf import structs as elf
+from nixpatch.elf.check_pair import chunks, shared_pages
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
-from nixpatch.elf.layout import Phdr
+from nixpatch.elf.structs import Phdr
 
 
 @dataclass(frozen=True, slots=True)

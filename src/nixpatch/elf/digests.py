@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from nixpatch.errors import FileRefused
 
 if TYPE_CHECKING:
-    from nixpatch.elf.planner import EditPlan
+    from nixpatch.elf.edit_plan import EditPlan
 
 _CHUNK = 1 << 18  # bytes; stays in the cache of a core
 

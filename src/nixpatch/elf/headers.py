@@ -10,9 +10,9 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nixpatch.elf import layout as elf
+from nixpatch.elf import structs as elf
 from nixpatch.elf.image import Image
-from nixpatch.elf.layout import LAYOUTS, Dyn, Ehdr, Layout, Phdr, Shdr
+from nixpatch.elf.structs import LAYOUTS, Dyn, Ehdr, Layout, Phdr, Shdr
 from nixpatch.elf.unfit import Unfit, malformed
 from nixpatch.model import SkipReason
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from nixpatch.elf import layout as elf
+from nixpatch.elf import structs as elf
+from nixpatch.elf.dynamic import Names, version_need_records
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
-from nixpatch.elf.strings import Names, version_need_records
 from nixpatch.elf.unfit import malformed
 
 NAME_SIZE = 4

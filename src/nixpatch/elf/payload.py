@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nixpatch.elf import layout as elf
+from nixpatch.elf import structs as elf
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
 

@@ -12,12 +12,12 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from nixpatch.elf import layout as elf
+from nixpatch.elf import structs as elf
+from nixpatch.elf.dynamic import Names, version_need_parts
+from nixpatch.elf.dynamic import records as chain
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
 from nixpatch.elf.source import opened
-from nixpatch.elf.strings import Names, version_need_parts
-from nixpatch.elf.strings import records as chain
 from nixpatch.elf.undo import look
 from nixpatch.elf.unfit import malformed
 from nixpatch.model import Definition, Reference, SymbolKind, Symbols

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
-from nixpatch.elf.record import FOOTER_SIZE, MAGIC, RECORD_LIMIT, Footer, Record
+from nixpatch.elf.undo_record import FOOTER_SIZE, MAGIC, RECORD_LIMIT, Footer, Record
 from nixpatch.elf.unfit import Unfit
 
 _CHUNK = 1 << 18

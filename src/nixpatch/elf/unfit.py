@@ -9,7 +9,7 @@ from nixpatch.model import SkipReason
 class Unfit(FileRefused):
     """A file that cannot be read or edited as dynamic ELF, with the category people see.
 
-    :func:`nixpatch.elf.read` turns it into a ``Skip``; out of the writer it is a plain ``FileRefused``.
+    :func:`nixpatch.elf.facts` turns it into a ``Skip``; out of the writer it is a plain ``FileRefused``.
     """
 
     def __init__(self, reason: SkipReason, detail: str = "") -> None:

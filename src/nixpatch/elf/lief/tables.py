@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from nixpatch.elf import layout as elf
+from nixpatch.elf import structs as elf
+from nixpatch.elf.header_tables import Placed, with_strings
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
-from nixpatch.elf.layout import Phdr, Shdr, round_up
-from nixpatch.elf.tables import Placed, with_strings
+from nixpatch.elf.resolved_edit import NewDynamic, Wish, new_dynamic
+from nixpatch.elf.structs import Phdr, Shdr, round_up
 from nixpatch.elf.unfit import malformed
-from nixpatch.elf.wish import NewDynamic, Wish, new_dynamic
 from nixpatch.errors import FileRefused
 
 _STRINGS = 24 << 20  # bytes; it goes to the child as base64 in JSON, several times over in memory

@@ -12,7 +12,7 @@ from nixpatch.elf.check_content import (
     undo_violations,
 )
 from nixpatch.elf.check_headers import header_violations, load_violations, section_violations
-from nixpatch.elf.compare import Pair
+from nixpatch.elf.check_pair import Pair
 from nixpatch.elf.source import opened
 from nixpatch.elf.undo import Opened, look
 from nixpatch.elf.unfit import Unfit

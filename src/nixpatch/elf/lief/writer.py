@@ -23,19 +23,19 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from nixpatch.elf import layout as elf
+from nixpatch.elf import structs as elf
+from nixpatch.elf.dynamic import linkage
 from nixpatch.elf.headers import Headers
-from nixpatch.elf.lief_tables import Contents, contents_for, point_at
+from nixpatch.elf.inplace_writer import EditResult, write_edited, write_original
+from nixpatch.elf.lief.tables import Contents, contents_for, point_at
+from nixpatch.elf.resolved_edit import wish_of
 from nixpatch.elf.source import opened
-from nixpatch.elf.strings import linkage
 from nixpatch.elf.undo import State, look
 from nixpatch.elf.unfit import Unfit
-from nixpatch.elf.wish import wish_of
-from nixpatch.elf.write import EditResult, write_edited, write_original
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit
 
-_CHILD: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lief_child.py")
+_CHILD: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
 _MIB: Final = 1 << 20
 # Measured over 57 wheels: Python and LIEF map 90 MiB, and for a file at most 5.3 times its size (3,913 MiB
 # for the 752 MiB of libtensorflow_cc.so).

@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nixpatch.elf import layout as elf
+from nixpatch.elf import structs as elf
 from nixpatch.elf.headers import Headers
-from nixpatch.elf.layout import Dyn
 from nixpatch.elf.names import Naming
+from nixpatch.elf.structs import Dyn
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Linkage, Tag
 

@@ -10,11 +10,11 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nixpatch.elf import layout as elf
+from nixpatch.elf import structs as elf
 from nixpatch.elf.headers import Headers
-from nixpatch.elf.layout import Phdr, Shdr
 from nixpatch.elf.names import Naming, places
-from nixpatch.elf.record import Footer
+from nixpatch.elf.structs import Phdr, Shdr
+from nixpatch.elf.undo_record import Footer
 from nixpatch.errors import FileRefused
 
 _BSS = 256 << 20  # bytes of .bss that become file content; the largest seen in a wheel is 14 MiB

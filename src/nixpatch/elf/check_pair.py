@@ -6,14 +6,14 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from nixpatch.elf import layout as elf
+from nixpatch.elf import structs as elf
+from nixpatch.elf.dynamic import linkage
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
 from nixpatch.elf.names import namings, places
-from nixpatch.elf.record import Footer
-from nixpatch.elf.strings import linkage
+from nixpatch.elf.resolved_edit import Wish, wish_of
 from nixpatch.elf.undo import Opened
-from nixpatch.elf.wish import Wish, wish_of
+from nixpatch.elf.undo_record import Footer
 from nixpatch.model import ElfEdit, Linkage
 
 _CHUNK = 1 << 20

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nixpatch.elf import layout as elf
+from nixpatch.elf import structs as elf
 from nixpatch.elf.headers import Headers
-from nixpatch.elf.layout import Dyn, Phdr, Shdr, round_up
-from nixpatch.elf.room import Room, is_memory
+from nixpatch.elf.segment_growth import Room, is_memory
+from nixpatch.elf.structs import Dyn, Phdr, Shdr, round_up
 from nixpatch.errors import FileRefused
 
 _SHIFT_ALIGN = 64

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from nixpatch.elf.digests import Digests, digest_rest, digest_source
+from nixpatch.elf.dynamic import linkage
+from nixpatch.elf.edit_plan import EditPlan, plan_edit
 from nixpatch.elf.image import Image
 from nixpatch.elf.names import namings
-from nixpatch.elf.planner import EditPlan, plan_edit
 from nixpatch.elf.source import opened
-from nixpatch.elf.strings import linkage
 from nixpatch.elf.undo import Opened, State, guard, look
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nixpatch.elf import layout as elf
-from nixpatch.elf import strings
+from nixpatch.elf import dynamic
+from nixpatch.elf import structs as elf
+from nixpatch.elf.dlopen_notes import dlopen_needs
 from nixpatch.elf.headers import Headers
-from nixpatch.elf.notes import dlopen_needs
 from nixpatch.elf.payload import payload
-from nixpatch.elf.room import room_for
+from nixpatch.elf.segment_growth import room_for
 from nixpatch.elf.source import opened
 from nixpatch.elf.undo import Opened, State, look
 from nixpatch.elf.unfit import Unfit, malformed
@@ -52,31 +52,31 @@ def _facts(seen: Opened, *, payload_ok: bool) -> ElfFacts | Skip:
         if appended:
             return Skip(SkipReason.PAYLOAD, appended)
     flags = headers.values.get(elf.DT_FLAGS_1, 0)
-    current = strings.linkage(image, headers)
-    needed, opened_later = strings.needed(image, headers), dlopen_needs(image, headers)
+    current = dynamic.linkage(image, headers)
+    needed, opened_later = dynamic.needed(image, headers), dlopen_needs(image, headers)
     names = len(needed) + sum(len(need.sonames) for need in opened_later)
     entries = (current.search_path or "").count(":") + 1
     if names * entries > _LOOKUPS:
         raise malformed(f"{names} needs, to be looked for in {entries} directories")
     intact = seen.state is State.INTACT
     if intact:
-        before = strings.needed(seen.original_image, seen.original)
+        before = dynamic.needed(seen.original_image, seen.original)
         if len(before) == len(needed):
             pairs = {(old, new) for old, new in zip(before, needed, strict=True) if old != new}
             current = replace(current, renamed=tuple(sorted(pairs)))
     return ElfFacts(
         machine=machine(headers),
         executable=headers.ehdr.type == elf.ET_EXEC or bool(flags & elf.DF_1_PIE),
-        soname=strings.soname(image, headers),
+        soname=dynamic.soname(image, headers),
         needed=needed,
         current=current,
-        original=strings.linkage(seen.original_image, seen.original) if intact else current,
+        original=dynamic.linkage(seen.original_image, seen.original) if intact else current,
         original_sha256=seen.footer.sha256 if intact and seen.footer else None,
         stale_undo=seen.state is State.STALE,
         no_default_lib=bool(flags & elf.DF_1_NODEFLIB),
         both_tags={elf.DT_RPATH, elf.DT_RUNPATH} <= headers.values.keys(),
-        version_needs=strings.version_needs(image, headers),
-        version_defs=strings.version_defs(image, headers),
+        version_needs=dynamic.version_needs(image, headers),
+        version_defs=dynamic.version_defs(image, headers),
         dlopen_needs=opened_later,
         obstacle=_obstacle(seen),
     )

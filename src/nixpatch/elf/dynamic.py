@@ -6,7 +6,7 @@ import os
 import struct
 from collections.abc import Iterator
 
-from nixpatch.elf import layout as elf
+from nixpatch.elf import structs as elf
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
 from nixpatch.elf.unfit import malformed

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nixpatch.elf.checks import check, check_seen
+from nixpatch.elf.check_inplace import check, check_seen
 from nixpatch.elf.digests import Digests
+from nixpatch.elf.inplace_writer import EditResult, write_seen
 from nixpatch.elf.undo import look
 from nixpatch.elf.unfit import Unfit
-from nixpatch.elf.write import EditResult, write_seen
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Writer
 
@@ -59,7 +59,7 @@ def write_checked(
 def _by_lief(source: int, temp_fd: int, edit: ElfEdit, original_sha256: bytes | None) -> Written:
     # Late: hardly any run needs it.
     from nixpatch.elf.check_rewritten import check_rewritten  # noqa: PLC0415
-    from nixpatch.elf.lief_writer import write_lief  # noqa: PLC0415
+    from nixpatch.elf.lief.writer import write_lief  # noqa: PLC0415
 
     result = write_lief(source, temp_fd, edit, original_sha256)
     if not result.changed:

@@ -7,15 +7,15 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nixpatch.elf import layout as elf
+from nixpatch.elf import structs as elf
+from nixpatch.elf.header_tables import Area, Change, Placed, difference, shift, table_changes, with_strings
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Patch
-from nixpatch.elf.layout import round_up
 from nixpatch.elf.names import Naming, packed
-from nixpatch.elf.record import FOOTER_SIZE, RECORD_LIMIT, Footer, Record
-from nixpatch.elf.room import Room, must_be_apart_from, room_for
-from nixpatch.elf.tables import Area, Change, Placed, difference, shift, table_changes, with_strings
-from nixpatch.elf.wish import NewDynamic, Wish, new_dynamic, wish_of
+from nixpatch.elf.resolved_edit import NewDynamic, Wish, new_dynamic, wish_of
+from nixpatch.elf.segment_growth import Room, must_be_apart_from, room_for
+from nixpatch.elf.structs import round_up
+from nixpatch.elf.undo_record import FOOTER_SIZE, RECORD_LIMIT, Footer, Record
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Linkage
 

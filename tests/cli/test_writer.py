@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 from cli.world import Run, World, shared
+from nixpatch.elf.lief import writer as lief_writer
 from nixpatch.environment import provenance
 from nixpatch.errors import FileRefused
 

@@ -13,7 +13,7 @@ from elftools.elf.gnuversions import GNUVerNeedSection
 
 from elf.programs import RICH, Workshop, content, digest, edit_file, load, need, patched_bytes, restore_file
 from nixpatch.elf import check, read, write_checked, write_edited
-from nixpatch.elf.names import namings
+from nixpatch.elf.dynamic import namings
 from nixpatch.elf.undo import look
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Writer

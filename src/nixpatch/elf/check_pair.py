@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from nixpatch.elf import structs as elf
-from nixpatch.elf.dynamic import linkage
+from nixpatch.elf.dynamic import linkage, namings, places
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
-from nixpatch.elf.names import namings, places
 from nixpatch.elf.resolved_edit import Wish, wish_of
 from nixpatch.elf.undo import Opened
 from nixpatch.elf.undo_record import Footer

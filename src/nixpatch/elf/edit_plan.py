@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nixpatch.elf import structs as elf
+from nixpatch.elf.dynamic import Naming, packed
 from nixpatch.elf.header_tables import Area, Change, Placed, difference, shift, table_changes, with_strings
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Patch
-from nixpatch.elf.names import Naming, packed
 from nixpatch.elf.resolved_edit import NewDynamic, Wish, new_dynamic, wish_of
 from nixpatch.elf.segment_growth import Room, must_be_apart_from, room_for
 from nixpatch.elf.structs import round_up

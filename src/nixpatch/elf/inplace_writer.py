@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from nixpatch.elf.digests import Digests, digest_rest, digest_source
-from nixpatch.elf.dynamic import linkage
+from nixpatch.elf.dynamic import linkage, namings
 from nixpatch.elf.edit_plan import EditPlan, plan_edit
 from nixpatch.elf.image import Image
-from nixpatch.elf.names import namings
 from nixpatch.elf.source import opened
 from nixpatch.elf.undo import Opened, State, guard, look
 from nixpatch.errors import FileRefused

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nixpatch.elf import structs as elf
+from nixpatch.elf.dynamic import Naming
 from nixpatch.elf.headers import Headers
-from nixpatch.elf.names import Naming
 from nixpatch.elf.structs import Dyn
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Linkage, Tag
@@ -76,7 +76,7 @@ class NewDynamic:
 def wish_of(headers: Headers, linkage: Linkage, edit: ElfEdit, namings: Sequence[Naming] = ()) -> Wish:
     """Compare an edit with the file. Raises ``FileRefused`` for what no file can have.
 
-    ``namings`` are the places that name needed libraries (:func:`nixpatch.elf.names.namings`); they count
+    ``namings`` are the places that name needed libraries (:func:`nixpatch.elf.dynamic.namings`); they count
     only for an edit that renames one.
     """
     for text, name in ((edit.search_path, "search path"), (edit.interp, "interpreter")):

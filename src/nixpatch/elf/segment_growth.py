@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nixpatch.elf import structs as elf
+from nixpatch.elf.dynamic import Naming, places
 from nixpatch.elf.headers import Headers
-from nixpatch.elf.names import Naming, places
 from nixpatch.elf.structs import Phdr, Shdr
 from nixpatch.elf.undo_record import Footer
 from nixpatch.errors import FileRefused

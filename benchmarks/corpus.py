@@ -34,7 +34,7 @@ from rich.console import Console
 
 from nixpatch import elf
 from nixpatch.elf.check_rewritten import check_rewritten
-from nixpatch.environment import scan
+from nixpatch.installed import scan
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Linkage, Manner, Outcome, Plan, Tag, Writer
 from nixpatch.stories.apply import apply
 from nixpatch.stories.restore import plan_restore

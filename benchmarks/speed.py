@@ -46,7 +46,7 @@ TEN = (
 SMALL = "pillow"
 LIMIT, DIGESTS, OURS = "copy + sha256", "copy + both sha256", "nixpatch"
 
-SCAN = "import sys; from nixpatch.environment import scan; scan(sys.argv[1])"
+SCAN = "import sys; from nixpatch.installed import scan; scan(sys.argv[1])"
 
 
 class Bench:

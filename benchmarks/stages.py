@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 STAGES = {
-    "walk": ("nixpatch.environment.tree", "walk"),
-    "RECORD, METADATA": ("nixpatch.environment.tree", "_dists"),
+    "walk": ("nixpatch.installed.scan", "walk"),
+    "RECORD, METADATA": ("nixpatch.installed.scan", "_dists"),
     "headers": ("nixpatch.elf", "read"),
     "decisions": ("nixpatch.stories.plan", "_plan_one"),
     "looking for what is unfinished": ("nixpatch.stories.plan", "mark_unrecorded"),

@@ -21,7 +21,7 @@ import tempfile
 import time
 
 from nixpatch import elf
-from nixpatch.environment import find_target, scan
+from nixpatch.installed import find_target, scan
 from nixpatch.store import find_store, open_index
 
 _DIGITS = "0123456789abcdfghijklmnpqrsvwxyz"  # Nix's base32

@@ -11,7 +11,7 @@ import pytest
 from cli.world import NO_LOADER, Run, World, record_row, shared
 from nixpatch import elf
 from nixpatch.elf import writer
-from nixpatch.environment import provenance
+from nixpatch.installed import provenance
 
 pytestmark = pytest.mark.gcc
 

@@ -10,8 +10,8 @@ import pytest
 
 from cli.world import Run, World, shared
 from nixpatch.elf.lief import writer as lief_writer
-from nixpatch.environment import provenance
 from nixpatch.errors import FileRefused
+from nixpatch.installed import provenance
 
 pytestmark = pytest.mark.gcc
 

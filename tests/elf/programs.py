@@ -16,7 +16,7 @@ from nixpatch.elf import Digests, check, read, write_edited, write_original
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
 from nixpatch.elf.inplace_writer import EditResult
-from nixpatch.environment.digests import Hashing, hash_file
+from nixpatch.installed.hashing import Hashing, hash_file
 from nixpatch.model import ElfEdit, ElfFacts
 
 SOURCES = os.path.join(os.path.dirname(__file__), "..", "..", "fixtures", "elf")

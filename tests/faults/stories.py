@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from cli.world import World
 from faults import tree
 from faults.injector import Ended, Fault, Injector, Kind, Site, TreeState, copy_tree, state_of, torn
-from nixpatch.environment import record
 from nixpatch.fs import is_temporary
+from nixpatch.installed import record
 
 
 class Story(enum.Enum):

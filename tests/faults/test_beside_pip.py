@@ -13,9 +13,9 @@ import pytest
 from cli import world as worlds
 from cli.shop import Shop
 from faults.injector import state_of
-from nixpatch.environment import record
-from nixpatch.environment.digests import DEFAULT_ALGORITHM, hash_file
 from nixpatch.fs import is_temporary
+from nixpatch.installed import record
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, hash_file
 
 pytestmark = pytest.mark.gcc
 

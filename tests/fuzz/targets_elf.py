@@ -10,8 +10,8 @@ from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image
 from nixpatch.elf.undo import State, guard, look, tables
 from nixpatch.elf.undo_record import FOOTER_SIZE, Footer, Record
-from nixpatch.environment.digests import Hashing, hash_file
 from nixpatch.errors import FileRefused
+from nixpatch.installed.hashing import Hashing, hash_file
 from nixpatch.model import ElfEdit, ElfFacts, Skip, Tag
 
 _LARGE = 1 << 20  # bytes; .bss may become 256 MiB of file, which takes its time to compare in full

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
-from nixpatch.environment import ld_cache, ld_so
-from nixpatch.environment.switch_source import answers
 from nixpatch.errors import RequestError
+from nixpatch.installed import ld_cache, loader_defaults
+from nixpatch.installed.manylinux_parser import answers
 from nixpatch.report import difference as report
 from nixpatch.resolve.call_sites import call_sites
 from nixpatch.resolve.compare import Side, compare
@@ -35,7 +35,7 @@ def loader_cache(data: bytes) -> None:
 
 def loader_strings(data: bytes) -> None:
     """The directories of a loader are absolute paths, and so is its cache."""
-    directories, cache = ld_so.compiled_in(data, "/lib")
+    directories, cache = loader_defaults.compiled_in(data, "/lib")
     for name in directories:
         os.fsencode(name)
         assert name.startswith("/")

@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 
 from nixpatch import policy
 from nixpatch.elf.lief.writer import answer_of
-from nixpatch.environment import dists, interpreter, provenance, pyvenv, record
 from nixpatch.errors import FileRefused
+from nixpatch.installed import dists, interpreter, provenance, pyvenv, record
 from nixpatch.model import Dist, FileHash, Libc, Machine, Target
 from nixpatch.resolve import requirements, search_path
 from nixpatch.store import at_large, catalog, lock

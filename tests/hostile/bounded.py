@@ -16,7 +16,7 @@ _PREAMBLE = """
 import resource, sys
 from nixpatch.elf import *
 from nixpatch.elf.lief.writer import write_lief
-from nixpatch.environment import dists, locate, provenance, pyvenv, record, scan
+from nixpatch.installed import dists, locate, provenance, pyvenv, record, scan
 from nixpatch.errors import FileRefused, RequestError
 from nixpatch.model import ElfEdit, ElfFacts, Skip
 from nixpatch.resolve import policy, requirements, search_path

@@ -18,8 +18,8 @@ from cli.vendored import ANSWER, HELPER, Vendored
 from cli.world import World
 from faults.injector import state_of
 from nixpatch.cli import run
-from nixpatch.environment import provenance
 from nixpatch.errors import MachineError
+from nixpatch.installed import provenance
 from nixpatch.store import Store, roots
 
 pytestmark = pytest.mark.gcc

@@ -11,8 +11,8 @@ import pytest
 
 from cli.world import Run, World, record_row, shared
 from nixpatch import elf
-from nixpatch.environment import record
-from nixpatch.environment.digests import hash_file
+from nixpatch.installed import record
+from nixpatch.installed.hashing import hash_file
 from nixpatch.model import ElfFacts, FileHash
 
 pytestmark = pytest.mark.gcc

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuzz.forge import DT_NEEDED, DT_RUNPATH, Forged
-from nixpatch import environment
-from nixpatch.environment import Locator, provenance
+from nixpatch import installed
+from nixpatch.installed import Locator, provenance
+from nixpatch.installed.dist_records import ledger, without_undo
 from nixpatch.model import Linkage
 from nixpatch.resolve.search_path import expand, inside, split
-from nixpatch.stories.ledger import ledger, without_undo
 
 SITE = "lib/python3.11/site-packages"
 words = st.sampled_from(
@@ -92,7 +92,7 @@ def test_rows_provenance_links_and_search_paths(
         search_path = ":".join(part for part in parts if "\0" not in part)
         _tree(directory, rows, links, search_path)
 
-        tree = environment.scan(prefix)
+        tree = installed.scan(prefix)
         for dist in tree.dists:
             assert all(_is_in(path, prefix) for path in dist.files)
         assert [file.path for file in tree.files] == [os.path.join(prefix, SITE, "p", "x.so")]

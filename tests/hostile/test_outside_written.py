@@ -16,7 +16,7 @@ from faults.injector import state_of
 from hostile.test_outside import links, rows
 from nixpatch import elf
 from nixpatch.cli import run
-from nixpatch.environment import provenance
+from nixpatch.installed import provenance
 from nixpatch.model import ElfFacts
 
 pytestmark = pytest.mark.gcc

@@ -8,7 +8,7 @@ import pytest
 from hostile.bounded import run
 
 PYTHON = """
-    from nixpatch.environment.switch_source import answers
+    from nixpatch.installed.manylinux_parser import answers
     from nixpatch.resolve.call_sites import call_sites
     source = {make}
     print(len(call_sites(source, "x.py")), len(answers(source[:65536]).computed) > 0)
@@ -40,7 +40,7 @@ MANY = """
     print(len(call_sites(source, "x.py")) <= 4_000 * 16)
 """
 TUPLES = """
-    from nixpatch.environment.switch_source import answers
+    from nixpatch.installed.manylinux_parser import answers
     lines = ["a0 = b0 = 1"]
     for n in range(60):
         lines += [f"a{n + 1} = (a{n}, a{n})", f"b{n + 1} = (b{n}, b{n})"]
@@ -50,7 +50,7 @@ TUPLES = """
     print(answers(wide.encode()).computed)
 """
 LD_CACHE = """
-    from nixpatch.environment import ld_cache, ld_so
+    from nixpatch.installed import ld_cache, ld_so
     data = open(path, "rb").read()
     try:
         print("read", len(ld_cache.parse(data)))
@@ -58,7 +58,7 @@ LD_CACHE = """
         print("none", why)
 """
 LOADER = """
-    from nixpatch.environment.ld_so import built_in
+    from nixpatch.installed.loader_defaults import built_in
     found = built_in(path)
     print(len(found.directories), found.cache)
 """

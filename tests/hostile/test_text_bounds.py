@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hostile.bounded import run
-from nixpatch.environment.record import MAX_RECORD_SIZE
+from nixpatch.installed.record import MAX_RECORD_SIZE
 from nixpatch.store.cache import Cache, Kind
 
 MIB = 1 << 20

@@ -9,7 +9,7 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixpatch.environment import FileHash, Row, parse, record
+from nixpatch.installed import FileHash, Row, parse, record
 
 NEW = FileHash(
     7,

@@ -7,8 +7,8 @@ import os
 import pytest
 from installed import SITE, dist, write
 
-from nixpatch.environment import find_target, scan
 from nixpatch.errors import RequestError
+from nixpatch.installed import find_target, scan
 from nixpatch.model import ElfFacts, Linkage, Machine, Skip, SkipReason, Target, Tree
 
 X86_64 = Machine(62, 64, "little")

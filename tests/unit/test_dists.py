@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from installed import ELF, SITE, dist, write
 
-from nixpatch.environment.dists import find_dists
+from nixpatch.installed.dists import find_dists
 from nixpatch.model import Dist
 
 

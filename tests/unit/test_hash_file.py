@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nixpatch.environment.digests import hash_file
+from nixpatch.installed.hashing import hash_file
 
 SMALL, BUFFER = 1 << 16, 1 << 18
 

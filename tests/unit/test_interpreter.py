@@ -13,7 +13,7 @@ from installed import ELF, dist, write
 from target_world import AARCH64, World, facts
 
 from nixpatch import elf
-from nixpatch.environment import find_target, scan
+from nixpatch.installed import find_target, scan
 from nixpatch.model import ElfFacts, Libc, Machine, Skip, SkipReason
 
 

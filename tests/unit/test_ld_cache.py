@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixpatch.environment.ld_cache import NotACache, parse
-from nixpatch.environment.ld_so import built_in
+from nixpatch.installed.ld_cache import NotACache, parse
+from nixpatch.installed.loader_defaults import built_in
 
 Row = tuple[str, str, int, int]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from installed import digest, row, write
 
-from nixpatch.environment import FileHash, hash_file, parse, record
 from nixpatch.errors import FileRefused
+from nixpatch.installed import FileHash, hash_file, parse, record
 
 NEW = b"patched"
 

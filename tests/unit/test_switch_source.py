@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from nixpatch.environment.switch import Mode, source
-from nixpatch.environment.switch_source import answers
+from nixpatch.installed.manylinux_module import Mode, source
+from nixpatch.installed.manylinux_parser import answers
 
 ARCH = "x86_64"
 VERSIONS = [(2, 5), (2, 12), (2, 17), (2, 18), (2, 28), (2, 34), (2, 36)]

@@ -7,7 +7,7 @@ import pytest
 from installed import SITE, write
 from target_world import X86_64, World
 
-from nixpatch.environment import scan
+from nixpatch.installed import scan
 from nixpatch.model import Libc, Target
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from installed import ELF, SITE, dist, write
 
-from nixpatch.environment import scan
 from nixpatch.errors import RequestError
+from nixpatch.installed import scan
 from nixpatch.model import Tree, TreeKind
 
 

@@ -3,7 +3,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from nixpatch.environment import scan
+from nixpatch.installed import scan
 from nixpatch.stories.verify_rows import rows_of
 
 

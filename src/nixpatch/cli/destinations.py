@@ -9,9 +9,9 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 
-from nixpatch.environment import pyvenv
 from nixpatch.errors import RequestError
 from nixpatch.fs import read_head
+from nixpatch.installed import pyvenv
 
 # Options of uv run with a value, from `uv run --help` of uv 0.13: what follows is not the command.
 _UV_RUN_VALUES = frozenset(

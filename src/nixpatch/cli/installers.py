@@ -20,9 +20,9 @@ from nixpatch.cli import destinations
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import Output, guarded
-from nixpatch.environment import pyvenv
 from nixpatch.errors import MachineError, NixpatchError
 from nixpatch.escape import shown
+from nixpatch.installed import pyvenv
 from nixpatch.model import Manner, Writer
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store

@@ -12,8 +12,8 @@ from nixpatch.cli import options as opt
 from nixpatch.cli.destinations import venv_of_pip
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
-from nixpatch.environment.switch import Mode
 from nixpatch.escape import shown
+from nixpatch.installed.manylinux_module import Mode
 from nixpatch.report import manylinux as report
 from nixpatch.stories import promising
 from nixpatch.stories.plan import Reader, Request

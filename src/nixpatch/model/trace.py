@@ -9,7 +9,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nixpatch.environment import BuiltIn
+from nixpatch.installed import BuiltIn
 from nixpatch.model import ElfFacts, Skip, Tree
 
 

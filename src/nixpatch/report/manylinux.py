@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nixpatch.environment.switch import Maker, Switch
-from nixpatch.environment.switch_source import FUNCTION
 from nixpatch.escape import shown
+from nixpatch.installed.manylinux_module import Maker, Switch
+from nixpatch.installed.manylinux_parser import FUNCTION
 from nixpatch.report.as_json import document, target_entry, tree_entry
 from nixpatch.resolve.choose import version_text
 from nixpatch.resolve.manylinux import Promise

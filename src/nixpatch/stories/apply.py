@@ -10,12 +10,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from nixpatch import __version__
-from nixpatch.environment.provenance import PatchedFile
 from nixpatch.errors import FileRefused, MachineError
 from nixpatch.fs import lock, remove
+from nixpatch.installed.dist_records import Ledger, algorithms, ledger, needs_of, without_undo
+from nixpatch.installed.provenance import PatchedFile
 from nixpatch.model import FileOutcome, FilePlan, Finding, GraftPlan, Manner, Outcome, Plan, Writer
 from nixpatch.stories import grafting
-from nixpatch.stories.ledger import Ledger, algorithms, ledger, needs_of, without_undo
 from nixpatch.stories.recording import Change, write_down
 from nixpatch.stories.work import Job, run_jobs
 

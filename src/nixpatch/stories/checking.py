@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nixpatch.environment import find_target, scan
+from nixpatch.installed import find_target, scan
 from nixpatch.model import Verdict
 from nixpatch.store import Store
 from nixpatch.stories import locking, rooting

@@ -15,16 +15,16 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from nixpatch import elf
-from nixpatch.environment import provenance, record, sbom
-from nixpatch.environment.digests import DEFAULT_ALGORITHM, hash_file
-from nixpatch.environment.locate import Locator
-from nixpatch.environment.provenance import Provenance, RemovedGraft
 from nixpatch.errors import FileRefused
 from nixpatch.fs import make_directory, move, read_regular, remove_directory, replace_bytes, replacement
 from nixpatch.fs import remove as remove_file
+from nixpatch.installed import provenance, record, sbom
+from nixpatch.installed.dist_records import Ledger, ledger, rows_by_file
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, hash_file
+from nixpatch.installed.provenance import Provenance, RemovedGraft
+from nixpatch.installed.record_paths import Locator
 from nixpatch.model import ElfFacts, FileHash, Finding, GraftPlan, Skip, Tree
 from nixpatch.resolve.grafts import unmangled
-from nixpatch.stories.ledger import Ledger, ledger, rows_by_file
 
 _MARK = b'"unvendored"'
 

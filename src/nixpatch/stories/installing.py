@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from nixpatch.environment import scan
-from nixpatch.environment.walk import ELF_MAGIC
 from nixpatch.errors import RequestError
 from nixpatch.fs import read_head
+from nixpatch.installed import scan
+from nixpatch.installed.elf_files import ELF_MAGIC
 from nixpatch.model import Finding, Plan, Tree
 
 # Device, inode number and change stamp (st_ctime_ns) of a file: compared for equality, never with a clock.

@@ -11,12 +11,12 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from nixpatch import elf
-from nixpatch.environment import record
-from nixpatch.environment.digests import hash_file
 from nixpatch.errors import FileRefused
 from nixpatch.fs import open_regular, read_regular
+from nixpatch.installed import record
+from nixpatch.installed.dist_records import describes, ledger, original_hash, rows_by_file, without_undo
+from nixpatch.installed.hashing import hash_file
 from nixpatch.model import Dist, ElfFacts, Tree, TreeFile
-from nixpatch.stories.ledger import describes, ledger, original_hash, rows_by_file, without_undo
 
 _SOURCE_LIMIT = 16 << 20  # bytes of one Python file
 _LOADS = re.compile(rb"\b(CDLL|PyDLL|LoadLibrary|dlopen|load_library)\b")

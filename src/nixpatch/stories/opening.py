@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nixpatch import __version__
-from nixpatch.environment import find_target, scan
-from nixpatch.environment.sources import sources
 from nixpatch.errors import MachineError
 from nixpatch.fs import TEMP_PREFIX, TEMP_SUFFIX
+from nixpatch.installed import find_target, scan
+from nixpatch.installed.python_sources import sources
 from nixpatch.model import Provider, Target, Tree
 from nixpatch.resolve.call_sites import CallSite, call_sites
 from nixpatch.resolve.choose import choose

@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from nixpatch import __version__, elf, environment
+from nixpatch import __version__, elf, installed
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.escape import of_the_machine
+from nixpatch.installed.dist_records import ledger
 from nixpatch.model import (
     ElfFacts,
     FilePlan,
@@ -32,7 +33,6 @@ from nixpatch.resolve.question import Question, Wishes
 from nixpatch.store import ProviderIndex, Store, lock, nixpkgs, open_index
 from nixpatch.store import Request as Sources
 from nixpatch.stories.grafting import distrusted, unsettled
-from nixpatch.stories.ledger import ledger
 from nixpatch.stories.unfinished import unrecorded
 
 
@@ -79,11 +79,11 @@ def make_plan(
 
     """
     reference = nixpkgs.named(request.nixpkgs) if request.nixpkgs is not None else None
-    tree = environment.scan(request.path)
+    tree = installed.scan(request.path)
     read = Reader()
     results = {file.path: read.in_tree(file.path) for file in reading(tree.files)}
     facts = {path: found for path, found in results.items() if isinstance(found, ElfFacts)}
-    target = environment.find_target(tree, request.python, request.search_path, read)
+    target = installed.find_target(tree, request.python, request.search_path, read)
     told: dict[str, str] = {}
 
     def decide(sources: Sources) -> tuple[Question, tuple[FilePlan, ...], tuple[GraftPlan, ...]]:

@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 
 from nixpatch import __version__
-from nixpatch.environment import find_target, scan
-from nixpatch.environment import switch as switches
-from nixpatch.environment.module_path import module_path, site_of
-from nixpatch.environment.switch import Mode, Switch
 from nixpatch.errors import RequestError
+from nixpatch.installed import find_target, scan
+from nixpatch.installed import manylinux_module as switches
+from nixpatch.installed.manylinux_module import Mode, Switch
+from nixpatch.installed.sys_path import module_path, site_of
 from nixpatch.model import Libc, Target, Tree
 from nixpatch.resolve.choose import Choice, choose
 from nixpatch.resolve.manylinux import Promise, claimed_tags, honest_limit, policies_of, promise

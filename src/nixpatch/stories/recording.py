@@ -16,13 +16,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nixpatch.environment import provenance, record
-from nixpatch.environment.digests import DEFAULT_ALGORITHM, encode_digest
-from nixpatch.environment.record_row import Row
 from nixpatch.errors import FileRefused
 from nixpatch.fs import Identity, read_identified, remove, replace_bytes
+from nixpatch.installed import provenance, record
+from nixpatch.installed.dist_records import Ledger, describes, rows_by_file
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, encode_digest
+from nixpatch.installed.record_row import Row
 from nixpatch.model import FileHash, Finding
-from nixpatch.stories.ledger import Ledger, describes, rows_by_file
 
 # PEP 815 withdrew both; a signature over the old RECORD is wrong from now on.
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from nixpatch.environment import scan
-from nixpatch.environment.digests import hash_file
+from nixpatch.installed import scan
+from nixpatch.installed.dist_records import ledger, without_undo
+from nixpatch.installed.hashing import hash_file
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, Tree, TreeFile
 from nixpatch.stories.grafting import distrusted, removed_grafts
 from nixpatch.stories.grafting import lost as grafts_lost
-from nixpatch.stories.ledger import ledger, without_undo
 from nixpatch.stories.plan import Reader, mark_unrecorded
 
 _ORIGINAL = ElfEdit(search_path=None, interp=None)

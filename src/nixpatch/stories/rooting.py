@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from nixpatch.environment import scan
 from nixpatch.errors import RequestError
+from nixpatch.installed import scan
 from nixpatch.model import ElfFacts, Finding, Plan, Verdict
 from nixpatch.store import Store, roots
 from nixpatch.store.names import store_paths_of

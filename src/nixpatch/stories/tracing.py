@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from nixpatch import elf, environment
-from nixpatch.environment import BuiltIn, built_in
+from nixpatch import elf, installed
 from nixpatch.errors import RequestError
+from nixpatch.installed import BuiltIn, built_in
 from nixpatch.model import ElfFacts, Skip, SkipReason, Target
 from nixpatch.model.trace import Link, Need, Place, Sought, Start, Trace
 from nixpatch.resolve.simulate import Surroundings, simulate
@@ -102,9 +102,9 @@ def trace_tree(path: str, request: Request) -> Trace:
         RequestError: there is no such tree, or no Python for it.
 
     """
-    tree = environment.scan(path)
+    tree = installed.scan(path)
     reader = Reader()
-    target = environment.find_target(tree, request.python, request.search_path, reader)
+    target = installed.find_target(tree, request.python, request.search_path, reader)
     start = _start_of(target, request)
     around = _around(start, request, reader)
     tidy = lru_cache(maxsize=None)(_tidy)
@@ -140,10 +140,10 @@ def _start(file: str, facts: ElfFacts, request: Request, reader: Reader) -> Star
     path = _library_path(request)
     if facts.current.interp is not None and request.python is None:
         return Start(None, "its interpreter", facts.current.interp, built_in(facts.current.interp), path)
-    tree = environment.enclosing(file)
+    tree = installed.enclosing(file)
     if tree is not None or request.python is not None:
-        whole = tree or environment.scan(file)
-        target = environment.find_target(whole, request.python, request.search_path, reader)
+        whole = tree or installed.scan(file)
+        target = installed.find_target(whole, request.python, request.search_path, reader)
         if target.machine == facts.machine:
             return _start_of(target, request)
         if request.python is not None:

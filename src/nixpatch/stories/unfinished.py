@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from nixpatch.environment import provenance, record
-from nixpatch.environment.digests import DEFAULT_ALGORITHM, encode_digest, hash_file
 from nixpatch.errors import FileRefused
 from nixpatch.fs import read_regular
+from nixpatch.installed import provenance, record
+from nixpatch.installed.dist_records import Ledger, describes, needs_of, original_hash, rows_by_file
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, encode_digest, hash_file
 from nixpatch.model import ElfFacts, FilePlan, Linkage
-from nixpatch.stories.ledger import Ledger, describes, needs_of, original_hash, rows_by_file
 
 _SHA256 = re.compile(rb",sha256=([\w-]{43}),")
 

@@ -9,13 +9,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from nixpatch.environment import Locator, provenance
-from nixpatch.environment.provenance import PatchedFile, Provenance
+from nixpatch.installed import Locator, provenance
+from nixpatch.installed.dist_records import Ledger, ledger
+from nixpatch.installed.provenance import PatchedFile, Provenance
 from nixpatch.model import ElfFacts, Finding, Linkage, Skip, Target, Tree, Verdict
 from nixpatch.policy import default_policy
 from nixpatch.resolve.loader import find
 from nixpatch.stories.grafting import distrusted
-from nixpatch.stories.ledger import Ledger, ledger
 from nixpatch.stories.plan import Reader
 from nixpatch.stories.verify_rows import rows_of
 

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from nixpatch.environment import Locator, hash_file, record
-from nixpatch.environment.record_row import Row
 from nixpatch.errors import FileRefused
 from nixpatch.fs import read_regular
+from nixpatch.installed import Locator, hash_file, record
+from nixpatch.installed.record_row import Row
 from nixpatch.model import Finding, Tree
 from nixpatch.stories.work import PARALLEL_FROM
 

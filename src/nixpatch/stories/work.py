@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from nixpatch import elf
 from nixpatch.elf import Digests
-from nixpatch.environment.digests import Hashing, hash_file
 from nixpatch.errors import FileRefused
 from nixpatch.fs import Identity, identity, open_regular, replacement
+from nixpatch.installed.dist_records import original_hash
+from nixpatch.installed.hashing import Hashing, hash_file
 from nixpatch.model import ElfEdit, FileHash, Writer
-from nixpatch.stories.ledger import original_hash
 
 PARALLEL_FROM = 48 << 20
 """bytes; starting a second process costs about 20 ms: below this one process is done sooner"""

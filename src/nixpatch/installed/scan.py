@@ -7,12 +7,12 @@ import os
 import stat
 from collections.abc import Iterable
 
-from nixpatch.environment import layout, pyvenv
-from nixpatch.environment.dists import find_dists
-from nixpatch.environment.walk import Candidate, Found, inspect, walk
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.escape import of_the_machine, shown, why
 from nixpatch.fs import is_temporary
+from nixpatch.installed import python_layout, pyvenv
+from nixpatch.installed.dists import find_dists
+from nixpatch.installed.elf_files import Candidate, Found, inspect, walk
 from nixpatch.model import Dist, Tree, TreeFile, TreeKind
 
 
@@ -60,13 +60,13 @@ def scan(path: str) -> Tree:
 
 def _kind(root: str) -> tuple[TreeKind, str, tuple[str, ...]]:
     """Return the kind, the prefix, and the directories in which dists are looked for."""
-    sites = layout.site_directories(root)
+    sites = python_layout.site_directories(root)
     if pyvenv.read_config(root) is not None:
         return TreeKind.VENV, root, sites
     if sites:
         return TreeKind.PREFIX, root, sites
-    prefix = layout.prefix_of_site(root)
-    if prefix is not None or layout.has_dist_info(root):
+    prefix = python_layout.prefix_of_site(root)
+    if prefix is not None or python_layout.has_dist_info(root):
         return TreeKind.SITE_PACKAGES, prefix or root, (root,)
     return TreeKind.PLAIN, root, ()
 
@@ -78,7 +78,11 @@ def _single(path: str, real: str, mode: int) -> Tree:
         raise RequestError(f"{shown(path)} is neither a directory nor an ELF file")
     root = os.path.dirname(real)
     return Tree(
-        root, root, TreeKind.PLAIN, _with_owners([found], ()), python_version=layout.version_in_path(root)
+        root,
+        root,
+        TreeKind.PLAIN,
+        _with_owners([found], ()),
+        python_version=python_layout.version_in_path(root),
     )
 
 
@@ -146,7 +150,9 @@ def _with_owners(candidates: Iterable[Candidate], dists: Iterable[Dist]) -> tupl
 
 def _version(root: str, prefix: str, sites: Iterable[str]) -> tuple[int, int] | None:
     """Return what the paths say where they agree, else what pyvenv.cfg says."""
-    said = {version for site in (root, *sites) if (version := layout.version_in_path(site)) is not None}
+    said = {
+        version for site in (root, *sites) if (version := python_layout.version_in_path(site)) is not None
+    }
     if len(said) == 1:
         return said.pop()
     config = pyvenv.read_config(prefix)

@@ -7,12 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from nixpatch.environment.digests import (
-    DEFAULT_ALGORITHM,
-    KEPT_ALGORITHMS,
-    KNOWN_ALGORITHMS,
-    encode_digest,
-)
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, KEPT_ALGORITHMS, KNOWN_ALGORITHMS, encode_digest
 from nixpatch.model import FileHash
 
 _MAX_ROW = 1 << 16

@@ -9,11 +9,11 @@ import stat
 
 from packaging.utils import canonicalize_name
 
-from nixpatch.environment.locate import Locator
-from nixpatch.environment.record import MAX_RECORD_SIZE, paths
 from nixpatch.errors import FileRefused
 from nixpatch.escape import of_the_machine, shown, why
 from nixpatch.fs import read_head, read_regular
+from nixpatch.installed.record import MAX_RECORD_SIZE, paths
+from nixpatch.installed.record_paths import Locator
 from nixpatch.model import Dist
 
 _SUFFIX = ".dist-info"

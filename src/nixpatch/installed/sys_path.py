@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nixpatch.environment import layout, pyvenv
 from nixpatch.errors import RequestError
 from nixpatch.fs import read_regular
+from nixpatch.installed import python_layout, pyvenv
 from nixpatch.model import Target, Tree, TreeKind
 
 _MAX_PTH = 1 << 16  # bytes; the largest that installers write name a few directories
@@ -36,7 +36,7 @@ def site_of(tree: Tree) -> str:
     """
     if tree.kind is TreeKind.SITE_PACKAGES:
         return tree.root
-    sites = layout.site_directories(tree.root) if tree.kind is not TreeKind.PLAIN else ()
+    sites = python_layout.site_directories(tree.root) if tree.kind is not TreeKind.PLAIN else ()
     if len(sites) != 1:
         what = "has no site-packages" if not sites else f"has {len(sites)} of them: name one"
         raise RequestError(f"{tree.root}: {what}; this is for a venv, a prefix, or a site-packages")
@@ -54,9 +54,9 @@ def module_path(tree: Tree, target: Target) -> tuple[Place, ...]:
     if config is None or config.get("include-system-site-packages", "").lower() == "true":
         local = "/usr/local" if base == "/usr" else base  # Debian's pip installs there
         for prefix in dict.fromkeys((local, base)):
-            for directory in layout.site_directories(prefix):
+            for directory in python_layout.site_directories(prefix):
                 # Debian's lib/python3 is for every version, another version's directory for none of ours.
-                if layout.version_in_path(directory) in (target.version, None):
+                if python_layout.version_in_path(directory) in (target.version, None):
                     places += _with_pth(directory, "site-packages of the base Python")
     unique: dict[str, Place] = {}
     for place in places:

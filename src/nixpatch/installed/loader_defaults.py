@@ -13,9 +13,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nixpatch.environment.ld_cache import NotACache, parse
 from nixpatch.errors import FileRefused
 from nixpatch.fs import read_regular
+from nixpatch.installed.ld_cache import NotACache, parse
 
 _LIMIT = 4 << 20  # bytes; a loader has a quarter of one
 _CACHE_LIMIT = 4 << 20  # one of 4,000 libraries has a third of one

@@ -7,12 +7,12 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from nixpatch.environment import pyvenv
-from nixpatch.environment.interpreter import Unusable, follow, python_of_script, unreadable, version_of
-from nixpatch.environment.libc import Reader, libc_of
 from nixpatch.errors import RequestError
 from nixpatch.escape import shown
 from nixpatch.fs import read_head
+from nixpatch.installed import pyvenv
+from nixpatch.installed.interpreter import Unusable, follow, python_of_script, unreadable, version_of
+from nixpatch.installed.libc import Reader, libc_of
 from nixpatch.model import Skip, Target, Tree
 
 _SCRIPT_HEAD = 4 << 10

@@ -11,8 +11,8 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from nixpatch.environment.record_row import Row, is_plain, new_row, row_end
 from nixpatch.errors import FileRefused
+from nixpatch.installed.record_row import Row, is_plain, new_row, row_end
 from nixpatch.model import FileHash
 
 MAX_RECORD_SIZE = 16 << 20

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from nixpatch.environment.interpreter import Unusable
 from nixpatch.escape import shown
+from nixpatch.installed.interpreter import Unusable
 from nixpatch.model import ElfFacts, Libc, Machine, Skip
 
 Reader = Callable[[str], ElfFacts | Skip]

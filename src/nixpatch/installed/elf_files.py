@@ -8,9 +8,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from nixpatch.environment.provenance import GRAFTS
 from nixpatch.escape import of_the_machine, shown, why
 from nixpatch.fs import Identity, identity, is_temporary, read_head
+from nixpatch.installed.provenance import GRAFTS
 
 ELF_MAGIC = b"\x7fELF"
 _SMALLEST_ELF = 52  # the header of the 32-bit class, gABI

@@ -7,11 +7,11 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from nixpatch.environment import layout
-from nixpatch.environment.walk import ELF_MAGIC
 from nixpatch.errors import MachineError
 from nixpatch.escape import of_the_machine, shown, why
 from nixpatch.fs import read_head
+from nixpatch.installed import python_layout
+from nixpatch.installed.elf_files import ELF_MAGIC
 
 _MAX_HOPS = 8
 _SCRIPT_HEAD = 64 << 10
@@ -86,8 +86,8 @@ def python_of_script(head: bytes) -> str | None:
 def version_of(python: str) -> tuple[int, int] | None:
     """Return the version of an interpreter by its name, else by the ``lib/pythonX.Y`` beside it."""
     name = _PYTHON_NAME.fullmatch(os.path.basename(python))
-    version = layout.version_in_name(name[1]) if name else None
-    return version or layout.only_version(os.path.dirname(os.path.dirname(python)))
+    version = python_layout.version_in_name(name[1]) if name else None
+    return version or python_layout.only_version(os.path.dirname(os.path.dirname(python)))
 
 
 def _is_python(word: str) -> bool:

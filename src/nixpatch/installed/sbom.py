@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from nixpatch.environment.provenance import Provenance
+from nixpatch.installed.provenance import Provenance
 
 NAME = "sboms/nixpatch.cdx.json"
 """path inside a ``.dist-info`` directory"""

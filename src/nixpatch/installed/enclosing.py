@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from nixpatch.environment import layout, pyvenv
+from nixpatch.installed import python_layout, pyvenv
 from nixpatch.model import Tree, TreeKind
 
 
@@ -18,14 +18,16 @@ def enclosing(path: str) -> Tree | None:
     while directory != "/":
         if pyvenv.read_config(directory) is not None:
             return _tree(directory, directory, TreeKind.VENV, path)
-        if site is None and (layout.prefix_of_site(directory) or layout.has_dist_info(directory)):
+        if site is None and (
+            python_layout.prefix_of_site(directory) or python_layout.has_dist_info(directory)
+        ):
             site = directory
         directory = os.path.dirname(directory)
     if site is None:
         return None
-    return _tree(site, layout.prefix_of_site(site) or site, TreeKind.SITE_PACKAGES, path)
+    return _tree(site, python_layout.prefix_of_site(site) or site, TreeKind.SITE_PACKAGES, path)
 
 
 def _tree(root: str, prefix: str, kind: TreeKind, path: str) -> Tree:
-    version = layout.version_in_path(os.path.dirname(os.path.realpath(path)))
-    return Tree(root, prefix, kind, (), python_version=version or layout.only_version(prefix))
+    version = python_layout.version_in_path(os.path.dirname(os.path.realpath(path)))
+    return Tree(root, prefix, kind, (), python_version=version or python_layout.only_version(prefix))

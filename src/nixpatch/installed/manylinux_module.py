@@ -12,11 +12,11 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from nixpatch.environment.module_path import Place
-from nixpatch.environment.switch_source import ATTRIBUTES, FUNCTION, Answers, answers
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.escape import shown, why
 from nixpatch.fs import read_regular, replace_bytes
+from nixpatch.installed.manylinux_parser import ATTRIBUTES, FUNCTION, Answers, answers
+from nixpatch.installed.sys_path import Place
 
 NAME = "_manylinux"
 _FILE = f"{NAME}.py"

@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nixpatch.environment import provenance, record
-from nixpatch.environment.digests import DEFAULT_ALGORITHM
-from nixpatch.environment.locate import Locator
-from nixpatch.environment.record_row import Row
 from nixpatch.errors import FileRefused
 from nixpatch.escape import of_the_machine
 from nixpatch.fs import read_regular
+from nixpatch.installed import provenance, record
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM
+from nixpatch.installed.record_paths import Locator
+from nixpatch.installed.record_row import Row
 from nixpatch.model import Answer, FileHash, FilePlan, Origin, Tree
 
 _UNKNOWN_SIZE = -1

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from nixpatch.errors import RequestError
-from nixpatch.installed import ld_cache, loader_defaults
+from nixpatch.installed import loader_defaults
 from nixpatch.installed.manylinux_parser import answers
 from nixpatch.report import difference as report
 from nixpatch.resolve.call_sites import call_sites
@@ -21,10 +21,10 @@ _SENTENCE = 1000  # characters
 
 def loader_cache(data: bytes) -> None:
     """A cache names files by soname, or it is none; every name can be one."""
-    for prefix in (b"", data[:1] and ld_cache._NEW):
+    for prefix in (b"", data[:1] and loader_defaults._NEW):
         try:
-            found: Mapping[str, tuple[str, ...]] = ld_cache.parse(prefix + data)
-        except ld_cache.NotACache:
+            found: Mapping[str, tuple[str, ...]] = loader_defaults.parse(prefix + data)
+        except loader_defaults.NotACache:
             continue
         for name, paths in found.items():
             assert paths

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from nixpatch import policy
 from nixpatch.elf.lief.writer import answer_of
 from nixpatch.errors import FileRefused
-from nixpatch.installed import dists, interpreter, provenance, pyvenv, record
+from nixpatch.installed import dists, provenance, python_layout, record, target_python
 from nixpatch.model import Dist, FileHash, Libc, Machine, Target
 from nixpatch.resolve import requirements, search_path
 from nixpatch.store import at_large, catalog, lock
@@ -145,18 +145,18 @@ def _lenders(requires: tuple[str, ...]) -> None:
 
 def pyvenv_cfg(data: bytes) -> None:
     """Keys are lower case, a version is two numbers or none."""
-    config = pyvenv.parse_config(data)
+    config = python_layout.parse_config(data)
     for key, value in config.items():
         assert key == key.lower().strip()
         assert value == value.strip()
         os.fsencode(value)
-    version = pyvenv.config_version(config)
+    version = python_layout.config_version(config)
     assert version is None or all(number >= 0 for number in version)
 
 
 def script(data: bytes) -> None:
     """The Python that a script names is an absolute path or none."""
-    named = interpreter.python_of_script(data)
+    named = target_python.python_of_script(data)
     assert named is None or named.startswith("/")
 
 

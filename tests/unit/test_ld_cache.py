@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixpatch.installed.ld_cache import NotACache, parse
-from nixpatch.installed.loader_defaults import built_in
+from nixpatch.installed.loader_defaults import NotACache, built_in, parse
 
 Row = tuple[str, str, int, int]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from nixpatch.errors import RequestError
 from nixpatch.fs import read_head
-from nixpatch.installed import pyvenv
+from nixpatch.installed import python_layout
 
 # Options of uv run with a value, from `uv run --help` of uv 0.13: what follows is not the command.
 _UV_RUN_VALUES = frozenset(
@@ -45,12 +45,12 @@ def venv_of_pip(python: str | None, environment: Mapping[str, str]) -> tuple[str
             venv = _venv_of(given, environment)
             if venv is None:
                 raise RequestError(
-                    f"{name} {given}: in no venv (there is no {pyvenv.NAME}); for another Python use "
+                    f"{name} {given}: in no venv (there is no {python_layout.NAME}); for another Python use "
                     "nixpatch wrap --tree DIR -- PYTHON -m pip ..."
                 )
             return venv, os.path.join(venv, "bin", "python")
     venv = os.path.abspath(".venv")
-    if pyvenv.read_config(venv) is None:
+    if python_layout.read_config(venv) is None:
         raise RequestError("no venv: activate one, name its Python with --python, or make one in ./.venv")
     return venv, os.path.join(venv, "bin", "python")
 
@@ -98,7 +98,7 @@ def uv_trees(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterat
             for name in names:
                 # The one that uv is about to make is not there yet.
                 venv = os.path.join(directory, name)
-                if not os.path.lexists(venv) or pyvenv.read_config(venv) is not None:
+                if not os.path.lexists(venv) or python_layout.read_config(venv) is not None:
                     yield venv
 
 
@@ -163,7 +163,7 @@ def _venv_of(python: str, environment: Mapping[str, str]) -> str | None:
     path = os.path.abspath(path)
     # Not resolved: bin/python of a venv is a link to the Python that it was made of.
     above = os.path.dirname(os.path.dirname(path))
-    return next((place for place in (path, above) if pyvenv.read_config(place) is not None), None)
+    return next((place for place in (path, above) if python_layout.read_config(place) is not None), None)
 
 
 def _tools(environment: Mapping[str, str]) -> Iterator[str]:

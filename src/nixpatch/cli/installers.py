@@ -22,7 +22,7 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import MachineError, NixpatchError
 from nixpatch.escape import shown
-from nixpatch.installed import pyvenv
+from nixpatch.installed import python_layout
 from nixpatch.model import Manner, Writer
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
@@ -235,7 +235,7 @@ def _answer(tree: str, change: Change, call: Call, wishes: Wishes) -> ExitCode:
 def _patch(tree: str, change: Change, call: Call, wishes: Wishes) -> ExitCode:
     begun = time.monotonic()
     choices = wishes.choices
-    if choices.python is None and pyvenv.read_config(tree) is None:
+    if choices.python is None and python_layout.read_config(tree) is None:
         choices = replace(choices, python=call.python)
     request = opt.request(tree, choices, os.environ)
     with held(tree, wishes.output.say):

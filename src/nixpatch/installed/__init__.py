@@ -6,12 +6,11 @@ change one by one without touching the bytes of the others. ELF headers are not 
 is handed a reader, so that this package knows neither ELF nor Nix.
 """
 
-from nixpatch.installed.enclosing import enclosing
 from nixpatch.installed.hashing import encode_digest, hash_file
 from nixpatch.installed.loader_defaults import BuiltIn, built_in
-from nixpatch.installed.record import Record, parse
+from nixpatch.installed.python_layout import enclosing
+from nixpatch.installed.record import Record, Row, parse
 from nixpatch.installed.record_paths import Locator
-from nixpatch.installed.record_row import Row
 from nixpatch.installed.scan import scan
 from nixpatch.installed.target_python import find_target
 from nixpatch.model import FileHash

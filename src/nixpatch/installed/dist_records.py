@@ -12,8 +12,8 @@ from nixpatch.escape import of_the_machine
 from nixpatch.fs import read_regular
 from nixpatch.installed import provenance, record
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM
+from nixpatch.installed.record import Row
 from nixpatch.installed.record_paths import Locator
-from nixpatch.installed.record_row import Row
 from nixpatch.model import Answer, FileHash, FilePlan, Origin, Tree
 
 _UNKNOWN_SIZE = -1

@@ -1,10 +1,20 @@
-"""Where Python keeps what is installed: ``PREFIX/lib/pythonX.Y/site-packages`` (sysconfig schemes)."""
+"""Where Python keeps what is installed: ``PREFIX/lib/pythonX.Y/site-packages`` (sysconfig schemes).
+
+``pyvenv.cfg``: what makes a directory a virtual environment (PEP 405).
+
+The environment that one file is installed in, found by the directories above it.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
 import re
+from collections.abc import Mapping
+
+from nixpatch.fs import read_regular
+from nixpatch.installed import python_layout
+from nixpatch.model import Tree, TreeKind
 
 _LIB = frozenset({"lib", "lib64", "lib32"})
 _SITE = frozenset({"site-packages", "dist-packages"})
@@ -69,3 +79,53 @@ def _listed(directory: str) -> list[str]:
         return os.listdir(directory)
     except OSError:
         return []
+
+
+NAME = "pyvenv.cfg"
+_MAX_SIZE = 1 << 20
+_VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(?![0-9])")
+
+
+def read_config(prefix: str) -> Mapping[str, str] | None:
+    """Return the keys, in lower case, and values of the file; None where ``prefix`` is no venv."""
+    try:
+        return parse_config(read_regular(os.path.realpath(os.path.join(prefix, NAME)), _MAX_SIZE))
+    except OSError:
+        return None
+
+
+def parse_config(data: bytes) -> Mapping[str, str]:
+    """Return the keys, in lower case, and values of the file's bytes."""
+    lines = (line.partition("=") for line in os.fsdecode(data).splitlines())
+    return {key.strip().lower(): value.strip() for key, equals, value in lines if equals}
+
+
+def config_version(config: Mapping[str, str]) -> tuple[int, int] | None:
+    """Return the Python version: ``version`` (venv) or ``version_info`` (virtualenv, uv)."""
+    found = _VERSION.match(config.get("version") or config.get("version_info") or "")
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def enclosing(path: str) -> Tree | None:
+    """Return the venv, prefix or site-packages around a file, without its files and dists; None outside.
+
+    It is what ``find_target`` needs to name the Python that will load the file.
+    """
+    directory = os.path.dirname(os.path.realpath(path))
+    site: str | None = None
+    while directory != "/":
+        if python_layout.read_config(directory) is not None:
+            return _tree(directory, directory, TreeKind.VENV, path)
+        if site is None and (
+            python_layout.prefix_of_site(directory) or python_layout.has_dist_info(directory)
+        ):
+            site = directory
+        directory = os.path.dirname(directory)
+    if site is None:
+        return None
+    return _tree(site, python_layout.prefix_of_site(site) or site, TreeKind.SITE_PACKAGES, path)
+
+
+def _tree(root: str, prefix: str, kind: TreeKind, path: str) -> Tree:
+    version = python_layout.version_in_path(os.path.dirname(os.path.realpath(path)))
+    return Tree(root, prefix, kind, (), python_version=version or python_layout.only_version(prefix))

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.escape import of_the_machine, shown, why
 from nixpatch.fs import is_temporary
-from nixpatch.installed import python_layout, pyvenv
+from nixpatch.installed import python_layout
 from nixpatch.installed.dists import find_dists
 from nixpatch.installed.elf_files import Candidate, Found, inspect, walk
 from nixpatch.model import Dist, Tree, TreeFile, TreeKind
@@ -61,7 +61,7 @@ def scan(path: str) -> Tree:
 def _kind(root: str) -> tuple[TreeKind, str, tuple[str, ...]]:
     """Return the kind, the prefix, and the directories in which dists are looked for."""
     sites = python_layout.site_directories(root)
-    if pyvenv.read_config(root) is not None:
+    if python_layout.read_config(root) is not None:
         return TreeKind.VENV, root, sites
     if sites:
         return TreeKind.PREFIX, root, sites
@@ -155,8 +155,8 @@ def _version(root: str, prefix: str, sites: Iterable[str]) -> tuple[int, int] | 
     }
     if len(said) == 1:
         return said.pop()
-    config = pyvenv.read_config(prefix)
-    return pyvenv.config_version(config) if config is not None else None
+    config = python_layout.read_config(prefix)
+    return python_layout.config_version(config) if config is not None else None
 
 
 def _other_manager(prefix: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nixpatch.errors import RequestError
 from nixpatch.fs import read_regular
-from nixpatch.installed import python_layout, pyvenv
+from nixpatch.installed import python_layout
 from nixpatch.model import Target, Tree, TreeKind
 
 _MAX_PTH = 1 << 16  # bytes; the largest that installers write name a few directories
@@ -46,7 +46,7 @@ def site_of(tree: Tree) -> str:
 def module_path(tree: Tree, target: Target) -> tuple[Place, ...]:
     """Return the places in the order in which the target looks for a module."""
     site = site_of(tree)
-    config = pyvenv.read_config(tree.prefix)
+    config = python_layout.read_config(tree.prefix)
     base = _base(config.get("home", "") if config is not None else "", target)
     places = [Place(path, "the standard library") for path in _libraries(base, target.version)]
     places += _with_pth(site, "site-packages of the tree")

@@ -21,7 +21,7 @@ from nixpatch.fs import Identity, read_identified, remove, replace_bytes
 from nixpatch.installed import provenance, record
 from nixpatch.installed.dist_records import Ledger, describes, rows_by_file
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, encode_digest
-from nixpatch.installed.record_row import Row
+from nixpatch.installed.record import Row
 from nixpatch.model import FileHash, Finding
 
 # PEP 815 withdrew both; a signature over the old RECORD is wrong from now on.

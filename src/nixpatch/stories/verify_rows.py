@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nixpatch.errors import FileRefused
 from nixpatch.fs import read_regular
 from nixpatch.installed import Locator, hash_file, record
-from nixpatch.installed.record_row import Row
+from nixpatch.installed.record import Row
 from nixpatch.model import Finding, Tree
 from nixpatch.stories.work import PARALLEL_FROM
 

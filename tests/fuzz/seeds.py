@@ -20,9 +20,9 @@ from fuzz.targets_text import TARGET, empty_cache, store_row
 from nixpatch.elf import write_edited
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Libc
-from nixpatch.store import lock
-from nixpatch.store.at_large import packed_listings
-from nixpatch.store.headers import Header, encode
+from nixpatch.store import lockfile
+from nixpatch.store.cached_reads import Header, encode
+from nixpatch.store.whole_store import packed_listings
 
 _SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "fixtures", "elf")
 _ELF_SIZE = 40 << 10
@@ -145,11 +145,11 @@ def _provenance() -> dict[str, bytes]:
 
 
 def _lock() -> dict[str, bytes]:
-    library = lock.LockedLibrary("/nix/store/a-zlib", "lib/libz.so.1", "00", "the store", "zlib", "zlib")
+    library = lockfile.LockedLibrary("/nix/store/a-zlib", "lib/libz.so.1", "00", "the store", "zlib", "zlib")
     both = {"libz.so.1": library}
     return {
-        "one": lock.dump(lock.Lock("x86_64", "/l/ld.so", Libc.GLIBC, (2, 36), both)),
-        "musl": lock.dump(lock.Lock("x86_64", "/l/ld.so", Libc.MUSL, (), {})),
+        "one": lockfile.dump(lockfile.Lock("x86_64", "/l/ld.so", Libc.GLIBC, (2, 36), both)),
+        "musl": lockfile.dump(lockfile.Lock("x86_64", "/l/ld.so", Libc.MUSL, (), {})),
     }
 
 

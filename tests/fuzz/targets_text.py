@@ -22,9 +22,9 @@ from nixpatch.errors import FileRefused
 from nixpatch.installed import dists, provenance, python_layout, record, target_python
 from nixpatch.model import Dist, FileHash, Libc, Machine, Target
 from nixpatch.resolve import requirements, search_path
-from nixpatch.store import at_large, catalog, lock
+from nixpatch.store import catalog, lockfile, whole_store
 from nixpatch.store.cache import Cache, Kind
-from nixpatch.store.headers import decode
+from nixpatch.store.cached_reads import decode
 
 NEW = FileHash(7, {name: hashlib.new(name, b"x").digest() for name in ("sha256", "sha384", "sha512")})
 TARGET = Target(
@@ -85,8 +85,8 @@ def provenance_file(data: bytes) -> None:
 def lock_file(data: bytes) -> None:
     """A lock is one or it is refused; nothing in it leads out of its store paths."""
     try:
-        found = lock.load(data)
-    except lock.LockError as error:
+        found = lockfile.load(data)
+    except lockfile.LockError as error:
         str(error)
         return
     for soname, library in found.libraries.items():
@@ -95,9 +95,9 @@ def lock_file(data: bytes) -> None:
         assert os.path.normpath("/s/" + library.file) == "/s/" + library.file
         assert os.path.basename(library.path) == soname
     found.directories()
-    again = lock.dump(found)
-    assert lock.load(again) == found
-    assert lock.dump(lock.load(again)) == again
+    again = lockfile.dump(found)
+    assert lockfile.load(again) == found
+    assert lockfile.dump(lockfile.load(again)) == again
 
 
 def policy_file(data: bytes) -> None:
@@ -175,7 +175,7 @@ def soname(data: bytes) -> None:
     tables.is_system(name)
     tables.ignored("/t/" + name, name)
     from nixpatch.resolve.choose import beyond, newest
-    from nixpatch.store.names import library_stem, library_version, version_key, version_of
+    from nixpatch.store.store_paths import library_stem, library_version, version_key, version_of
 
     beyond({name, "GLIBC_2.40"}, TARGET)
     newest({name, "GLIBC_2.2.5"})
@@ -291,28 +291,28 @@ def cache_value(data: bytes) -> None:
 
 def cache_store(data: bytes) -> None:
     """A row of a whole store gives tables that can be asked anything, or nothing."""
-    known = at_large.unpacked(data)
+    known = whole_store.unpacked(data)
     if known is not None:
         found, state, loose = known
         for name in (*found.names[:20], b"libz.so.1", b"", b"\xff"):
             assert set(found.having(os.fsdecode(name))) <= {os.fsdecode(place) for place in found.directories}
-        again = at_large.unpacked(at_large.packed(found, state, loose))
+        again = whole_store.unpacked(whole_store.packed(found, state, loose))
         assert again is not None
         assert list(again[0].names) == list(found.names)
         assert again[1:] == (state, loose)
-    listings = at_large.unpacked_listings(data)
+    listings = whole_store.unpacked_listings(data)
     stamps = {os.fsdecode(key[:-41]): key[-40:] for key in listings}
     if len(stamps) == len(listings):
         names = {os.fsdecode(key[:-41]): value for key, value in listings.items()}
-        assert at_large.unpacked_listings(at_large.packed_listings(names, stamps)) == listings
+        assert whole_store.unpacked_listings(whole_store.packed_listings(names, stamps)) == listings
 
 
 def store_row() -> bytes:
     """Give the bytes of a row of a small store."""
     names = (b"libgcc_s.so.1", b"libstdc++.so.6", b"libz.so.1")
     places = (b"/nix/store/a-gcc/lib", b"/nix/store/b-zlib/lib", b"/nix/store/b-zlib/lib64")
-    found = at_large.AtLarge(names, places, array("I", [0, 1, 2, 4]), array("I", [0, 0, 1, 2]))
-    return at_large.packed(found, b"s" * 16, [b"/nix/store/c-here"])
+    found = whole_store.AtLarge(names, places, array("I", [0, 1, 2, 4]), array("I", [0, 0, 1, 2]))
+    return whole_store.packed(found, b"s" * 16, [b"/nix/store/c-here"])
 
 
 def empty_cache() -> bytes:

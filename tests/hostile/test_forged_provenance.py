@@ -20,7 +20,7 @@ from faults.injector import state_of
 from nixpatch.cli import run
 from nixpatch.errors import MachineError
 from nixpatch.installed import provenance
-from nixpatch.store import Store, roots
+from nixpatch.store import Store, gc_roots
 
 pytestmark = pytest.mark.gcc
 
@@ -177,10 +177,10 @@ def test_roots_go_through_no_link(vendored: Vendored, tmp_path: pathlib.Path) ->
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\n")
     program.chmod(0o755)
     store = Store(vendored.world.store, vendored.world.store, program=str(program))
-    os.symlink(outside(vendored), os.path.join(vendored.world.venv, roots.DIRECTORY))
+    os.symlink(outside(vendored), os.path.join(vendored.world.venv, gc_roots.DIRECTORY))
     beyond = state_of(outside(vendored))
     with pytest.raises(MachineError, match="nothing was changed"):
-        roots.keep(store, vendored.world.venv, [os.path.dirname(vendored.world.library)])
+        gc_roots.keep(store, vendored.world.venv, [os.path.dirname(vendored.world.library)])
     assert not (tmp_path / "asked").exists()
     assert state_of(outside(vendored)) == beyond
 

@@ -25,7 +25,7 @@ from nixpatch.store import (
     find_store,
     open_index,
 )
-from nixpatch.store.names import version_key
+from nixpatch.store.store_paths import version_key
 
 pytestmark = pytest.mark.nix
 

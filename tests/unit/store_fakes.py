@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nixpatch.model import ElfFacts, Libc, Linkage, Machine, Skip, SkipReason, Target, VersionNeed
 from nixpatch.store import ProviderIndex, Request, Store, find_store, open_index
-from nixpatch.store.names import BASE32
+from nixpatch.store.store_paths import BASE32
 
 X86_64 = Machine(62, 64, "little")
 I686 = Machine(3, 32, "little")

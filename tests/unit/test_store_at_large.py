@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from store_fakes import World, library, symlink, world
 
-from nixpatch.store import at_large
+from nixpatch.store import whole_store
 from nixpatch.store.cache import Cache, Kind, stamp_of
 
 
@@ -54,7 +54,7 @@ def test_a_second_run_looks_at_nothing_that_nix_has_sealed(
     def refuse(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(at_large, "_look_into", refuse)
+    monkeypatch.setattr(whole_store, "_look_into", refuse)
     monkeypatch.setattr(os, "scandir", refuse)
     assert ask(here, cache, "libzl.so.1") == first
 
@@ -138,4 +138,4 @@ def test_a_value_that_is_cut_or_foreign_is_none(here: World, cache: str) -> None
         for forged in (value[:length], value[:length] + b"\xff" * (len(value) - length)):
             known.put(Kind.STORE, here.store.directory, stamp_of(status), forged)
             known.put(Kind.LISTINGS, here.store.directory, b"", forged)
-            at_large.look(here.store, known).having("libzl.so.1")
+            whole_store.look(here.store, known).having("libzl.so.1")

@@ -6,7 +6,7 @@ from store_fakes import I686, X86_64, FakeReader, World, library, symlink, world
 
 from nixpatch.errors import MachineError
 from nixpatch.store import assemble
-from nixpatch.store.names import is_store_entry
+from nixpatch.store.store_paths import is_store_entry
 
 
 @pytest.fixture

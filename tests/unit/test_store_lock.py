@@ -13,7 +13,7 @@ from store_fakes import World, library, symlink, world
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.model import Libc, Source
 from nixpatch.store import Request, open_index
-from nixpatch.store.lock import Lock, LockedLibrary, LockError, check, dump, fit, load, make, read
+from nixpatch.store.lockfile import Lock, LockedLibrary, LockError, check, dump, fit, load, make, read
 
 
 @pytest.fixture

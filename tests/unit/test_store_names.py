@@ -2,7 +2,13 @@ import random
 
 import pytest
 
-from nixpatch.store.names import is_store_entry, library_version, package_of_entry, version_key, version_of
+from nixpatch.store.store_paths import (
+    is_store_entry,
+    library_version,
+    package_of_entry,
+    version_key,
+    version_of,
+)
 
 
 def test_versions_sort_as_nix_compares_them() -> None:

@@ -111,7 +111,7 @@ def test_failure_of_nix_is_one_line_with_its_last_word(tmp_path: Path) -> None:
 
 
 def test_nix_that_does_not_answer_ends_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nixpatch.store.nix._TIMEOUT", 0.2)
+    monkeypatch.setattr("nixpatch.store.nix_store._TIMEOUT", 0.2)
     store = own_store(tmp_path, "exec sleep 60")
     with pytest.raises(MachineError, match="no answer"):
         store.invalid([f"{store.directory}/{ZLIB}"])

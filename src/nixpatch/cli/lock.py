@@ -19,7 +19,7 @@ from nixpatch.report import lock as report
 from nixpatch.report import missing
 from nixpatch.report.as_json import document, plan_entry
 from nixpatch.report.summary import totals
-from nixpatch.store.lock import NAME, dump
+from nixpatch.store.lockfile import NAME, dump
 from nixpatch.stories.locking import lock_of
 from nixpatch.stories.plan import make_plan
 

@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 
 from nixpatch.fs import read_regular
-from nixpatch.installed import python_layout
 from nixpatch.model import Tree, TreeKind
 
 _LIB = frozenset({"lib", "lib64", "lib32"})
@@ -114,18 +113,16 @@ def enclosing(path: str) -> Tree | None:
     directory = os.path.dirname(os.path.realpath(path))
     site: str | None = None
     while directory != "/":
-        if python_layout.read_config(directory) is not None:
+        if read_config(directory) is not None:
             return _tree(directory, directory, TreeKind.VENV, path)
-        if site is None and (
-            python_layout.prefix_of_site(directory) or python_layout.has_dist_info(directory)
-        ):
+        if site is None and (prefix_of_site(directory) or has_dist_info(directory)):
             site = directory
         directory = os.path.dirname(directory)
     if site is None:
         return None
-    return _tree(site, python_layout.prefix_of_site(site) or site, TreeKind.SITE_PACKAGES, path)
+    return _tree(site, prefix_of_site(site) or site, TreeKind.SITE_PACKAGES, path)
 
 
 def _tree(root: str, prefix: str, kind: TreeKind, path: str) -> Tree:
-    version = python_layout.version_in_path(os.path.dirname(os.path.realpath(path)))
-    return Tree(root, prefix, kind, (), python_version=version or python_layout.only_version(prefix))
+    version = version_in_path(os.path.dirname(os.path.realpath(path)))
+    return Tree(root, prefix, kind, (), python_version=version or only_version(prefix))

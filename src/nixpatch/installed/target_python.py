@@ -21,7 +21,7 @@ from nixpatch.installed import python_layout
 from nixpatch.installed.elf_files import ELF_MAGIC
 from nixpatch.model import ElfFacts, Libc, Machine, Skip, Target, Tree
 
-_SCRIPT_HEAD = 4 << 10
+_LAUNCHER_HEAD = 4 << 10
 _BY_TREE = "the tree"
 
 
@@ -164,7 +164,7 @@ def _of_tree(tree: Tree) -> Iterator[str]:
         path = os.path.join(bin_directory, name)
         try:
             if stat.S_ISREG(os.lstat(path).st_mode):
-                named = python_of_script(read_head(path, _SCRIPT_HEAD))
+                named = python_of_script(read_head(path, _LAUNCHER_HEAD))
                 if named is not None:
                     found[named] = None
         except OSError:

@@ -8,7 +8,7 @@ from typing import Any
 from nixpatch.model import FilePlan, Finding, Linkage, Outcome, Plan, Target, Tree, Verdict
 from nixpatch.report.copies import duplicates, graft_entries
 from nixpatch.report.summary import totals
-from nixpatch.store.names import store_paths_of
+from nixpatch.store.store_paths import store_paths_of
 
 VERSION = 1
 

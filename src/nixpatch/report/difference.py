@@ -11,7 +11,7 @@ from rich.text import Text
 
 from nixpatch.escape import shown
 from nixpatch.resolve.compare import Change, Difference, LibraryChange
-from nixpatch.store.names import is_store_entry, package_of_entry
+from nixpatch.store.store_paths import is_store_entry, package_of_entry
 
 _FILES = 3
 

@@ -8,7 +8,7 @@ from nixpatch.escape import shown
 from nixpatch.model import Answer, Origin, Plan
 from nixpatch.report.layered import layers
 from nixpatch.report.summary import UNOWNED
-from nixpatch.store.names import package_of_entry
+from nixpatch.store.store_paths import package_of_entry
 
 _WIDTH, _HEIGHT = 250, 28
 _STEP, _LOOSE = 36, 2.0

@@ -22,7 +22,7 @@ from nixpatch.report.graph import Sources, graph
 from nixpatch.report.missing import advice, line_to_paste
 from nixpatch.report.sentences import closing, target_text, verdict_closing
 from nixpatch.report.summary import considered, missing_by_soname
-from nixpatch.store.names import store_paths_of
+from nixpatch.store.store_paths import store_paths_of
 
 # What could end the element that holds the JSON, or a line of a script (U+2028 and U+2029).
 _IN_HTML = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nixpatch.escape import shown
-from nixpatch.store.lock import Lock, entry
+from nixpatch.store.lockfile import Lock, entry
 
 
 def text(lock: Lock, path: str, *, changed: bool) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nixpatch.escape import shown
 from nixpatch.model.trace import Link, Trace
 from nixpatch.policy import default_policy
-from nixpatch.store.names import is_store_entry, package_of_entry
+from nixpatch.store.store_paths import is_store_entry, package_of_entry
 
 _SITE = "/site-packages/"
 

@@ -6,7 +6,7 @@ from nixpatch.escape import shown
 from nixpatch.model import Outcome, Plan, Target, Verdict
 from nixpatch.report.summary import totals
 from nixpatch.resolve.choose import version_text
-from nixpatch.store.names import store_paths_of
+from nixpatch.store.store_paths import store_paths_of
 
 
 def target_text(target: Target) -> str:

@@ -10,12 +10,12 @@ knows the store and nothing else.
 """
 
 from nixpatch.store.cache import Cache
+from nixpatch.store.cached_reads import Headers, Reader
 from nixpatch.store.closure import closure, closure_by_reading
-from nixpatch.store.directories import LibraryDirectory, Request
-from nixpatch.store.embedded import assemble
-from nixpatch.store.headers import Headers, Reader
+from nixpatch.store.host_store import assemble
 from nixpatch.store.index import ProviderIndex, open_index
-from nixpatch.store.nix import DEFAULT_STORE_DIR, Store, find_store
+from nixpatch.store.nix_store import DEFAULT_STORE_DIR, Store, find_store
+from nixpatch.store.sources import LibraryDirectory, Request
 
 __all__ = [
     "DEFAULT_STORE_DIR",

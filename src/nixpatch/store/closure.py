@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from nixpatch.errors import MachineError
-from nixpatch.store.headers import Headers
-from nixpatch.store.nix import Store
+from nixpatch.store.cached_reads import Headers
+from nixpatch.store.nix_store import Store
 
 _PYTHON = re.compile(r"python3\.\d+t?\Z")
 _PROPAGATED = ("propagated-build-inputs", "propagated-user-env-packages")

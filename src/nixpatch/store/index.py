@@ -13,21 +13,21 @@ from typing import Self
 
 from nixpatch.model import Provider, Source, Target
 from nixpatch.policy import holds_libc, libc_of
-from nixpatch.store import at_large
-from nixpatch.store.at_large import AtLarge
+from nixpatch.store import whole_store
 from nixpatch.store.cache import Cache
-from nixpatch.store.directories import (
-    LibraryDirectory,
-    Request,
-    is_stubs,
-    library_directories,
-    target_closure,
-)
-from nixpatch.store.headers import Header, Headers, Reader
+from nixpatch.store.cached_reads import Header, Headers, Reader
 from nixpatch.store.links import home_of
 from nixpatch.store.listing import Listings
-from nixpatch.store.names import library_stem, library_version, package_of_entry, version_key, version_of
-from nixpatch.store.nix import Store
+from nixpatch.store.nix_store import Store
+from nixpatch.store.sources import LibraryDirectory, Request, is_stubs, library_directories, target_closure
+from nixpatch.store.store_paths import (
+    library_stem,
+    library_version,
+    package_of_entry,
+    version_key,
+    version_of,
+)
+from nixpatch.store.whole_store import AtLarge
 
 _MANY = 256  # names that begin alike, at the most
 _NEAR = 8  # other versions named for a missing library: a few teach, dozens hide the rest
@@ -230,7 +230,7 @@ def open_index(
         store,
         named=directories,
         # With a lock, what the store serves is what the lock has.
-        at_large=AtLarge() if asked.pure or asked.lock is not None else at_large.look(store, kept),
+        at_large=AtLarge() if asked.pure or asked.lock is not None else whole_store.look(store, kept),
         of_target=of_target,
         headers=headers,
         listings=listings,

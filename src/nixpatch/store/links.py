@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from nixpatch.store.nix import Store
+from nixpatch.store.nix_store import Store
 
 _MAX_LINKS = 40  # as many as Linux follows (path_resolution(7))
 

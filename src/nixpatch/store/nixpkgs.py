@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.model import Machine
 from nixpatch.store.catalog import Attribute, Catalog, Kind, packaged
-from nixpatch.store.nix import Store
+from nixpatch.store.nix_store import Store
 
 _SYSTEMS = {"armv7l": "armv7l", "ppc64le": "powerpc64le", "ppc64": "powerpc64"}
 _NAMED = 5

@@ -6,7 +6,7 @@ import os
 
 from nixpatch.model import ElfFacts, Finding, Plan, Verdict
 from nixpatch.store import Store
-from nixpatch.store.lock import Lock, check, fit, make, read
+from nixpatch.store.lockfile import Lock, check, fit, make, read
 from nixpatch.stories.plan import Reader
 
 

@@ -20,7 +20,7 @@ from nixpatch.installed.python_sources import sources
 from nixpatch.model import Provider, Target, Tree
 from nixpatch.resolve.call_sites import CallSite, call_sites
 from nixpatch.resolve.choose import choose
-from nixpatch.store import ProviderIndex, open_index, roots
+from nixpatch.store import ProviderIndex, gc_roots, open_index
 from nixpatch.stories.plan import Reader, Request, sources_of
 
 DIRECTORY = ".nixpatch-env"
@@ -143,8 +143,8 @@ def prepare(opening: Opening, request: Request) -> None:
     """
     wanted, directory = links(opening), os.path.join(opening.tree.prefix, DIRECTORY)
     used = {request.store.store_path_of(one.provider.real) for one in opening.opened if one.provider} - {None}
-    if roots.wanted(request.store, opening.tree.prefix):
-        roots.keep(request.store, opening.tree.prefix, [path for path in used if path is not None])
+    if gc_roots.wanted(request.store, opening.tree.prefix):
+        gc_roots.keep(request.store, opening.tree.prefix, [path for path in used if path is not None])
     try:
         if wanted:
             os.makedirs(directory, exist_ok=True)

@@ -30,7 +30,7 @@ from nixpatch.model import (
 from nixpatch.policy import Policy, default_policy
 from nixpatch.resolve.files import plan_file, version_findings
 from nixpatch.resolve.question import Question, Wishes
-from nixpatch.store import ProviderIndex, Store, lock, nixpkgs, open_index
+from nixpatch.store import ProviderIndex, Store, lockfile, nixpkgs, open_index
 from nixpatch.store import Request as Sources
 from nixpatch.stories.grafting import distrusted, unsettled
 from nixpatch.stories.unfinished import unrecorded
@@ -153,9 +153,9 @@ def sources_of(request: Request, target: Target) -> Sources:
         raise RequestError(
             f"{other}: with --locked the store serves what the lock has, no more; leave one out"
         )
-    found = lock.read(request.locked, request.store)
-    lock.fit(found, request.locked, target)
-    lock.check(found, request.locked)
+    found = lockfile.read(request.locked, request.store)
+    lockfile.fit(found, request.locked, target)
+    lockfile.check(found, request.locked)
     return Sources(request.libs, pure=True, lock=found)
 
 

@@ -7,8 +7,8 @@ import os
 from nixpatch.errors import RequestError
 from nixpatch.installed import scan
 from nixpatch.model import ElfFacts, Finding, Plan, Verdict
-from nixpatch.store import Store, roots
-from nixpatch.store.names import store_paths_of
+from nixpatch.store import Store, gc_roots
+from nixpatch.store.store_paths import store_paths_of
 from nixpatch.stories.plan import Reader
 
 
@@ -19,8 +19,8 @@ def hold(plan: Plan, store: Store) -> None:
         MachineError: Nix refused; nothing of the tree was changed yet.
 
     """
-    if roots.wanted(store, plan.tree.prefix):
-        roots.keep(store, plan.tree.prefix, _used(plan))
+    if gc_roots.wanted(store, plan.tree.prefix):
+        gc_roots.keep(store, plan.tree.prefix, _used(plan))
 
 
 def let_go(plan: Plan) -> None:
@@ -30,7 +30,7 @@ def let_go(plan: Plan) -> None:
         MachineError: the directory of the roots cannot be written.
 
     """
-    roots.prune(plan.tree.prefix, _used(plan))
+    gc_roots.prune(plan.tree.prefix, _used(plan))
 
 
 def let_go_unused(path: str, store_dir: str) -> None:
@@ -43,9 +43,9 @@ def let_go_unused(path: str, store_dir: str) -> None:
     try:
         tree = scan(path)
     except RequestError:  # nothing is installed there any more
-        roots.prune(os.path.realpath(path), ())
+        gc_roots.prune(os.path.realpath(path), ())
         return
-    if not os.path.isdir(os.path.join(tree.prefix, roots.DIRECTORY)):
+    if not os.path.isdir(os.path.join(tree.prefix, gc_roots.DIRECTORY)):
         return
     read = Reader()
     names: set[str] = set()
@@ -54,16 +54,16 @@ def let_go_unused(path: str, store_dir: str) -> None:
         if isinstance(facts, ElfFacts):
             names.update((facts.current.search_path or "").split(":"), facts.needed)
             names.update([facts.current.interp] if facts.current.interp else [])
-    roots.prune(tree.prefix, store_paths_of(sorted(names), store_dir))
+    gc_roots.prune(tree.prefix, store_paths_of(sorted(names), store_dir))
 
 
 def findings(verdict: Verdict, store: Store) -> tuple[Finding, ...]:
     """Report store paths that the collector may take away under the tree."""
-    if not roots.wanted(store, verdict.tree.prefix):
+    if not gc_roots.wanted(store, verdict.tree.prefix):
         return ()
     used = store_paths_of(verdict.libraries, store.directory)
     text = "has no garbage-collector root any more: nix-collect-garbage may delete it; run nixpatch again"
-    return tuple(Finding("error", path, text) for path in roots.lacking(store, verdict.tree.prefix, used))
+    return tuple(Finding("error", path, text) for path in gc_roots.lacking(store, verdict.tree.prefix, used))
 
 
 def _used(plan: Plan) -> frozenset[str]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from nixpatch.errors import RequestError
 from nixpatch.model import Machine, Source, Target
+from nixpatch.store.cached_reads import Headers
 from nixpatch.store.closure import closure
-from nixpatch.store.headers import Headers
 from nixpatch.store.listing import Listings
-from nixpatch.store.lock import Lock
-from nixpatch.store.nix import Store
+from nixpatch.store.lockfile import Lock
+from nixpatch.store.nix_store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable
 
 from nixpatch.errors import MachineError
 from nixpatch.fs import make_directory, remove, remove_directory
-from nixpatch.store.nix import Store
+from nixpatch.store.nix_store import Store
 
 DIRECTORY = ".nixpatch-roots"
 """name of the directory of links, in the prefix of the tree"""

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from nixpatch.errors import MachineError
 from nixpatch.model import ElfFacts, Machine
 from nixpatch.policy import is_libc_name
-from nixpatch.store.headers import Reader
-from nixpatch.store.names import BASE32, HASH_CHARS, library_stem, library_version
+from nixpatch.store.cached_reads import Reader
+from nixpatch.store.store_paths import BASE32, HASH_CHARS, library_stem, library_version
 
 _HOST_DIRS = (
     "/lib/*-linux-*",

@@ -21,9 +21,9 @@ from itertools import pairwise
 
 from nixpatch.errors import MachineError
 from nixpatch.store.cache import Cache, Kind, settled, stamp_of
-from nixpatch.store.directories import is_stubs
-from nixpatch.store.names import is_store_entry
-from nixpatch.store.nix import Store
+from nixpatch.store.nix_store import Store
+from nixpatch.store.sources import is_stubs
+from nixpatch.store.store_paths import is_store_entry
 
 _NOT_FOR_LOADING = ("-dev", "-devdoc", "-debug", "-doc", "-man", "-info", "-stubs")
 """outputs to build with or to read: what they hold under library names is not for loading"""

@@ -19,7 +19,7 @@ from nixpatch.errors import MachineError, RequestError
 from nixpatch.fs import can_be_path
 from nixpatch.model import Libc, Provider, Target
 from nixpatch.store.catalog import Kind, lookup
-from nixpatch.store.nix import Store
+from nixpatch.store.nix_store import Store
 
 NAME = "nixpatch.lock"
 """what the file is called unless told otherwise, in the current directory"""

@@ -1,4 +1,7 @@
-"""Who has a library: from the file name that ld.so looks for to the files that can serve it."""
+"""Who has a library: from the file name that ld.so looks for to the files that can serve it.
+
+Where a library that is reached through symlinks lives: the directory that may stand in a search path.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,7 @@ from nixpatch.model import Provider, Source, Target
 from nixpatch.policy import holds_libc, libc_of
 from nixpatch.store import whole_store
 from nixpatch.store.cache import Cache
-from nixpatch.store.cached_reads import Header, Headers, Reader
-from nixpatch.store.links import home_of
-from nixpatch.store.listing import Listings
+from nixpatch.store.cached_reads import Header, Headers, Listings, Reader
 from nixpatch.store.nix_store import Store
 from nixpatch.store.sources import LibraryDirectory, Request, is_stubs, library_directories, target_closure
 from nixpatch.store.store_paths import (
@@ -238,3 +239,35 @@ def open_index(
     )
     index.save()  # the dear part is done: keep it even if the run is cut short
     return index
+
+
+_MAX_LINKS = 40  # as many as Linux follows (path_resolution(7))
+
+
+def home_of(store: Store, directory: str, name: str) -> tuple[str, str]:
+    """Return the directory to write for ``directory/name``, and the regular file behind it.
+
+    A profile or link farm is left behind for the store path that really holds the library, if that has a file
+    of the same name: a profile changes, and a farm would draw everything else in it into the closure. Links
+    within one store path stay as they are.
+    """
+    path = os.path.join(directory, name)
+    if not os.path.islink(path):
+        return directory, path if store.store_path_of(directory) else store.canonical(path)
+    real = store.canonical(path)
+    owner = store.store_path_of(real)
+    if owner is None or owner == store.store_path_of(directory):
+        return directory, real
+    nearest = os.path.dirname(real)
+    if store.canonical(os.path.join(nearest, name)) == real:
+        return nearest, real
+    # The file itself is called otherwise: take the last link on the way that has the right name.
+    home = directory
+    for _ in range(_MAX_LINKS):
+        if not os.path.islink(path):
+            break
+        step = os.path.join(os.path.dirname(path), os.readlink(path))
+        path = os.path.join(store.canonical(os.path.dirname(step)), os.path.basename(step))
+        if os.path.basename(path) == name and store.store_path_of(path):
+            home = os.path.dirname(path)
+    return home, real

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from nixpatch.errors import RequestError
 from nixpatch.model import Machine, Source, Target
-from nixpatch.store.cached_reads import Headers
+from nixpatch.store.cached_reads import Headers, Listings
 from nixpatch.store.closure import closure
-from nixpatch.store.listing import Listings
 from nixpatch.store.lockfile import Lock
 from nixpatch.store.nix_store import Store
 

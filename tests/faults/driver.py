@@ -24,7 +24,7 @@ import nixpatch.report.text
 import nixpatch.store.cache
 import nixpatch.stories.apply
 import nixpatch.stories.restore
-import nixpatch.stories.unvendor  # noqa: F401
+import nixpatch.unvendor.inputs  # noqa: F401
 from nixpatch.__main__ import main
 from nixpatch.cli.app import command_line
 

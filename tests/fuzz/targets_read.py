@@ -11,10 +11,10 @@ from nixpatch.errors import RequestError
 from nixpatch.installed import loader_defaults
 from nixpatch.installed.manylinux_parser import answers
 from nixpatch.report import difference as report
-from nixpatch.resolve.call_sites import call_sites
-from nixpatch.resolve.compare import Side, compare
+from nixpatch.resolve.diff import Side, compare
+from nixpatch.resolve.dlopen_calls import call_sites
 from nixpatch.stories.comparing import side_of
-from nixpatch.stories.graft_versions import listed
+from nixpatch.unvendor.versions import listed
 
 _SENTENCE = 1000  # characters
 

@@ -21,7 +21,7 @@ from nixpatch.elf.lief.writer import answer_of
 from nixpatch.errors import FileRefused
 from nixpatch.installed import dists, provenance, python_layout, record, target_python
 from nixpatch.model import Dist, FileHash, Libc, Machine, Target
-from nixpatch.resolve import requirements, search_path
+from nixpatch.resolve import dist_graph, search_path
 from nixpatch.store import catalog, lockfile, whole_store
 from nixpatch.store.cache import Cache, Kind
 from nixpatch.store.cached_reads import decode
@@ -138,7 +138,7 @@ def _lenders(requires: tuple[str, ...]) -> None:
     lines = {"a": requires[:8], "torch": ("a[x]",), "numpy": ()}
     infos = [f"/s/{name}.dist-info" for name in lines]
     all_of = [Dist(name, "1", "/s", f"/s/{name}.dist-info", required) for name, required in lines.items()]
-    found = requirements.lenders(all_of, TARGET)
+    found = dist_graph.lenders(all_of, TARGET)
     for info in infos:
         assert sorted((info, *found[info])) == sorted(infos)
 
@@ -174,7 +174,7 @@ def soname(data: bytes) -> None:
     tables.is_driver(name)
     tables.is_system(name)
     tables.ignored("/t/" + name, name)
-    from nixpatch.resolve.choose import beyond, newest
+    from nixpatch.resolve.provider_choice import beyond, newest
     from nixpatch.store.store_paths import library_stem, library_version, version_key, version_of
 
     beyond({name, "GLIBC_2.40"}, TARGET)

@@ -9,7 +9,7 @@ from hostile.bounded import run
 
 PYTHON = """
     from nixpatch.installed.manylinux_parser import answers
-    from nixpatch.resolve.call_sites import call_sites
+    from nixpatch.resolve.dlopen_calls import call_sites
     source = {make}
     print(len(call_sites(source, "x.py")), len(answers(source[:65536]).computed) > 0)
 """
@@ -35,7 +35,7 @@ SOURCES = {
     "an encoding that is no text": 'b"# coding: hex\\nCDLL(1)"',
 }
 MANY = """
-    from nixpatch.resolve.call_sites import call_sites
+    from nixpatch.resolve.dlopen_calls import call_sites
     source = b"".join(b"N = 'lib%d.so'\\n" % n for n in range(4_000)) + b"CDLL(N)\\n" * 4_000
     print(len(call_sites(source, "x.py")) <= 4_000 * 16)
 """
@@ -73,7 +73,7 @@ LOADERS = {
 }
 DOCUMENT = """
     from nixpatch.stories.comparing import read_side
-    from nixpatch.stories.graft_versions import listed
+    from nixpatch.unvendor.versions import listed
     try:
         print("read", read_side(path).kind)
     except RequestError as refused:

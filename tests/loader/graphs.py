@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nixpatch import elf
 from nixpatch.model import ElfFacts, Tag
-from nixpatch.resolve.simulate import Surroundings
+from nixpatch.resolve.ld_so import Surroundings
 
 DIRECTORIES = ("a", "b", "b/deep", "c:d")
 LINK, LINK_TO = "link", "b/deep"

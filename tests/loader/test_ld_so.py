@@ -33,9 +33,9 @@ from nixpatch.model import (
     TreeKind,
 )
 from nixpatch.policy import default_policy
-from nixpatch.resolve.files import plan_file
-from nixpatch.resolve.question import Question, Wishes
-from nixpatch.resolve.simulate import simulate
+from nixpatch.resolve.context import Question, Wishes
+from nixpatch.resolve.file_plan import plan_file
+from nixpatch.resolve.ld_so import simulate
 
 pytestmark = pytest.mark.gcc
 

@@ -22,8 +22,8 @@ from nixpatch.model import (
     VersionNeed,
 )
 from nixpatch.policy import Policy, default_policy
-from nixpatch.resolve.files import plan_file
-from nixpatch.resolve.question import Question, Wishes
+from nixpatch.resolve.context import Question, Wishes
+from nixpatch.resolve.file_plan import plan_file
 
 X86_64 = Machine(62, 64, "little")
 I686 = Machine(3, 32, "little")

@@ -3,7 +3,7 @@
 import pytest
 
 from nixpatch.model import Definition, Reference, SymbolKind, Symbols
-from nixpatch.resolve.binding import Need, Substitute, World, conflicts
+from nixpatch.unvendor.symbol_binding import Need, Substitute, World, conflicts
 
 USER, GRAFT, OTHER, NEW = "/t/user.so", "/t/libs/libz-1.so", "/t/libs/libo.so", "/s/lib/libz.so.1"
 NEEDS = {USER: (Need("libz-1.so", GRAFT), Need("libo.so", OTHER)), GRAFT: (), OTHER: (), NEW: ()}

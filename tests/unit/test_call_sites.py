@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nixpatch.resolve.call_sites import call_sites
+from nixpatch.resolve.dlopen_calls import call_sites
 
 SOURCE = b"""
 import ctypes, ctypes.util, sys

@@ -5,7 +5,7 @@ import pytest
 from resolving import AARCH64, GLIBC, I686, MUSL_TARGET, STORE, TARGET, elf, provider
 
 from nixpatch.model import Libc, Machine, Provider, Source
-from nixpatch.resolve.choose import beyond, choose, newest, version_text, wanted_versions
+from nixpatch.resolve.provider_choice import beyond, choose, newest, version_text, wanted_versions
 
 OLD = f"{STORE}/1-gcc-12/lib/libstdc++.so.6"
 NEW = f"{STORE}/2-gcc-14/lib/libstdc++.so.6"

@@ -6,8 +6,8 @@ import pytest
 from resolving import DRIVERS, GLIBC, LOADER, MUSL_TARGET, SITE, STORE, X86_64, World, elf, provider
 
 from nixpatch.model import ElfEdit, Linkage, Origin, Tag
-from nixpatch.resolve.files import plan_file, version_findings
-from nixpatch.resolve.question import Wishes
+from nixpatch.resolve.context import Wishes
+from nixpatch.resolve.file_plan import plan_file, version_findings
 
 ZLIB = f"{STORE}/1-zlib/lib/libz.so.1"
 FOO = f"{STORE}/4-foo/lib/libfoo.so.1"

@@ -10,8 +10,8 @@ import pytest
 from resolving import SITE, elf, provider
 
 from nixpatch.model import Definition, Provider, Reference, SymbolKind, Symbols, TreeFile
-from nixpatch.resolve.binding import Need, Substitute, World, conflicts, match, scope
-from nixpatch.resolve.grafts import Candidate, Matter, asked_for, possible_sonames, settle, unmangled
+from nixpatch.unvendor.decision import Candidate, Matter, asked_for, possible_sonames, settle, unmangled
+from nixpatch.unvendor.symbol_binding import Need, Substitute, World, conflicts, match, scope
 
 LIBS = f"{SITE}/pkg.libs"
 GRAFT, OTHER = f"{LIBS}/libz-0badf00d.so.1.2.11", f"{LIBS}/liby-0badf00d.so.2"

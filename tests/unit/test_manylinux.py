@@ -11,7 +11,6 @@ from resolving import AARCH64, MUSL_TARGET, STORE, TARGET, provider
 
 from nixpatch.model import Provider, Target
 from nixpatch.policy import default_policy
-from nixpatch.resolve.choose import Choice, choose
 from nixpatch.resolve.manylinux import (
     Promise,
     claimed_tags,
@@ -21,6 +20,7 @@ from nixpatch.resolve.manylinux import (
     policies_of,
     promise,
 )
+from nixpatch.resolve.provider_choice import Choice, choose
 
 GCC = ("GLIBCXX_3.4.19", "GLIBCXX_3.4.8", "GLIBCXX_3.4.13", "CXXABI_1.3.1", "CXXABI_1.3.3", "CXXABI_1.3.7")
 X86_64 = TARGET.machine

@@ -5,7 +5,7 @@ import pytest
 from resolving import AARCH64, TARGET
 
 from nixpatch.model import Dist
-from nixpatch.resolve.requirements import lenders, marker_environment
+from nixpatch.resolve.dist_graph import lenders, marker_environment
 
 
 def order(requires: Mapping[str, tuple[str, ...]], of: str, *, aarch64: bool = False) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 from resolving import I686, elf
 
 from nixpatch.model import ElfFacts, Tag
-from nixpatch.resolve.simulate import Process, Surroundings, Unmet, simulate
+from nixpatch.resolve.ld_so import Process, Surroundings, Unmet, simulate
 
 
 def run(files: dict[str, ElfFacts], *opened: str, library_path: tuple[str, ...] = ()) -> Process:

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from nixpatch.escape import shown
-from nixpatch.resolve.compare import Change, Difference, LibraryChange
+from nixpatch.resolve.diff import Change, Difference, LibraryChange
 from nixpatch.store.store_paths import is_store_entry, package_of_entry
 
 _FILES = 3

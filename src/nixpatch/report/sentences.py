@@ -5,7 +5,7 @@ from __future__ import annotations
 from nixpatch.escape import shown
 from nixpatch.model import Outcome, Plan, Target, Verdict
 from nixpatch.report.summary import totals
-from nixpatch.resolve.choose import version_text
+from nixpatch.resolve.provider_choice import version_text
 from nixpatch.store.store_paths import store_paths_of
 
 

@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any
 
 from nixpatch.model import Libc, Target
-from nixpatch.resolve.choose import Choice, lacking, newest, version_text
+from nixpatch.resolve.provider_choice import Choice, lacking, newest, version_text
 
 # packaging.tags makes manylinux tags for these, from its lowest glibc on.
 _OLDEST = {"x86_64": 5, "i686": 5} | dict.fromkeys(

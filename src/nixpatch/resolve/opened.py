@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nixpatch.model import Answer, DlopenNeed, DlopenPriority, Origin
+from nixpatch.resolve.context import Question
 from nixpatch.resolve.precedence import Asker, answer
-from nixpatch.resolve.question import Question
 
 _UNMET = frozenset({Origin.MISSING, Origin.IGNORED})
 

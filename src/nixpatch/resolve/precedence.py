@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nixpatch.model import Answer, ElfFacts, Libc, Origin, TreeFile
-from nixpatch.resolve.choose import lacking, newest
-from nixpatch.resolve.question import Question
+from nixpatch.resolve.context import Question
+from nixpatch.resolve.provider_choice import lacking, newest
 from nixpatch.resolve.search_path import Split, expand, leads_to, relative_entry
 
 _UNWRITABLE = "its directory cannot be written in a search path (a colon or a $ in a name)"

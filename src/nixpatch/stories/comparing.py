@@ -7,7 +7,7 @@ from typing import Any
 
 from nixpatch import bounded_json
 from nixpatch.errors import RequestError
-from nixpatch.resolve.compare import Difference, FileState, Side, compare
+from nixpatch.resolve.diff import Difference, FileState, Side, compare
 from nixpatch.store.lockfile import LockError, load
 
 _LIMIT = 64 << 20  # bytes; the plan of 1,200 files takes four million

@@ -28,12 +28,12 @@ from nixpatch.model import (
     TreeFile,
 )
 from nixpatch.policy import Policy, default_policy
-from nixpatch.resolve.files import plan_file, version_findings
-from nixpatch.resolve.question import Question, Wishes
+from nixpatch.resolve.context import Question, Wishes
+from nixpatch.resolve.file_plan import plan_file, version_findings
 from nixpatch.store import ProviderIndex, Store, lockfile, nixpkgs, open_index
 from nixpatch.store import Request as Sources
-from nixpatch.stories.grafting import distrusted, unsettled
 from nixpatch.stories.unfinished import unrecorded
+from nixpatch.unvendor.apply import distrusted, unsettled
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def make_plan(
             )
             grafts: tuple[GraftPlan, ...] = ()
             if request.unvendor:
-                from nixpatch.stories.unvendor import decide_grafts  # noqa: PLC0415 - hardly any run asks for it
+                from nixpatch.unvendor.inputs import decide_grafts  # noqa: PLC0415 - hardly any run asks for it
 
                 decision = decide_grafts(question, request.unvendor, read.facts)
                 question, grafts = decision.question, decision.plans

@@ -9,9 +9,9 @@ from nixpatch.installed import scan
 from nixpatch.installed.dist_records import ledger, without_undo
 from nixpatch.installed.hashing import hash_file
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, Tree, TreeFile
-from nixpatch.stories.grafting import distrusted, removed_grafts
-from nixpatch.stories.grafting import lost as grafts_lost
 from nixpatch.stories.plan import Reader, mark_unrecorded
+from nixpatch.unvendor.apply import distrusted, removed_grafts
+from nixpatch.unvendor.apply import lost as grafts_lost
 
 _ORIGINAL = ElfEdit(search_path=None, interp=None)
 

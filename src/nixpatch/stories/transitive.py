@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from nixpatch.model import ElfFacts, Finding, Target
-from nixpatch.resolve.simulate import Process, Surroundings, simulate
+from nixpatch.resolve.ld_so import Process, Surroundings, simulate
 from nixpatch.stories.plan import Reader
 
 

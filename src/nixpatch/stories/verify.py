@@ -15,9 +15,9 @@ from nixpatch.installed.provenance import PatchedFile, Provenance
 from nixpatch.model import ElfFacts, Finding, Linkage, Skip, Target, Tree, Verdict
 from nixpatch.policy import default_policy
 from nixpatch.resolve.loader import find
-from nixpatch.stories.grafting import distrusted
 from nixpatch.stories.plan import Reader
 from nixpatch.stories.verify_rows import rows_of
+from nixpatch.unvendor.apply import distrusted
 
 _GONE = "is gone"
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from nixpatch.model import ElfFacts, Libc, Machine, Provider, Tag, Target, Tree, TreeFile
 from nixpatch.policy import Policy
-from nixpatch.resolve.choose import Choice, choose, wanted_versions
+from nixpatch.resolve.dist_graph import lenders
 from nixpatch.resolve.loader import Found, find
-from nixpatch.resolve.requirements import lenders
+from nixpatch.resolve.provider_choice import Choice, choose, wanted_versions
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from nixpatch.model import ElfFacts, GraftPlan, Provider, TreeFile
-from nixpatch.resolve.binding import Conflict, Substitute, World, conflicts
+from nixpatch.unvendor.symbol_binding import Conflict, Substitute, World, conflicts
 
 _MANGLED = re.compile(r"(.+)-[0-9a-f]{8}(\.(?:[^/]*\.)?so(?:\.[^/]*)?)")
 

@@ -19,10 +19,10 @@ from nixpatch.model import (
     Tag,
     TreeFile,
 )
-from nixpatch.resolve.choose import beyond, newest, version_text
+from nixpatch.resolve.context import Question
 from nixpatch.resolve.opened import opened
 from nixpatch.resolve.precedence import Asker, answer
-from nixpatch.resolve.question import Question
+from nixpatch.resolve.provider_choice import beyond, newest, version_text
 from nixpatch.resolve.search_path import inside, join, plain, split
 
 # Needs met in these ways ask for no change of the file.

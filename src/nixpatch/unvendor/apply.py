@@ -24,7 +24,7 @@ from nixpatch.installed.hashing import DEFAULT_ALGORITHM, hash_file
 from nixpatch.installed.provenance import Provenance, RemovedGraft
 from nixpatch.installed.record_paths import Locator
 from nixpatch.model import ElfFacts, FileHash, Finding, GraftPlan, Skip, Tree
-from nixpatch.resolve.grafts import unmangled
+from nixpatch.unvendor.decision import unmangled
 
 _MARK = b'"unvendored"'
 

@@ -23,13 +23,13 @@ from nixpatch.model import (
     TreeFile,
     VersionNeed,
 )
-from nixpatch.resolve.binding import Need, World
-from nixpatch.resolve.choose import beyond, choose, newest, version_text
-from nixpatch.resolve.files import plan_file
-from nixpatch.resolve.grafts import Candidate, Matter, asked_for, settle, unmangled
-from nixpatch.resolve.question import Question
-from nixpatch.stories.graft_versions import with_versions
-from nixpatch.stories.objections import objections
+from nixpatch.resolve.context import Question
+from nixpatch.resolve.file_plan import plan_file
+from nixpatch.resolve.provider_choice import beyond, choose, newest, version_text
+from nixpatch.unvendor.decision import Candidate, Matter, asked_for, settle, unmangled
+from nixpatch.unvendor.objections import objections
+from nixpatch.unvendor.symbol_binding import Need, World
+from nixpatch.unvendor.versions import with_versions
 
 _NOTHING = Symbols({}, (), versioned=False)
 Read = Callable[[str], ElfFacts | None]

@@ -3,7 +3,7 @@ import os
 import pytest
 from resolving import DRIVERS, I686, X86_64
 
-from nixpatch.resolve.loader import find
+from nixpatch.resolve.ld_so import find
 from nixpatch.resolve.search_path import Split, expand, join, leads_to, relative_entry, split
 
 HERE = "/venv/lib/pkg"

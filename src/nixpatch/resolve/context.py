@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from nixpatch.model import ElfFacts, Libc, Machine, Provider, Tag, Target, Tree, TreeFile
 from nixpatch.policy import Policy
 from nixpatch.resolve.dist_graph import lenders
-from nixpatch.resolve.loader import Found, find
+from nixpatch.resolve.ld_so import Found, find
 from nixpatch.resolve.provider_choice import Choice, choose, wanted_versions
 
 

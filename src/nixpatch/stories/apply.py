@@ -17,7 +17,7 @@ from nixpatch.installed.provenance import PatchedFile
 from nixpatch.model import FileOutcome, FilePlan, Finding, GraftPlan, Manner, Outcome, Plan, Writer
 from nixpatch.stories.recording import Change, write_down
 from nixpatch.stories.work import Job, run_jobs
-from nixpatch.unvendor import apply
+from nixpatch.unvendor import apply as unvendor_apply
 
 _AS_EVER = Manner()
 
@@ -49,7 +49,7 @@ def apply(
         _check_writable(plan, groups)
         findings += _clear(plan.tree.leftovers)
         for info in plan.returning:
-            apply.bring_back(ledger(plan.tree, info))
+            unvendor_apply.bring_back(ledger(plan.tree, info))
         jobs = [
             _job(file, wanted, manner, lief.get(file.file.path))
             for owners, files in groups.items()
@@ -109,7 +109,7 @@ def _settle(plan: Plan, info: str, outcomes: Sequence[FileOutcome], manner: Mann
     where = ledger(plan.tree, info)
     try:
         if plan.target is None:
-            apply.returned(where, tool=TOOL, durable=manner.durable)
+            unvendor_apply.returned(where, tool=TOOL, durable=manner.durable)
             return
         mine = [graft for graft in _without_users(plan, outcomes) if info in graft.file.owners]
         needed = {
@@ -118,7 +118,7 @@ def _settle(plan: Plan, info: str, outcomes: Sequence[FileOutcome], manner: Mann
             for answer in file.answers
             if answer.path is not None and answer.path.startswith(plan.tree.prefix)
         }
-        apply.remove(where, mine, needed, tool=TOOL, keep=manner.keep_grafts, durable=manner.durable)
+        unvendor_apply.remove(where, mine, needed, tool=TOOL, keep=manner.keep_grafts, durable=manner.durable)
     except (OSError, FileRefused) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         text = f"its grafted libraries are not settled ({why}): run nixpatch again"

@@ -14,7 +14,7 @@ from nixpatch.installed.dist_records import Ledger, ledger
 from nixpatch.installed.provenance import PatchedFile, Provenance
 from nixpatch.model import ElfFacts, Finding, Linkage, Skip, Target, Tree, Verdict
 from nixpatch.policy import default_policy
-from nixpatch.resolve.loader import find
+from nixpatch.resolve.ld_so import find
 from nixpatch.stories.plan import Reader
 from nixpatch.stories.verify_rows import rows_of
 from nixpatch.unvendor.apply import distrusted

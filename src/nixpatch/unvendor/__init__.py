@@ -1,1 +1,1 @@
-"""Un-vendoring: the library of the store in the place of the copy that a wheel brings (auditwheel grafts them)."""
+"""Un-vendoring: the library of the store replaces the copy that auditwheel put into a wheel."""

@@ -4,7 +4,7 @@ usage: python benchmarks/corpus.py [--wheels N] [--tools sample|all|none] [--wri
 
 Installs the wheels of corpus.txt (or the named ones) without their dependencies, then, for each writer, gives
 every dynamic ELF file of a copy a longer search path and, where it has one, a longer interpreter, by way of
-``nixpatch.stories.apply``, and compares with the untouched tree: every byte (deep checks), what opens with
+``nixpatch.operations.apply``, and compares with the untouched tree: every byte (deep checks), what opens with
 dlopen(3) in a child process of its own, what programs print, the same after strip and patchelf, and whether
 restore gives back every byte. Exits 1 if a file that worked does not, or is not the same after restore; what
 strip makes of LIEF's output is reported only.
@@ -36,8 +36,8 @@ from nixpatch import elf
 from nixpatch.elf.check_rewritten import check_rewritten
 from nixpatch.installed import scan
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Linkage, Manner, Outcome, Plan, Tag, Writer
-from nixpatch.stories.apply import apply
-from nixpatch.stories.restore import plan_restore
+from nixpatch.operations.apply import apply
+from nixpatch.operations.restore import plan_restore
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGE = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-nothing-1.0"

@@ -33,8 +33,8 @@ from rich.console import Console
 
 from nixpatch.errors import MachineError
 from nixpatch.model import Plan
+from nixpatch.operations.plan import Reader, Request, make_plan
 from nixpatch.store import assemble, find_store
-from nixpatch.stories.plan import Reader, Request, make_plan
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NIXPATCH = (sys.executable, "-m", "nixpatch")

@@ -23,11 +23,11 @@ STAGES = {
     "walk": ("nixpatch.installed.scan", "walk"),
     "RECORD, METADATA": ("nixpatch.installed.scan", "_dists"),
     "headers": ("nixpatch.elf", "read"),
-    "decisions": ("nixpatch.stories.plan", "_plan_one"),
-    "looking for what is unfinished": ("nixpatch.stories.plan", "mark_unrecorded"),
+    "decisions": ("nixpatch.operations.plan", "_plan_one"),
+    "looking for what is unfinished": ("nixpatch.operations.plan", "mark_unrecorded"),
     "the rest of the plan": ("nixpatch.cli.patch", "make_plan"),
-    "waiting for the workers": ("nixpatch.stories.work", "_in_order"),
-    "writing down": ("nixpatch.stories.apply", "_record"),
+    "waiting for the workers": ("nixpatch.operations.edit_jobs", "_in_order"),
+    "writing down": ("nixpatch.operations.apply", "_record"),
     "report": ("nixpatch.cli.session", "Output.plan"),
 }
 

@@ -15,13 +15,13 @@ from rich.console import Console
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from nixpatch.operations.plan import Request, make_plan
+from nixpatch.operations.trace import Request as Tracing
+from nixpatch.operations.trace import trace_file
 from nixpatch.report.html import page, plan_page
 from nixpatch.report.text import plan_report
 from nixpatch.report.tree import tree_report
 from nixpatch.store import find_store
-from nixpatch.stories.plan import Request, make_plan
-from nixpatch.stories.tracing import Request as Tracing
-from nixpatch.stories.tracing import trace_file
 
 _SIZE = "1180,1000"
 _COLUMNS = 100

@@ -34,17 +34,17 @@ from nixpatch.model import (
     Verdict,
     Writer,
 )
+from nixpatch.operations import apply as _apply
+from nixpatch.operations import gc_roots as rooting
+from nixpatch.operations.checking import check_tree
+from nixpatch.operations.plan import make_plan
+from nixpatch.operations.request import Choices, request
+from nixpatch.operations.restore import plan_restore
 from nixpatch.report import as_json
 from nixpatch.report import missing as _missing
 from nixpatch.report.missing import Missing
 from nixpatch.report.summary import Totals, totals
 from nixpatch.store import find_store
-from nixpatch.stories import apply as _apply
-from nixpatch.stories import rooting
-from nixpatch.stories.asking import Choices, request
-from nixpatch.stories.checking import check_tree
-from nixpatch.stories.plan import make_plan
-from nixpatch.stories.restore import plan_restore
 from nixpatch.tree_lock import held
 
 

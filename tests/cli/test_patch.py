@@ -225,7 +225,9 @@ def test_a_killed_run_is_finished_by_the_next_one(
 
     with monkeypatch.context() as patch:
         target = "_update_record" if moment == "before RECORD" else "write_down"
-        module = "nixpatch.stories.recording" if moment == "before RECORD" else "nixpatch.stories.apply"
+        module = (
+            "nixpatch.operations.record_update" if moment == "before RECORD" else "nixpatch.operations.apply"
+        )
 
         def kill(*_: object, **__: object) -> None:
             raise Killed

@@ -49,8 +49,8 @@ def test_a_tree_of_pure_python_has_nothing_to_do(world: World, nixpatch: Run) ->
 def test_half_an_installation_says_so(world: World, nixpatch: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     before = world.snapshot()
     with monkeypatch.context() as gone:
-        gone.setitem(sys.modules, "nixpatch.stories.apply", None)  # what is imported when it is needed
-        _refused(nixpatch(world.venv), 3, "its own files cannot be read", "nixpatch.stories.apply")
+        gone.setitem(sys.modules, "nixpatch.operations.apply", None)  # what is imported when it is needed
+        _refused(nixpatch(world.venv), 3, "its own files cannot be read", "nixpatch.operations.apply")
 
     def unreadable(_: str) -> object:
         raise OSError(5, "Input/output error", "patch.py")

@@ -20,10 +20,10 @@ import rich.console  # noqa: F401 - imported here, not by every run
 import nixpatch.elf.check_rewritten
 import nixpatch.elf.lief.writer
 import nixpatch.elf.writer
+import nixpatch.operations.apply
+import nixpatch.operations.restore
 import nixpatch.report.text
 import nixpatch.store.cache
-import nixpatch.stories.apply
-import nixpatch.stories.restore
 import nixpatch.unvendor.inputs  # noqa: F401
 from nixpatch.__main__ import main
 from nixpatch.cli.app import command_line

@@ -97,9 +97,9 @@ def test_a_file_that_was_installed_anew_since_the_plan_is_left_and_told(
     bench: Bench, tmp_path: os.PathLike[str]
 ) -> None:
     """What pip does meanwhile: the plan was for another file, and so was what is known of its original."""
+    from nixpatch.operations.apply import apply
+    from nixpatch.operations.plan import Request, make_plan
     from nixpatch.store import Store
-    from nixpatch.stories.apply import apply
-    from nixpatch.stories.plan import Request, make_plan
 
     tree = os.path.join(os.path.realpath(tmp_path), "venv")
     copy_tree(bench.world.venv, tree)
@@ -125,9 +125,9 @@ def test_a_file_that_was_installed_anew_since_the_plan_is_left_and_told(
 def test_a_dist_that_is_uninstalled_during_the_run_stays_uninstalled(
     bench: Bench, tmp_path: os.PathLike[str]
 ) -> None:
+    from nixpatch.operations.apply import apply
+    from nixpatch.operations.plan import Request, make_plan
     from nixpatch.store import Store
-    from nixpatch.stories.apply import apply
-    from nixpatch.stories.plan import Request, make_plan
 
     tree = os.path.join(os.path.realpath(tmp_path), "venv")
     copy_tree(bench.world.venv, tree)

@@ -72,7 +72,7 @@ LOADERS = {
     "one long name of a cache": b"\0/" + b"/ld.so.cache" * 340_000,
 }
 DOCUMENT = """
-    from nixpatch.stories.comparing import read_side
+    from nixpatch.operations.diff import read_side
     from nixpatch.unvendor.versions import listed
     try:
         print("read", read_side(path).kind)

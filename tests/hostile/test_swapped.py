@@ -13,10 +13,10 @@ from faults.injector import state_of
 from nixpatch.elf import write_checked
 from nixpatch.fs import TEMP_PREFIX, TEMP_SUFFIX, remove, replace_bytes, replacement
 from nixpatch.model import Outcome
+from nixpatch.operations import apply as applying
+from nixpatch.operations.plan import Request, make_plan
+from nixpatch.operations.restore import plan_restore
 from nixpatch.store import Store
-from nixpatch.stories import apply as applying
-from nixpatch.stories.plan import Request, make_plan
-from nixpatch.stories.restore import plan_restore
 
 pytestmark = pytest.mark.gcc
 

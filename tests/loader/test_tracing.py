@@ -9,7 +9,7 @@ import pytest
 
 from loader.graphs import loader, read
 from nixpatch.installed import built_in
-from nixpatch.stories.tracing import Request, trace_file
+from nixpatch.operations.trace import Request, trace_file
 
 _LINE = re.compile(r"^\s*(?P<name>\S+) => (?P<path>not found|/.*?)(?: \(0x[0-9a-f]+\))?$", re.MULTILINE)
 _BIN = "/usr/bin"

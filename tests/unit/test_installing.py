@@ -15,7 +15,7 @@ from nixpatch.model import (
     TreeFile,
     TreeKind,
 )
-from nixpatch.stories.installing import Change, Snapshot, difference, restrict
+from nixpatch.operations.installer_changes import Change, Snapshot, difference, restrict
 
 SITE = "/venv/lib/python3.11/site-packages"
 OLD, NEW = f"{SITE}/old-1.dist-info", f"{SITE}/new-1.dist-info"

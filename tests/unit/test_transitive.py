@@ -5,8 +5,8 @@ from dataclasses import replace
 from resolving import LOADER, SITE, STORE, TARGET, elf
 
 from nixpatch.model import ElfFacts, Finding
-from nixpatch.stories.plan import Reader
-from nixpatch.stories.transitive import unmet
+from nixpatch.operations.plan import Reader
+from nixpatch.operations.verify_transitive import unmet
 
 LIB = f"{STORE}/eeee-pulse/lib"
 

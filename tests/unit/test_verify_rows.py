@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from nixpatch.installed import scan
-from nixpatch.stories.verify_rows import rows_of
+from nixpatch.operations.verify_record import rows_of
 
 
 def dist(site: Path, name: str, files: dict[str, bytes]) -> None:

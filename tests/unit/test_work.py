@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixpatch.stories.work import shares
+from nixpatch.operations.edit_jobs import shares
 
 MB = 1 << 20
 

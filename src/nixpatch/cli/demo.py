@@ -15,14 +15,14 @@ import typer
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
 from nixpatch.escape import shown
+from nixpatch.operations import demo
+from nixpatch.operations.apply import apply
+from nixpatch.operations.demo import Sighting
+from nixpatch.operations.plan import Reader
+from nixpatch.operations.verify import verify
 from nixpatch.policy import default_policy
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
-from nixpatch.stories import demo
-from nixpatch.stories.apply import apply
-from nixpatch.stories.demo import Sighting
-from nixpatch.stories.plan import Reader
-from nixpatch.stories.verify import verify
 
 
 @guarded

@@ -26,7 +26,7 @@ def diff_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the exit code.")] = False,
 ) -> ExitCode:
     """Show what differs between two plans or two locks. Exit code 0: nothing; 1: something."""
-    from nixpatch.stories.comparing import difference  # noqa: PLC0415 - no other command needs it
+    from nixpatch.operations.diff import difference  # noqa: PLC0415 - no other command needs it
 
     found = difference(before, after)
     if as_json:

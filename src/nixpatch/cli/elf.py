@@ -16,8 +16,8 @@ from nixpatch.cli.session import guarded
 from nixpatch.errors import FileRefused, RequestError
 from nixpatch.escape import shown
 from nixpatch.model import ElfFacts, Linkage
-from nixpatch.stories import single
-from nixpatch.stories.single import Change, PathChange
+from nixpatch.operations import elf_edit
+from nixpatch.operations.elf_edit import Change, PathChange
 
 _PRINT = "Print"
 _EDIT = "Edit"
@@ -144,7 +144,7 @@ def _one(
     file: str, wanted: Wanted, change: Change, output: str | None, *, restore: bool, payload_ok: bool
 ) -> None:
     source = os.path.realpath(file)  # like patchelf: a link is not replaced, the file behind it is
-    facts = single.facts_of(source, payload_ok=True)
+    facts = elf_edit.facts_of(source, payload_ok=True)
     reading = change.nothing and output is None and not restore
     if reading or not wanted.nothing:
         for line in _everything(file, facts) if wanted.nothing else _asked_for(facts, wanted):
@@ -153,13 +153,13 @@ def _one(
         return
     to = source if output is None else os.path.realpath(output)
     if restore:
-        single.restore(source, to)
+        elf_edit.restore(source, to)
         return
-    single.facts_of(source, payload_ok=payload_ok)
-    edit = single.edit_of(facts, change, single.holder_of(facts))
+    elf_edit.facts_of(source, payload_ok=payload_ok)
+    edit = elf_edit.edit_of(facts, change, elf_edit.holder_of(facts))
     if edit is None and to == source:
         return
-    for note in single.carry_out(source, to, edit):
+    for note in elf_edit.carry_out(source, to, edit):
         _complain(file, note)
 
 
@@ -193,7 +193,7 @@ def _everything(file: str, facts: ElfFacts) -> Iterator[str]:
             yield f"original needed: {old}"
     elif facts.stale_undo:
         yield "original: lost, another tool (such as strip) changed the file after nixpatch"
-    appended = single.payload_of(os.path.realpath(file))
+    appended = elf_edit.payload_of(os.path.realpath(file))
     if appended:
         yield f"payload: {appended}"
 

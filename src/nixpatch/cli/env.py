@@ -62,12 +62,12 @@ def env_command(
     )
     path = (words[0] if printing and words else tree) or venv_of_pip(None, os.environ)[0]
     request = opt.request(path, choices, os.environ)
+    from nixpatch.operations import dlopen_names  # noqa: PLC0415
     from nixpatch.report import opening as report  # noqa: PLC0415 - no other command needs it
-    from nixpatch.stories import opening  # noqa: PLC0415
 
-    found = opening.look(request)
-    opening.prepare(found, request)
-    value = opening.search_path(found)
+    found = dlopen_names.look(request)
+    dlopen_names.prepare(found, request)
+    value = dlopen_names.search_path(found)
     if not quiet:
         told = report.lines(found) if verbose else report.missing(found)
         sys.stderr.writelines(f"nixpatch: {line}\n" for line in told)

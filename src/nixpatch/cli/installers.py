@@ -24,12 +24,12 @@ from nixpatch.errors import MachineError, NixpatchError
 from nixpatch.escape import shown
 from nixpatch.installed import python_layout
 from nixpatch.model import Manner, Writer
+from nixpatch.operations.apply import apply
+from nixpatch.operations.gc_roots import hold, let_go_unused
+from nixpatch.operations.installer_changes import Change, Snapshot, difference, restrict, snapshot
+from nixpatch.operations.plan import make_plan
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
-from nixpatch.stories.apply import apply
-from nixpatch.stories.installing import Change, Snapshot, difference, restrict, snapshot
-from nixpatch.stories.plan import make_plan
-from nixpatch.stories.rooting import hold, let_go_unused
 from nixpatch.tree_lock import held
 
 

@@ -15,13 +15,13 @@ from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import MachineError
 from nixpatch.escape import shown
 from nixpatch.fs import replace_bytes, sweep
+from nixpatch.operations.lockfile import lock_of
+from nixpatch.operations.plan import make_plan
 from nixpatch.report import lock as report
 from nixpatch.report import missing
 from nixpatch.report.as_json import document, plan_entry
 from nixpatch.report.summary import totals
 from nixpatch.store.lockfile import NAME, dump
-from nixpatch.stories.locking import lock_of
-from nixpatch.stories.plan import make_plan
 
 
 @guarded

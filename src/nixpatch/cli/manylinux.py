@@ -14,9 +14,9 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
 from nixpatch.escape import shown
 from nixpatch.installed.manylinux_module import Mode
+from nixpatch.operations import manylinux
+from nixpatch.operations.plan import Reader, Request
 from nixpatch.report import manylinux as report
-from nixpatch.stories import promising
-from nixpatch.stories.plan import Reader, Request
 
 manylinux_app = typer.Typer(
     help="Say what a Python tells installers about manylinux wheels, and change it.",
@@ -51,8 +51,8 @@ def status(
     """
     choices = opt.Choices(python=python, lib=lib, closure=closure, store=store, pure=pure, locked=locked)
     request, reader = _request(path, choices), Reader()
-    claim = promising.claim(request, reader)
-    promises = promising.promises(request, claim, reader)
+    claim = manylinux.claim(request, reader)
+    promises = manylinux.promises(request, claim, reader)
     if as_json:
         import json  # noqa: PLC0415 - only who asks for it pays for it
 
@@ -98,14 +98,14 @@ def honest(
 @guarded
 def reset(path: Where = None) -> ExitCode:
     """Take the _manylinux module away that nixpatch wrote."""
-    removed = promising.reset(_path(path))
+    removed = manylinux.reset(_path(path))
     told = f"{removed}: removed" if removed else f"{_path(path)}: nixpatch has written none there"
     sys.stdout.write(f"{shown(told)}\n")
     return ExitCode.SATISFIED
 
 
 def _write(request: Request, mode: Mode) -> ExitCode:
-    done = promising.write(request, mode)
+    done = manylinux.write(request, mode)
     first, *rest = report.written(done, mode.value)
     sys.stdout.write(f"{first}\n")
     sys.stderr.writelines(f"nixpatch: {line}\n" for line in rest)

@@ -12,8 +12,8 @@ import typer
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import guarded
+from nixpatch.operations.plan import make_plan
 from nixpatch.report import missing as report
-from nixpatch.stories.plan import make_plan
 
 
 class Format(enum.StrEnum):

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from nixpatch.model import Tag, Writer
-from nixpatch.stories import asking
-from nixpatch.stories.plan import Request
+from nixpatch.operations import request as requests
+from nixpatch.operations.plan import Request
 
-Choices = asking.Choices
+Choices = requests.Choices
 
 _PROJECT = "pyproject.toml"  # in the current directory
 _SOURCES = "Where libraries come from"
@@ -170,4 +170,4 @@ def request(path: str, choices: Choices, environment: Mapping[str, str]) -> Requ
         RequestError: ``--store`` is not a directory, or a policy cannot be used.
 
     """
-    return asking.request(path, choices, environment, project=_PROJECT)
+    return requests.request(path, choices, environment, project=_PROJECT)

@@ -16,11 +16,11 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import RequestError
 from nixpatch.model import Manner, Outcome, Plan, Writer
+from nixpatch.operations.gc_roots import hold, let_go
+from nixpatch.operations.plan import Request, make_plan
+from nixpatch.operations.request import in_nix_build
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
-from nixpatch.stories.asking import in_nix_build
-from nixpatch.stories.plan import Request, make_plan
-from nixpatch.stories.rooting import hold, let_go
 from nixpatch.tree_lock import held
 
 
@@ -99,8 +99,8 @@ def patch_command(
 
 def _tell_of_bare_names(request: Request) -> None:
     """Name what Python code opens by bare name, which no search path reaches."""
+    from nixpatch.operations.dlopen_names import look  # noqa: PLC0415 - as above
     from nixpatch.report.opening import lines  # noqa: PLC0415 - reads the tree's sources: only for -v
-    from nixpatch.stories.opening import look  # noqa: PLC0415 - as above
 
     told = lines(look(request))
     if told:
@@ -112,7 +112,7 @@ def _carry_out(made: Plan, output: Output, begun: float, manner: Manner | None) 
     """Apply a plan, or with ``manner`` None only show it; ``begun`` is when its making began."""
     outcome: Outcome | None = None
     if manner is not None:
-        from nixpatch.stories.apply import apply  # noqa: PLC0415 - a plan that is only shown needs none of it
+        from nixpatch.operations.apply import apply  # noqa: PLC0415 - a plan that is only shown needs none of it
 
         with output.bar.writing(made) as step:
             outcome = apply(made, manner, progress=step, waiting=output.say)
@@ -136,7 +136,7 @@ def restore_command(
     quiet: opt.Quiet = False,
 ) -> ExitCode:
     """Put every patched file back, byte for byte, and RECORD with it."""
-    from nixpatch.stories.restore import plan_restore  # noqa: PLC0415 - no other command needs it
+    from nixpatch.operations.restore import plan_restore  # noqa: PLC0415 - no other command needs it
 
     output = Output("restore", as_json=as_json, verbosity=-1 if quiet else verbose, html=html)
     code = ExitCode.SATISFIED
@@ -168,7 +168,7 @@ def verify_command(
     quiet: opt.Quiet = False,
 ) -> ExitCode:
     """Check that patched trees are what their provenance says."""
-    from nixpatch.stories.checking import check_tree  # noqa: PLC0415 - no other command needs it
+    from nixpatch.operations.checking import check_tree  # noqa: PLC0415 - no other command needs it
 
     output = Output("verify", as_json=as_json, verbosity=-1 if quiet else verbose, html=html)
     code = ExitCode.SATISFIED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nixpatch.stories.asking import in_nix_build
+from nixpatch.operations.request import in_nix_build
 
 
 def is_watched(environment: Mapping[str, str]) -> bool:

@@ -20,7 +20,7 @@ from nixpatch.store import find_store
 
 if TYPE_CHECKING:
     from nixpatch.model.trace import Trace
-    from nixpatch.stories.tracing import Request
+    from nixpatch.operations.trace import Request
 
 
 @guarded
@@ -49,7 +49,7 @@ def tree_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only what is not found.")] = False,
 ) -> ExitCode:
     """Show who needs what, found where and how; patched or not, in the store or not. Nothing is run."""
-    from nixpatch.stories.tracing import Request  # noqa: PLC0415 - no other command needs it
+    from nixpatch.operations.trace import Request  # noqa: PLC0415 - no other command needs it
 
     request = Request(
         python=python,
@@ -76,7 +76,7 @@ def tree_command(
 
 
 def _traced(path: str, request: Request) -> Trace:
-    from nixpatch.stories.tracing import trace_file, trace_tree  # noqa: PLC0415 - as above
+    from nixpatch.operations.trace import trace_file, trace_tree  # noqa: PLC0415 - as above
 
     return trace_tree(path, request) if os.path.isdir(path) else trace_file(path, request)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from nixpatch.escape import below, shown
-from nixpatch.stories.opening import Fate, Opened, Opening
+from nixpatch.operations.dlopen_names import Fate, Opened, Opening
 
 _SHOWN_SITES = 3
 

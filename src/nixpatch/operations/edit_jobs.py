@@ -62,7 +62,7 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[Done]]:
     if workers == 1 or len(jobs) < 2:
         yield map(carry_out, jobs)
         return
-    from nixpatch.stories.workers import shared_out  # noqa: PLC0415 - 20 ms that a small run need not spend
+    from nixpatch.operations.worker_pool import shared_out  # noqa: PLC0415 - 20 ms that a small run need not spend
 
     order = list(shares(sizes, workers))
     places = {index: (number, at) for number, share in enumerate(order) for at, index in enumerate(share)}

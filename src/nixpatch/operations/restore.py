@@ -9,7 +9,7 @@ from nixpatch.installed import scan
 from nixpatch.installed.dist_records import ledger, without_undo
 from nixpatch.installed.hashing import hash_file
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, Tree, TreeFile
-from nixpatch.stories.plan import Reader, mark_unrecorded
+from nixpatch.operations.plan import Reader, mark_unrecorded
 from nixpatch.unvendor.apply import distrusted, removed_grafts
 from nixpatch.unvendor.apply import lost as grafts_lost
 

@@ -27,12 +27,12 @@ from nixpatch.model import (
     Tree,
     TreeFile,
 )
+from nixpatch.operations.resume import unrecorded
 from nixpatch.policy import Policy, default_policy
 from nixpatch.resolve.context import Question, Wishes
 from nixpatch.resolve.file_plan import plan_file, version_findings
 from nixpatch.store import ProviderIndex, Store, lockfile, nixpkgs, open_index
 from nixpatch.store import Request as Sources
-from nixpatch.stories.unfinished import unrecorded
 from nixpatch.unvendor.apply import distrusted, unsettled
 
 

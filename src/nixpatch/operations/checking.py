@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from nixpatch.installed import find_target, scan
 from nixpatch.model import Verdict
+from nixpatch.operations import gc_roots, lockfile
+from nixpatch.operations.plan import Reader
+from nixpatch.operations.verify import facts_for, may_lack, verify, with_findings
+from nixpatch.operations.verify_load import compare
+from nixpatch.operations.verify_transitive import unmet
 from nixpatch.store import Store
-from nixpatch.stories import locking, rooting
-from nixpatch.stories.loading import compare
-from nixpatch.stories.plan import Reader
-from nixpatch.stories.transitive import unmet
-from nixpatch.stories.verify import facts_for, may_lack, verify, with_findings
 
 
 def check_tree(
@@ -36,7 +36,7 @@ def check_tree(
     target = find_target(tree, python, search_path, reader)
     verdict = verify(tree, target, reader, workers=workers)
     if locked is not None:
-        verdict = with_findings(verdict, locking.findings(verdict, locked, store, reader))
+        verdict = with_findings(verdict, lockfile.findings(verdict, locked, store, reader))
     in_store = store.store_path_of(target.loader) is not None
     if in_store or load:
         # Reads every header of the tree, and every provenance file once more.
@@ -47,4 +47,4 @@ def check_tree(
         if load:
             loaded, findings = compare(facts, target, reader, ignored)
             verdict = with_findings(verdict, findings, loaded=loaded)
-    return with_findings(verdict, rooting.findings(verdict, store))
+    return with_findings(verdict, gc_roots.findings(verdict, store))

@@ -12,10 +12,10 @@ from nixpatch.installed import manylinux_module as switches
 from nixpatch.installed.manylinux_module import Mode, Switch
 from nixpatch.installed.sys_path import module_path, site_of
 from nixpatch.model import Libc, Target, Tree
+from nixpatch.operations.plan import Reader, Request, sources_of
 from nixpatch.resolve.manylinux import Promise, claimed_tags, honest_limit, policies_of, promise
 from nixpatch.resolve.provider_choice import Choice, choose
 from nixpatch.store import open_index
-from nixpatch.stories.plan import Reader, Request, sources_of
 
 
 @dataclass(frozen=True)

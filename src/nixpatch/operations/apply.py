@@ -15,8 +15,8 @@ from nixpatch.fs import lock, remove
 from nixpatch.installed.dist_records import Ledger, algorithms, ledger, needs_of, without_undo
 from nixpatch.installed.provenance import PatchedFile
 from nixpatch.model import FileOutcome, FilePlan, Finding, GraftPlan, Manner, Outcome, Plan, Writer
-from nixpatch.stories.recording import Change, write_down
-from nixpatch.stories.work import Job, run_jobs
+from nixpatch.operations.edit_jobs import Job, run_jobs
+from nixpatch.operations.record_update import Change, write_down
 from nixpatch.unvendor import apply as unvendor_apply
 
 _AS_EVER = Manner()

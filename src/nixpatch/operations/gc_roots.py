@@ -7,9 +7,9 @@ import os
 from nixpatch.errors import RequestError
 from nixpatch.installed import scan
 from nixpatch.model import ElfFacts, Finding, Plan, Verdict
+from nixpatch.operations.plan import Reader
 from nixpatch.store import Store, gc_roots
 from nixpatch.store.store_paths import store_paths_of
-from nixpatch.stories.plan import Reader
 
 
 def hold(plan: Plan, store: Store) -> None:

@@ -18,10 +18,10 @@ from nixpatch.fs import TEMP_PREFIX, TEMP_SUFFIX
 from nixpatch.installed import find_target, scan
 from nixpatch.installed.python_sources import sources
 from nixpatch.model import Provider, Target, Tree
+from nixpatch.operations.plan import Reader, Request, sources_of
 from nixpatch.resolve.dlopen_calls import CallSite, call_sites
 from nixpatch.resolve.provider_choice import choose
 from nixpatch.store import ProviderIndex, gc_roots, open_index
-from nixpatch.stories.plan import Reader, Request, sources_of
 
 DIRECTORY = ".nixpatch-env"
 """name of the directory of links, in the prefix of the tree"""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from nixpatch.model import ElfFacts, Finding, Target
+from nixpatch.operations.plan import Reader
 from nixpatch.resolve.ld_so import Process, Surroundings, simulate
-from nixpatch.stories.plan import Reader
 
 
 def unmet(

@@ -13,10 +13,10 @@ from nixpatch.installed import Locator, provenance
 from nixpatch.installed.dist_records import Ledger, ledger
 from nixpatch.installed.provenance import PatchedFile, Provenance
 from nixpatch.model import ElfFacts, Finding, Linkage, Skip, Target, Tree, Verdict
+from nixpatch.operations.plan import Reader
+from nixpatch.operations.verify_record import rows_of
 from nixpatch.policy import default_policy
 from nixpatch.resolve.ld_so import find
-from nixpatch.stories.plan import Reader
-from nixpatch.stories.verify_rows import rows_of
 from nixpatch.unvendor.apply import distrusted
 
 _GONE = "is gone"

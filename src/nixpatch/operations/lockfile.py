@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from nixpatch.model import ElfFacts, Finding, Plan, Verdict
+from nixpatch.operations.plan import Reader
 from nixpatch.store import Store
 from nixpatch.store.lockfile import Lock, check, fit, make, read
-from nixpatch.stories.plan import Reader
 
 
 def lock_of(plan: Plan, store: Store) -> tuple[Lock, tuple[Finding, ...]]:

@@ -11,7 +11,7 @@ from nixpatch.fs import read_regular
 from nixpatch.installed import Locator, hash_file, record
 from nixpatch.installed.record import Row
 from nixpatch.model import Finding, Tree
-from nixpatch.stories.work import PARALLEL_FROM
+from nixpatch.operations.edit_jobs import PARALLEL_FROM
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def rows_of(tree: Tree, patched: Mapping[str, str], workers: int) -> Iterator[tu
     if workers == 1 or len(jobs) < 2:
         yield from map(_dist_rows, jobs)
         return
-    from nixpatch.stories.workers import shared_out  # noqa: PLC0415 - a small tree need not wait for it
+    from nixpatch.operations.worker_pool import shared_out  # noqa: PLC0415 - a small tree need not wait for it
 
     # Processes: of tens of thousands of small files, hashing is the smaller part of the work.
     with shared_out(_dist_rows, jobs, min(workers, len(jobs)), _lost) as results:

@@ -18,8 +18,8 @@ from nixpatch.errors import RequestError
 from nixpatch.installed import BuiltIn, built_in
 from nixpatch.model import ElfFacts, Skip, SkipReason, Target
 from nixpatch.model.trace import Link, Need, Place, Sought, Start, Trace
+from nixpatch.operations.plan import Reader
 from nixpatch.resolve.ld_so import Surroundings, simulate
-from nixpatch.stories.plan import Reader
 
 # Where the psABI of each machine puts glibc's loader: for a library that nothing else tells of.
 _LOADERS = {

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 
 from nixpatch.errors import MachineError
 from nixpatch.model import Plan
+from nixpatch.operations.plan import Reader, Request, make_plan
 from nixpatch.store import Store, assemble
-from nixpatch.stories.plan import Reader, Request, make_plan
 
 WHEELS = ("numpy", "pillow", "ruff")
 """one that needs libstdc++, one that needs zlib, one that is a program"""

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nixpatch.model import Tag
+from nixpatch.operations.plan import Request
+from nixpatch.operations.rules import tables_of
 from nixpatch.store import find_store
-from nixpatch.stories.plan import Request
-from nixpatch.stories.rules import tables_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,10 +36,10 @@ from nixpatch.model import (
 )
 from nixpatch.operations import apply as _apply
 from nixpatch.operations import gc_roots as rooting
-from nixpatch.operations.checking import check_tree
 from nixpatch.operations.plan import make_plan
 from nixpatch.operations.request import Choices, request
 from nixpatch.operations.restore import plan_restore
+from nixpatch.operations.verify import check_tree
 from nixpatch.report import as_json
 from nixpatch.report import missing as _missing
 from nixpatch.report.missing import Missing

@@ -168,7 +168,7 @@ def verify_command(
     quiet: opt.Quiet = False,
 ) -> ExitCode:
     """Check that patched trees are what their provenance says."""
-    from nixpatch.operations.checking import check_tree  # noqa: PLC0415 - no other command needs it
+    from nixpatch.operations.verify import check_tree  # noqa: PLC0415 - no other command needs it
 
     output = Output("verify", as_json=as_json, verbosity=-1 if quiet else verbose, html=html)
     code = ExitCode.SATISFIED

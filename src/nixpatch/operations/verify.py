@@ -1,6 +1,8 @@
 """Hold a tree against what its provenance says: files, linkage, needs, store paths, RECORD rows.
 
 Needs are looked up by ld.so's rules without running anything; ``loading`` asks the real loader.
+
+All that ``nixpatch verify`` looks at in one tree: promise, lock, what stands behind it, loader, roots.
 """
 
 from __future__ import annotations
@@ -9,14 +11,18 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from nixpatch.installed import Locator, provenance
+from nixpatch.installed import Locator, find_target, provenance, scan
 from nixpatch.installed.dist_records import Ledger, ledger
 from nixpatch.installed.provenance import PatchedFile, Provenance
 from nixpatch.model import ElfFacts, Finding, Linkage, Skip, Target, Tree, Verdict
+from nixpatch.operations import gc_roots, lockfile
 from nixpatch.operations.plan import Reader
+from nixpatch.operations.verify_load import compare
 from nixpatch.operations.verify_record import rows_of
+from nixpatch.operations.verify_transitive import unmet
 from nixpatch.policy import default_policy
 from nixpatch.resolve.ld_so import find
+from nixpatch.store import Store
 from nixpatch.unvendor.apply import distrusted
 
 _GONE = "is gone"
@@ -184,3 +190,41 @@ def _need(
     else:
         text = f"needs {need} from {wanted}, ld.so would open {opened or 'nothing'}"
     yield Finding("error", path, f"{text}: run nixpatch again")
+
+
+def check_tree(
+    path: str,
+    store: Store,
+    *,
+    python: str | None = None,
+    search_path: str | None = None,
+    locked: str | None = None,
+    load: bool = False,
+    workers: int = 0,
+) -> Verdict:
+    """Hold one tree against what its provenance says; with ``load`` the target Python opens every file.
+
+    ``search_path`` is the value of PATH, ``locked`` a lock that the tree shall obey.
+
+    Raises:
+        RequestError: there is no such tree, or the target or the lock is wrong.
+        MachineError: Nix failed, or the target cannot be started.
+
+    """
+    tree = scan(path)
+    reader = Reader()
+    target = find_target(tree, python, search_path, reader)
+    verdict = verify(tree, target, reader, workers=workers)
+    if locked is not None:
+        verdict = with_findings(verdict, lockfile.findings(verdict, locked, store, reader))
+    in_store = store.store_path_of(target.loader) is not None
+    if in_store or load:
+        # Reads every header of the tree, and every provenance file once more.
+        facts, ignored = facts_for(tree, target, reader), may_lack(tree)
+        if in_store:
+            lacking = unmet(facts, target, reader, ignored=ignored, known=verdict.findings)
+            verdict = with_findings(verdict, tuple(lacking))
+        if load:
+            loaded, findings = compare(facts, target, reader, ignored)
+            verdict = with_findings(verdict, findings, loaded=loaded)
+    return with_findings(verdict, gc_roots.findings(verdict, store))

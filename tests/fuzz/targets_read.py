@@ -11,7 +11,7 @@ from nixpatch.errors import RequestError
 from nixpatch.installed import loader_defaults
 from nixpatch.installed.manylinux_parser import answers
 from nixpatch.operations.diff import side_of
-from nixpatch.report import difference as report
+from nixpatch.report import diff as report
 from nixpatch.resolve.diff import Side, compare
 from nixpatch.resolve.dlopen_calls import call_sites
 from nixpatch.unvendor.versions import listed

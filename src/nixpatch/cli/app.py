@@ -56,9 +56,9 @@ COMMANDS = {
     "wrap": _Command("installers", _INSTALLING, verbatim=True),
     "manylinux": _Command("manylinux", _INSTALLING, group=True),
     "env": _Command("env", _INSTALLING, verbatim=True),
-    "lock": _Command("lock", _STORE),
+    "lock": _Command("lockfile", _STORE),
     "bundle": _Command("bundle", _STORE),
-    "elf": _Command("elf", _OTHERS),
+    "elf": _Command("elf_edit", _OTHERS),
     "demo": _Command("demo", _OTHERS),
 }
 

@@ -32,13 +32,13 @@ def diff_command(
     if as_json:
         import json  # noqa: PLC0415 - only who asks for it pays for it
 
-        from nixpatch.report import difference as report  # noqa: PLC0415
+        from nixpatch.report import diff as report  # noqa: PLC0415
 
         told = {**document("diff", []), "diff": report.json(found, before, after)}
         json.dump(told, sys.stdout, indent=1)
         sys.stdout.write("\n")
     elif not quiet:
-        from nixpatch.report import difference as report  # noqa: PLC0415
+        from nixpatch.report import diff as report  # noqa: PLC0415
         from nixpatch.report.text import console  # noqa: PLC0415
 
         console(plain=not is_watched(os.environ)).print(report.text(found, verbosity=verbose))

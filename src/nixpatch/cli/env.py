@@ -63,7 +63,7 @@ def env_command(
     path = (words[0] if printing and words else tree) or venv_of_pip(None, os.environ)[0]
     request = opt.request(path, choices, os.environ)
     from nixpatch.operations import dlopen_names  # noqa: PLC0415
-    from nixpatch.report import opening as report  # noqa: PLC0415 - no other command needs it
+    from nixpatch.report import dlopen_names as report  # noqa: PLC0415 - no other command needs it
 
     found = dlopen_names.look(request)
     dlopen_names.prepare(found, request)

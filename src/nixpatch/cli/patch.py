@@ -100,7 +100,7 @@ def patch_command(
 def _tell_of_bare_names(request: Request) -> None:
     """Name what Python code opens by bare name, which no search path reaches."""
     from nixpatch.operations.dlopen_names import look  # noqa: PLC0415 - as above
-    from nixpatch.report.opening import lines  # noqa: PLC0415 - reads the tree's sources: only for -v
+    from nixpatch.report.dlopen_names import lines  # noqa: PLC0415 - reads the tree's sources: only for -v
 
     told = lines(look(request))
     if told:

@@ -64,7 +64,7 @@ def tree_command(
             f"--why {why}: nothing there needs it; a need is a DT_NEEDED as nixpatch tree shows it"
         )
     if as_json:
-        from nixpatch.report.traced import trace_entry  # noqa: PLC0415 - only who asks for it pays for it
+        from nixpatch.report.trace import trace_entry  # noqa: PLC0415 - only who asks for it pays for it
 
         told = document("tree", [trace_entry(trace, why) for trace in traces])
         json.dump(told, sys.stdout, indent=1)

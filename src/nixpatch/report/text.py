@@ -10,11 +10,11 @@ from rich.text import Text
 
 from nixpatch.escape import below, shown
 from nixpatch.model import FilePlan, Finding, Linkage, Outcome, Plan, Verdict
-from nixpatch.report.grafts import graft_lines
 from nixpatch.report.missing import advice, line_to_paste
 from nixpatch.report.sentences import closing, target_text, verdict_closing
 from nixpatch.report.summary import considered, missing_by_soname, totals
 from nixpatch.report.table import ByDist, prose
+from nixpatch.report.unvendor import graft_lines
 
 _ENDLESS = 4096
 _SHOWN_FILES = 3

@@ -17,7 +17,7 @@ from nixpatch.escape import shown
 from nixpatch.fs import replace_bytes, sweep
 from nixpatch.operations.lockfile import lock_of
 from nixpatch.operations.plan import make_plan
-from nixpatch.report import lock as report
+from nixpatch.report import lockfile as report
 from nixpatch.report import missing
 from nixpatch.report.as_json import document, plan_entry
 from nixpatch.report.summary import totals

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nixpatch.model import FilePlan, Finding, Linkage, Outcome, Plan, Target, Tree, Verdict
-from nixpatch.report.copies import duplicates, graft_entries
 from nixpatch.report.summary import totals
+from nixpatch.report.unvendor import duplicates, graft_entries
 from nixpatch.store.store_paths import store_paths_of
 
 VERSION = 1

@@ -1,15 +1,18 @@
-"""What became of grafted libraries: un-vendored, kept and why, and which copies of one library remain."""
+"""What became of grafted libraries: un-vendored, kept and why, and which copies of one library remain.
+
+Copies of libraries in numbers and for programs: what leaves, what stays, what is there several times.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.text import Text
 
 from nixpatch.escape import below, shown
-from nixpatch.model import Plan
-from nixpatch.report.copies import duplicates, saved
+from nixpatch.model import GraftPlan, Origin, Plan
 
 _SHOWN = 3
 
@@ -44,3 +47,44 @@ def graft_lines(plan: Plan, *, applied: bool, verbosity: int) -> Iterator[Text]:
 
 def _short(text: str, plan: Plan) -> str:
     return shown(text.replace(plan.tree.root.rstrip("/") + "/", ""))
+
+
+def saved(grafts: Sequence[GraftPlan]) -> int:
+    """Return how many bytes the removed copies have."""
+    return sum(graft.file.size for graft in grafts if graft.goes)
+
+
+def duplicates(plan: Plan) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield libraries of which the tree still loads several copies: kept grafts, and the store's."""
+    copies: dict[str, set[str]] = {}
+    for graft in plan.grafts:
+        if not graft.goes:
+            copies.setdefault(graft.unmangled.partition(".so")[0], set()).add(graft.file.path)
+    for file in plan.files:
+        for answer in file.answers:
+            if answer.origin is Origin.STORE and answer.path is not None:
+                stem = answer.need.partition(".so")[0]
+                if stem in copies:
+                    copies[stem].add(answer.path)
+    for stem, paths in sorted(copies.items()):
+        if len(paths) > 1:
+            yield stem, tuple(sorted(paths))
+
+
+def graft_entries(plan: Plan) -> list[dict[str, Any]]:
+    """Return the entries for programs, one for each graft that was asked about."""
+    return [
+        {
+            "path": graft.file.path,
+            "library": graft.unmangled,
+            "unvendored": graft.goes,
+            "bytes": graft.file.size,
+            "users": list(graft.users),
+            "soname": graft.soname,
+            "provider": f"{graft.provider.directory}/{graft.provider.name}" if graft.provider else None,
+            "version": graft.version,
+            "new_version": graft.new_version,
+            "kept": list(graft.kept),
+        }
+        for graft in plan.grafts
+    ]

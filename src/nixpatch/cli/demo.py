@@ -19,7 +19,7 @@ from nixpatch.operations import demo
 from nixpatch.operations.apply import apply
 from nixpatch.operations.demo import Sighting
 from nixpatch.operations.plan import Reader
-from nixpatch.operations.verify import verify
+from nixpatch.operations.verify_provenance import verify
 from nixpatch.policy import default_policy
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store

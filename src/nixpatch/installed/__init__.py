@@ -7,7 +7,7 @@ is handed a reader, so that this package knows neither ELF nor Nix.
 """
 
 from nixpatch.installed.hashing import encode_digest, hash_file
-from nixpatch.installed.loader_defaults import BuiltIn, built_in
+from nixpatch.installed.loader_defaults import built_in
 from nixpatch.installed.python_layout import enclosing
 from nixpatch.installed.record import Record, Row, parse
 from nixpatch.installed.record_paths import Locator
@@ -16,7 +16,6 @@ from nixpatch.installed.target_python import find_target
 from nixpatch.model import FileHash
 
 __all__ = [
-    "BuiltIn",
     "FileHash",
     "Locator",
     "Record",

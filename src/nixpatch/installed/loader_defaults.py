@@ -17,10 +17,10 @@ import os
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from nixpatch.errors import FileRefused
 from nixpatch.fs import read_regular
+from nixpatch.model import BuiltIn
 
 _LIMIT = 4 << 20  # bytes; a loader has a quarter of one
 _CACHE_LIMIT = 4 << 20  # one of 4,000 libraries has a third of one
@@ -29,18 +29,6 @@ _DIRECTORIES = re.compile(rb"(?:/(?:[^\0-\x20\x7f/]{1,255}/){1,32}\0){1,64}")
 _CACHE = re.compile(rb"(?<=\0)/[^\0-\x20\x7f]*/ld\.so\.cache(?=\0)")
 _MUSL = re.compile(r"ld-musl-(.+)\.so\.1")
 _MUSL_DIRECTORIES = ("/lib", "/usr/local/lib", "/usr/lib")
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltIn:
-    """Where a loader looks when no search path helps."""
-
-    directories: tuple[str, ...] = ()
-    """in the order of the search"""
-    cache: str | None = None
-    """the cache that it would read, if that is there"""
-    cached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """what the cache has: soname -> files, best first"""
 
 
 def built_in(loader: str) -> BuiltIn:

@@ -16,7 +16,7 @@ from nixpatch.model.elf import (
     Tag,
     VersionNeed,
 )
-from nixpatch.model.installed import Dist, Libc, Target, Tree, TreeFile, TreeKind
+from nixpatch.model.installed import BuiltIn, Dist, Libc, Target, Tree, TreeFile, TreeKind
 from nixpatch.model.outcome import FileHash, FileOutcome, Manner, Outcome, Verdict, Writer
 from nixpatch.model.plan import Answer, Dropped, FilePlan, Finding, Origin, Plan
 from nixpatch.model.provider import Provider, Source
@@ -24,6 +24,7 @@ from nixpatch.model.unvendor import Definition, GraftPlan, Reference, SymbolKind
 
 __all__ = [
     "Answer",
+    "BuiltIn",
     "Definition",
     "Dist",
     "DlopenNeed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nixpatch.model.elf import Machine
@@ -97,3 +98,15 @@ class Target:
     """every version the libc defines (verdef), such as ``GLIBC_2.36``"""
     libc_dir: str
     """directory of libc.so.6: where ld.so finds libc's own sonames"""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """Where a loader looks when no search path helps."""
+
+    directories: tuple[str, ...] = ()
+    """in the order of the search"""
+    cache: str | None = None
+    """the cache that it would read, if that is there"""
+    cached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """what the cache has: soname -> files, best first"""

@@ -9,8 +9,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nixpatch.installed import BuiltIn
-from nixpatch.model import ElfFacts, Skip, Tree
+from nixpatch.model import BuiltIn, ElfFacts, Skip, Tree
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from functools import lru_cache
 
 from nixpatch import elf, installed
 from nixpatch.errors import RequestError
-from nixpatch.installed import BuiltIn, built_in
-from nixpatch.model import ElfFacts, Skip, SkipReason, Target
+from nixpatch.installed import built_in
+from nixpatch.model import BuiltIn, ElfFacts, Skip, SkipReason, Target
 from nixpatch.model.trace import Link, Need, Place, Sought, Start, Trace
 from nixpatch.operations.plan import Reader
 from nixpatch.resolve.ld_so import Surroundings, simulate

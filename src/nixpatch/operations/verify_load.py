@@ -17,7 +17,7 @@ from importlib import resources
 from nixpatch.errors import MachineError
 from nixpatch.model import ElfFacts, Finding, Target
 from nixpatch.operations.plan import Reader
-from nixpatch.operations.verify import expected
+from nixpatch.operations.verify_provenance import expected
 
 _LISTED = re.compile(r"^\s*(?:\S+ => )?(/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)
 _CANNOT_OPEN = re.compile(r"(\S+): cannot open shared object file")

@@ -6,11 +6,11 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from nix.testbed import sandbox as sandboxes
-from nix.testbed import store as stores
-from nix.testbed.sandbox import Sandbox
-from nix.testbed.store import NixStore
-from nix.testbed.venv import StoreVenv, StoreVenvFactory, create
+from support.testbed import sandbox as sandboxes
+from support.testbed import store as stores
+from support.testbed.sandbox import Sandbox
+from support.testbed.store import NixStore
+from support.testbed.venv import StoreVenv, StoreVenvFactory, create
 
 # In CI a test that skips is a test that nobody runs.
 NO_SKIP = os.environ.get("NIXPATCH_NO_SKIP", "0") not in {"", "0"}

@@ -11,11 +11,11 @@ import sys
 import pytest
 from uv import find_uv_bin
 
-from cli import world as worlds
-from cli.shop import Call, Shop
-from cli.world import Run, World
-from elf.programs import Workshop
 from nixpatch.cli import run
+from support import world as worlds
+from support.programs import Workshop
+from support.shop import Call, Shop
+from support.world import Run, World
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import nixpatch
-from cli.world import World
+from support.world import World
 
 
 @pytest.fixture

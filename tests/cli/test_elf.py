@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.world import Run as Elf
-from elf.programs import (
+from nixpatch import elf
+from nixpatch.cli import run as command_line
+from nixpatch.model import ElfEdit, ElfFacts
+from support.programs import (
     RICH,
     Workshop,
     content,
@@ -24,9 +26,7 @@ from elf.programs import (
     run,
     search_paths,
 )
-from nixpatch import elf
-from nixpatch.cli import run as command_line
-from nixpatch.model import ElfEdit, ElfFacts
+from support.world import Run as Elf
 
 
 @pytest.mark.gcc

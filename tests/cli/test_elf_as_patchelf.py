@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.world import Run as Elf
-from elf.programs import RICH, Workshop, content, copy, need, search_paths
+from support.programs import RICH, Workshop, content, copy, need, search_paths
+from support.world import Run as Elf
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.world import Run as Elf
-from elf.programs import RICH, Workshop, content, copy, load, need
 from nixpatch import elf
 from nixpatch.model import ElfFacts
+from support.programs import RICH, Workshop, content, copy, load, need
+from support.world import Run as Elf
 
 pytestmark = pytest.mark.gcc
 

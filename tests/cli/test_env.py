@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cli.world import Run, World, shared
+from support.world import Run, World, shared
 
 pytestmark = pytest.mark.gcc
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cli.world import Run, World, shared
+from support.world import Run, World, shared
 
 pytestmark = pytest.mark.gcc
 

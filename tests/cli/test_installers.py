@@ -13,10 +13,10 @@ import zipfile
 
 import pytest
 
-from cli.shop import Call, Shop
-from cli.world import shared
 from nixpatch import elf
 from nixpatch.model import ElfFacts
+from support.shop import Call, Shop
+from support.world import shared
 
 pytestmark = pytest.mark.gcc
 

@@ -12,7 +12,7 @@ import zipfile
 
 import pytest
 
-from cli.shop import Call, Shop
+from support.shop import Call, Shop
 
 pytestmark = pytest.mark.gcc
 

@@ -9,7 +9,7 @@ from importlib import resources
 import jsonschema
 import pytest
 
-from cli.world import Run, World, shared
+from support.world import Run, World, shared
 
 pytestmark = pytest.mark.gcc
 

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from cli.world import HASH, Run, World, shared
+from support.world import HASH, Run, World, shared
 
 pytestmark = pytest.mark.gcc
 

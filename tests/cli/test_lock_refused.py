@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cli.world import HASH, Run, World
+from support.world import HASH, Run, World
 
 pytestmark = pytest.mark.gcc
 

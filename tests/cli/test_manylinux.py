@@ -12,8 +12,8 @@ from importlib import resources
 import jsonschema
 import pytest
 
-from cli.shop import Call, Shop
-from cli.world import Run, World
+from support.shop import Call, Shop
+from support.world import Run, World
 
 pytestmark = pytest.mark.gcc
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import typer
 
-from cli.world import World, shared
 from nixpatch.cli.missing import missing_command
 from nixpatch.report.missing import advice
+from support.world import World, shared
 
 pytestmark = pytest.mark.gcc
 

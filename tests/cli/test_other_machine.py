@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from cli.world import FIXTURES, HASH, Run, World, shared
 from nixpatch import elf
 from nixpatch.model import ElfFacts
+from support.world import FIXTURES, HASH, Run, World, shared
 
 pytestmark = [pytest.mark.cross, pytest.mark.gcc]
 

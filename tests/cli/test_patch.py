@@ -8,10 +8,10 @@ import shutil
 
 import pytest
 
-from cli.world import NO_LOADER, Run, World, record_row, shared
 from nixpatch import elf
 from nixpatch.elf import writer
 from nixpatch.installed import provenance
+from support.world import NO_LOADER, Run, World, record_row, shared
 
 pytestmark = pytest.mark.gcc
 

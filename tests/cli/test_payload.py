@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from cli.world import Run, World, record_row
+from support.world import Run, World, record_row
 
 pytestmark = pytest.mark.gcc
 

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from cli.world import Run, World, record_row, shared
+from support.world import Run, World, record_row, shared
 
 pytestmark = pytest.mark.gcc
 

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from cli.world import Run, World, shared
 from nixpatch import elf
 from nixpatch.model import ElfFacts
+from support.world import Run, World, shared
 
 pytestmark = pytest.mark.gcc
 

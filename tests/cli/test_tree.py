@@ -9,7 +9,7 @@ from importlib import resources
 import jsonschema
 import pytest
 
-from cli.world import HASH, Run, World, compile_c, shared
+from support.world import HASH, Run, World, compile_c, shared
 
 pytestmark = pytest.mark.gcc
 

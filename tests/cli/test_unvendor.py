@@ -15,14 +15,14 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from cli import vendored as vendoring
-from cli import world as worlds
-from cli.vendored import ANSWER, COPY, HELPER, STORE, Vendored
-from cli.world import Run, World
-from elf.programs import patched_bytes
 from nixpatch.elf.image import Image
 from nixpatch.elf.symbols import DT_GNU_HASH
 from nixpatch.elf.undo import look
+from support import vendored as vendoring
+from support import world as worlds
+from support.programs import patched_bytes
+from support.vendored import ANSWER, COPY, HELPER, STORE, Vendored
+from support.world import Run, World
 
 pytestmark = pytest.mark.gcc
 

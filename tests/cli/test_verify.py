@@ -9,9 +9,9 @@ import subprocess
 
 import pytest
 
-from cli.world import Run, World, record_row, shared
 from nixpatch import elf
 from nixpatch.model import ElfEdit
+from support.world import Run, World, record_row, shared
 
 pytestmark = pytest.mark.gcc
 

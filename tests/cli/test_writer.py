@@ -8,10 +8,10 @@ import shutil
 
 import pytest
 
-from cli.world import Run, World, shared
 from nixpatch.elf.lief import writer as lief_writer
 from nixpatch.errors import FileRefused
 from nixpatch.installed import provenance
+from support.world import Run, World, shared
 
 pytestmark = pytest.mark.gcc
 

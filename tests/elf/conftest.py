@@ -2,7 +2,7 @@
 
 import pytest
 
-from elf.programs import Workshop
+from support.programs import Workshop
 
 
 @pytest.fixture(scope="session")

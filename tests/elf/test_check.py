@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from elf.programs import RICH, Workshop, content, edit_file, patched_bytes
 from nixpatch.elf import check
 from nixpatch.elf import structs as elf
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Tag
+from support.programs import RICH, Workshop, content, edit_file, patched_bytes
 
 pytestmark = pytest.mark.gcc
 

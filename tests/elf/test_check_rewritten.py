@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from elf.programs import RICH, Workshop
 from nixpatch.elf import structs as elf
 from nixpatch.elf import write_checked
 from nixpatch.elf.check_rewritten import check_rewritten
@@ -16,6 +15,7 @@ from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
 from nixpatch.elf.structs import Phdr, Shdr
 from nixpatch.model import ElfEdit, Writer
+from support.programs import RICH, Workshop
 
 pytestmark = pytest.mark.gcc
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from elf.programs import need
+from support.programs import need
 
 SCRIPT = os.path.join(os.path.dirname(__file__), "..", "..", "benchmarks", "corpus.py")
 WHEELS = (

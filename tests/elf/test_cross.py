@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from elf.programs import RICH, Workshop, content, edit_file, interpreter_alias, need, restore_file, run
 from nixpatch.elf import read, write_checked
 from nixpatch.elf.check_pair import shared_pages
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Writer
+from support.programs import RICH, Workshop, content, edit_file, interpreter_alias, need, restore_file, run
 
 pytestmark = pytest.mark.cross
 

@@ -8,7 +8,12 @@ import pytest
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 
-from elf.programs import (
+from nixpatch.elf import read, write_edited
+from nixpatch.elf.headers import Headers, parse
+from nixpatch.elf.image import Image
+from nixpatch.errors import FileRefused
+from nixpatch.model import ElfEdit, ElfFacts, Linkage, Tag
+from support.programs import (
     RICH,
     Workshop,
     content,
@@ -20,11 +25,6 @@ from elf.programs import (
     patched_bytes,
     run,
 )
-from nixpatch.elf import read, write_edited
-from nixpatch.elf.headers import Headers, parse
-from nixpatch.elf.image import Image
-from nixpatch.errors import FileRefused
-from nixpatch.model import ElfEdit, ElfFacts, Linkage, Tag
 
 pytestmark = pytest.mark.gcc
 

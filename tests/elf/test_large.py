@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from elf.programs import RICH, Workshop, load, need, read_headers
 from nixpatch.elf import check, read, write_edited
 from nixpatch.model import ElfEdit, ElfFacts
+from support.programs import RICH, Workshop, load, need, read_headers
 
 pytestmark = pytest.mark.gcc
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from elf.programs import RICH, Workshop, content, edit_file, load, need, read_headers, restore_file, run
 from nixpatch.elf import read
 from nixpatch.elf import structs as elf
 from nixpatch.model import ElfEdit, ElfFacts
+from support.programs import RICH, Workshop, content, edit_file, load, need, read_headers, restore_file, run
 
 pytestmark = pytest.mark.gcc
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from elf.programs import RICH, Workshop, content, edit_file, interpreter_alias, load, patched_bytes, run
 from nixpatch.elf import read, write_checked
 from nixpatch.elf.check_rewritten import check_rewritten
 from nixpatch.elf.lief import writer as writing
 from nixpatch.elf.writer import Written
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Tag, Writer
+from support.programs import RICH, Workshop, content, edit_file, interpreter_alias, load, patched_bytes, run
 
 pytestmark = pytest.mark.gcc
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from elf.programs import RICH, Workshop, edit_file, need, run
 from nixpatch.elf import read
 from nixpatch.model import ElfEdit, ElfFacts
+from support.programs import RICH, Workshop, edit_file, need, run
 
 pytestmark = pytest.mark.gcc
 

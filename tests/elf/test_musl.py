@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from elf.programs import RICH, Workshop, content, edit_file, interpreter_alias, need, restore_file
 from nixpatch.elf import read
 from nixpatch.model import ElfEdit, ElfFacts
+from support.programs import RICH, Workshop, content, edit_file, interpreter_alias, need, restore_file
 
 pytestmark = pytest.mark.gcc
 

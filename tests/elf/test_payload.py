@@ -7,9 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from elf.programs import RICH, Workshop, content, copy, edit_file, interpreter_alias, need, patched_bytes, run
 from nixpatch.elf import read
 from nixpatch.model import ElfEdit, ElfFacts, SkipReason
+from support.programs import (
+    RICH,
+    Workshop,
+    content,
+    copy,
+    edit_file,
+    interpreter_alias,
+    need,
+    patched_bytes,
+    run,
+)
 
 COOKIE = b"MEI\014\013\012\013\016" + bytes(80)
 

@@ -12,9 +12,9 @@ from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerDefSection, GNUVerNeedSection
 
-from elf.programs import RICH, Workshop, edit_file, need, patched_bytes
 from nixpatch.elf import read
 from nixpatch.model import ElfEdit, ElfFacts, Linkage, Machine, Skip, SkipReason, Tag, VersionNeed
+from support.programs import RICH, Workshop, edit_file, need, patched_bytes
 
 
 def facts(path: str) -> ElfFacts:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from elf.programs import RICH, Workshop, edit_file, obstacle, patched_bytes
 from nixpatch.elf import read
 from nixpatch.elf import structs as elf
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts
+from support.programs import RICH, Workshop, edit_file, obstacle, patched_bytes
 
 pytestmark = pytest.mark.gcc
 

@@ -11,12 +11,22 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 
-from elf.programs import RICH, Workshop, content, digest, edit_file, load, need, patched_bytes, restore_file
 from nixpatch.elf import check, read, write_checked, write_edited
 from nixpatch.elf.dynamic import namings
 from nixpatch.elf.undo import look
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Writer
+from support.programs import (
+    RICH,
+    Workshop,
+    content,
+    digest,
+    edit_file,
+    load,
+    need,
+    patched_bytes,
+    restore_file,
+)
 
 pytestmark = pytest.mark.gcc
 

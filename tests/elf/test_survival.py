@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from elf.programs import (
+from nixpatch.elf import check, read, write_edited
+from nixpatch.errors import FileRefused
+from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason
+from support.programs import (
     RICH,
     Workshop,
     content,
@@ -24,9 +27,6 @@ from elf.programs import (
     run,
     search_paths,
 )
-from nixpatch.elf import check, read, write_edited
-from nixpatch.errors import FileRefused
-from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason
 
 pytestmark = pytest.mark.gcc
 

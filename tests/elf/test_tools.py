@@ -8,9 +8,9 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from elf.programs import RICH, Workshop, edit_file, interpreter_alias, load, need, run
 from nixpatch.elf import read
 from nixpatch.model import ElfEdit, ElfFacts
+from support.programs import RICH, Workshop, edit_file, interpreter_alias, load, need, run
 
 pytestmark = pytest.mark.gcc
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from elf.programs import (
+from nixpatch.elf import original_sha256, read
+from nixpatch.errors import FileRefused
+from nixpatch.model import ElfEdit, ElfFacts, Tag
+from support.programs import (
     RICH,
     Workshop,
     content,
@@ -19,9 +22,6 @@ from elf.programs import (
     restore_file,
     run,
 )
-from nixpatch.elf import original_sha256, read
-from nixpatch.errors import FileRefused
-from nixpatch.model import ElfEdit, ElfFacts, Tag
 
 pytestmark = pytest.mark.gcc
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from faults import tree
-from faults.injector import Injector
 from faults.stories import Bench
+from support.injector import Injector
 
 SETTLED = 2.1  # seconds; the cache remembers no file that is younger (store/cache.py)
 

@@ -9,11 +9,11 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cli.world import World
 from faults import tree
-from faults.injector import Ended, Fault, Injector, Kind, Site, TreeState, copy_tree, state_of, torn
 from nixpatch.fs import is_temporary
 from nixpatch.installed import record
+from support.injector import Ended, Fault, Injector, Kind, Site, TreeState, copy_tree, state_of, torn
+from support.world import World
 
 
 class Story(enum.Enum):

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from cli import world as worlds
-from cli.shop import Shop
-from faults.injector import state_of
 from nixpatch.fs import is_temporary
 from nixpatch.installed import record
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, hash_file
+from support import world as worlds
+from support.injector import state_of
+from support.shop import Shop
 
 pytestmark = pytest.mark.gcc
 

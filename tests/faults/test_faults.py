@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from faults.injector import Fault, Kind, Site
 from faults.stories import Bench, Story
+from support.injector import Fault, Kind, Site
 
 pytestmark = [pytest.mark.gcc, pytest.mark.faults]
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from cli import vendored as vendoring
-from cli import world as worlds
-from cli.vendored import COPY, STORE, Vendored
-from cli.world import World
 from faults.conftest import SETTLED
-from faults.injector import Fault, Injector, Kind, Site, TreeState, copy_tree, state_of
 from nixpatch.fs import is_temporary
+from support import vendored as vendoring
+from support import world as worlds
+from support.injector import Fault, Injector, Kind, Site, TreeState, copy_tree, state_of
+from support.vendored import COPY, STORE, Vendored
+from support.world import World
 
 pytestmark = [pytest.mark.gcc, pytest.mark.faults]
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from faults.injector import Kind
 from faults.stories import Bench, Story
+from support.injector import Kind
 
 pytestmark = [pytest.mark.gcc, pytest.mark.faults]
 

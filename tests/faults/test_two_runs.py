@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from cli.world import World
-from faults.injector import copy_tree, state_of
 from faults.stories import Bench, Story
+from support.injector import copy_tree, state_of
+from support.world import World
 
 pytestmark = pytest.mark.gcc
 

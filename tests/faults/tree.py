@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 
-from cli import world as worlds
-from cli.world import World, record_row, shared
+from support import world as worlds
+from support.world import World, record_row, shared
 
 
 def make(root: str) -> World:

@@ -11,13 +11,13 @@ import pytest
 
 from fuzz.forge import BASE, DT_NEEDED, DT_RUNPATH, NEED, PATH, Forged, dlopen_note, verneed
 from fuzz.seeds import edited
-from hostile.bounded import run
 from nixpatch.elf import read
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image
 from nixpatch.elf.undo import guard, tables
 from nixpatch.elf.undo_record import FOOTER_SIZE, Footer, Record
 from nixpatch.model import ElfFacts, Skip, SkipReason
+from support.bounded import run
 
 LOOK = """
     found = read(path, payload_ok=True)

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from cli import world as worlds
-from cli.world import Run, World, compile_c, record_row
-from faults.injector import state_of
-from hostile.people import NOBODY, as_nobody, needs_root
 from nixpatch import elf
 from nixpatch.model import ElfFacts
+from support import world as worlds
+from support.injector import state_of
+from support.people import NOBODY, as_nobody, needs_root
+from support.world import Run, World, compile_c, record_row
 
 pytestmark = pytest.mark.gcc
 

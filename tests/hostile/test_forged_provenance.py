@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from cli import vendored as vendoring
-from cli import world as worlds
-from cli.vendored import ANSWER, HELPER, Vendored
-from cli.world import World
-from faults.injector import state_of
 from nixpatch.cli import run
 from nixpatch.errors import MachineError
 from nixpatch.installed import provenance
 from nixpatch.store import Store, gc_roots
+from support import vendored as vendoring
+from support import world as worlds
+from support.injector import state_of
+from support.vendored import ANSWER, HELPER, Vendored
+from support.world import World
 
 pytestmark = pytest.mark.gcc
 

@@ -9,11 +9,11 @@ import shutil
 
 import pytest
 
-from cli.world import Run, World, record_row, shared
 from nixpatch import elf
 from nixpatch.installed import record
 from nixpatch.installed.hashing import hash_file
 from nixpatch.model import ElfFacts, FileHash
+from support.world import Run, World, record_row, shared
 
 pytestmark = pytest.mark.gcc
 

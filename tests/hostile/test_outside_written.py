@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cli import world as worlds
-from cli.world import World
-from faults.injector import state_of
 from hostile.test_outside import links, rows
 from nixpatch import elf
 from nixpatch.cli import run
 from nixpatch.installed import provenance
 from nixpatch.model import ElfFacts
+from support import world as worlds
+from support.injector import state_of
+from support.world import World
 
 pytestmark = pytest.mark.gcc
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hostile.bounded import run
+from support.bounded import run
 
 PYTHON = """
     from nixpatch.installed.manylinux_parser import answers

@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 import pytest
 
-from cli.world import World
-from faults.injector import state_of
 from nixpatch.elf import write_checked
 from nixpatch.fs import TEMP_PREFIX, TEMP_SUFFIX, remove, replace_bytes, replacement
 from nixpatch.model import Outcome
@@ -17,6 +15,8 @@ from nixpatch.operations import apply as applying
 from nixpatch.operations.plan import Request, make_plan
 from nixpatch.operations.restore import plan_restore
 from nixpatch.store import Store
+from support.injector import state_of
+from support.world import World
 
 pytestmark = pytest.mark.gcc
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fuzz.forge import BASE, DT_NEEDED, NEED, PT_LOAD, VERSION, Forged, verdef, verneed
-from hostile.bounded import run
+from support.bounded import run
 
 DT_HASH, DT_SYMTAB, DT_GNU_HASH, DT_VERSYM = 4, 6, 0x6FFFFEF5, 0x6FFFFFF0
 SYMBOLS = """

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from cli.world import Run, World, compile_c, record_row, shared
+from support.world import Run, World, compile_c, record_row, shared
 
 pytestmark = pytest.mark.gcc
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hostile.bounded import run
 from nixpatch.installed.record import MAX_RECORD_SIZE
 from nixpatch.store.cache import Cache, Kind
+from support.bounded import run
 
 MIB = 1 << 20
 

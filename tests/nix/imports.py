@@ -24,9 +24,9 @@ sys.path.insert(0, os.path.dirname(HERE))
 
 from uv import find_uv_bin  # noqa: E402
 
-from nix.testbed import store as testbed  # noqa: E402
-from nix.testbed.sandbox import Sandbox  # noqa: E402
-from nix.testbed.venv import StoreVenv, create  # noqa: E402
+from support.testbed import store as testbed  # noqa: E402
+from support.testbed.sandbox import Sandbox  # noqa: E402
+from support.testbed.venv import StoreVenv, create  # noqa: E402
 
 REPOSITORY = os.path.dirname(os.path.dirname(HERE))
 CORPUS = os.path.join(REPOSITORY, "benchmarks", "corpus.txt")

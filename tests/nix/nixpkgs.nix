@@ -1,7 +1,7 @@
 # Shaped like nixpkgs: the attributes that the catalog names, made of the packages of the test store.
 { plan, debs, seed, mark }:
 let
-  store = (import ./testbed/default.nix { inherit plan debs seed; }).packages;
+  store = (import ../support/testbed/default.nix { inherit plan debs seed; }).packages;
   seedPath = builtins.path { path = seed; name = "testbed-seed"; };
   # A build that was not done yet: `mark` gives every test run derivations of its own.
   build = name: outputs: script: derivation {

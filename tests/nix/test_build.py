@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from nix.testbed.store import NixStore, nix_environment
-from nix.testbed.venv import StoreVenvFactory
+from support.testbed.store import NixStore, nix_environment
+from support.testbed.venv import StoreVenvFactory
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 REPOSITORY = os.path.realpath(os.path.join(HERE, "..", ".."))

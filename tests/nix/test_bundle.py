@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from nix.testbed.sandbox import Sandbox
-from nix.testbed.store import NixStore, nix_environment
-from nix.testbed.venv import StoreVenvFactory
+from support.testbed.sandbox import Sandbox
+from support.testbed.store import NixStore, nix_environment
+from support.testbed.venv import StoreVenvFactory
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 

@@ -14,9 +14,9 @@ import sys
 import pytest
 from uv import find_uv_bin
 
-from nix.testbed.sandbox import Sandbox
-from nix.testbed.store import NixStore
-from nix.testbed.venv import StoreVenv, StoreVenvFactory, create
+from support.testbed.sandbox import Sandbox
+from support.testbed.store import NixStore
+from support.testbed.venv import StoreVenv, StoreVenvFactory, create
 
 REPOSITORY = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 

@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 
-from nix.testbed.sandbox import Sandbox
-from nix.testbed.store import NixStore, nix_environment
-from nix.testbed.venv import create
+from support.testbed.sandbox import Sandbox
+from support.testbed.store import NixStore, nix_environment
+from support.testbed.venv import create
 
 OPEN = "import ctypes\nprint(ctypes.CDLL('libgomp.so.1').omp_get_max_threads() > 0)\n"
 

@@ -11,9 +11,9 @@ import shutil
 import pytest
 
 from nix.standin import Standin, bring_strip, download
-from nix.testbed.sandbox import Sandbox
-from nix.testbed.store import NixStore
-from nix.testbed.venv import StoreVenvFactory
+from support.testbed.sandbox import Sandbox
+from support.testbed.store import NixStore
+from support.testbed.venv import StoreVenvFactory
 
 REPOSITORY = os.path.realpath(os.path.join(__file__, "..", "..", ".."))
 SITE = "lib/python3.11/site-packages"

@@ -11,9 +11,9 @@ import sys
 import pytest
 from uv import find_uv_bin
 
-from nix.testbed.sandbox import Sandbox
-from nix.testbed.store import NixStore
-from nix.testbed.venv import CONSTRAINTS, StoreVenvFactory, create
+from support.testbed.sandbox import Sandbox
+from support.testbed.store import NixStore
+from support.testbed.venv import CONSTRAINTS, StoreVenvFactory, create
 
 pytestmark = [pytest.mark.pypi, pytest.mark.nix]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from nix.testbed.sandbox import Sandbox
-from nix.testbed.store import NixStore, nix_environment
-from nix.testbed.venv import StoreVenv, StoreVenvFactory
+from support.testbed.sandbox import Sandbox
+from support.testbed.store import NixStore, nix_environment
+from support.testbed.venv import StoreVenv, StoreVenvFactory
 
 REPOSITORY = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 WHEELS = ("numpy", "ruff", "pillow")

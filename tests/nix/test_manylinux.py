@@ -11,8 +11,8 @@ import sys
 import pytest
 from uv import find_uv_bin
 
-from nix.testbed.sandbox import Sandbox
-from nix.testbed.venv import CONSTRAINTS, StoreVenv, StoreVenvFactory
+from support.testbed.sandbox import Sandbox
+from support.testbed.venv import CONSTRAINTS, StoreVenv, StoreVenvFactory
 
 pytestmark = [pytest.mark.pypi, pytest.mark.nix]
 

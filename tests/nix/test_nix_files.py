@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from nix.testbed.store import NixStore, nix_environment
-from nix.testbed.venv import StoreVenvFactory
+from support.testbed.store import NixStore, nix_environment
+from support.testbed.venv import StoreVenvFactory
 
 REPOSITORY = os.path.realpath(os.path.join(__file__, "..", "..", ".."))
 STUB = os.path.join(REPOSITORY, "tests", "nix", "standin", "nixpkgs.nix")

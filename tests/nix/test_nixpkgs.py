@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nix.testbed.store import NixStore, nix_environment
+from support.testbed.store import NixStore, nix_environment
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 pytestmark = pytest.mark.gcc

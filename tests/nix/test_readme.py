@@ -10,9 +10,9 @@ import re
 
 import pytest
 
-from nix.testbed.sandbox import Sandbox
-from nix.testbed.store import NixStore
-from nix.testbed.venv import StoreVenvFactory, create
+from support.testbed.sandbox import Sandbox
+from support.testbed.store import NixStore
+from support.testbed.venv import StoreVenvFactory, create
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 README = os.path.join(ROOT, "README.md")

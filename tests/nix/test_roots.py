@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nix.testbed.store import NixStore, nix_environment
+from support.testbed.store import NixStore, nix_environment
 
 FIXTURES = os.path.join(os.path.dirname(__file__), "..", "..", "fixtures", "c")
 pytestmark = pytest.mark.gcc

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from nix.testbed.store import NixStore, nix_environment
 from nixpatch.elf import read
 from nixpatch.errors import MachineError
 from nixpatch.model import ElfFacts, Libc, Machine, Source, Target
@@ -26,6 +25,7 @@ from nixpatch.store import (
     open_index,
 )
 from nixpatch.store.store_paths import version_key
+from support.testbed.store import NixStore, nix_environment
 
 pytestmark = pytest.mark.nix
 

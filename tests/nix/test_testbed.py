@@ -6,10 +6,10 @@ import subprocess
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from nix.testbed import store as stores
-from nix.testbed.sandbox import Sandbox, View
-from nix.testbed.store import NixStore, nix_environment
-from nix.testbed.venv import StoreVenvFactory
+from support.testbed import store as stores
+from support.testbed.sandbox import Sandbox, View
+from support.testbed.store import NixStore, nix_environment
+from support.testbed.venv import StoreVenvFactory
 
 # Import name of each wheel that other tests patch; all of it must find what it needs in the store.
 MODULES = {

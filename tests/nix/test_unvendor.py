@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import pytest
 
-from nix.testbed.sandbox import Sandbox
-from nix.testbed.store import NixStore
-from nix.testbed.venv import create
 from nixpatch.cli.app import run
+from support.testbed.sandbox import Sandbox
+from support.testbed.store import NixStore
+from support.testbed.venv import create
 
 # One worker for all: numpy is unpacked and hashed for three of them.
 pytestmark = [pytest.mark.nix, pytest.mark.sandbox, pytest.mark.pypi, pytest.mark.xdist_group("unvendor")]

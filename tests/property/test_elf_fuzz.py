@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from elf.programs import RICH, Workshop, content, edit_file
 from nixpatch.elf import check, read, write_edited, write_original
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image, Patch
@@ -19,6 +18,7 @@ from nixpatch.elf.undo import guard, tables
 from nixpatch.elf.undo_record import FOOTER_SIZE, Footer, Record
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Skip
+from support.programs import RICH, Workshop, content, edit_file
 
 pytestmark = pytest.mark.gcc
 

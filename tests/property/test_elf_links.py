@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elf.programs import Workshop, content, edit_file, need, restore_file
 from nixpatch.elf import read
 from nixpatch.model import ElfEdit, ElfFacts, Tag
+from support.programs import Workshop, content, edit_file, need, restore_file
 
 pytestmark = pytest.mark.gcc
 

@@ -10,9 +10,9 @@ from elftools.elf.gnuversions import GNUVerNeedSection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elf.programs import RICH, Workshop, content, restore_file
 from nixpatch.elf import check, read, write_edited
 from nixpatch.model import ElfEdit, ElfFacts, Tag
+from support.programs import RICH, Workshop, content, restore_file
 
 pytestmark = pytest.mark.gcc
 

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nix.testbed.store import NixStore, locked, nix_environment
-from nix.testbed.venv import CONSTRAINTS
+from support.testbed.store import NixStore, locked, nix_environment
+from support.testbed.venv import CONSTRAINTS
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 

@@ -189,7 +189,6 @@ def test_nothing_found_says_what_was_looked_for(world: World, search_path: str |
     assert "python3.11 is not on PATH" in world.refused(world.out(), search_path=search_path)
 
 
-@pytest.fixture
 # ------------------------------------------------------------------------------------------ what it leads to
 
 

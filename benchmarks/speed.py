@@ -33,7 +33,7 @@ from rich.console import Console
 
 from nixpatch.errors import MachineError
 from nixpatch.model import Plan
-from nixpatch.operations.plan import Reader, Request, make_plan
+from nixpatch.operations.plan import PatchRequest, Reader, make_plan
 from nixpatch.store import assemble, find_store
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -80,7 +80,9 @@ class Bench:
     def plan(self, tree: str) -> Plan:
         """Decide."""
         os.makedirs(self.store, exist_ok=True)
-        return make_plan(Request(path=tree, store=find_store(self.store, {}), search_path=os.environ["PATH"]))
+        return make_plan(
+            PatchRequest(path=tree, store=find_store(self.store, {}), search_path=os.environ["PATH"])
+        )
 
     def fresh(self, pristine: str) -> str:
         """Return a tree of links: nobody who is measured here writes into an existing file."""

@@ -15,7 +15,7 @@ from rich.console import Console
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from nixpatch.operations.plan import Request, make_plan
+from nixpatch.operations.plan import PatchRequest, make_plan
 from nixpatch.operations.trace import Request as Tracing
 from nixpatch.operations.trace import trace_file
 from nixpatch.report.html import page, plan_page
@@ -31,7 +31,7 @@ def main(venv: str, directory: str) -> None:
     """Plan once, then photograph the page and draw the terminal."""
     store = find_store(None, os.environ)
     begun = time.monotonic()
-    plan = make_plan(Request(path=venv, store=store, search_path=os.environ["PATH"]))
+    plan = make_plan(PatchRequest(path=venv, store=store, search_path=os.environ["PATH"]))
     seconds = time.monotonic() - begun
     picture = os.path.join(directory, "page.png")
     with tempfile.TemporaryDirectory() as scratch:

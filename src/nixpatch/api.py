@@ -15,9 +15,13 @@ them (PEP 383). Nothing is printed; nothing of the tree is run, except by ``veri
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from nixpatch.errors import MachineError, NixpatchError, RequestError
 from nixpatch.model import (
@@ -25,7 +29,6 @@ from nixpatch.model import (
     FileOutcome,
     FilePlan,
     Finding,
-    Manner,
     Origin,
     Outcome,
     Plan,
@@ -34,109 +37,100 @@ from nixpatch.model import (
     Verdict,
     Writer,
 )
-from nixpatch.operations import apply as _apply
-from nixpatch.operations import gc_roots as rooting
+from nixpatch.operations.options import ApplyOptions, PatchOptions, PlanOptions, types_of, words_of
+from nixpatch.operations.patch import PatchEvents, carry_out
+from nixpatch.operations.patch import restore as _restore
 from nixpatch.operations.plan import make_plan
-from nixpatch.operations.request import Choices, request
-from nixpatch.operations.restore import plan_restore
+from nixpatch.operations.request import request_for
 from nixpatch.operations.verify import check_tree
 from nixpatch.report import as_json
 from nixpatch.report import missing as _missing
 from nixpatch.report.missing import Missing
 from nixpatch.report.summary import Totals, totals
 from nixpatch.store import find_store
-from nixpatch.tree_lock import held
+
+_P = ParamSpec("_P")
+_A = TypeVar("_A")
+_O = TypeVar("_O")
+_R = TypeVar("_R")
 
 
-def plan(
-    path: str,
-    *,
-    python: str | None = None,
-    lib: Sequence[str] = (),
-    closure: Sequence[str] = (),
-    store: str | None = None,
-    pure: bool = False,
-    nixpkgs: str | None = None,
-    locked: str | None = None,
-    policy: Sequence[str] = (),
-    runtime_dep: Sequence[str] = (),
-    ignore_missing: Sequence[str] = (),
-    append_rpath: Sequence[str] = (),
-    tag: Tag | None = None,
-    owned_only: bool = False,
-    unvendor: Sequence[str] = (),
-    project: str | None = None,
-    environment: Mapping[str, str] | None = None,
-    say: Callable[[str], None] = lambda _: None,
-) -> Plan:
-    """Decide what shall happen to a tree, and write nothing.
+def _ignore(_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PlanKeywords(PlanOptions):
+    project: str | None = None
+    environment: Mapping[str, str] | None = None
+    say: Callable[[str], None] = _ignore
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ApplyKeywords(ApplyOptions):
+    environment: Mapping[str, str] | None = None
+    progress: Callable[[FileOutcome], None] = _ignore
+    waiting: Callable[[str], None] = _ignore
+
+
+def _keywords(
+    keywords: Callable[_P, _O],
+) -> Callable[[Callable[[_A, _O], _R]], Callable[Concatenate[_A, _P], _R]]:
+    """Give a function of an argument and a dataclass the fields of the dataclass as keywords.
+
+    The options among them and their help stand in one place, ``operations.options``: the docstring has them.
+    """
+
+    def decorate(function: Callable[[_A, _O], _R]) -> Callable[Concatenate[_A, _P], _R]:
+        first, _ = inspect.signature(function).parameters.values()
+        signature = inspect.Signature([first, *inspect.signature(keywords).parameters.values()])
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> _R:
+            given = signature.bind(*args, **kwargs).arguments
+            argument = given.pop(first.name)
+            return function(argument, cast("Callable[..., _O]", keywords)(**given))
+
+        call.__signature__ = signature  # type: ignore[attr-defined]
+        listed = (
+            f"        {name}: {words.help}"
+            for name, annotated in types_of(keywords).items()
+            if (words := words_of(annotated)) is not None
+        )
+        call.__doc__ = (function.__doc__ or "").replace("        OPTIONS", "\n".join(listed))
+        return cast("Callable[Concatenate[_A, _P], _R]", call)
+
+    return decorate
+
+
+@_keywords(_PlanKeywords)
+def plan(path: str, keywords: _PlanKeywords) -> Plan:  # noqa: D417 - callers see its fields
+    """Decide what to do with a tree, and write nothing.
 
     Args:
         path: a site-packages, a venv, a prefix, a build's output, a directory of ELF files, or one of them.
-        python: the Python that will load the tree, where the tree does not tell.
-        lib: directories or store paths to take libraries from, before all else.
-        closure: store paths whose closure serves libraries.
-        store: the store directory; None takes NIX_STORE_DIR, else ``/nix/store``.
-        pure: only what was named and the target's closure serve; always so in a Nix build.
-        nixpkgs: a flake reference or a path that Nix builds from what nothing else provides.
-        locked: a lock file; the store serves what it has and nothing else.
-        policy: TOML files with more rules, of the form of ``policy.toml``.
-        runtime_dep: ``SONAME`` or ``SONAME@GLOB`` of libraries that files open with dlopen(3).
-        ignore_missing: globs of sonames that may be missing.
-        append_rpath: directories that every search path ends with.
-        tag: the entry to write search paths to; None keeps each file's own.
-        owned_only: leave files alone that no dist claims.
-        unvendor: globs of grafted libraries to replace with the store's, where that is safe; ``"*"`` is all.
+        OPTIONS
         project: a ``pyproject.toml`` whose ``[tool.nixpatch]`` counts.
         environment: instead of the process's own: PATH, HOME, XDG_CACHE_HOME and Nix's variables count.
-        say: hears of what takes its time.
+        say: called with a line of text before a slow step.
 
     Raises:
-        RequestError: a path, an option, the target or the lock is wrong.
+        RequestError: a path, an option, the target or the lockfile is wrong.
         MachineError: there is no store, what is locked is gone or changed, or Nix failed.
 
     """
-    choices = Choices(
-        python=python,
-        lib=lib,
-        closure=closure,
-        store=store,
-        pure=pure,
-        nixpkgs=nixpkgs,
-        locked=locked,
-        policy=policy,
-        runtime_dep=runtime_dep,
-        ignore_missing=ignore_missing,
-        append_rpath=append_rpath,
-        tag=tag,
-        owned_only=owned_only,
-        unvendor=unvendor,
-    )
-    found = os.environ if environment is None else environment
-    return make_plan(request(path, choices, found, project=project), say)
+    environ = os.environ if keywords.environment is None else keywords.environment
+    options = PatchOptions(**{name: getattr(keywords, name) for name in types_of(PlanOptions)})
+    return make_plan(request_for(path, options, environ, project=keywords.project), keywords.say)
 
 
-def apply(
-    plan: Plan,
-    *,
-    writer: Writer = Writer.INPLACE,
-    fsync: bool = False,
-    accept_modified: bool = False,
-    gc_roots: bool = True,
-    jobs: int = 0,
-    environment: Mapping[str, str] | None = None,
-    progress: Callable[[FileOutcome], None] = lambda _: None,
-    waiting: Callable[[str], None] = lambda _: None,
-) -> Outcome:
+@_keywords(_ApplyKeywords)
+def apply(plan: Plan, keywords: _ApplyKeywords) -> Outcome:  # noqa: D417 - callers see its fields
     """Carry a plan out: each file is at every moment the old one or a verified new one.
 
     Args:
         plan: what :func:`plan` decided. A file that changed since is not written, but reported.
-        writer: edit in place, or have LIEF lay each file out anew.
-        fsync: put each file on the disk before it gets its name: safe in a power failure.
-        accept_modified: update RECORD rows that were wrong before, too.
-        gc_roots: hold the store paths that the tree uses against the garbage collector.
-        jobs: processes; 0 is one per core for large work.
+        OPTIONS
         environment: as for :func:`plan`; it says which Nix makes the roots.
         progress: called after each file.
         waiting: called if another run holds the tree.
@@ -146,19 +140,10 @@ def apply(
             with one file is no exception: it is in the outcome.
 
     """
-    store = find_store(plan.store_dir or None, os.environ if environment is None else environment)
-    with held(plan.tree.root, waiting):
-        if gc_roots:
-            rooting.hold(plan, store)
-        outcome = _apply.apply(
-            plan,
-            Manner(workers=jobs, writer=writer, durable=fsync, accept_modified=accept_modified),
-            progress=progress,
-            waiting=waiting,
-        )
-        if gc_roots:
-            rooting.let_go(plan)
-    return outcome
+    environ = os.environ if keywords.environment is None else keywords.environment
+    store = find_store(plan.store_dir or None, environ)
+    events = PatchEvents(keywords.waiting, writing=lambda _: nullcontext(keywords.progress))
+    return carry_out(plan, store, keywords, events)
 
 
 def restore(path: str, *, fsync: bool = False, jobs: int = 0) -> Outcome:
@@ -169,12 +154,7 @@ def restore(path: str, *, fsync: bool = False, jobs: int = 0) -> Outcome:
         MachineError: a directory cannot be written. Nothing was changed then.
 
     """
-    with held(path, lambda _: None):
-        back = plan_restore(path)
-        outcome = _apply.apply(back, Manner(workers=jobs, durable=fsync))
-        if totals(back, outcome).satisfied:
-            rooting.let_go(back)
-    return outcome
+    return _restore(path, ApplyOptions(fsync=fsync, jobs=jobs))
 
 
 def verify(

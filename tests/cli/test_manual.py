@@ -74,5 +74,5 @@ def test_the_api_renders_as_a_page_with_types_and_errors(tmp_path: str) -> None:
         page = file.read()
     for name in ("plan", "apply", "restore", "verify", "missing", "summary", "as_document"):
         assert f'id="{name}"' in page
-    assert "Decide what shall happen to a tree" in page
+    assert "Decide what to do with a tree" in page
     assert "Raises" in page

@@ -98,14 +98,14 @@ def test_a_file_that_was_installed_anew_since_the_plan_is_left_and_told(
 ) -> None:
     """What pip does meanwhile: the plan was for another file, and so was what is known of its original."""
     from nixpatch.operations.apply import apply
-    from nixpatch.operations.plan import Request, make_plan
+    from nixpatch.operations.plan import PatchRequest, make_plan
     from nixpatch.store import Store
 
     tree = os.path.join(os.path.realpath(tmp_path), "venv")
     copy_tree(bench.world.venv, tree)
     extension = os.path.join(_site(bench.world, tree), "pkg", "_ext.so")
     program = os.path.join(tree, "bin", "pkg-tool")
-    plan = make_plan(Request(tree, Store(bench.world.store, bench.world.store)))
+    plan = make_plan(PatchRequest(tree, Store(bench.world.store, bench.world.store)))
     with open(extension, "rb") as file:
         contents = file.read()
     os.unlink(extension)
@@ -126,13 +126,13 @@ def test_a_dist_that_is_uninstalled_during_the_run_stays_uninstalled(
     bench: Bench, tmp_path: os.PathLike[str]
 ) -> None:
     from nixpatch.operations.apply import apply
-    from nixpatch.operations.plan import Request, make_plan
+    from nixpatch.operations.plan import PatchRequest, make_plan
     from nixpatch.store import Store
 
     tree = os.path.join(os.path.realpath(tmp_path), "venv")
     copy_tree(bench.world.venv, tree)
     info = os.path.join(_site(bench.world, tree), "pkg-1.0.dist-info")
-    plan = make_plan(Request(tree, Store(bench.world.store, bench.world.store)))
+    plan = make_plan(PatchRequest(tree, Store(bench.world.store, bench.world.store)))
     os.unlink(os.path.join(info, "RECORD"))
     apply_outcome = apply(plan)
     assert any("vanished during the run" in finding.text for finding in apply_outcome.findings)

@@ -180,7 +180,7 @@ def test_roots_go_through_no_link(vendored: Vendored, tmp_path: pathlib.Path) ->
     os.symlink(outside(vendored), os.path.join(vendored.world.venv, gc_roots.DIRECTORY))
     beyond = state_of(outside(vendored))
     with pytest.raises(MachineError, match="nothing was changed"):
-        gc_roots.keep(store, vendored.world.venv, [os.path.dirname(vendored.world.library)])
+        gc_roots.add(store, vendored.world.venv, [os.path.dirname(vendored.world.library)])
     assert not (tmp_path / "asked").exists()
     assert state_of(outside(vendored)) == beyond
 

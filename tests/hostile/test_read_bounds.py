@@ -50,11 +50,11 @@ TUPLES = """
     print(answers(wide.encode()).computed)
 """
 LD_CACHE = """
-    from nixpatch.installed import ld_cache, ld_so
+    from nixpatch.installed import loader_defaults
     data = open(path, "rb").read()
     try:
-        print("read", len(ld_cache.parse(data)))
-    except ld_cache.NotACache as why:
+        print("read", len(loader_defaults.parse(data)))
+    except loader_defaults.NotACache as why:
         print("none", why)
 """
 LOADER = """

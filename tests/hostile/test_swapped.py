@@ -12,7 +12,7 @@ from nixpatch.elf import write_checked
 from nixpatch.fs import TEMP_PREFIX, TEMP_SUFFIX, remove, replace_bytes, replacement
 from nixpatch.model import Outcome
 from nixpatch.operations import apply as applying
-from nixpatch.operations.plan import Request, make_plan
+from nixpatch.operations.plan import PatchRequest, make_plan
 from nixpatch.operations.restore import plan_restore
 from nixpatch.store import Store
 from support.injector import state_of
@@ -56,7 +56,7 @@ def test_between_plan_and_patch(world: World, which: str) -> None:
     name = _names(world)[which]
     outside = _outside(world, name)
     before = state_of(os.path.join(world.root, "outside"))
-    plan = make_plan(Request(world.venv, _store(world)))
+    plan = make_plan(PatchRequest(world.venv, _store(world)))
 
     _swap(world, name, outside)
     outcome = applying.apply(plan)
@@ -70,7 +70,7 @@ def test_while_a_file_is_written(world: World, which: str, monkeypatch: pytest.M
     name = _names(world)[which]
     outside = _outside(world, name)
     before = state_of(os.path.join(world.root, "outside"))
-    plan = make_plan(Request(world.venv, _store(world)))
+    plan = make_plan(PatchRequest(world.venv, _store(world)))
     swaps = [lambda: _swap(world, name, outside)]
 
     def swapping(*arguments: object) -> object:
@@ -86,7 +86,7 @@ def test_while_a_file_is_written(world: World, which: str, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("which", WHICH)
 def test_between_plan_and_restore(world: World, which: str) -> None:
-    applying.apply(make_plan(Request(world.venv, _store(world))))
+    applying.apply(make_plan(PatchRequest(world.venv, _store(world))))
     name = _names(world)[which]
     outside = _outside(world, name)
     before = state_of(os.path.join(world.root, "outside"))
@@ -105,7 +105,7 @@ def test_what_a_killed_run_left_is_removed_only_in_the_tree(world: World) -> Non
         file.write(b"half")
     name = _names(world)["package"]
     outside = _outside(world, name)
-    plan = make_plan(Request(world.venv, _store(world)))
+    plan = make_plan(PatchRequest(world.venv, _store(world)))
     assert len(plan.tree.leftovers) == 1
 
     _swap(world, name, outside)

@@ -50,7 +50,7 @@ def test_the_largest_record_is_larger_than_any_real_one() -> None:
 
 
 LOCATE = """
-    locator = locate.Locator("/t/lib/python3.11/site-packages", "/t")
+    locator = record_paths.Locator("/t/lib/python3.11/site-packages", "/t")
     for number in range({rows}):
         locator.locate({row})
     print("done")
@@ -78,7 +78,7 @@ METADATA = """
     from nixpatch.model import Libc, Machine, Target
     machine = Machine(62, 64, "little")
     target = Target("/p", "", (3, 11), machine, "/l", Libc.GLIBC, (2, 36), frozenset(), "/l")
-    print(len(requirements.lenders(all_of, target)))
+    print(len(dist_graph.lenders(all_of, target)))
 """
 
 
@@ -130,7 +130,7 @@ HOSTILE_JSON = {
 
 
 @pytest.mark.parametrize("shape", HOSTILE_JSON)
-@pytest.mark.parametrize("reader", ["provenance.read(path)", "lock.read(path, None)"])
+@pytest.mark.parametrize("reader", ["provenance.read(path)", "lockfile.read(path, None)"])
 def test_json(reader: str, shape: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(HOSTILE_JSON[shape])

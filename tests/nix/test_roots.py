@@ -89,6 +89,88 @@ def test_restore_lets_go(library: str, tree: str) -> None:
     assert sorted(os.listdir(tree)) == ["ext.so"]
 
 
+def _second(tree: str, library: str, name: str) -> str:
+    """Return another store path with the library, and put another file into the tree that needs it."""
+    copy = os.path.join(os.path.dirname(tree), name)
+    shutil.copytree(library, copy)
+    (path,) = _nix_store("--add", copy)
+    shutil.copy(os.path.join(tree, "ext.so"), os.path.join(tree, f"{name}.so"))
+    return path
+
+
+def _dead() -> set[str]:
+    return set(_nix_store("--gc", "--print-dead"))
+
+
+def test_a_run_on_one_file_keeps_the_roots_of_its_neighbours(library: str, tree: str) -> None:
+    """The roots are those of the directory: the plan of a run about one file does not know all of them."""
+    other = _second(tree, library, f"other-{os.getpid()}")
+    try:
+        one, two = os.path.join(tree, "ext.so"), os.path.join(tree, f"other-{os.getpid()}.so")
+        python = ("--python", sys.executable)
+        assert _nixpatch(one, "--lib", library, *python).returncode == 0
+        assert _nixpatch(two, "--lib", other, *python).returncode == 0
+        assert {library, other}.isdisjoint(_dead())
+
+        # The same file, from the other path: what the neighbour still uses stays, what nothing uses goes.
+        assert _nixpatch(two, "--lib", library, *python).returncode == 0
+        assert library not in _dead()
+        assert other in _dead()
+
+        assert _nixpatch("restore", two).returncode == 0
+        assert library not in _dead()
+        assert _nixpatch("restore", one).returncode == 0
+        assert library in _dead()
+    finally:
+        shutil.rmtree(tree)
+        _nix_store("--delete", other)
+
+
+def test_a_run_on_site_packages_keeps_the_roots_of_the_rest_of_the_prefix(library: str, tree: str) -> None:
+    """A program beside site-packages, which no dist claims, was patched with the whole prefix."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    site = os.path.join(tree, "lib", version, "site-packages")
+    os.makedirs(os.path.join(site, "pkg"))
+    info = os.path.join(site, "pkg-1.dist-info")
+    os.makedirs(info)
+    for name in ("METADATA", "RECORD"):
+        with open(os.path.join(info, name), "w", encoding="ascii") as file:
+            file.write("Metadata-Version: 2.1\nName: pkg\nVersion: 1\n" if name == "METADATA" else "")
+    shutil.copy(os.path.join(tree, "ext.so"), os.path.join(site, "pkg", "ext.so"))
+    arguments = ("--lib", library, "--python", sys.executable)
+    assert _nixpatch(tree, *arguments).returncode == 0
+    assert library not in _dead()
+
+    assert _nixpatch("restore", site).returncode == 0
+
+    assert library not in _dead(), "ext.so of the prefix still needs it"
+    assert _nixpatch(tree, "--owned-only", *arguments).returncode == 0
+    assert library not in _dead()
+    assert _nixpatch("restore", tree).returncode == 0
+    assert library in _dead()
+
+
+def test_a_run_that_fails_on_a_file_keeps_the_root_that_the_file_still_uses(library: str, tree: str) -> None:
+    other = _second(tree, library, f"other-{os.getpid()}")
+    os.unlink(os.path.join(tree, f"other-{os.getpid()}.so"))
+    try:
+        assert _nixpatch(tree, "--lib", library, "--python", sys.executable).returncode == 0
+        code = (
+            "import sys, nixpatch.operations.edit_jobs as jobs\n"
+            "def refuse(*_, **__): raise OSError(28, 'No space left on device')\n"
+            "jobs.replacement = refuse\n"
+            "from nixpatch.cli import run\n"
+            "sys.exit(run(sys.argv[1:]))"
+        )
+        command = [sys.executable, "-c", code, tree, "--lib", other, "--python", sys.executable]
+        done = subprocess.run(command, env=nix_environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert library not in _dead()
+    finally:
+        shutil.rmtree(tree)
+        _nix_store("--delete", other)
+
+
 def test_no_gc_roots(library: str, tree: str) -> None:
     assert _nixpatch(tree, "--lib", library, "--python", sys.executable, "--no-gc-roots").returncode == 0
 

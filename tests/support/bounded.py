@@ -16,11 +16,12 @@ _PREAMBLE = """
 import resource, sys
 from nixpatch.elf import *
 from nixpatch.elf.lief.writer import write_lief
-from nixpatch.installed import dists, locate, provenance, pyvenv, record, scan
+from nixpatch.installed import dists, provenance, python_layout, record, record_paths, scan
 from nixpatch.errors import FileRefused, RequestError
 from nixpatch.model import ElfEdit, ElfFacts, Skip
-from nixpatch.resolve import policy, requirements, search_path
-from nixpatch.store import catalog, lock
+from nixpatch import policy
+from nixpatch.resolve import dist_graph, search_path
+from nixpatch.store import catalog, lockfile
 from nixpatch.store.cache import Cache, Kind
 import hashlib, json, os, sqlite3, tempfile
 path = sys.argv[1]

@@ -11,15 +11,19 @@ import typer
 from nixpatch.cli import options as opt
 from nixpatch.cli.destinations import venv_of_pip
 from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.escape import shown
+from nixpatch.operations.options import PatchOptions
 
 _VARIABLE = "LD_LIBRARY_PATH"
 
 
 @guarded
+@takes("python", "lib", "closure", "store", "pure", "locked", "policy", "ignore_missing")
 def env_command(
+    chosen: PatchOptions,
     words: Annotated[
         list[str] | None,
         typer.Argument(metavar="COMMAND...|PATH", help="What to run; with --print, the tree."),
@@ -30,14 +34,6 @@ def env_command(
     tree: Annotated[
         str | None, typer.Option("--tree", metavar="PATH", help="The tree [the active venv, ./.venv].")
     ] = None,
-    python: opt.Python = None,
-    lib: opt.Lib = None,
-    closure: opt.Closure = None,
-    store: opt.StoreDir = None,
-    pure: opt.Pure = False,
-    locked: opt.Locked = None,
-    policy: opt.PolicyFile = None,
-    ignore_missing: opt.IgnoreMissing = None,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
@@ -50,18 +46,8 @@ def env_command(
         raise RequestError("env --print takes one tree, and no command")
     if not printing and not words:
         raise RequestError("env: name a command to run, or --print; to patch a directory of this name: ./env")
-    choices = opt.Choices(
-        python=python,
-        lib=lib,
-        closure=closure,
-        store=store,
-        pure=pure,
-        locked=locked,
-        policy=policy,
-        ignore_missing=ignore_missing,
-    )
     path = (words[0] if printing and words else tree) or venv_of_pip(None, os.environ)[0]
-    request = opt.request(path, choices, os.environ)
+    request = opt.request_for(path, chosen)
     from nixpatch.operations import dlopen_names  # noqa: PLC0415
     from nixpatch.report import dlopen_names as report  # noqa: PLC0415 - no other command needs it
 

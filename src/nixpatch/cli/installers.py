@@ -19,18 +19,16 @@ import typer
 from nixpatch.cli import destinations
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import MachineError, NixpatchError
 from nixpatch.escape import shown
 from nixpatch.installed import python_layout
-from nixpatch.model import Manner, Writer
-from nixpatch.operations.apply import apply
-from nixpatch.operations.gc_roots import hold, let_go_unused
+from nixpatch.operations.gc_roots import prune
 from nixpatch.operations.installer_changes import Change, Snapshot, difference, restrict, snapshot
-from nixpatch.operations.plan import make_plan
+from nixpatch.operations.options import PatchOptions
+from nixpatch.operations.patch import patch
 from nixpatch.report.summary import totals
-from nixpatch.store import find_store
-from nixpatch.tree_lock import held
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +46,11 @@ class Call:
     """what only installs, where ``command`` also starts what it has installed"""
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """How what is new shall be patched."""
-
-    choices: opt.Choices
-    manner: Manner
-    gc_roots: bool
-    output: Output
-
-
 Words = Annotated[
     list[str],
     typer.Argument(
         metavar="COMMAND...", help="The installer's own words, taken as they are.", show_default=False
     ),
-]
-Python = Annotated[
-    str | None,
-    typer.Option(help="The Python that will load the tree; for pip, that of the venv to install into."),
 ]
 Trees = Annotated[
     list[str] | None,
@@ -74,54 +58,27 @@ Trees = Annotated[
 ]
 
 
-def _command(call: Callable[[tuple[str, ...], str | None], Call], told: str) -> Callable[..., None]:
+# What is installed is owned by dists, and its copies of libraries stay: nobody looked at the plan.
+_TAKEN = tuple(name for name in opt.ALL if name not in {"owned_only", "unvendor", "accept_modified"})
+
+
+def _command(call: Callable[[tuple[str, ...], str | None], Call], doc: str) -> Callable[..., None]:
     """Make a command: ``call`` turns the installer's words and ``--python`` into what is to be run."""
 
-    @guarded
+    @takes(*_TAKEN, python="The Python that will load the tree; for pip, that of the venv to install into.")
     def command(
         words: Words,
+        chosen: PatchOptions,
         tree: Trees = None,
-        python: Python = None,
-        lib: opt.Lib = None,
-        closure: opt.Closure = None,
-        store: opt.StoreDir = None,
-        pure: opt.Pure = False,
-        nixpkgs: opt.Nixpkgs = None,
-        locked: opt.Locked = None,
-        policy: opt.PolicyFile = None,
-        runtime_dep: opt.RuntimeDep = None,
-        ignore_missing: opt.IgnoreMissing = None,
-        append_rpath: opt.AppendRpath = None,
-        tag: opt.TagOption = None,
-        writer: opt.WriterOption = Writer.INPLACE,
-        no_gc_roots: opt.NoGcRoots = False,
-        fsync: opt.Fsync = False,
-        jobs: opt.Jobs = 0,
         verbose: opt.Verbose = 0,
         quiet: opt.Quiet = False,
     ) -> int:
-        made = call(tuple(words), python)
-        choices = opt.Choices(
-            python=python,
-            lib=lib,
-            closure=closure,
-            store=store,
-            pure=pure,
-            nixpkgs=nixpkgs,
-            locked=locked,
-            policy=policy,
-            runtime_dep=runtime_dep,
-            ignore_missing=ignore_missing,
-            append_rpath=append_rpath,
-            tag=tag,
-        )
+        made = call(tuple(words), chosen.python)
         output = Output("patch", as_json=False, verbosity=-1 if quiet else verbose)
-        manner = Manner(workers=jobs, writer=writer, durable=fsync)
-        wishes = Wishes(choices, manner, gc_roots=not no_gc_roots, output=output)
-        return _install(replace(made, trees=lambda: tree) if tree else made, wishes)
+        return _install(replace(made, trees=lambda: tree) if tree else made, chosen, output)
 
-    command.__doc__ = told
-    return command
+    command.__doc__ = doc
+    return guarded(command)
 
 
 def _pip(words: tuple[str, ...], python: str | None) -> Call:
@@ -154,7 +111,7 @@ wrap_command = _command(
 )
 
 
-def _install(call: Call, wishes: Wishes) -> int:
+def _install(call: Call, chosen: PatchOptions, output: Output) -> int:
     """Run an installer and patch what it changed; its exit code if it failed, else that of the patch.
 
     What a failed installer did change is patched, too: some install one dist after the other.
@@ -165,7 +122,7 @@ def _install(call: Call, wishes: Wishes) -> int:
 
     """
     # A slip in the options shall not be found after the download.
-    opt.request(".", wishes.choices, os.environ)
+    opt.request_for(".", chosen)
     code = ExitCode.SATISFIED
     for command in filter(None, (call.preparation, call.command)):
         before = _look(call)
@@ -175,7 +132,8 @@ def _install(call: Call, wishes: Wishes) -> int:
         except NixpatchError as error:
             return failed or _told(error)
         for tree, now in after.items():
-            code = max(code, _answer(tree, difference(before.get(tree, Snapshot()), now), call, wishes))
+            change = difference(before.get(tree, Snapshot()), now)
+            code = max(code, _answer(tree, change, call, chosen, output))
         if failed:
             return failed
     return code
@@ -216,14 +174,14 @@ def _run(command: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _answer(tree: str, change: Change, call: Call, wishes: Wishes) -> ExitCode:
-    """Patch what an installer changed in one tree; trouble is told, since the installer's work is done."""
+def _answer(tree: str, change: Change, call: Call, chosen: PatchOptions, output: Output) -> ExitCode:
+    """Patch what an installer changed in one tree; report trouble, since the installer is done."""
     code = ExitCode.SATISFIED
     try:
         if change.anything:
-            code = _patch(tree, change, call, wishes)
-        if wishes.gc_roots and (change.anything or change.gone):
-            let_go_unused(tree, find_store(wishes.choices.store, os.environ).directory)
+            code = _patch(tree, change, call, chosen, output)
+        elif change.gone and chosen.gc_roots:
+            prune(os.path.realpath(tree))
     except NixpatchError as error:
         code = _told(error)
     if code is not ExitCode.SATISFIED:
@@ -232,23 +190,16 @@ def _answer(tree: str, change: Change, call: Call, wishes: Wishes) -> ExitCode:
     return code
 
 
-def _patch(tree: str, change: Change, call: Call, wishes: Wishes) -> ExitCode:
+def _patch(tree: str, change: Change, call: Call, chosen: PatchOptions, output: Output) -> ExitCode:
     begun = time.monotonic()
-    choices = wishes.choices
-    if choices.python is None and python_layout.read_config(tree) is None:
-        choices = replace(choices, python=call.python)
-    request = opt.request(tree, choices, os.environ)
-    with held(tree, wishes.output.say):
-        plan = restrict(make_plan(request, wishes.output.say, wishes.output.bar.reading), change)
-        if wishes.gc_roots:
-            hold(plan, request.store)
-        with wishes.output.bar.writing(plan) as step:
-            outcome = apply(plan, wishes.manner, progress=step, waiting=wishes.output.say)
+    if chosen.python is None and python_layout.read_config(tree) is None:
+        chosen = replace(chosen, python=call.python)
+    request = opt.request_for(tree, chosen)
+    outcome = patch(request, chosen, output.events(), restrict=lambda plan: restrict(plan, change))
+    plan = outcome.plan
     if plan.files or plan.findings:
         from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - rich is for the report alone
 
-        report = plan_report(
-            plan, outcome, verbosity=wishes.output.verbosity, seconds=time.monotonic() - begun
-        )
+        report = plan_report(plan, outcome, verbosity=output.verbosity, seconds=time.monotonic() - begun)
         console(stderr=True).print(report)
     return ExitCode.SATISFIED if totals(plan, outcome).satisfied else ExitCode.REMAINS

@@ -11,11 +11,13 @@ import typer
 
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import MachineError
 from nixpatch.escape import shown
 from nixpatch.fs import replace_bytes, sweep
 from nixpatch.operations.lockfile import lock_of
+from nixpatch.operations.options import PatchOptions
 from nixpatch.operations.plan import make_plan
 from nixpatch.report import lockfile as report
 from nixpatch.report import missing
@@ -25,39 +27,21 @@ from nixpatch.store.lockfile import NAME, dump
 
 
 @guarded
+@takes("python", "lib", "closure", "store", "pure", "nixpkgs", "policy", "runtime_dep", "ignore_missing")
 def lock_command(
     path: Annotated[
         str, typer.Argument(metavar="PATH", help="A site-packages, a venv, a prefix or a build's $out.")
     ],
+    chosen: PatchOptions,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help="Where to write the lock.")
     ] = NAME,
-    python: opt.Python = None,
-    lib: opt.Lib = None,
-    closure: opt.Closure = None,
-    store: opt.StoreDir = None,
-    pure: opt.Pure = False,
-    nixpkgs: opt.Nixpkgs = None,
-    policy: opt.PolicyFile = None,
-    runtime_dep: opt.RuntimeDep = None,
-    ignore_missing: opt.IgnoreMissing = None,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
     """Write down what the store would serve to a tree, for --locked. The tree itself is not changed."""
-    choices = opt.Choices(
-        python=python,
-        lib=lib,
-        closure=closure,
-        store=store,
-        pure=pure,
-        nixpkgs=nixpkgs,
-        policy=policy,
-        runtime_dep=runtime_dep,
-        ignore_missing=ignore_missing,
-    )
     session = Output("lock", as_json=as_json, verbosity=-1 if quiet else 0)
-    request = opt.request(path, choices, os.environ)
+    request = opt.request_for(path, chosen)
     plan = make_plan(request, session.say)
     lock, findings = lock_of(plan, request.store)
     plan = replace(plan, findings=(*plan.findings, *findings))

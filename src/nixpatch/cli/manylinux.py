@@ -11,12 +11,16 @@ import typer
 from nixpatch.cli import options as opt
 from nixpatch.cli.destinations import venv_of_pip
 from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
 from nixpatch.escape import shown
 from nixpatch.installed.manylinux_module import Mode
 from nixpatch.operations import manylinux
-from nixpatch.operations.plan import Reader, Request
+from nixpatch.operations.options import PatchOptions
+from nixpatch.operations.plan import PatchRequest, Reader
 from nixpatch.report import manylinux as report
+
+_LIBRARIES = ("python", "lib", "closure", "store", "pure", "locked")
 
 manylinux_app = typer.Typer(
     help="Say what a Python tells installers about manylinux wheels, and change it.",
@@ -34,14 +38,10 @@ Where = Annotated[
 
 @manylinux_app.command()
 @guarded
+@takes(*_LIBRARIES)
 def status(
+    chosen: PatchOptions,
     path: Where = None,
-    python: opt.Python = None,
-    lib: opt.Lib = None,
-    closure: opt.Closure = None,
-    store: opt.StoreDir = None,
-    pure: opt.Pure = False,
-    locked: opt.Locked = None,
     as_json: opt.Json = False,
     verbose: opt.Verbose = 0,
 ) -> ExitCode:
@@ -49,8 +49,7 @@ def status(
 
     Exit code 1: something is claimed and not kept.
     """
-    choices = opt.Choices(python=python, lib=lib, closure=closure, store=store, pure=pure, locked=locked)
-    request, reader = _request(path, choices), Reader()
+    request, reader = _request(path, chosen), Reader()
     claim = manylinux.claim(request, reader)
     promises = manylinux.promises(request, claim, reader)
     if as_json:
@@ -66,32 +65,29 @@ def status(
 
 @manylinux_app.command()
 @guarded
-def allow(path: Where = None, python: opt.Python = None) -> ExitCode:
+@takes("python")
+def allow(chosen: PatchOptions, path: Where = None) -> ExitCode:
     """Write a _manylinux module that welcomes all manylinux wheels that glibc allows."""
-    return _write(_request(path, opt.Choices(python=python)), Mode.ALLOW)
+    return _write(_request(path, chosen), Mode.ALLOW)
 
 
 @manylinux_app.command()
 @guarded
-def deny(path: Where = None, python: opt.Python = None) -> ExitCode:
+@takes("python")
+def deny(chosen: PatchOptions, path: Where = None) -> ExitCode:
     """Write a _manylinux module that refuses every manylinux wheel."""
-    return _write(_request(path, opt.Choices(python=python)), Mode.DENY)
+    return _write(_request(path, chosen), Mode.DENY)
 
 
 @manylinux_app.command()
 @guarded
+@takes(*_LIBRARIES)
 def honest(
+    chosen: PatchOptions,
     path: Where = None,
-    python: opt.Python = None,
-    lib: opt.Lib = None,
-    closure: opt.Closure = None,
-    store: opt.StoreDir = None,
-    pure: opt.Pure = False,
-    locked: opt.Locked = None,
 ) -> ExitCode:
     """Write a _manylinux module that answers by what the libraries at hand keep now."""
-    choices = opt.Choices(python=python, lib=lib, closure=closure, store=store, pure=pure, locked=locked)
-    return _write(_request(path, choices), Mode.HONEST)
+    return _write(_request(path, chosen), Mode.HONEST)
 
 
 @manylinux_app.command()
@@ -104,7 +100,7 @@ def reset(path: Where = None) -> ExitCode:
     return ExitCode.SATISFIED
 
 
-def _write(request: Request, mode: Mode) -> ExitCode:
+def _write(request: PatchRequest, mode: Mode) -> ExitCode:
     done = manylinux.write(request, mode)
     first, *rest = report.written(done, mode.value)
     sys.stdout.write(f"{first}\n")
@@ -112,8 +108,8 @@ def _write(request: Request, mode: Mode) -> ExitCode:
     return ExitCode.REMAINS if done.shadowed_by is not None else ExitCode.SATISFIED
 
 
-def _request(path: str | None, choices: opt.Choices) -> Request:
-    return opt.request(_path(path), choices, os.environ)
+def _request(path: str | None, chosen: PatchOptions) -> PatchRequest:
+    return opt.request_for(_path(path), chosen)
 
 
 def _path(path: str | None) -> str:

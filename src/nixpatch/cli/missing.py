@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import os
 import sys
 from typing import Annotated
 
@@ -11,7 +10,9 @@ import typer
 
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
+from nixpatch.operations.options import PatchOptions
 from nixpatch.operations.plan import make_plan
 from nixpatch.report import missing as report
 
@@ -25,33 +26,17 @@ class Format(enum.StrEnum):
 
 
 @guarded
+@takes("python", "lib", "closure", "store", "pure", "policy", "runtime_dep", "ignore_missing")
 def missing_command(
     paths: opt.Paths,
-    python: opt.Python = None,
-    lib: opt.Lib = None,
-    closure: opt.Closure = None,
-    store: opt.StoreDir = None,
-    pure: opt.Pure = False,
-    policy: opt.PolicyFile = None,
-    runtime_dep: opt.RuntimeDep = None,
-    ignore_missing: opt.IgnoreMissing = None,
+    chosen: PatchOptions,
     as_format: Annotated[
         Format, typer.Option("--format", help="text for people; nix: a function from pkgs to a list; json.")
     ] = Format.TEXT,
     as_json: opt.Json = False,
 ) -> ExitCode:
     """Say what is needed and not there, by dist, with the nixpkgs attribute and the line to paste."""
-    choices = opt.Choices(
-        python=python,
-        lib=lib,
-        closure=closure,
-        store=store,
-        pure=pure,
-        policy=policy,
-        runtime_dep=runtime_dep,
-        ignore_missing=ignore_missing,
-    )
-    plans = [make_plan(opt.request(path, choices, os.environ)) for path in paths]
+    plans = [make_plan(opt.request_for(path, chosen)) for path in paths]
     match Format.JSON if as_json else as_format:
         case Format.TEXT:
             sys.stdout.write(report.text(plans))

@@ -1,22 +1,24 @@
-"""The options, each written down once, and how they become a request."""
+"""Options on the command line: those of a run come from ``PatchOptions``, the others are declared here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Annotated, Any, get_args
 
 import typer
 
-from nixpatch.model import Tag, Writer
-from nixpatch.operations import request as requests
-from nixpatch.operations.plan import Request
-
-Choices = requests.Choices
+from nixpatch.operations import options, request
+from nixpatch.operations.options import PatchOptions
+from nixpatch.operations.plan import PatchRequest
 
 _PROJECT = "pyproject.toml"  # in the current directory
-_SOURCES = "Where libraries come from"
-_SEARCH_PATHS = "Search paths"
 _OUTPUT = "Output"
+
+ALL = tuple(options.types_of(PatchOptions))
+"""the names of all options of a run, in the order of ``--help``"""
 
 Paths = Annotated[
     list[str],
@@ -24,122 +26,8 @@ Paths = Annotated[
         metavar="PATH...", help="A site-packages, a venv, a prefix, a build's $out, or ELF files."
     ),
 ]
-Python = Annotated[
-    str | None,
-    typer.Option(help="The Python that will load the tree, if the tree itself does not tell."),
-]
-Lib = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="DIR|STORE-PATH", help="Take libraries from here, before all else.", rich_help_panel=_SOURCES
-    ),
-]
-Closure = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="STORE-PATH", help="Take libraries from this store path's closure.", rich_help_panel=_SOURCES
-    ),
-]
-StoreDir = Annotated[
-    str | None,
-    typer.Option(
-        "--store",
-        metavar="DIR",
-        help="The store directory [NIX_STORE_DIR, /nix/store].",
-        rich_help_panel=_SOURCES,
-    ),
-]
-Pure = Annotated[
-    bool,
-    typer.Option("--pure", help="Only what was named and the target's closure.", rich_help_panel=_SOURCES),
-]
-Nixpkgs = Annotated[
-    str | None,
-    typer.Option(
-        "--nixpkgs",
-        metavar="REF",
-        help="Build or fetch what is missing from this nixpkgs: a flake, or a path.",
-        rich_help_panel=_SOURCES,
-    ),
-]
-Locked = Annotated[
-    str | None,
-    typer.Option(
-        "--locked",
-        metavar="FILE",
-        help="From the store only what this lock has; nixpatch lock makes it.",
-        rich_help_panel=_SOURCES,
-    ),
-]
-IgnoreMissing = Annotated[
-    list[str] | None,
-    typer.Option(metavar="GLOB", help="Sonames that may be missing.", rich_help_panel=_SEARCH_PATHS),
-]
-RuntimeDep = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="SONAME[@GLOB]",
-        help="A library that files, or those whose path fits, open at run time.",
-        rich_help_panel=_SEARCH_PATHS,
-    ),
-]
-PolicyFile = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--policy", metavar="FILE", help="More rules, as in policy.toml.", rich_help_panel=_SEARCH_PATHS
-    ),
-]
-AppendRpath = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="DIR", help="A directory to put last, in every file.", rich_help_panel=_SEARCH_PATHS
-    ),
-]
-TagOption = Annotated[
-    Tag | None,
-    typer.Option(
-        "--tag",
-        case_sensitive=False,
-        help="Use this tag; by default each keeps its own.",
-        rich_help_panel=_SEARCH_PATHS,
-    ),
-]
-WriterOption = Annotated[
-    Writer,
-    typer.Option(
-        "--writer",
-        case_sensitive=False,
-        help="Edit in place; or let LIEF lay each file out anew, which restore cannot undo.",
-    ),
-]
-OwnedOnly = Annotated[bool, typer.Option("--owned-only", help="Leave files alone that no dist claims.")]
-AcceptModified = Annotated[
-    bool,
-    typer.Option("--accept-modified", help="Update RECORD rows that were wrong before the patch, too."),
-]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan, write nothing.")]
-Unvendor = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--unvendor",
-        metavar="[=GLOB]",
-        help="Let the store's libraries take the place of copies in wheels, where that is safe.",
-    ),
-]
 Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if something would change.")]
-NoGcRoots = Annotated[
-    bool,
-    typer.Option("--no-gc-roots", help="Make no garbage-collector roots for the store paths that are used."),
-]
-Fsync = Annotated[
-    bool,
-    typer.Option(
-        "--fsync", help="Put each file on the disk before it gets its name: safe in a power failure."
-    ),
-]
-Jobs = Annotated[
-    int, typer.Option("--jobs", "-j", min=0, help="Processes; 0 is one per core for large work.")
-]
 Json = Annotated[
     bool, typer.Option("--json", help="Print a JSON document to standard output.", rich_help_panel=_OUTPUT)
 ]
@@ -163,11 +51,71 @@ Quiet = Annotated[
 ]
 
 
-def request(path: str, choices: Choices, environment: Mapping[str, str]) -> Request:
+def takes(*names: str, **help_texts: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command some options of a run, by the names of their fields.
+
+    The command has one parameter, ``chosen``, of type ``PatchOptions``; the options stand in its place. A
+    keyword gives an option another help text for this command.
+    """
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        signature = inspect.signature(command, eval_str=True)
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            if parameter.name != "chosen":
+                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+                continue
+            parameters += [_parameter(name, help_texts.get(name)) for name in names]
+
+        def run(**given: Any) -> int:
+            values = {name: given.pop(name) for name in names}
+            values.update({name: not value for name, value in values.items() if _turns_off(name)})
+            return command(chosen=PatchOptions(**values), **given)
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _parameter(name: str, help_text: str | None) -> inspect.Parameter:
+    """Return the parameter that typer makes an option of."""
+    annotated = options.types_of(PatchOptions)[name]
+    words = options.words_of(annotated)
+    assert words is not None
+    default = next(field.default for field in fields(PatchOptions) if field.name == name)
+    kind = get_args(annotated)[0]
+    if options.is_list(annotated):
+        kind, default = list[str] | None, None
+    if _turns_off(name):
+        default = False
+    extra: dict[str, Any] = {"min": 0} if kind is int else {}
+    option = typer.Option(
+        *words.flags,
+        help=help_text or words.help,
+        metavar=words.metavar,
+        rich_help_panel=words.panel,
+        case_sensitive=False,
+        **extra,
+    )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+    )
+
+
+def _turns_off(name: str) -> bool:
+    """Whether an option is spelled ``--no-x``."""
+    words = options.words_of(options.types_of(PatchOptions)[name])
+    return words is not None and any(flag.startswith("--no-") for flag in words.flags)
+
+
+def request_for(path: str, chosen: PatchOptions, environ: Mapping[str, str] | None = None) -> PatchRequest:
     """Put a request together, with the rules of the project in the current directory.
 
     Raises:
         RequestError: ``--store`` is not a directory, or a policy cannot be used.
 
     """
-    return requests.request(path, choices, environment, project=_PROJECT)
+    return request.request_for(path, chosen, os.environ if environ is None else environ, project=_PROJECT)

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import typer
 
@@ -21,14 +21,27 @@ from nixpatch.escape import shown
 from nixpatch.fs import replace_bytes, sweep
 from nixpatch.model import Outcome, Plan, Verdict
 
+if TYPE_CHECKING:
+    from nixpatch.operations.options import PatchOptions
+    from nixpatch.operations.patch import PatchEvents
+
 _P = ParamSpec("_P")
 
 
 class Output:
     """Data to standard output, talk to standard error."""
 
-    def __init__(self, command: str, *, as_json: bool, verbosity: int, html: str | None = None) -> None:
-        """``verbosity``: -1 quiet, 0 as ever, 1 and 2 more. ``html`` is where the page is written."""
+    def __init__(
+        self,
+        command: str,
+        *,
+        as_json: bool,
+        verbosity: int,
+        html: str | None = None,
+        options: PatchOptions | None = None,
+    ) -> None:
+        """``verbosity``: -1 quiet, 0 the default, 1 and 2 more. ``html`` is where the page is written."""
+        self._options = options
         self.as_json = as_json
         self.verbosity = verbosity
         self._watched = is_watched(os.environ)
@@ -82,9 +95,13 @@ class Output:
         if self.as_json:
             import json  # noqa: PLC0415 - as above
 
+            from nixpatch.operations.options import as_json  # noqa: PLC0415 - as above
             from nixpatch.report.as_json import document  # noqa: PLC0415 - as above
 
-            json.dump(document(self._command, self._trees), sys.stdout, indent=1)
+            whole = document(self._command, self._trees)
+            if self._options is not None:
+                whole["options"] = as_json(self._options)
+            json.dump(whole, sys.stdout, indent=1)
             sys.stdout.write("\n")
         if self._html is not None:
             from nixpatch.report.html import page  # noqa: PLC0415 - as above
@@ -96,6 +113,12 @@ class Output:
             except OSError as error:
                 text = f"--html {self._html}: cannot be written: {error.strerror}; the file is as it was"
                 raise MachineError(text) from error
+
+    def events(self) -> PatchEvents:
+        """Return the callbacks that show a run's progress here."""
+        from nixpatch.operations.patch import PatchEvents  # noqa: PLC0415 - not every command runs on a tree
+
+        return PatchEvents(self.say, self.bar.reading, self.bar.writing)
 
     def say(self, text: str) -> None:
         """Print a line of talk."""
@@ -134,7 +157,7 @@ def guarded(command: Callable[_P, int]) -> Callable[_P, None]:
             code = ExitCode.INTERRUPTED
         raise typer.Exit(code)
 
-    # typer reads the parameters from here; the return type is no business of its.
+    # typer reads the parameters from here.
     run.__annotations__ = {**command.__annotations__, "return": None}
     return run
 

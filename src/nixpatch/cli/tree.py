@@ -12,9 +12,11 @@ import typer
 
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
 from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import RequestError
+from nixpatch.operations.options import PatchOptions
 from nixpatch.report.as_json import document
 from nixpatch.store import find_store
 
@@ -24,10 +26,12 @@ if TYPE_CHECKING:
 
 
 @guarded
+@takes("python", "store")
 def tree_command(
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH|FILE...", help="A tree, or any ELF file of the machine.")
     ],
+    chosen: PatchOptions,
     why: Annotated[
         str | None,
         typer.Option(
@@ -37,8 +41,6 @@ def tree_command(
     depth: Annotated[
         int | None, typer.Option("--depth", metavar="N", min=1, help="Draw so many steps from the file.")
     ] = None,
-    python: opt.Python = None,
-    store: opt.StoreDir = None,
     as_json: opt.Json = False,
     verbose: Annotated[
         int,
@@ -52,13 +54,13 @@ def tree_command(
     from nixpatch.operations.trace import Request  # noqa: PLC0415 - no other command needs it
 
     request = Request(
-        python=python,
+        python=chosen.python,
         search_path=os.environ.get("PATH"),
         library_path=os.environ.get("LD_LIBRARY_PATH"),
         directory=os.getcwd(),
     )
     traces = [_traced(path, request) for path in paths]
-    store_dir = find_store(store, os.environ).directory
+    store_dir = find_store(chosen.store, os.environ).directory
     if why is not None and not any(link.need == why for trace in traces for link in trace.links):
         raise RequestError(
             f"--why {why}: nothing there needs it; a need is a DT_NEEDED as nixpatch tree shows it"

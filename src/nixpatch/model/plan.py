@@ -102,6 +102,8 @@ class Plan:
     """``.info`` of the dists in which a killed run left grafts or RECORD other than provenance has them"""
     returning: tuple[str, ...] = ()
     """``.info`` of the dists that get their grafts back"""
+    keeps_originals: bool = True
+    """un-vendored libraries are moved aside, so that restore can bring them back; False deletes them"""
 
     @property
     def changes(self) -> tuple[FilePlan, ...]:

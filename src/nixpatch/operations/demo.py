@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from nixpatch.errors import MachineError
 from nixpatch.model import Plan
-from nixpatch.operations.plan import Reader, Request, make_plan
+from nixpatch.operations.plan import PatchRequest, Reader, make_plan
 from nixpatch.store import Store, assemble
 
 WHEELS = ("numpy", "pillow", "ruff")
@@ -85,7 +85,7 @@ def plan_for(venv: str, store: Store, directory: str, *, embedded: bool) -> tupl
     """
     scratch = os.path.join(directory, "nix", "store")
     os.makedirs(scratch, exist_ok=True)
-    request = Request(path=venv, store=Store(scratch, os.path.realpath(scratch)))
+    request = PatchRequest(path=venv, store=Store(scratch, os.path.realpath(scratch)))
     if store.exists and not embedded:
         plan = make_plan(replace(request, store=store))
         if not any(file.missing for file in plan.files):

@@ -18,7 +18,7 @@ from nixpatch.fs import TEMP_PREFIX, TEMP_SUFFIX
 from nixpatch.installed import find_target, scan
 from nixpatch.installed.python_sources import sources
 from nixpatch.model import Provider, Target, Tree
-from nixpatch.operations.plan import Reader, Request, sources_of
+from nixpatch.operations.plan import PatchRequest, Reader, sources_of
 from nixpatch.resolve.dlopen_calls import CallSite, call_sites
 from nixpatch.resolve.provider_choice import choose
 from nixpatch.store import ProviderIndex, gc_roots, open_index
@@ -61,7 +61,7 @@ class Opening:
     opened: tuple[Opened, ...]
 
 
-def look(request: Request) -> Opening:
+def look(request: PatchRequest) -> Opening:
     """Find the call sites of a tree and decide who serves each. Nothing is run or written.
 
     Raises:
@@ -85,7 +85,7 @@ def look(request: Request) -> Opening:
 
 
 def _decider(
-    request: Request, target: Target, index: ProviderIndex, reader: Reader, own: set[str]
+    request: PatchRequest, target: Target, index: ProviderIndex, reader: Reader, own: set[str]
 ) -> Callable[[str, tuple[CallSite, ...]], Opened]:
     policy = request.policy
     libc = [name for name in os.listdir(target.libc_dir) if policy.libc_of(name) is target.libc]
@@ -134,7 +134,7 @@ def search_path(opening: Opening) -> str:
     return ":".join(dict.fromkeys(entries))
 
 
-def prepare(opening: Opening, request: Request) -> None:
+def prepare(opening: Opening, request: PatchRequest) -> None:
     """Make the directory of links hold what is needed and nothing else, and root what is behind them.
 
     Raises:
@@ -144,7 +144,7 @@ def prepare(opening: Opening, request: Request) -> None:
     wanted, directory = links(opening), os.path.join(opening.tree.prefix, DIRECTORY)
     used = {request.store.store_path_of(one.provider.real) for one in opening.opened if one.provider} - {None}
     if gc_roots.wanted(request.store, opening.tree.prefix):
-        gc_roots.keep(request.store, opening.tree.prefix, [path for path in used if path is not None])
+        gc_roots.add(request.store, opening.tree.prefix, [path for path in used if path is not None])
     try:
         if wanted:
             os.makedirs(directory, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Hold the store paths that a tree uses: roots are there before the first file points at them."""
+"""Garbage-collector roots of a tree outside the store: add those that a plan needs, prune the unused ones."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Collection, Iterable, Iterator
 
 from nixpatch.errors import RequestError
 from nixpatch.installed import scan
@@ -12,67 +12,74 @@ from nixpatch.store import Store, gc_roots
 from nixpatch.store.store_paths import store_paths_of
 
 
-def hold(plan: Plan, store: Store) -> None:
-    """Root what the tree will use.
+def add(plan: Plan, store: Store) -> None:
+    """Root the store paths that the files of a plan will name.
 
     Raises:
         MachineError: Nix refused; nothing of the tree was changed yet.
 
     """
     if gc_roots.wanted(store, plan.tree.prefix):
-        gc_roots.keep(store, plan.tree.prefix, _used(plan))
+        gc_roots.add(store, plan.tree.prefix, used(plan))
 
 
-def let_go(plan: Plan) -> None:
-    """Drop the roots of what the tree used before and no longer does.
+def prune(prefix: str, *, expected: Collection[str] = ()) -> None:
+    """Drop the roots of store paths that no file of a prefix names now.
 
-    Raises:
-        MachineError: the directory of the roots cannot be written.
-
-    """
-    gc_roots.prune(plan.tree.prefix, _used(plan))
-
-
-def let_go_unused(path: str, store_dir: str) -> None:
-    """Drop the roots of what no file of a tree names any more, as it lies there now.
+    The files decide, not the plan of a run: a run may have been about a part of the prefix, or have failed on
+    some files. They are read only where there is a root beyond those that are ``expected``.
 
     Raises:
         MachineError: the directory of the roots cannot be written.
 
     """
-    try:
-        tree = scan(path)
-    except RequestError:  # nothing is installed there any more
-        gc_roots.prune(os.path.realpath(path), ())
+    links = gc_roots.links(prefix)
+    if links and set(links.values()) <= set(expected):
         return
-    if not os.path.isdir(os.path.join(tree.prefix, gc_roots.DIRECTORY)):
-        return
-    read = Reader()
+    used_now = _store_paths_among(_names_in_files(prefix), links.values()) if links else frozenset()
+    gc_roots.drop(prefix, [link for link, store_path in links.items() if store_path not in used_now])
+
+
+def used(plan: Plan) -> frozenset[str]:
+    """Return the store paths that the files will name after a run."""
     names: set[str] = set()
-    for file in tree.files:
-        facts = read(file.path)
-        if isinstance(facts, ElfFacts):
-            names.update((facts.current.search_path or "").split(":"), facts.needed)
-            names.update([facts.current.interp] if facts.current.interp else [])
-    gc_roots.prune(tree.prefix, store_paths_of(sorted(names), store_dir))
+    for file in plan.files:
+        # Only names that are written into a file: a copy in the tree that meets a need holds itself.
+        if file.wished is None or file.facts is None or file.wished == file.facts.original:
+            continue
+        names.update(answer.path for answer in file.answers if answer.path)
+        names.update([file.wished.interp] if file.wished.interp else [])
+    return frozenset(store_paths_of(sorted(names), plan.store_dir)) if plan.store_dir else frozenset()
 
 
 def findings(verdict: Verdict, store: Store) -> tuple[Finding, ...]:
     """Report store paths that the collector may take away under the tree."""
     if not gc_roots.wanted(store, verdict.tree.prefix):
         return ()
-    used = store_paths_of(verdict.libraries, store.directory)
+    used_paths = store_paths_of(verdict.libraries, store.directory)
     text = "has no garbage-collector root any more: nix-collect-garbage may delete it; run nixpatch again"
-    return tuple(Finding("error", path, text) for path in gc_roots.lacking(store, verdict.tree.prefix, used))
+    missing = gc_roots.missing(store, verdict.tree.prefix, used_paths)
+    return tuple(Finding("error", path, text) for path in missing)
 
 
-def _used(plan: Plan) -> frozenset[str]:
-    """Return the store paths that the files will name after the run."""
-    used: set[str] = set()
-    for file in plan.files:
-        # Only what is written into a file: needs met by a copy in the tree hold themselves.
-        if file.wished is None or file.facts is None or file.wished == file.facts.original:
-            continue
-        used.update(answer.path for answer in file.answers if answer.path)
-        used.update([file.wished.interp] if file.wished.interp else [])
-    return frozenset(store_paths_of(sorted(used), plan.store_dir)) if plan.store_dir else frozenset()
+def _names_in_files(prefix: str) -> Iterator[str]:
+    """Yield every path that an ELF file of a prefix hands to the loader."""
+    try:
+        tree = scan(prefix)
+    except RequestError:  # nothing is installed there any more
+        return
+    read = Reader()
+    for file in tree.files:
+        facts = read.in_tree(file.path)
+        if isinstance(facts, ElfFacts):
+            yield from (facts.current.search_path or "").split(":")
+            yield from facts.needed
+            yield facts.current.interp or ""
+
+
+def _store_paths_among(names: Iterable[str], store_paths: Iterable[str]) -> frozenset[str]:
+    """Return those of some store paths that a name lies in."""
+    directories = {name if name.endswith("/") else name + "/" for name in names}
+    return frozenset(
+        path for path in set(store_paths) if any(name.startswith(path + "/") for name in directories)
+    )

@@ -12,7 +12,7 @@ from nixpatch.installed import manylinux_module as switches
 from nixpatch.installed.manylinux_module import Mode, Switch
 from nixpatch.installed.sys_path import module_path, site_of
 from nixpatch.model import Libc, Target, Tree
-from nixpatch.operations.plan import Reader, Request, sources_of
+from nixpatch.operations.plan import PatchRequest, Reader, sources_of
 from nixpatch.resolve.manylinux import Promise, claimed_tags, honest_limit, policies_of, promise
 from nixpatch.resolve.provider_choice import Choice, choose
 from nixpatch.store import open_index
@@ -50,7 +50,7 @@ class Written:
     """another one that is imported instead"""
 
 
-def claim(request: Request, reader: Reader) -> Claim:
+def claim(request: PatchRequest, reader: Reader) -> Claim:
     """Read what the target of a tree claims, without running it.
 
     Raises:
@@ -66,7 +66,7 @@ def claim(request: Request, reader: Reader) -> Claim:
     return Claim(tree, target, site, found, tags)
 
 
-def promises(request: Request, made: Claim, reader: Reader) -> tuple[Promise, ...]:
+def promises(request: PatchRequest, made: Claim, reader: Reader) -> tuple[Promise, ...]:
     """Hold what is at hand against every policy, the oldest first.
 
     Raises:
@@ -95,7 +95,7 @@ def promises(request: Request, made: Claim, reader: Reader) -> tuple[Promise, ..
         )
 
 
-def write(request: Request, mode: Mode) -> Written:
+def write(request: PatchRequest, mode: Mode) -> Written:
     """Write the module that answers by ``mode``.
 
     Raises:

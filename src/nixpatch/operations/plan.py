@@ -37,7 +37,7 @@ from nixpatch.unvendor.apply import distrusted, unsettled
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PatchRequest:
     """What the user asked for, and what of the process's environment counts. All values, no look-ups."""
 
     path: str
@@ -62,10 +62,12 @@ class Request:
     """globs for the grafted libraries that are to give way to the store's; empty: none"""
     cache: str | None = None
     """file for what is known of the store; None keeps nothing"""
+    in_nix_build: bool = False
+    """a derivation is being built: its output can never be restored"""
 
 
 def make_plan(
-    request: Request,
+    request: PatchRequest,
     say: Callable[[str], None] = lambda _: None,
     reading: Callable[[Iterable[TreeFile]], Iterable[TreeFile]] = iter,
 ) -> Plan:
@@ -135,10 +137,12 @@ def make_plan(
         tuple(_serving(question, files)),
         grafts,
         unsettled(tree),
+        # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
+        keeps_originals=not (request.in_nix_build or request.store.store_path_of(request.path, resolve=True)),
     )
 
 
-def sources_of(request: Request, target: Target) -> Sources:
+def sources_of(request: PatchRequest, target: Target) -> Sources:
     """Return where libraries come from, the lock read and held against target and store.
 
     Raises:
@@ -183,7 +187,7 @@ def _serving(question: Question, files: tuple[FilePlan, ...]) -> Iterator[Provid
 
 
 def _not_locked(
-    request: Request, sources: Sources, tree: Tree, files: tuple[FilePlan, ...]
+    request: PatchRequest, sources: Sources, tree: Tree, files: tuple[FilePlan, ...]
 ) -> Iterator[Finding]:
     """Report what the tree needs and the lock does not have: it was made for other wheels."""
     if sources.lock is None:
@@ -193,7 +197,7 @@ def _not_locked(
         yield Finding("error", tree.root, f"{need} is not in {request.locked}: run nixpatch lock again")
 
 
-def _plan_one(request: Request, question: Question, file: TreeFile, read: ElfFacts | Skip) -> FilePlan:
+def _plan_one(request: PatchRequest, question: Question, file: TreeFile, read: ElfFacts | Skip) -> FilePlan:
     if isinstance(read, Skip):
         return FilePlan(file, None, read)
     if request.owned_only and not file.owners:
@@ -222,7 +226,7 @@ def mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan, 
     return tuple(replace(file, unrecorded=True) if file.file.path in late else file for file in files)
 
 
-def _index(request: Request, target: Target, read: Reader, sources: Sources) -> ProviderIndex:
+def _index(request: PatchRequest, target: Target, read: Reader, sources: Sources) -> ProviderIndex:
     """Open the index over every source.
 
     Raises:

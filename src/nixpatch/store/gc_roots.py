@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from nixpatch.errors import MachineError
 from nixpatch.fs import make_directory, remove, remove_directory
@@ -25,23 +25,23 @@ def wanted(store: Store, prefix: str) -> bool:
     return store.program is not None and store.store_path_of(prefix, resolve=True) is None
 
 
-def lacking(store: Store, prefix: str, paths: Iterable[str]) -> tuple[str, ...]:
+def missing(store: Store, prefix: str, paths: Iterable[str]) -> tuple[str, ...]:
     """Return, sorted, the store paths that the tree does not hold: no link, or Nix has forgotten it."""
     wanted_paths = set(paths)
     if not wanted_paths:
         return ()
     known = _registered(store)
-    return tuple(sorted(wanted_paths - {to for link, to in _links(prefix).items() if link in known}))
+    return tuple(sorted(wanted_paths - {to for link, to in links(prefix).items() if link in known}))
 
 
-def keep(store: Store, prefix: str, paths: Iterable[str]) -> None:
+def add(store: Store, prefix: str, paths: Iterable[str]) -> None:
     """Root store paths, all that are not held yet in one call of Nix.
 
     Raises:
         MachineError: Nix refused, or the directory of the links cannot be written.
 
     """
-    new = lacking(store, prefix, paths)
+    new = missing(store, prefix, paths)
     if new:
         # Nix numbers the links of one call. A name of their own keeps them off those of other calls.
         name = hashlib.sha256("\0".join(new).encode()).hexdigest()[:16]
@@ -56,8 +56,17 @@ def keep(store: Store, prefix: str, paths: Iterable[str]) -> None:
         store.add_roots(new, os.path.join(directory, name))
 
 
-def prune(prefix: str, kept: Collection[str]) -> None:
-    """Let go of all but some store paths: Nix forgets an indirect root whose link is gone.
+def links(prefix: str) -> dict[str, str]:
+    """Return the links of a tree and the store paths that they lead to."""
+    try:
+        with os.scandir(os.path.join(prefix, DIRECTORY)) as entries:
+            return {entry.path: os.readlink(entry.path) for entry in entries if entry.is_symlink()}
+    except OSError:
+        return {}
+
+
+def drop(prefix: str, unused: Iterable[str]) -> None:
+    """Remove some links, and their directory if it is empty then: Nix forgets a root whose link is gone.
 
     Raises:
         MachineError: the directory of the links cannot be written.
@@ -67,21 +76,11 @@ def prune(prefix: str, kept: Collection[str]) -> None:
     if not os.path.isdir(directory) or os.path.islink(directory):
         return
     try:
-        for link, to in _links(prefix).items():
-            if to not in kept:
-                remove(link)
+        for link in unused:
+            remove(link)
         remove_directory(directory)
     except OSError as error:
         raise MachineError(f"{directory}: cannot be cleared: {error.strerror}") from error
-
-
-def _links(prefix: str) -> dict[str, str]:
-    """Return the tree's links and where they lead."""
-    try:
-        with os.scandir(os.path.join(prefix, DIRECTORY)) as entries:
-            return {entry.path: os.readlink(entry.path) for entry in entries if entry.is_symlink()}
-    except OSError:
-        return {}
 
 
 def _registered(store: Store) -> frozenset[str]:

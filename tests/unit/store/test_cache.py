@@ -71,7 +71,7 @@ def test_what_changed_a_moment_ago_is_not_remembered(
     here: World, cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # File systems count time in ticks. Within a long one, a second change leaves the same stamp.
-    for module in ("headers", "listing", "at_large"):
+    for module in ("cached_reads", "whole_store"):
         monkeypatch.setattr(f"nixpatch.store.{module}.stamp_of", lambda _: b"the same tick")
     path = f"{here.path('xz-5')}/lib"
     ask(here, cache)
@@ -265,7 +265,7 @@ def test_processes_may_share_a_cache(here: World, cache: str) -> None:
     code = (
         "import sys, pathlib\n"
         "import nixpatch.store.cache as cache\n"
-        "from store_fakes import World\n"
+        "from support.store_fakes import World\n"
         "cache._SETTLED = -10**12\n"
         "for _ in range(8):\n"
         "    with World(sys.argv[1]).index(cache=sys.argv[2]) as index:\n"

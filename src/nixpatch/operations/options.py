@@ -1,0 +1,174 @@
+"""What a user can ask of a run: each option is one field, with its type, its default and its words.
+
+The command line (``cli.options``), the keywords of the API (``api``) and the ``options`` of the JSON report
+are made from these fields. To add an option, add a field here and use it where it counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from nixpatch.errors import RequestError
+from nixpatch.model import Tag, Writer
+
+_SOURCES = "Where libraries come from"
+_SEARCH_PATHS = "Search paths"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """The words of one option."""
+
+    help: str
+    flags: tuple[str, ...] = ()
+    """as the command line spells it; empty: ``--`` and the name of the field; ``--no-x`` turns it off"""
+    metavar: str | None = None
+    panel: str | None = None
+    """heading under which ``--help`` lists it"""
+
+
+class _Options:
+    """Options as fields of a dataclass. A list of strings may be any iterable of strings but a string."""
+
+    def __post_init__(self) -> None:
+        """Keep lists as tuples.
+
+        Raises:
+            RequestError: a string stands where a list of strings is meant.
+
+        """
+        own: Any = type(self)
+        for name, annotated in types_of(own).items():
+            value = getattr(self, name)
+            if is_list(annotated):
+                if isinstance(value, str | bytes | os.PathLike):
+                    raise RequestError(f"{name}: a list of strings is meant, not {value!r} alone")
+                object.__setattr__(self, name, tuple(value or ()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(_Options):
+    """What the plan of a tree depends on."""
+
+    python: Annotated[
+        str | None, Option("The Python that will load the tree, if the tree itself does not tell.")
+    ] = None
+    lib: Annotated[
+        Sequence[str],
+        Option("Take libraries from here, before all else.", metavar="DIR|STORE-PATH", panel=_SOURCES),
+    ] = ()
+    closure: Annotated[
+        Sequence[str],
+        Option("Take libraries from this store path's closure.", metavar="STORE-PATH", panel=_SOURCES),
+    ] = ()
+    store: Annotated[
+        str | None,
+        Option("The store directory [NIX_STORE_DIR, /nix/store].", metavar="DIR", panel=_SOURCES),
+    ] = None
+    pure: Annotated[
+        bool, Option("Only what was named and the target's closure.", ("--pure",), panel=_SOURCES)
+    ] = False
+    nixpkgs: Annotated[
+        str | None,
+        Option(
+            "Build or fetch what is missing from this nixpkgs: a flake, or a path.",
+            metavar="REF",
+            panel=_SOURCES,
+        ),
+    ] = None
+    locked: Annotated[
+        str | None,
+        Option(
+            "From the store only what this lockfile has; nixpatch lock makes it.",
+            metavar="FILE",
+            panel=_SOURCES,
+        ),
+    ] = None
+    policy: Annotated[
+        Sequence[str], Option("More rules, as in policy.toml.", metavar="FILE", panel=_SEARCH_PATHS)
+    ] = ()
+    runtime_dep: Annotated[
+        Sequence[str],
+        Option(
+            "A library that files, or those whose path fits, open at run time.",
+            metavar="SONAME[@GLOB]",
+            panel=_SEARCH_PATHS,
+        ),
+    ] = ()
+    ignore_missing: Annotated[
+        Sequence[str], Option("Sonames that may be missing.", metavar="GLOB", panel=_SEARCH_PATHS)
+    ] = ()
+    append_rpath: Annotated[
+        Sequence[str], Option("A directory to put last, in every file.", metavar="DIR", panel=_SEARCH_PATHS)
+    ] = ()
+    tag: Annotated[
+        Tag | None, Option("Use this tag; by default each keeps its own.", panel=_SEARCH_PATHS)
+    ] = None
+    owned_only: Annotated[bool, Option("Leave files alone that no dist claims.", ("--owned-only",))] = False
+    unvendor: Annotated[
+        Sequence[str],
+        Option(
+            "Let the store's libraries take the place of copies in wheels, where that is safe.",
+            metavar="[=GLOB]",
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyOptions(_Options):
+    """How a plan is carried out, whatever is in it."""
+
+    writer: Annotated[
+        Writer, Option("Edit in place; or let LIEF lay each file out anew, which restore cannot undo.")
+    ] = Writer.INPLACE
+    accept_modified: Annotated[
+        bool, Option("Update RECORD rows that were wrong before the patch, too.", ("--accept-modified",))
+    ] = False
+    gc_roots: Annotated[
+        bool,
+        Option("Make no garbage-collector roots for the store paths that are used.", ("--no-gc-roots",)),
+    ] = True
+    fsync: Annotated[
+        bool,
+        Option("Put each file on the disk before it gets its name: safe in a power failure.", ("--fsync",)),
+    ] = False
+    jobs: Annotated[int, Option("Processes; 0 is one per core for large work.", ("--jobs", "-j"))] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchOptions(ApplyOptions, PlanOptions):
+    """All options of a run."""
+
+
+@functools.cache  # resolving annotations takes a while
+def types_of(options: Any) -> Mapping[str, Any]:
+    """Return the annotated type of each option of a class, in the order in which ``--help`` lists them."""
+    hints = get_type_hints(options, include_extras=True)
+    names = [field.name for field in dataclasses.fields(options)]
+    return {name: hints[name] for name in names if words_of(hints[name]) is not None}
+
+
+def words_of(annotated: Any) -> Option | None:
+    """Return the words of an option; None for a field that is none."""
+    return next((extra for extra in get_args(annotated) if isinstance(extra, Option)), None)
+
+
+def is_list(annotated: Any) -> bool:
+    """Whether an option can be given more than once."""
+    return get_origin(get_args(annotated)[0]) is Sequence
+
+
+def as_json(options: PatchOptions) -> dict[str, Any]:
+    """Return the options that differ from their defaults, for the report."""
+    differing = {
+        field.name: value
+        for field in dataclasses.fields(options)
+        if (value := getattr(options, field.name)) != field.default
+    }
+    return {name: value.value if isinstance(value, enum.Enum) else value for name, value in differing.items()}

@@ -9,6 +9,8 @@ class NixpatchError(Exception):
     """A run cannot go on. The base of all that the command line turns into one line and an exit code."""
 
     exit_code = 3
+    is_in_document = False
+    """a JSON document that has it was printed"""
 
 
 class RequestError(NixpatchError):

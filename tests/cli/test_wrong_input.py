@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pathlib
 import shutil
+import stat
 import struct
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -142,3 +146,105 @@ def test_a_read_only_tree(world: World) -> None:
     assert done.stderr.startswith(f"nixpatch: {world.venv}")
     assert "cannot be written, so nothing was changed" in done.stderr
     assert before == world.snapshot()
+
+
+def test_every_path_is_looked_at_before_one_is_patched(world: World, nixpatch: Run) -> None:
+    before = world.snapshot()
+    _refused(nixpatch(world.venv, "/no/such/tree"), 2, "/no/such/tree")
+    _refused(nixpatch(world.venv, "plan"), 2, "plan")  # a command behind the tree
+    assert world.snapshot() == before
+
+    assert nixpatch(world.venv)[0] == 0
+    patched = world.snapshot()
+    _refused(nixpatch("restore", world.venv, "/no/such/tree"), 2, "/no/such/tree")
+    assert world.snapshot() == patched
+
+
+@pytest.mark.parametrize(
+    "command", [("patch",), ("plan",), ("verify",), ("restore",), ("missing",), ("tree",), ("lock",)]
+)
+def test_json_is_a_whole_document_when_the_request_is_wrong(nixpatch: Run, command: tuple[str, ...]) -> None:
+    code, out, err = nixpatch(*command, "--json", "/no/such/tree")
+    document = json.loads(out)
+    assert code == 2
+    assert "/no/such/tree" in document["error"]
+    assert document["command"] == command[0]
+    assert document["trees"] == []
+    assert err.count("\n") == 1
+
+
+def test_json_has_the_trees_that_were_done_before_one_failed(world: World, nixpatch: Run) -> None:
+    other = world.copy("other")
+    assert nixpatch(world.venv)[0] == 0
+    shutil.rmtree(other.site)
+    code, out, _ = nixpatch("verify", "--json", world.venv, "/no/such/tree", other.venv)
+    document = json.loads(out)
+    assert code == 2
+    assert [tree["tree"]["root"] for tree in document["trees"]] == [world.venv]
+    assert "/no/such/tree" in document["error"]
+
+
+def test_a_report_on_several_trees_names_each(world: World, nixpatch: Run) -> None:
+    other = world.copy("other")
+    _, out, _ = nixpatch(world.venv, other.venv)
+    lines = out.splitlines()
+    assert lines[0] == world.venv
+    assert other.venv in lines
+    _, out, _ = nixpatch(world.venv)
+    assert world.venv not in out.splitlines()
+
+
+@pytest.mark.parametrize("path", ["/", "/usr", "/usr/lib", "~"])
+def test_a_directory_of_the_system_is_not_patched_by_accident(
+    nixpatch: Run, path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = str(tmp_path) if path == "~" else path
+    _refused(nixpatch(path), 2, path, "--system")
+
+
+def test_a_python_that_a_package_manager_owns_is_not_patched_by_accident(world: World, nixpatch: Run) -> None:
+    os.unlink(os.path.join(world.venv, "pyvenv.cfg"))
+    mark = os.path.join(os.path.dirname(world.site), "EXTERNALLY-MANAGED")
+    with open(mark, "w", encoding="ascii") as file:
+        file.write("[externally-managed]\nError=use apt\n")
+    before = world.snapshot()
+    for path in (world.venv, world.site):
+        _refused(nixpatch(path, "--python", sys.executable), 2, path, mark, "--system")
+    assert world.snapshot() == before
+    assert nixpatch(world.venv, "--python", sys.executable, "--system")[0] == 0
+    assert world.ask() == "42"
+
+
+def test_a_python_that_uv_manages_is_its_users(world: World, nixpatch: Run) -> None:
+    os.unlink(os.path.join(world.venv, "pyvenv.cfg"))
+    with open(os.path.join(os.path.dirname(world.site), "EXTERNALLY-MANAGED"), "w", encoding="ascii") as file:
+        file.write("[externally-managed]\nError=This Python installation is managed by uv and ...\n")
+    assert nixpatch(world.venv, "--python", sys.executable)[0] == 0
+
+
+@pytest.mark.parametrize("directory", ["lib", "./lib", "", "../lib"])
+def test_a_relative_directory_is_never_appended(world: World, nixpatch: Run, directory: str) -> None:
+    before = world.snapshot()
+    _refused(nixpatch(world.venv, "--append-rpath", directory), 2, "--append-rpath", "ld.so(8)")
+    assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("option", ["html", "lock"])
+def test_a_report_into_a_device_or_a_pipe_leaves_it_one(
+    world: World, nixpatch: Run, option: str, tmp_path: pathlib.Path
+) -> None:
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    chunks: list[bytes] = []
+    thread = threading.Thread(target=lambda: chunks.append(pathlib.Path(pipe).read_bytes()))
+    thread.start()
+    command = ("--html", pipe, world.venv) if option == "html" else ("lock", world.venv, "-o", pipe)
+    assert nixpatch(*command)[0] == 0
+    thread.join(30)
+    assert stat.S_ISFIFO(os.lstat(pipe).st_mode)
+    assert chunks[0].startswith(b"<!doctype html>" if option == "html" else b"{")
+    device = str(tmp_path / "null")
+    os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    assert nixpatch(*(device if word == pipe else word for word in command))[0] == 0
+    assert stat.S_ISCHR(os.lstat(device).st_mode)

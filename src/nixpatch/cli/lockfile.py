@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import replace
@@ -12,10 +13,8 @@ import typer
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.options import takes
-from nixpatch.cli.session import Output, guarded
-from nixpatch.errors import MachineError
+from nixpatch.cli.session import Output, guarded, write_output
 from nixpatch.escape import shown
-from nixpatch.fs import replace_bytes, sweep
 from nixpatch.operations.lockfile import lock_of
 from nixpatch.operations.options import PatchOptions
 from nixpatch.operations.plan import make_plan
@@ -66,15 +65,12 @@ def lock_command(
 
 
 def _write(path: str, data: bytes) -> bool:
-    """Write the lock where it is another one; return whether it was."""
+    """Write the lockfile unless it has these bytes; return whether it was written."""
     place = os.path.realpath(path)
-    sweep(place)
-    try:
+    with contextlib.suppress(OSError):
         if os.path.isfile(place):
             with open(place, "rb") as file:
                 if file.read(len(data) + 1) == data:
                     return False
-        replace_bytes(place, data)
-    except OSError as error:
-        raise MachineError(f"{path}: cannot be written: {error.strerror}; the file is as it was") from error
+    write_output(path, data, option="--output")
     return True

@@ -14,10 +14,11 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import RequestError
+from nixpatch.installed import scan
 from nixpatch.model import Outcome, Plan, Writer
 from nixpatch.operations.options import PatchOptions
 from nixpatch.operations.patch import patch, restore
-from nixpatch.operations.plan import PatchRequest, make_plan
+from nixpatch.operations.plan import PatchRequest, check_request, make_plan
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 
@@ -44,22 +45,27 @@ def patch_command(
         verbosity=-1 if quiet else verbose,
         html=html,
         options=chosen,
+        several=len(paths) > 1,
     )
     code = ExitCode.SATISFIED
-    for path in paths:
-        begun = time.monotonic()
-        request = opt.request_for(path, chosen)
-        if writing:
-            outcome = patch(request, chosen, output.events())
-            made = outcome.plan
-            done = _report(made, outcome, output, begun)
-        else:
-            made = make_plan(request, output.say, output.bar.reading)
-            done = _report(made, None, output, begun)
-        if verbose and not as_json:
-            _tell_of_bare_names(request)
-        code = max(code, ExitCode.REMAINS if check and made.pending else done)
-    output.close()
+    with output:
+        requests = [opt.request_for(path, chosen) for path in paths]
+        if writing and len(requests) > 1:
+            # Before anything is written: a slip in the last path must not leave the first one patched.
+            for request in requests:
+                check_request(request)
+        for request in requests:
+            begun = time.monotonic()
+            if writing:
+                outcome = patch(request, chosen, output.events())
+                made = outcome.plan
+                done = _report(made, outcome, output, begun)
+            else:
+                made = make_plan(request, output.say, output.bar.reading)
+                done = _report(made, None, output, begun)
+            if verbose and not as_json:
+                _tell_of_bare_names(request)
+            code = max(code, ExitCode.REMAINS if check and made.pending else done)
     return code
 
 
@@ -96,18 +102,22 @@ def restore_command(
     quiet: opt.Quiet = False,
 ) -> ExitCode:
     """Put every patched file back, byte for byte, and RECORD with it."""
-    output = Output("restore", as_json=as_json, verbosity=-1 if quiet else verbose, html=html)
+    output = Output(
+        "restore", as_json=as_json, verbosity=-1 if quiet else verbose, html=html, several=len(paths) > 1
+    )
     code = ExitCode.SATISFIED
-    for path in paths:
-        begun = time.monotonic()
-        if dry_run:
-            from nixpatch.operations.restore import plan_restore  # noqa: PLC0415 - no other command needs it
+    with output:
+        for path in paths if len(paths) > 1 else ():
+            scan(path)  # as above
+        for path in paths:
+            begun = time.monotonic()
+            if dry_run:
+                from nixpatch.operations.restore import plan_restore  # noqa: PLC0415 - no other command needs it
 
-            code = max(code, _report(plan_restore(path), None, output, begun))
-        else:
-            outcome = restore(path, chosen, output.events())
-            code = max(code, _report(outcome.plan, outcome, output, begun))
-    output.close()
+                code = max(code, _report(plan_restore(path), None, output, begun))
+            else:
+                outcome = restore(path, chosen, output.events())
+                code = max(code, _report(outcome.plan, outcome, output, begun))
     return code
 
 
@@ -127,20 +137,22 @@ def verify_command(
     """Check that patched trees are what their provenance says."""
     from nixpatch.operations.verify import check_tree  # noqa: PLC0415 - no other command needs it
 
-    output = Output("verify", as_json=as_json, verbosity=-1 if quiet else verbose, html=html)
+    output = Output(
+        "verify", as_json=as_json, verbosity=-1 if quiet else verbose, html=html, several=len(paths) > 1
+    )
     code = ExitCode.SATISFIED
     store = find_store(chosen.store, os.environ)
-    for path in paths:
-        verdict = check_tree(
-            path,
-            store,
-            python=chosen.python,
-            search_path=os.environ.get("PATH"),
-            locked=chosen.locked,
-            load=load,
-            workers=chosen.jobs,
-        )
-        output.verdict(verdict, store.directory)
-        code = max(code, ExitCode.REMAINS if verdict.errors else ExitCode.SATISFIED)
-    output.close()
+    with output:
+        for path in paths:
+            verdict = check_tree(
+                path,
+                store,
+                python=chosen.python,
+                search_path=os.environ.get("PATH"),
+                locked=chosen.locked,
+                load=load,
+                workers=chosen.jobs,
+            )
+            output.verdict(verdict, store.directory)
+            code = max(code, ExitCode.REMAINS if verdict.errors else ExitCode.SATISFIED)
     return code

@@ -7,9 +7,9 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, Self
 
 import typer
 
@@ -19,13 +19,15 @@ from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import MachineError, NixpatchError
 from nixpatch.escape import shown
 from nixpatch.fs import replace_bytes, sweep
-from nixpatch.model import Outcome, Plan, Verdict
+from nixpatch.model import Outcome, Plan, Tree, Verdict
 
 if TYPE_CHECKING:
     from nixpatch.operations.options import PatchOptions
     from nixpatch.operations.patch import PatchEvents
 
 _P = ParamSpec("_P")
+_NAMES = {"status": "manylinux"}
+"""commands whose functions have another name than the document"""
 
 
 class Output:
@@ -39,9 +41,14 @@ class Output:
         verbosity: int,
         html: str | None = None,
         options: PatchOptions | None = None,
+        several: bool = False,
     ) -> None:
-        """``verbosity``: -1 quiet, 0 the default, 1 and 2 more. ``html`` is where the page is written."""
+        """``several``: the run is about more trees than one, so each report begins with its tree.
+
+        ``verbosity``: -1 quiet, 0 the default, 1 and 2 more. ``html`` is where the page is written.
+        """
         self._options = options
+        self._several = several
         self.as_json = as_json
         self.verbosity = verbosity
         self._watched = is_watched(os.environ)
@@ -64,6 +71,7 @@ class Output:
             return
         from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - JSON needs no rich
 
+        self._name(plan.tree)
         console(plain=not self._watched).print(
             plan_report(plan, outcome, verbosity=self.verbosity, seconds=seconds)
         )
@@ -81,38 +89,39 @@ class Output:
             return
         from nixpatch.report.text import console, verdict_report  # noqa: PLC0415 - as above
 
+        self._name(verdict.tree)
         console(plain=not self._watched).print(
             verdict_report(verdict, store_dir=store_dir, verbosity=self.verbosity)
         )
 
-    def close(self) -> None:
+    def _name(self, tree: Tree) -> None:
+        if self._several:
+            sys.stdout.write(f"{shown(tree.root)}\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Print the JSON document and write the page, if that is what was asked for.
+
+        A run that ends early prints the document, too, with the trees that it has come to and the error: what
+        reads it must never get half a document, or none.
 
         Raises:
             MachineError: the page cannot be written.
 
         """
+        if error is not None and not isinstance(error, NixpatchError):
+            return
         if self.as_json:
-            import json  # noqa: PLC0415 - as above
+            print_document(self._command, self._trees, options=self._options, error=error)
+        if error is None and self._html is not None:
+            self._write_page(self._html)
 
-            from nixpatch.operations.options import as_json  # noqa: PLC0415 - as above
-            from nixpatch.report.as_json import document  # noqa: PLC0415 - as above
+    def _write_page(self, path: str) -> None:
+        from nixpatch.report.html import page  # noqa: PLC0415 - only who asks for it pays for it
 
-            whole = document(self._command, self._trees)
-            if self._options is not None:
-                whole["options"] = as_json(self._options)
-            json.dump(whole, sys.stdout, indent=1)
-            sys.stdout.write("\n")
-        if self._html is not None:
-            from nixpatch.report.html import page  # noqa: PLC0415 - as above
-
-            place = os.path.realpath(self._html)
-            sweep(place)
-            try:
-                replace_bytes(place, page(f"nixpatch {self._command}", self._pages))
-            except OSError as error:
-                text = f"--html {self._html}: cannot be written: {error.strerror}; the file is as it was"
-                raise MachineError(text) from error
+        write_output(path, page(f"nixpatch {self._command}", self._pages), option="--html")
 
     def events(self) -> PatchEvents:
         """Return the callbacks that show a run's progress here."""
@@ -126,6 +135,49 @@ class Output:
             sys.stderr.write(f"nixpatch: {shown(text)}\n")
 
 
+def print_document(
+    command: str,
+    trees: Sequence[dict[str, Any]],
+    *,
+    options: PatchOptions | None = None,
+    error: NixpatchError | None = None,
+) -> None:
+    """Print a whole JSON document to standard output, with the error that ended the run early."""
+    import json  # noqa: PLC0415 - only who asks for it pays for it
+
+    from nixpatch.operations.options import as_json  # noqa: PLC0415 - as above
+    from nixpatch.report.as_json import document  # noqa: PLC0415 - as above
+
+    whole = document(command, trees)
+    if options is not None:
+        whole["options"] = as_json(options)
+    if error is not None:
+        whole["error"] = shown(str(error))
+        error.is_in_document = True
+    json.dump(whole, sys.stdout, indent=1)
+    sys.stdout.write("\n")
+
+
+def write_output(path: str, data: bytes, *, option: str) -> None:
+    """Write a file that the user named: a regular one atomically, anything else (a pipe, a device) as it is.
+
+    Raises:
+        MachineError: it cannot be written; a regular file is as it was.
+
+    """
+    place = os.path.realpath(path)
+    try:
+        if os.path.lexists(place) and not os.path.isfile(place):
+            with open(place, "wb") as file:
+                file.write(data)
+            return
+        sweep(place)
+        replace_bytes(place, data)
+    except OSError as error:
+        text = f"{option} {path}: cannot be written: {error.strerror}; the file is as it was"
+        raise MachineError(text) from error
+
+
 def guarded(command: Callable[_P, int]) -> Callable[_P, None]:
     """Turn what a command returns or raises into one line and an exit code."""
 
@@ -136,6 +188,10 @@ def guarded(command: Callable[_P, int]) -> Callable[_P, None]:
             code = int(command(*args, **kwargs))
             sys.stdout.flush()
         except NixpatchError as error:
+            if kwargs.get("as_json") and not error.is_in_document:
+                print_document(
+                    _NAMES.get(command.__name__) or command.__name__.removesuffix("_command"), (), error=error
+                )
             sys.stderr.write(f"nixpatch: {shown(str(error))}\n")
             code = error.exit_code
         except BrokenPipeError:

@@ -12,6 +12,7 @@ from nixpatch.installed.python_layout import enclosing
 from nixpatch.installed.record import Record, Row, parse
 from nixpatch.installed.record_paths import Locator
 from nixpatch.installed.scan import scan
+from nixpatch.installed.system_trees import external_manager, is_system_directory
 from nixpatch.installed.target_python import find_target
 from nixpatch.model import FileHash
 
@@ -23,8 +24,10 @@ __all__ = [
     "built_in",
     "enclosing",
     "encode_digest",
+    "external_manager",
     "find_target",
     "hash_file",
+    "is_system_directory",
     "parse",
     "scan",
 ]

@@ -111,6 +111,13 @@ class PlanOptions(_Options):
         Tag | None, Option("Use this tag; by default each keeps its own.", panel=_SEARCH_PATHS)
     ] = None
     owned_only: Annotated[bool, Option("Leave files alone that no dist claims.", ("--owned-only",))] = False
+    system: Annotated[
+        bool,
+        Option(
+            "Patch a directory of the system, too: /, /usr, a home, the Python of a distribution.",
+            ("--system",),
+        ),
+    ] = False
     unvendor: Annotated[
         Sequence[str],
         Option(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from nixpatch.model import FileOutcome, Manner, Outcome, Plan, TreeFile
 from nixpatch.operations import gc_roots
 from nixpatch.operations.options import ApplyOptions
-from nixpatch.operations.plan import PatchRequest, make_plan
+from nixpatch.operations.plan import PatchRequest, make_plan, refuse_system_directory
 from nixpatch.store import Store
 from nixpatch.tree_lock import held
 
@@ -59,6 +59,7 @@ def patch(
         MachineError: there is no store, Nix failed, or a directory cannot be written. Nothing was changed.
 
     """
+    refuse_system_directory(request)
     with held(request.path, events.on_message):
         plan = restrict(make_plan(request, events.on_message, events.reading))
         return carry_out(plan, request.store, options, events)

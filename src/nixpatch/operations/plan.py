@@ -35,6 +35,8 @@ from nixpatch.store import ProviderIndex, Store, lockfile, nixpkgs, open_index
 from nixpatch.store import Request as Sources
 from nixpatch.unvendor.apply import distrusted, unsettled
 
+_NO_SYSTEM = "name a venv or a package in it; to patch this nevertheless, say --system"
+
 
 @dataclass(frozen=True, slots=True)
 class PatchRequest:
@@ -58,6 +60,10 @@ class PatchRequest:
     owned_only: bool = False
     search_path: str | None = None
     """value of PATH"""
+    home: str | None = None
+    """value of HOME"""
+    system: bool = False
+    """directories of the system may be patched, too"""
     unvendor: tuple[str, ...] = ()
     """globs for the grafted libraries that are to give way to the store's; empty: none"""
     cache: str | None = None
@@ -81,7 +87,7 @@ def make_plan(
 
     """
     reference = nixpkgs.named(request.nixpkgs) if request.nixpkgs is not None else None
-    tree = installed.scan(request.path)
+    tree = scan_for(request)
     read = Reader()
     results = {file.path: read.in_tree(file.path) for file in reading(tree.files)}
     facts = {path: found for path, found in results.items() if isinstance(found, ElfFacts)}
@@ -140,6 +146,45 @@ def make_plan(
         # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
         keeps_originals=not (request.in_nix_build or request.store.store_path_of(request.path, resolve=True)),
     )
+
+
+def scan_for(request: PatchRequest) -> Tree:
+    """Read the tree that a request names.
+
+    Raises:
+        RequestError: there is no such tree, or it is the system's and ``system`` was not said.
+        MachineError: a disk fails, or the run may open no more files.
+
+    """
+    refuse_system_directory(request)
+    tree = installed.scan(request.path)
+    mark = None if request.system else installed.external_manager(tree)
+    if mark is not None:
+        raise RequestError(f"{request.path}: a package manager owns this Python ({mark}): {_NO_SYSTEM}")
+    return tree
+
+
+def refuse_system_directory(request: PatchRequest) -> None:
+    """Refuse a top-level directory of the system before anything of it is locked or read.
+
+    Raises:
+        RequestError: it is one, and ``system`` was not said.
+
+    """
+    if not request.system and installed.is_system_directory(request.path, request.home):
+        raise RequestError(f"{request.path}: a directory of the system, or a home directory: {_NO_SYSTEM}")
+
+
+def check_request(request: PatchRequest) -> None:
+    """Look at what a request names without resolving anything: the tree, the target, the lockfile.
+
+    Raises:
+        RequestError: as :func:`make_plan` does.
+        MachineError: as :func:`make_plan` does.
+
+    """
+    tree = scan_for(request)
+    sources_of(request, installed.find_target(tree, request.python, request.search_path, Reader()))
 
 
 def sources_of(request: PatchRequest, target: Target) -> Sources:

@@ -28,6 +28,12 @@ def request_for(
         RequestError: ``store`` is not a directory, or a policy cannot be used.
 
     """
+    for directory in options.append_rpath:
+        if not directory.startswith(("/", "$ORIGIN", "${ORIGIN}")):
+            raise RequestError(
+                f"--append-rpath {directory}: a relative directory would be that of the process (ld.so(8)); "
+                "name an absolute one, or one that begins with $ORIGIN"
+            )
     building = in_nix_build(environ)
     store = find_store(options.store, environ)
     return PatchRequest(
@@ -46,6 +52,8 @@ def request_for(
         tag=options.tag,
         owned_only=options.owned_only,
         unvendor=tuple(options.unvendor),
+        home=environ.get("HOME"),
+        system=options.system,
         search_path=environ.get("PATH"),
         cache=cache_file(environ),
         in_nix_build=building,

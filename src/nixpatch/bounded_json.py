@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
-_VALUES = 1 << 21
+_MAX_VALUES = 1 << 21
 
 
-def parse(data: bytes) -> Any:
+def parse(data: bytes, max_values: int = _MAX_VALUES) -> Any:
     """Read a document.
 
     Raises:
-        ValueError: it is not JSON, has more values than any that is honest, or is nested too deep.
+        ValueError: it is not JSON, has more than ``max_values`` values, or is nested too deep.
 
     """
-    if sum(map(data.count, (b",", b"[", b"{"))) > _VALUES:
-        raise ValueError(f"more than {_VALUES} values")
+    if sum(map(data.count, (b",", b"[", b"{"))) > max_values:
+        raise ValueError(f"more than {max_values} values")
     try:
         return json.loads(data)
     except RecursionError as error:

@@ -1,6 +1,7 @@
-"""The policy tables: what no ELF header says about a soname. Data lives in ``data/policy.toml``.
+"""The policy tables: facts about sonames that no ELF header states.
 
-Which file names belong to the C library and its loader. They are never served from a store directory.
+The data are in ``data/policy.toml`` and ``data/manylinux.toml``; users add rows with ``--policy`` and
+``[tool.nixpatch]``. Which file names belong to the C library and its loader is not theirs to change.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase, translate
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -18,16 +19,16 @@ from nixpatch.model import Libc
 
 MAX_SIZE = 1 << 20
 """bytes"""
-_DEEP = 64
+_MAX_KEY_PARTS = 64
 
 
 class PolicyError(ValueError):
-    """A table says something that is no rule. The message says where."""
+    """A table holds something that is not a rule. The message names the place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Files and sonames that something is to be said of, and why."""
+    """Sonames that certain files may lack or will open, and why."""
 
     file: str
     """glob over the absolute path"""
@@ -37,24 +38,44 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """Everything the tables say."""
+class LibcNames:
+    """The file names of one C library, as globs."""
 
-    libc: tuple[tuple[Libc, tuple[str, ...]], ...] = ()
+    libc: Libc
+    core: tuple[str, ...]
+    """libc and its loader"""
+    parts: tuple[str, ...] = ()
+    """what it installs beside them"""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All tables."""
+
+    libc: tuple[LibcNames, ...] = ()
     drivers: tuple[str, ...] = ()
     driver_directory: str = ""
     system: tuple[str, ...] = ()
     ignore: tuple[Rule, ...] = ()
     """libraries that may be missing without anything being wrong"""
     runtime: tuple[Rule, ...] = ()
-    """libraries that files open themselves, which no header tells"""
+    """libraries that files open with dlopen(3), which no header names"""
 
     def libc_of(self, soname: str) -> Libc | None:
-        """Which libc a soname is a part of."""
-        for libc, patterns in self.libc:
-            if matches(soname, patterns):
-                return libc
+        """Return the libc that a soname is a part of."""
+        for names in self.libc:
+            if matches(soname, names.core) or matches(soname, names.parts):
+                return names.libc
         return None
+
+    def libc_needed(self, sonames: Iterable[str]) -> Libc | None:
+        """Return the libc that a file with these needs was built for, None if it names none."""
+        return next(filter(None, map(self.libc_of, sonames)), None)
+
+    def holds_libc(self, names: Iterable[str]) -> bool:
+        """Whether a directory of these names holds a C library, which no search path may lead to."""
+        core = tuple(glob for libc in self.libc for glob in libc.core)
+        return any(matches(name, core) for name in names)
 
     def is_driver(self, soname: str) -> bool:
         """Whether the library belongs to the machine's graphics driver."""
@@ -71,7 +92,7 @@ class Policy:
                 return rule.reason
         return None
 
-    def opened(self, path: str) -> tuple[tuple[str, str], ...]:
+    def dlopened_by(self, path: str) -> tuple[tuple[str, str], ...]:
         """Return the sonames that this file opens at run time, each with the reason of its row."""
         return tuple(
             (soname, rule.reason)
@@ -80,15 +101,15 @@ class Policy:
             for soname in rule.sonames
         )
 
-    def extended(self, more: Policy) -> Policy:
+    def extended(self, other: Policy) -> Policy:
         """Return these tables with the rows of others before their own."""
         return Policy(
             self.libc,
-            (*more.drivers, *self.drivers),
-            more.driver_directory or self.driver_directory,
-            (*more.system, *self.system),
-            (*more.ignore, *self.ignore),
-            (*more.runtime, *self.runtime),
+            (*other.drivers, *self.drivers),
+            other.driver_directory or self.driver_directory,
+            (*other.system, *self.system),
+            (*other.ignore, *self.ignore),
+            (*other.runtime, *self.runtime),
         )
 
 
@@ -103,16 +124,16 @@ def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def toml(data: bytes) -> dict[str, Any]:
-    """Read the bytes of a file of tables.
+    """Read the bytes of a TOML file that somebody else wrote.
 
     Raises:
-        PolicyError: it is no TOML, or larger or deeper than any that a person writes.
+        PolicyError: it is not TOML, or larger or deeper than any that a person writes.
 
     """
     if len(data) > MAX_SIZE:
         raise PolicyError(f"not TOML of ours: {len(data)} bytes, more than {MAX_SIZE}")
-    if any(_is_deep(line) for line in data.splitlines() if line.count(b".") > _DEEP):
-        raise PolicyError(f"not TOML of ours: a key of more than {_DEEP} parts")
+    if any(_is_deep(line) for line in data.splitlines() if line.count(b".") > _MAX_KEY_PARTS):
+        raise PolicyError(f"not TOML of ours: a key of more than {_MAX_KEY_PARTS} parts")
     try:
         return tomllib.loads(data.decode("utf-8"))
     except RecursionError:
@@ -122,11 +143,11 @@ def toml(data: bytes) -> dict[str, Any]:
 
 
 def _is_deep(line: bytes) -> bool:
-    """Whether a line has a key of very many parts, for which tomllib takes the square of the time."""
+    """Whether a line has a key of very many parts, on which tomllib spends quadratic time."""
     run = 0
     for part in line.split(b"."):
         run = run + 1 if len(part.split()) == 1 else 0
-        if run > _DEEP:
+        if run > _MAX_KEY_PARTS:
             return True
     return False
 
@@ -147,7 +168,7 @@ def parse(data: Mapping[str, Any]) -> Policy:
     if not isinstance(directory, str):
         raise PolicyError("drivers.directory: not a string")
     return Policy(
-        libc=tuple((kind, _strings(libc, "libc", kind.value)) for kind in Libc if kind.value in libc),
+        libc=tuple(_libc_names(_table(libc, kind.value), kind) for kind in Libc if kind.value in libc),
         drivers=_strings(drivers, "drivers", "sonames"),
         driver_directory=directory,
         system=_strings(_table(data, "system"), "system", "sonames"),
@@ -156,18 +177,23 @@ def parse(data: Mapping[str, Any]) -> Policy:
     )
 
 
+def _libc_names(table: Mapping[str, Any], libc: Libc) -> LibcNames:
+    name = f"libc.{libc.value}"
+    return LibcNames(libc, _strings(table, name, "core"), _strings(table, name, "parts"))
+
+
 def _table(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = data.get(name, {})
-    if not isinstance(found, dict):
+    table = data.get(name, {})
+    if not isinstance(table, dict):
         raise PolicyError(f"{name}: not a table")
-    return found
+    return table
 
 
-def _strings(data: Mapping[str, Any], where: str, name: str) -> tuple[str, ...]:
-    found = data.get(name, [])
-    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-        raise PolicyError(f"{where}.{name}: not a list of strings")
-    return tuple(found)
+def _strings(table: Mapping[str, Any], table_name: str, key: str) -> tuple[str, ...]:
+    values = table.get(key, [])
+    if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+        raise PolicyError(f"{table_name}.{key}: not a list of strings")
+    return tuple(values)
 
 
 def _rules(data: Mapping[str, Any], name: str) -> tuple[Rule, ...]:
@@ -176,52 +202,28 @@ def _rules(data: Mapping[str, Any], name: str) -> tuple[Rule, ...]:
         raise PolicyError(f"{name}: not a list of tables")
     rules: list[Rule] = []
     for number, row in enumerate(rows, 1):
-        where = f"{name}, row {number}"
+        row_name = f"{name}, row {number}"
         if not isinstance(row, dict):
-            raise PolicyError(f"{where}: not a table")
+            raise PolicyError(f"{row_name}: not a table")
         for key in ("file", "reason"):
             if not isinstance(row.get(key), str):
-                raise PolicyError(f"{where}: {key} is not a string; every rule says why it is there")
-        rules.append(Rule(row["file"], _strings(row, where, "sonames"), row["reason"]))
+                raise PolicyError(f"{row_name}: {key} is not a string; every rule says why it is there")
+        rules.append(Rule(row["file"], _strings(row, row_name, "sonames"), row["reason"]))
     return tuple(rules)
 
 
-@lru_cache(maxsize=1)
+@cache
 def default_policy() -> Policy:
-    """Return the tables that come with the package."""
-    text = resources.files("nixpatch").joinpath("data/policy.toml").read_text("utf-8")
-    return parse(tomllib.loads(text))
+    """Return the tables that come with the package.
 
-
-_LOADERS = ("ld-linux", "ld-musl-", "ld64.so.", "ld.so.1", "ld-2.")
-_LIBC = ("libc.so.6", "libc.musl-", "libc-2.")
-_BESIDE = (
-    "libm.so.6", "libmvec.so.1", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1",
-    "libresolv.so.2", "libanl.so.1", "libnsl.so.1", "libBrokenLocale.so.1", "libthread_db.so.1",
-    "libc_malloc_debug.so.0", "libnss_",
-)  # fmt: skip
-"""what glibc installs next to libc.so.6 (its shlib-versions)"""
-
-
-def is_libc_name(name: str) -> bool:
-    """Whether a soname is one of libc's own, the loader's included."""
-    return name == "libc.so" or name.startswith((*_LOADERS, *_LIBC, *_BESIDE))
-
-
-def holds_libc(names: Iterable[str]) -> bool:
-    """Whether a directory with these names holds a C library: in a search path it would break the process.
-
-    ``libc.so`` is musl's libc. It is glibc's linker script too, which lies beside no library worth a search
-    path.
+    What wheels may expect from the system are the libraries of the manylinux policies, but for libc's own.
     """
-    return any(name == "libc.so" or name.startswith((*_LOADERS, *_LIBC)) for name in names)
+    policy = parse(packaged_table("policy.toml"))
+    promised: Mapping[str, str] = packaged_table("manylinux.toml")["libraries"]
+    return replace(policy, system=tuple(name for name in promised if policy.libc_of(name) is None))
 
 
-def libc_of(needed: Iterable[str]) -> Libc | None:
-    """Return the libc that a file with these needs was built for, None if it names none."""
-    for name in needed:
-        if name == "libc.so" or name.startswith(("libc.musl-", "ld-musl-")):
-            return Libc.MUSL
-        if is_libc_name(name):
-            return Libc.GLIBC
-    return None
+@cache
+def packaged_table(name: str) -> Mapping[str, Any]:
+    """Return a TOML file of the package's ``data`` directory."""
+    return tomllib.loads(resources.files("nixpatch").joinpath("data", name).read_text("utf-8"))

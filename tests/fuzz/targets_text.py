@@ -112,7 +112,7 @@ def policy_file(data: bytes) -> None:
         tables.is_system(soname)
         tables.libc_of(soname)
         tables.ignored("/t/lib/python3.11/site-packages/" + "a" * 60, soname)
-    tables.opened("/t/x.so")
+    tables.dlopened_by("/t/x.so")
     assert tables.extended(tables).drivers == (*tables.drivers, *tables.drivers)
 
 

@@ -12,7 +12,7 @@ import pytest
 from nixpatch.elf import read
 from nixpatch.errors import MachineError
 from nixpatch.model import ElfFacts, Libc, Machine, Source, Target
-from nixpatch.policy import is_libc_name
+from nixpatch.policy import default_policy
 from nixpatch.store import (
     Cache,
     Headers,
@@ -161,7 +161,9 @@ def test_whatever_a_library_of_the_store_needs_is_found_in_it(
         for name in os.listdir(directory):
             facts = read(os.path.realpath(os.path.join(directory, name))) if ".so" in name else None
             for need in facts.needed if isinstance(facts, ElfFacts) else ():
-                if not is_libc_name(need) and not any(p.machine == X86_64 for p in index.providers(need)):
+                if default_policy().libc_of(need) is None and not any(
+                    p.machine == X86_64 for p in index.providers(need)
+                ):
                     missing.add((name, need))
     assert missing == set()
 

@@ -5,6 +5,7 @@ import pytest
 
 from nixpatch.model import Libc
 from nixpatch.policy import Policy, PolicyError, Rule, default_policy, matches, parse
+from nixpatch.resolve.manylinux import policies
 
 POLICY = default_policy()
 
@@ -114,3 +115,30 @@ def test_every_rule_of_the_file_has_a_reason_and_can_apply() -> None:
 def test_what_is_no_rule_is_named(text: str, why: str) -> None:
     with pytest.raises(PolicyError, match=why):
         parse(tomllib.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("names", "holds"),
+    [
+        (["libz.so.1", "libc.so.6"], True),
+        (["libc-2.31.so"], True),
+        (["ld-linux-x86-64.so.2"], True),
+        (["libc.so"], True),
+        (["libm.so.6", "libnss_systemd.so.2"], False),
+        (["libcap.so.2", "libc++.so.1"], False),
+    ],
+)
+def test_directories_that_no_search_path_may_name(names: list[str], holds: bool) -> None:
+    assert POLICY.holds_libc(names) is holds
+
+
+def test_the_first_need_that_names_a_libc_decides() -> None:
+    assert POLICY.libc_needed(["libz.so.1", "libm.so.6", "libc.so"]) is Libc.GLIBC
+    assert POLICY.libc_needed(["libz.so.1", "libc.musl-x86_64.so.1"]) is Libc.MUSL
+    assert POLICY.libc_needed(["libz.so.1"]) is None
+
+
+def test_what_wheels_may_expect_is_what_the_manylinux_policies_promise_but_for_libc() -> None:
+    promised = {name for policy in policies() for name in policy.libraries}
+    assert {name for name in promised if POLICY.libc_of(name) is None} == set(POLICY.system)
+    assert not POLICY.is_system("libm.so.6")

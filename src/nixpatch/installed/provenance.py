@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nixpatch import bounded_json
 from nixpatch.escape import of_the_machine
 from nixpatch.fs import can_be_path, read_regular
 from nixpatch.model import Tag
@@ -120,11 +121,9 @@ def load(data: bytes) -> Provenance:
         ProvenanceError: not JSON, another version, or a field of the wrong kind.
 
     """
-    if sum(map(data.count, (b",", b"[", b"{"))) > _VALUES:
-        raise ProvenanceError("has more values than any that nixpatch writes")
     try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        document = bounded_json.parse(data, _VALUES)
+    except ValueError as error:
         raise ProvenanceError(f"not JSON: {error}") from error
     if not isinstance(document, dict) or document.get("version") != _VERSION:
         raise ProvenanceError("not a version 1 document")

@@ -223,7 +223,7 @@ def opened(question: Question, asker: Asker) -> tuple[Answer, ...]:
     Of a note's alternatives the first that can be met serves. What a note only recommends may be missing.
     """
     told = [_by_note(question, asker, need) for need in asker.facts.dlopen_needs]
-    for soname, reason in question.policy.opened(asker.file.path):
+    for soname, reason in question.policy.dlopened_by(asker.file.path):
         found = answer(question, asker, soname)
         told.append(replace(found, detail=_both(f"opened at run time, {reason}", found.detail)))
     unique: dict[str, Answer] = {}

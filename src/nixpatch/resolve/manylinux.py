@@ -5,14 +5,13 @@ Pure. The policies are in ``data/manylinux.toml``.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
 from nixpatch.model import Libc, Target
+from nixpatch.policy import packaged_table
 from nixpatch.resolve.provider_choice import Choice, lacking, newest, version_text
 
 # packaging.tags makes manylinux tags for these, from its lowest glibc on.
@@ -68,7 +67,7 @@ class Promise:
 @cache
 def policies() -> tuple[ManylinuxPolicy, ...]:
     """Return the policies of the package, the oldest first."""
-    data = tomllib.loads(resources.files("nixpatch").joinpath("data/manylinux.toml").read_text("utf-8"))
+    data = packaged_table("manylinux.toml")
     only = {name: tuple(machines) for name, machines in data["only"].items()}
     return tuple(
         ManylinuxPolicy(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from nixpatch.errors import MachineError
 from nixpatch.model import ElfFacts, Machine
-from nixpatch.policy import is_libc_name
+from nixpatch.policy import default_policy
 from nixpatch.store.cached_reads import Reader
 from nixpatch.store.store_paths import BASE32, HASH_CHARS, library_stem, library_version
 
@@ -92,7 +92,7 @@ def _transitive(
     waiting = deque((soname, "") for soname in sonames)
     while waiting:
         soname, parent = waiting.popleft()
-        if soname in found or is_libc_name(soname):
+        if soname in found or default_policy().libc_of(soname) is not None:
             continue
         for place in places:
             path = os.path.realpath(os.path.join(place, soname))

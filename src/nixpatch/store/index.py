@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from nixpatch.model import Provider, Source, Target
-from nixpatch.policy import holds_libc, libc_of
+from nixpatch.policy import default_policy
 from nixpatch.store import whole_store
 from nixpatch.store.cache import Cache
 from nixpatch.store.cached_reads import Header, Headers, Listings, Reader
@@ -186,8 +186,8 @@ class ProviderIndex:
             in_target_closure=self._store.store_path_of(directory) in self.target_closure,
             version_defs=frozenset(header.version_defs),
             libc_needs=frozenset(header.libc_needs),
-            beside_libc=holds_libc(self._listings.names(os.path.realpath(directory))),
-            libc=libc_of(header.needed),
+            beside_libc=default_policy().holds_libc(self._listings.names(os.path.realpath(directory))),
+            libc=default_policy().libc_needed(header.needed),
         )
 
 

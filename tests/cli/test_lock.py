@@ -131,7 +131,7 @@ def test_the_store_at_large_is_not_even_listed(
 ) -> None:
     nixpatch("lock", world.venv, "-o", lock)
     listed: list[object] = []
-    monkeypatch.setattr("nixpatch.store.whole_store.look", listed.append)
+    monkeypatch.setattr("nixpatch.store.whole_store.list_store", listed.append)
 
     assert nixpatch("--locked", lock, world.venv)[0] == 0
 

@@ -21,7 +21,7 @@ from nixpatch.elf import write_edited
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Libc
 from nixpatch.store import lockfile
-from nixpatch.store.cached_reads import Header, encode
+from nixpatch.store.cached_reads import LibraryHeader, encode
 from nixpatch.store.whole_store import packed_listings
 
 _SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "fixtures", "elf")
@@ -148,8 +148,8 @@ def _lock() -> dict[str, bytes]:
     library = lockfile.LockedLibrary("/nix/store/a-zlib", "lib/libz.so.1", "00", "the store", "zlib", "zlib")
     both = {"libz.so.1": library}
     return {
-        "one": lockfile.dump(lockfile.Lock("x86_64", "/l/ld.so", Libc.GLIBC, (2, 36), both)),
-        "musl": lockfile.dump(lockfile.Lock("x86_64", "/l/ld.so", Libc.MUSL, (), {})),
+        "one": lockfile.dump(lockfile.Lockfile("x86_64", "/l/ld.so", Libc.GLIBC, (2, 36), both)),
+        "musl": lockfile.dump(lockfile.Lockfile("x86_64", "/l/ld.so", Libc.MUSL, (), {})),
     }
 
 
@@ -162,7 +162,7 @@ def _policy() -> dict[str, bytes]:
 
 
 def _header() -> dict[str, bytes]:
-    header = Header(
+    header = LibraryHeader(
         TARGET.machine, False, "libz.so.1", ("libc.so.6",), "$ORIGIN", None, ("Z_1",), ("GLIBC_2.4",)
     )
     return {"header": encode(header), "reason": encode("not an ELF file")}

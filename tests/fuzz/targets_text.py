@@ -23,7 +23,7 @@ from nixpatch.installed import dists, provenance, python_layout, record, target_
 from nixpatch.model import Dist, FileHash, Libc, Machine, Target
 from nixpatch.resolve import dist_graph, search_path
 from nixpatch.store import catalog, lockfile, whole_store
-from nixpatch.store.cache import Cache, Kind
+from nixpatch.store.cache import Cache, RowKind
 from nixpatch.store.cached_reads import decode
 
 NEW = FileHash(7, {name: hashlib.new(name, b"x").digest() for name in ("sha256", "sha384", "sha512")})
@@ -86,7 +86,7 @@ def lock_file(data: bytes) -> None:
     """A lock is one or it is refused; nothing in it leads out of its store paths."""
     try:
         found = lockfile.load(data)
-    except lockfile.LockError as error:
+    except lockfile.LockfileError as error:
         str(error)
         return
     for soname, library in found.libraries.items():
@@ -256,18 +256,18 @@ def cache_file(data: bytes) -> None:
     with open(path, "wb") as file:
         file.write(data)
     cache = Cache(path, "fuzz")
-    for kind in Kind:
+    for kind in RowKind:
         for key in list(cache._rows[kind])[:20]:
             value = cache.get(kind, os.fsdecode(key), cache._rows[kind][key][0])
             assert value is None or isinstance(value, bytes)
-            if value is not None and kind is Kind.HEADER:
+            if value is not None and kind is RowKind.HEADER:
                 decode(value)
     if zlib.crc32(data) % 32:  # to write takes ten times as long as to read
         return
-    cache.put(Kind.NAMES, "/x", b"stamp", b"value")
+    cache.put(RowKind.NAMES, "/x", b"stamp", b"value")
     cache.save()
     fresh = Cache(path, "fuzz")
-    assert fresh.get(Kind.NAMES, "/x", b"stamp") == b"value"
+    assert fresh.get(RowKind.NAMES, "/x", b"stamp") == b"value"
     if len(data) % 256 == 0:
         shutil.rmtree(directory)
 
@@ -295,7 +295,9 @@ def cache_store(data: bytes) -> None:
     if known is not None:
         found, state, loose = known
         for name in (*found.names[:20], b"libz.so.1", b"", b"\xff"):
-            assert set(found.having(os.fsdecode(name))) <= {os.fsdecode(place) for place in found.directories}
+            assert set(found.directories_of(os.fsdecode(name))) <= {
+                os.fsdecode(place) for place in found.directories
+            }
         again = whole_store.unpacked(whole_store.packed(found, state, loose))
         assert again is not None
         assert list(again[0].names) == list(found.names)
@@ -311,7 +313,7 @@ def store_row() -> bytes:
     """Give the bytes of a row of a small store."""
     names = (b"libgcc_s.so.1", b"libstdc++.so.6", b"libz.so.1")
     places = (b"/nix/store/a-gcc/lib", b"/nix/store/b-zlib/lib", b"/nix/store/b-zlib/lib64")
-    found = whole_store.AtLarge(names, places, array("I", [0, 1, 2, 4]), array("I", [0, 0, 1, 2]))
+    found = whole_store.StoreNames(names, places, array("I", [0, 1, 2, 4]), array("I", [0, 0, 1, 2]))
     return whole_store.packed(found, b"s" * 16, [b"/nix/store/c-here"])
 
 
@@ -320,8 +322,8 @@ def empty_cache() -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "cache.sqlite")
         cache = Cache(path, "fuzz")
-        cache.put(Kind.NAMES, "/nix/store/a/lib", b"s" * 40, b"libz.so.1\0")
-        cache.put(Kind.HEADER, "/nix/store/a/lib/libz.so.1", b"s" * 40, b'"not an ELF file"')
+        cache.put(RowKind.NAMES, "/nix/store/a/lib", b"s" * 40, b"libz.so.1\0")
+        cache.put(RowKind.HEADER, "/nix/store/a/lib/libz.so.1", b"s" * 40, b'"not an ELF file"')
         cache.save()
         with contextlib.closing(sqlite3.connect(path)) as database:
             database.execute("PRAGMA page_size = 512")

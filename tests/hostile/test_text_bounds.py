@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nixpatch.installed.record import MAX_RECORD_SIZE
-from nixpatch.store.cache import Cache, Kind
+from nixpatch.store.cache import Cache, RowKind
 from support.bounded import run
 
 MIB = 1 << 20
@@ -192,14 +192,14 @@ def test_search_paths_of_a_mebibyte(entries: str) -> None:
 
 CACHE = """
     cache = Cache(path, "x")
-    print(len(cache._rows[Kind.NAMES]), os.path.exists(path))
+    print(len(cache._rows[RowKind.NAMES]), os.path.exists(path))
 """
 
 
 def test_a_cache_that_is_a_view_without_an_end(tmp_path: Path) -> None:
     path = os.path.join(tmp_path, "cache")
     known = Cache(path, "x")
-    known.put(Kind.NAMES, "/a", b"s", b"v")
+    known.put(RowKind.NAMES, "/a", b"s", b"v")
     known.save()
     assert run(CACHE, path) == "1 True"
     with contextlib.closing(sqlite3.connect(path)) as database:

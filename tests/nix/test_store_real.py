@@ -15,8 +15,8 @@ from nixpatch.model import ElfFacts, Libc, Machine, Source, Target
 from nixpatch.policy import default_policy
 from nixpatch.store import (
     Cache,
-    Headers,
-    Request,
+    CachedHeaders,
+    LibrarySources,
     Store,
     assemble,
     closure,
@@ -69,13 +69,13 @@ def added(store: Store, tmp_path: Path) -> Iterator[str]:
 
 
 def _nix(store: Store, *words: str) -> str:
-    done = subprocess.run(["nix-store", *words], env=dict(store.environment), capture_output=True, check=True)
+    done = subprocess.run(["nix-store", *words], env=dict(store.environ), capture_output=True, check=True)
     return done.stdout.decode()
 
 
 def test_closure_is_the_one_that_nix_knows(nix_store: NixStore, store: Store) -> None:
     paths = [nix_store["python3"], nix_store["glib"]]
-    assert closure(store, paths, Headers(read, Cache())) == tuple(sorted(nix_store.closure(*paths)))
+    assert closure(store, paths, CachedHeaders(read, Cache())) == tuple(sorted(nix_store.closure(*paths)))
 
 
 @pytest.mark.parametrize("attr", ["python3", "glib", "libxkbcommon", "fontconfig", "gfortranLib"])
@@ -83,7 +83,7 @@ def test_closure_by_reading_brings_all_libraries_that_nix_does(
     nix_store: NixStore, store: Store, attr: str
 ) -> None:
     known = set(nix_store.closure(nix_store[attr]))
-    reached = set(closure_by_reading(store, [nix_store[attr]], Headers(read, Cache())))
+    reached = set(closure_by_reading(store, [nix_store[attr]], CachedHeaders(read, Cache())))
     assert reached <= known
     assert {path for path in known - reached if os.path.isdir(f"{path}/lib")} == set()
 
@@ -91,7 +91,7 @@ def test_closure_by_reading_brings_all_libraries_that_nix_does(
 def test_closure_of_what_is_not_there_is_a_machine_error_of_one_line(store: Store) -> None:
     absent = f"{store.directory}/{'0' * 32}-absent-1.0"
     with pytest.raises(MachineError) as caught:
-        closure(store, [absent], Headers(read, Cache()))
+        closure(store, [absent], CachedHeaders(read, Cache()))
     assert "\n" not in str(caught.value)
     assert absent in str(caught.value)
 
@@ -111,7 +111,7 @@ def test_versions_sort_as_this_nix_sorts_them(nix_store: NixStore, store: Store)
         "in map (a: map (b: builtins.compareVersions a b) vs) vs"
     )
     command = ["nix-instantiate", "--eval", "--strict", "--json", "--expr", expression]
-    done = subprocess.run(command, env=dict(store.environment), capture_output=True, check=True)
+    done = subprocess.run(command, env=dict(store.environ), capture_output=True, check=True)
     table: list[list[int]] = json.loads(done.stdout)
     for i, one in enumerate(versions):
         for j, other in enumerate(versions):
@@ -155,7 +155,7 @@ def test_whatever_a_library_of_the_store_needs_is_found_in_it(
     given = [
         path for path in nix_store.library_directories if any(".so" in name for name in os.listdir(path))
     ]
-    index = open_index(store, target, read, Request(libs=tuple(given), pure=True))
+    index = open_index(store, target, read, LibrarySources(libs=tuple(given), pure=True))
     missing = set()
     for directory in given:
         for name in os.listdir(directory):

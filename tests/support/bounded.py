@@ -22,7 +22,7 @@ from nixpatch.model import ElfEdit, ElfFacts, Skip
 from nixpatch import policy
 from nixpatch.resolve import dist_graph, search_path
 from nixpatch.store import catalog, lockfile
-from nixpatch.store.cache import Cache, Kind
+from nixpatch.store.cache import Cache, RowKind
 import hashlib, json, os, sqlite3, tempfile
 path = sys.argv[1]
 with open("/proc/self/statm") as file:

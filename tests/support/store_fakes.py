@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nixpatch.model import ElfFacts, Libc, Linkage, Machine, Skip, SkipReason, Target, VersionNeed
-from nixpatch.store import ProviderIndex, Request, Store, find_store, open_index
+from nixpatch.model import ElfFacts, Libc, Linkage, Machine, Skip, SkipReason, Source, Target, VersionNeed
+from nixpatch.store import LibraryDirectory, LibrarySources, ProviderIndex, Store, find_store, open_index
 from nixpatch.store.store_paths import BASE32
 
 X86_64 = Machine(62, 64, "little")
@@ -123,12 +123,21 @@ class World:
         cache: str | None = None,
         edition: str = "",
     ) -> ProviderIndex:
-        request = Request(libs=libs, closures=tuple(closures), pure=pure)
-        return open_index(self.store, self.target, self.reader, request, cache=cache, edition=edition)
+        sources = LibrarySources(libs=libs, closures=tuple(closures), pure=pure)
+        return open_index(self.store, self.target, self.reader, sources, cache=cache, edition=edition)
 
     def found(self, name: str, *libs: str, pure: bool = False) -> list[str]:
         """Return the directories of the providers, best first."""
         return [provider.directory for provider in self.index(*libs, pure=pure).providers(name)]
+
+
+def searched(index: ProviderIndex) -> list[LibraryDirectory]:
+    """Return the directories that an index takes libraries from, by source; those of ``--lib`` as given."""
+    names = {os.fsdecode(name) for name in (*index._named, *index._store_names.names)}
+    directories = {found.path: found for name in sorted(names) for found in index._candidates(name)}
+    return sorted(
+        directories.values(), key=lambda found: (found.source, found.source is not Source.LIB and found.path)
+    )
 
 
 def world(scratch: Path) -> World:

@@ -4,6 +4,7 @@ Paths, sonames and search paths are ``str`` made by ``os.fsdecode`` (PEP 383): a
 in and, through ``os.fsencode``, the way out. Paths are absolute unless a field says otherwise.
 """
 
+from nixpatch.model.catalog import Attribute, AttributeKind, NearMiss
 from nixpatch.model.elf import (
     DlopenNeed,
     DlopenPriority,
@@ -24,6 +25,8 @@ from nixpatch.model.unvendor import Definition, GraftPlan, Reference, SymbolKind
 
 __all__ = [
     "Answer",
+    "Attribute",
+    "AttributeKind",
     "BuiltIn",
     "Definition",
     "Dist",
@@ -41,6 +44,7 @@ __all__ = [
     "Linkage",
     "Machine",
     "Manner",
+    "NearMiss",
     "Origin",
     "Outcome",
     "Plan",

@@ -8,7 +8,7 @@ from typing import Any
 from nixpatch import bounded_json
 from nixpatch.errors import RequestError
 from nixpatch.resolve.diff import Difference, FileState, Side, compare
-from nixpatch.store.lockfile import LockError, load
+from nixpatch.store.lockfile import LockfileError, load
 
 _LIMIT = 64 << 20  # bytes; the plan of 1,200 files takes four million
 _PLANS = frozenset({"plan", "patch"})
@@ -52,7 +52,7 @@ def side_of(data: bytes, path: str) -> Side:
         raise RequestError(f"{path}: {_WANTED}")
     try:
         return _plan(document) if "command" in document else _lock(data)
-    except LockError as error:
+    except LockfileError as error:
         raise RequestError(f"{path}: {error}; {_WANTED}") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RequestError(f"{path}: not as nixpatch writes it ({_short(error)}); {_WANTED}") from None

@@ -7,10 +7,10 @@ import os
 from nixpatch.model import ElfFacts, Finding, Plan, Verdict
 from nixpatch.operations.plan import Reader
 from nixpatch.store import Store
-from nixpatch.store.lockfile import Lock, check, fit, make, read
+from nixpatch.store.lockfile import Lockfile, check_libraries, check_target, make_lockfile, read
 
 
-def lock_of(plan: Plan, store: Store) -> tuple[Lock, tuple[Finding, ...]]:
+def lock_of(plan: Plan, store: Store) -> tuple[Lockfile, tuple[Finding, ...]]:
     """Return the lock for what serves a plan, and an error for each library that no lock can hold.
 
     Raises:
@@ -18,8 +18,8 @@ def lock_of(plan: Plan, store: Store) -> tuple[Lock, tuple[Finding, ...]]:
 
     """
     assert plan.target is not None
-    lock, left_out = make(store, plan.target, plan.providers)
-    return lock, tuple(Finding("error", plan.tree.root, line) for line in left_out)
+    lockfile, left_out = make_lockfile(store, plan.target, plan.providers)
+    return lockfile, tuple(Finding("error", plan.tree.root, line) for line in left_out)
 
 
 def findings(verdict: Verdict, name: str, store: Store, reader: Reader) -> tuple[Finding, ...]:
@@ -33,10 +33,10 @@ def findings(verdict: Verdict, name: str, store: Store, reader: Reader) -> tuple
         MachineError: what is locked is gone or changed.
 
     """
-    lock = read(name, store)
-    fit(lock, name, verdict.target)
-    check(lock, name)
-    known = set(lock.directories()) | {os.path.dirname(lock.loader)}
+    lockfile = read(name, store)
+    check_target(lockfile, name, verdict.target)
+    check_libraries(lockfile, name)
+    known = set(lockfile.directories()) | {os.path.dirname(lockfile.loader)}
     for file in verdict.tree.files:
         facts = reader(file.path)
         if isinstance(facts, ElfFacts):

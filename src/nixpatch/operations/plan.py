@@ -31,8 +31,7 @@ from nixpatch.operations.resume import unrecorded
 from nixpatch.policy import Policy, default_policy
 from nixpatch.resolve.context import Question, Wishes
 from nixpatch.resolve.file_plan import plan_file, version_findings
-from nixpatch.store import ProviderIndex, Store, lockfile, nixpkgs, open_index
-from nixpatch.store import Request as Sources
+from nixpatch.store import LibrarySources, ProviderIndex, Store, lockfile, nixpkgs, open_index
 from nixpatch.unvendor.apply import distrusted, unsettled
 
 _NO_SYSTEM = "name a venv or a package in it; to patch this nevertheless, say --system"
@@ -86,7 +85,7 @@ def make_plan(
         MachineError: there is no store, what is locked is gone or changed, or Nix failed.
 
     """
-    reference = nixpkgs.named(request.nixpkgs) if request.nixpkgs is not None else None
+    reference = nixpkgs.parse_reference(request.nixpkgs) if request.nixpkgs is not None else None
     tree = scan_for(request)
     read = Reader()
     results = {file.path: read.in_tree(file.path) for file in reading(tree.files)}
@@ -94,7 +93,7 @@ def make_plan(
     target = installed.find_target(tree, request.python, request.search_path, read)
     told: dict[str, str] = {}
 
-    def decide(sources: Sources) -> tuple[Question, tuple[FilePlan, ...], tuple[GraftPlan, ...]]:
+    def decide(sources: LibrarySources) -> tuple[Question, tuple[FilePlan, ...], tuple[GraftPlan, ...]]:
         read.absent.clear()  # nixpkgs may have brought something since
         with _index(request, target, read, sources) as index:  # keeps what it learns of the store
             question = Question(
@@ -121,8 +120,8 @@ def make_plan(
     sources = sources_of(request, target)
     if reference is not None:
         lacking = _unprovided(*decide(replace(sources, pure=True))[:2])
-        realised = nixpkgs.realise(request.store, reference, lacking, target.machine, say=say)
-        told.update(realised.told)
+        realised = nixpkgs.realise(request.store, reference, lacking, target.machine, on_message=say)
+        told.update(realised.notes)
         sources = replace(sources, nixpkgs=realised.paths)
     question, files, grafts = decide(sources)
     files = mark_unrecorded(tree, files)
@@ -187,7 +186,7 @@ def check_request(request: PatchRequest) -> None:
     sources_of(request, installed.find_target(tree, request.python, request.search_path, Reader()))
 
 
-def sources_of(request: PatchRequest, target: Target) -> Sources:
+def sources_of(request: PatchRequest, target: Target) -> LibrarySources:
     """Return where libraries come from, the lock read and held against target and store.
 
     Raises:
@@ -196,16 +195,16 @@ def sources_of(request: PatchRequest, target: Target) -> Sources:
 
     """
     if request.locked is None:
-        return Sources(request.libs, request.closures, request.pure)
+        return LibrarySources(request.libs, request.closures, request.pure)
     if request.closures or request.nixpkgs is not None:
         other = "--closure" if request.closures else "--nixpkgs"
         raise RequestError(
             f"{other}: with --locked the store serves what the lock has, no more; leave one out"
         )
     found = lockfile.read(request.locked, request.store)
-    lockfile.fit(found, request.locked, target)
-    lockfile.check(found, request.locked)
-    return Sources(request.libs, pure=True, lock=found)
+    lockfile.check_target(found, request.locked, target)
+    lockfile.check_libraries(found, request.locked)
+    return LibrarySources(request.libs, pure=True, lockfile=found)
 
 
 def _unprovided(question: Question, files: tuple[FilePlan, ...]) -> set[str]:
@@ -232,13 +231,13 @@ def _serving(question: Question, files: tuple[FilePlan, ...]) -> Iterator[Provid
 
 
 def _not_locked(
-    request: PatchRequest, sources: Sources, tree: Tree, files: tuple[FilePlan, ...]
+    request: PatchRequest, sources: LibrarySources, tree: Tree, files: tuple[FilePlan, ...]
 ) -> Iterator[Finding]:
     """Report what the tree needs and the lock does not have: it was made for other wheels."""
-    if sources.lock is None:
+    if sources.lockfile is None:
         return
     needs = {answer.need for file in files for answer in file.missing if "/" not in answer.need}
-    for need in sorted(needs - set(sources.lock.libraries)):
+    for need in sorted(needs - set(sources.lockfile.libraries)):
         yield Finding("error", tree.root, f"{need} is not in {request.locked}: run nixpatch lock again")
 
 
@@ -271,7 +270,7 @@ def mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan, 
     return tuple(replace(file, unrecorded=True) if file.file.path in late else file for file in files)
 
 
-def _index(request: PatchRequest, target: Target, read: Reader, sources: Sources) -> ProviderIndex:
+def _index(request: PatchRequest, target: Target, read: Reader, sources: LibrarySources) -> ProviderIndex:
     """Open the index over every source.
 
     Raises:

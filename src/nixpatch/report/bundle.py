@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nixpatch.model import Attribute, AttributeKind
 from nixpatch.resolve.manylinux import ManylinuxPolicy
-from nixpatch.store.catalog import Attribute, Catalog, Kind, packaged
+from nixpatch.store.catalog import Catalog, packaged
 
 _TEXT = """\
 # The libraries that {title} promises to wheels ({source}), as one directory of links.
@@ -59,7 +60,7 @@ def nix(policy: ManylinuxPolicy, is_libc: Callable[[str], bool], catalog: Catalo
 
 def _expression(soname: str, catalog: Catalog) -> str:
     found = catalog.lookup(soname)
-    if found is None or found.kind is not Kind.PACKAGE:
+    if found is None or found.kind is not AttributeKind.PACKAGE:
         raise LookupError(soname)
     # nixpkgs renames packages: the older name serves where the newer one is not there yet.
     older = (

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from nixpatch.escape import below, shown
-from nixpatch.model import Plan
+from nixpatch.model import Attribute, AttributeKind, NearMiss, Plan
 from nixpatch.report.as_json import document
 from nixpatch.report.summary import UNOWNED, missing_by_soname
-from nixpatch.store.catalog import Attribute, Catalog, Kind, NearMiss, packaged
+from nixpatch.store.catalog import Catalog, packaged
 
 _SHOWN_FILES = 3
 
@@ -84,7 +84,7 @@ def text(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
     if not every:
         return "Nothing is missing.\n"
     lines += filter(None, [line_to_paste(plans, catalog)])
-    left = sum(one.attribute is None or one.attribute.kind is not Kind.PACKAGE for one in every)
+    left = sum(one.attribute is None or one.attribute.kind is not AttributeKind.PACKAGE for one in every)
     if left:
         lines.append(f"{left} of {len(every)} cannot be had by an attribute of nixpkgs: see above.")
     return "\n".join(lines) + "\n"
@@ -149,7 +149,7 @@ def _advice(attribute: Attribute | None, near: Sequence[NearMiss], *, line: bool
         other = "; ".join(f"{one.soname} in {one.attribute.expression}" for one in near)
         return f"nixpkgs is not known to have this version; it has {other}"
     note = f" ({attribute.note})" if attribute.note else ""
-    if attribute.kind is not Kind.PACKAGE:
+    if attribute.kind is not AttributeKind.PACKAGE:
         return attribute.note
     found = f"nixpkgs has it in {attribute.expression}{note}"
     return f"{found}: add it with {build_inputs([attribute])}" if line else found
@@ -160,13 +160,13 @@ def _attributes(lacking: Iterable[Missing]) -> tuple[Attribute, ...]:
     found = {
         one.attribute.expression: one.attribute
         for one in lacking
-        if one.attribute is not None and one.attribute.kind is Kind.PACKAGE
+        if one.attribute is not None and one.attribute.kind is AttributeKind.PACKAGE
     }
     return tuple(sorted(found.values(), key=lambda attribute: (attribute.attribute, attribute.output)))
 
 
 def _list(attributes: Iterable[Attribute]) -> str:
-    items = [_item(attribute) for attribute in attributes if attribute.kind is Kind.PACKAGE]
+    items = [_item(attribute) for attribute in attributes if attribute.kind is AttributeKind.PACKAGE]
     return f"with pkgs; [ {' '.join(items)} ]" if items else "[ ]"
 
 

@@ -1,7 +1,7 @@
-"""A cache file whose every row names the state of the file or directory that it was read from.
+"""A cache file in which every row names the state of the file or directory that it was read from.
 
 It makes a run quicker and cannot make it wrong: a row counts only for a path that has the very same stamp
-now, and only if its checksum holds. Whatever is odd about the file itself means to work without it.
+now, and only if its checksum holds. A file that cannot be used is ignored, and a broken one is deleted.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ if TYPE_CHECKING:
 
 _SCHEMA = 1
 _APPLICATION = 0x6E697870
-_WAIT = 0.5  # seconds for another process that is writing; longer than that, and reading the store is quicker
+_WAIT = 0.5  # seconds for another process that is writing; beyond that, reading the store is quicker
 _SETTLED = 2_000_000_000  # ns
 _LARGEST = 64 << 20  # bytes; a store of ten thousand paths takes five million
+_STAMP = struct.Struct("<QQqqq")
+STAMP_SIZE = _STAMP.size
 _TABLE = """\
 CREATE TABLE entry (kind INTEGER, path BLOB, stamp BLOB, value BLOB, sum INTEGER, PRIMARY KEY (kind, path))
 WITHOUT ROWID"""
 
 
-class Kind(enum.IntEnum):
-    """What a row remembers."""
+class RowKind(enum.IntEnum):
+    """What the value of a row is."""
 
     NAMES = 1
     """the library names in a directory"""
     HEADER = 2
-    """what the headers of a file say"""
+    """the headers of an ELF file"""
     STORE = 3
-    """which directories of a store have which names"""
+    """the directories of a store that have each library name"""
     LISTINGS = 4
     """the library names in each directory of a store, by the state of the directory"""
 
 
 def stamp_of(status: os.stat_result) -> bytes:
-    """Return what tells one state of a file from another: every change moves st_ctime, nobody can set it."""
-    return struct.pack(
-        "<QQqqq", status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    )
+    """Return the state of a file as bytes. Every change of it moves st_ctime, which nobody can set."""
+    return _STAMP.pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def settled(status: os.stat_result) -> bool:
     """Whether a later change is sure to get another time stamp.
 
-    File systems count time in ticks of some milliseconds: what changed just now may change once more within
-    the same tick. (The status has to be taken before the contents are read.)
+    File systems count time in ticks of some milliseconds, and a file that has just changed may change again
+    within the same tick. Take the status before you read the contents.
     """
     return status.st_ctime_ns < time.time_ns() - _SETTLED
 
@@ -62,10 +62,10 @@ class Cache:
     """The rows of a cache file in memory. The file is open only while it is loaded or saved."""
 
     def __init__(self, path: str | None = None, edition: str = "") -> None:
-        """Load ``path``; None keeps nothing.
+        """Load the file.
 
         Args:
-            path: the file; its directory is made when there is something to save.
+            path: the file; None caches nothing. :meth:`save` makes its directory.
             edition: version of the program. Rows of another one are not used: it may read files differently.
 
         """
@@ -73,14 +73,14 @@ class Cache:
             path = None  # some builds of Python come without it
         self._path = path
         self._version = binascii.crc32(f"{_SCHEMA} {edition}".encode()) & 0x7FFFFFFF
-        self._rows: dict[Kind, dict[bytes, tuple[bytes, bytes, int]]] = {kind: {} for kind in Kind}
-        self._fresh: dict[tuple[Kind, bytes], tuple[bytes, bytes, int]] = {}
-        self._used: set[tuple[Kind, bytes]] = set()
+        self._rows: dict[RowKind, dict[bytes, tuple[bytes, bytes, int]]] = {kind: {} for kind in RowKind}
+        self._fresh: dict[tuple[RowKind, bytes], tuple[bytes, bytes, int]] = {}
+        self._used: set[tuple[RowKind, bytes]] = set()
         if path is not None and os.path.isfile(path):
             self._load(path)
 
-    def get(self, kind: Kind, path: str, stamp: bytes) -> bytes | None:
-        """Return what was remembered of ``path`` in exactly this state."""
+    def get(self, kind: RowKind, path: str, stamp: bytes) -> bytes | None:
+        """Return the value of ``path`` in exactly this state, None if there is none."""
         key = os.fsencode(path)
         row = self._rows[kind].get(key)
         if row is None:
@@ -90,8 +90,8 @@ class Cache:
             return None
         return row[1]
 
-    def put(self, kind: Kind, path: str, stamp: bytes, value: bytes) -> None:
-        """Remember a value; it reaches the file with :meth:`save`."""
+    def put(self, kind: RowKind, path: str, stamp: bytes, value: bytes) -> None:
+        """Add a value; :meth:`save` writes it into the file."""
         if self._path is None:
             return
         key = os.fsencode(path)
@@ -100,7 +100,7 @@ class Cache:
         self._used.add((kind, key))
 
     def save(self) -> None:
-        """Write what is new, forget paths that are gone. Failing is no error: the next run reads again."""
+        """Write new rows and delete those of paths that are gone. Never fails: the next run reads again."""
         if self._path is None or not self._fresh:
             return
         gone = [
@@ -115,13 +115,13 @@ class Cache:
         except OSError:
             return
         for _ in range(2):
-            with self._trouble(self._path) as retry, closing(_connect(self._path)) as database:
+            with self._discard_broken(self._path) as broken, closing(_connect(self._path)) as database:
                 self._prepare(database)
                 database.executemany("DELETE FROM entry WHERE kind = ? AND path = ?", gone)
                 database.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?)", rows)
                 database.commit()
                 self._fresh.clear()
-            if not retry:
+            if not broken:
                 break
 
     def _load(self, path: str) -> None:
@@ -131,11 +131,11 @@ class Cache:
             return
         if left == 0:
             return  # another process is about to write its first rows
-        with self._trouble(path), closing(_connect(path)) as database:
+        with self._discard_broken(path), closing(_connect(path)) as database:
             if left > _LARGEST or not self._is_ours(database):
                 raise ValueError("not a cache of this edition")
             for kind, key, stamp, value, checksum in database.execute("SELECT * FROM entry"):
-                # Pages of a forged file may lead round in circles: more than the file has is not from it.
+                # Pages of a forged file may form a loop: no file yields more bytes than it has.
                 left -= len(key) + len(stamp) + len(value) + 1
                 if left < 0 or not all(isinstance(part, bytes) for part in (key, stamp, value)):
                     raise ValueError("not written by us")
@@ -143,17 +143,15 @@ class Cache:
                     self._rows[kind][key] = (stamp, value, checksum)
 
     def _is_ours(self, database: sqlite3.Connection) -> bool:
-        """Tell by numbers and by schema: a view of that name could go on for ever."""
-        found = [
-            database.execute(f"PRAGMA {what}").fetchone()[0] for what in ("application_id", "user_version")
-        ]
-        if found != [_APPLICATION, self._version]:
-            return False
+        """Whether numbers and schema are those of this edition: a view of that name might never end."""
+        for pragma, number in (("application_id", _APPLICATION), ("user_version", self._version)):
+            if database.execute(f"PRAGMA {pragma}").fetchone()[0] != number:
+                return False
         schema = database.execute("SELECT type, name, sql FROM sqlite_master").fetchmany(2)
         return schema == [("table", "entry", _TABLE)]
 
     def _prepare(self, database: sqlite3.Connection) -> None:
-        """Begin to write; a file of another schema, edition or program is emptied first."""
+        """Begin a transaction; first empty a file of another schema, edition or program."""
         database.execute("PRAGMA synchronous = OFF")  # a torn file is noticed and thrown away
         database.execute("BEGIN IMMEDIATE")
         if self._is_ours(database):
@@ -166,24 +164,26 @@ class Cache:
         database.execute(_TABLE)
 
     @contextmanager
-    def _trouble(self, path: str) -> Iterator[list[bool]]:
-        """Delete a broken cache file; leave one alone that is only locked or not ours to write.
+    def _discard_broken(self, path: str) -> Iterator[list[Exception]]:
+        """Delete a broken cache file; leave one that is only locked, or not ours to write.
 
-        Yields a list that is not empty afterwards if the file was broken and a second try makes sense.
+        Yields:
+            A list that holds the error afterwards if the file was broken, so that a second try makes sense.
+
         """
-        retry: list[bool] = []
         import sqlite3  # noqa: PLC0415 - 10 ms that a run without a cache need not spend
 
-        broken = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT)
+        codes = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT)
+        broken: list[Exception] = []
         try:
-            yield retry
+            yield broken
         except sqlite3.Error as error:
             # An error of the module itself carries no code; it too means that the file is not ours.
-            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in broken:
-                retry.append(True)
-        except (ValueError, TypeError, OverflowError, MemoryError):  # the last: a length that is forged
-            retry.append(True)
-        if retry:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in codes:
+                broken.append(error)
+        except (ValueError, TypeError, OverflowError, MemoryError) as error:  # the last: a forged length
+            broken.append(error)
+        if broken:
             for rows in self._rows.values():
                 rows.clear()
             for suffix in ("", "-journal", "-wal", "-shm"):
@@ -194,11 +194,11 @@ class Cache:
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    import sqlite3  # noqa: PLC0415 - late, see above
+    import sqlite3  # noqa: PLC0415 - see _discard_broken
 
     return sqlite3.connect(path, timeout=_WAIT, isolation_level=None)
 
 
-def _sum(kind: Kind, path: bytes, stamp: bytes, value: bytes) -> int:
-    """Return a row's checksum: a flipped bit inside a row would go unnoticed by the database."""
+def _sum(kind: RowKind, path: bytes, stamp: bytes, value: bytes) -> int:
+    """Return a row's checksum. SQLite does not notice a flipped bit inside a value."""
     return binascii.crc32(value, binascii.crc32(stamp, binascii.crc32(path, kind)))

@@ -4,82 +4,45 @@ The file (data/libraries.txt.gz, made by fixtures/catalog/build.py from a nix-in
 is text, compressed. It is unpacked once and then searched, not parsed: unpacking takes 2 ms and a search in
 650 kB less than one, where a dictionary of 26,000 names would take 15. Nothing here asks Nix or the network.
 
-Lines, best attribute first: ``ATTRIBUTES TAB SONAMES TAB NOTE`` for what people said of a soname, whose names
-may be patterns, then an empty line, then ``ATTRIBUTES TAB SONAMES SPACE`` from the index. An attribute is
+Lines, best attribute first: ``ATTRIBUTES TAB SONAMES TAB NOTE`` for rows written by hand, whose sonames may
+be patterns, then an empty line, then ``ATTRIBUTES TAB SONAMES SPACE`` from the index. An attribute is
 ``zlib`` (its bare name), ``ffmpeg^lib`` (that output), ``openssl^out`` (``out``, which its bare name is not),
-``cudaPackages.nccl^*`` (nobody knows the output), or one of the words of ``Kind``.
+``cudaPackages.nccl^*`` (the output is not known), or the value of an ``AttributeKind``.
 """
 
 from __future__ import annotations
 
-import enum
 import fnmatch
 import functools
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import resources
+
+from nixpatch.model import Attribute, AttributeKind, NearMiss
 
 _NAME_MAX = 255
 """of a file name (limits.h)"""
-_NEAR = 3
-"""near misses worth telling"""
+_MAX_NEAR_MISSES = 3
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_'-]*")
 _KEYWORDS = frozenset({"assert", "else", "if", "in", "inherit", "let", "or", "rec", "then", "with"})
 
 
-class Kind(enum.Enum):
-    """Who brings a library along."""
-
-    PACKAGE = ""
-    """a package of nixpkgs: what ``attribute`` names"""
-    DRIVER = "@driver"
-    """the machine's graphics driver"""
-    WHEEL = "@wheel"
-    """another wheel of the environment"""
-    NONE = "@none"
-    """nothing: the file is for another Python, or the part that needs it is optional"""
-
-
-@dataclass(frozen=True, slots=True)
-class Attribute:
-    """Where nixpkgs has a library, or why it has not."""
-
-    attribute: str
-    """path below ``pkgs``, such as ``stdenv.cc.cc``; "" for every kind but a package"""
-    output: str
-    """the output with the library; "" where no index knows, then ``lib.getLib`` finds it"""
-    expression: str
-    """Nix for that output with ``pkgs`` in scope: ``zlib``, ``stdenv.cc.cc.lib``, ``lib.getLib openssl``"""
-    note: str = ""
-    """what a person should know: unfree, another name in older nixpkgs, another wheel has it"""
-    kind: Kind = Kind.PACKAGE
-
-
-@dataclass(frozen=True, slots=True)
-class NearMiss:
-    """Another version of a library that nixpkgs does not have."""
-
-    soname: str
-    attribute: Attribute
-
-
 class Catalog:
     """The data file, unpacked."""
 
-    __slots__ = ("_body", "_said")
+    __slots__ = ("_body", "_curated")
 
     def __init__(self, text: str) -> None:
-        """``text``: the format that the module describes."""
+        """Unpack a text of the format that the module describes."""
         head, _, body = f"\n{text}".partition("\n\n")
         self._body = f"\n{body}"
-        self._said: dict[str, tuple[str, str]] = {}
+        self._curated: dict[str, tuple[str, str]] = {}
         for line in head.splitlines():
             if line:
                 attributes, sonames, note = line.split("\t")
-                self._said.update(dict.fromkeys(sonames.split(), (attributes, note)))
+                self._curated.update(dict.fromkeys(sonames.split(), (attributes, note)))
 
     def lookup(self, soname: str) -> Attribute | None:
         """Return the attribute to add for a soname, None where nothing is known of it."""
@@ -96,19 +59,13 @@ class Catalog:
             return ()
         pattern = rf"[\t ]({re.escape(stem)}\.so[^ \t\n]*)(?= )"
         names = {match[1] for match in re.finditer(pattern, self._body)}
-        names |= {name for name in self._said if name.startswith(f"{stem}.so") and "*" not in name}
-        found: dict[str, NearMiss] = {}
+        names |= {name for name in self._curated if name.startswith(f"{stem}.so") and "*" not in name}
+        nearest: dict[str, NearMiss] = {}
         for name in sorted(names - {soname}, key=lambda name: _distance(version, name[len(stem) + 3 :])):
             attribute = self.lookup(name)
-            if attribute is not None and attribute.kind is Kind.PACKAGE:
-                found.setdefault(attribute.expression, NearMiss(name, attribute))
-        return tuple(found.values())[:_NEAR]
-
-    def sonames(self) -> Iterator[str]:
-        """Yield every soname of the file, patterns too."""
-        yield from self._said
-        for line in self._body.splitlines():
-            yield from line.partition("\t")[2].split()
+            if attribute is not None and attribute.kind is AttributeKind.PACKAGE:
+                nearest.setdefault(attribute.expression, NearMiss(name, attribute))
+        return tuple(nearest.values())[:_MAX_NEAR_MISSES]
 
     def _all(self, soname: str) -> Iterator[Attribute]:
         attributes, note = self._row(soname)
@@ -119,16 +76,16 @@ class Catalog:
     def _row(self, soname: str) -> tuple[str, str]:
         if _unlikely(soname):
             return "", ""
-        if soname in self._said:
-            return self._said[soname]
+        if soname in self._curated:
+            return self._curated[soname]
         for before in "\t ":
-            at = self._body.find(f"{before}{soname} ")
-            if at >= 0:
-                begin = self._body.rindex("\n", 0, at) + 1
-                attributes, tab, _ = self._body[begin : at + 1].partition("\t")
+            position = self._body.find(f"{before}{soname} ")
+            if position >= 0:
+                begin = self._body.rindex("\n", 0, position) + 1
+                attributes, tab, _ = self._body[begin : position + 1].partition("\t")
                 return (attributes, "") if tab else ("", "")
         return next(
-            (row for glob, row in self._said.items() if "*" in glob and fnmatch.fnmatchcase(soname, glob)),
+            (row for glob, row in self._curated.items() if "*" in glob and fnmatch.fnmatchcase(soname, glob)),
             ("", ""),
         )
 
@@ -136,16 +93,6 @@ class Catalog:
 def lookup(soname: str) -> Attribute | None:
     """Return the nixpkgs attribute to add for a soname, None where nothing is known of it."""
     return packaged().lookup(soname)
-
-
-def alternatives(soname: str) -> tuple[Attribute, ...]:
-    """Return the other attributes that have a soname, best first."""
-    return packaged().alternatives(soname)
-
-
-def near(soname: str) -> tuple[NearMiss, ...]:
-    """Return other versions of a library, for a soname that nixpkgs does not have."""
-    return packaged().near(soname)
 
 
 @functools.cache
@@ -156,14 +103,14 @@ def packaged() -> Catalog:
 
 
 def parse(token: str, note: str = "") -> Attribute:
-    """Return what the file's word for an attribute stands for.
+    """Parse an attribute of the file.
 
     Raises:
-        ValueError: it begins with ``@`` and is not a word of ``Kind``.
+        ValueError: it begins with ``@`` and is not a value of ``AttributeKind``.
 
     """
     if token.startswith("@"):
-        return Attribute("", "", "", note, Kind(token))
+        return Attribute("", "", "", note, AttributeKind(token))
     attribute, given, output = token.partition("^")
     path = _path(attribute)
     if not given:
@@ -186,14 +133,14 @@ def _is_identifier(word: str) -> bool:
 
 
 def _unlikely(soname: str) -> bool:
-    """Whether a name cannot be in the file; one with a separator of the file could match across names."""
+    """Whether a name cannot be in the file. With a separator of the file it could match across names."""
     if len(soname) > _NAME_MAX:
         return True
     return ".so" not in soname or not soname.isascii() or not soname.isprintable() or " " in soname
 
 
 def _distance(wanted: str, other: str) -> tuple[int, int, int, str]:
-    """Tell how far two versions are apart: ``.73`` is nearer to ``.74`` than to ``.76`` or ``.74.2``."""
+    """Return a sort key for two versions: ``.73`` is nearer to ``.74`` than to ``.76`` or ``.74.2``."""
     left, right = _numbers(wanted), _numbers(other)
     shared = 0
     while shared < min(len(left), len(right)) and left[shared] == right[shared]:

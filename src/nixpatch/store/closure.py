@@ -1,4 +1,4 @@
-"""The closure of store paths: everything that comes along with them."""
+"""The closure of store paths: all that they refer to, directly or not."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import re
 from collections.abc import Iterator, Sequence
 
 from nixpatch.errors import MachineError
-from nixpatch.store.cached_reads import Headers
+from nixpatch.store.cached_reads import CachedHeaders
 from nixpatch.store.nix_store import Store
 
 _PYTHON = re.compile(r"python3\.\d+t?\Z")
 _PROPAGATED = ("propagated-build-inputs", "propagated-user-env-packages")
 
 
-def closure(store: Store, paths: Sequence[str], headers: Headers) -> tuple[str, ...]:
+def closure(store: Store, paths: Sequence[str], headers: CachedHeaders) -> tuple[str, ...]:
     """Return the closure of store paths, themselves included, sorted.
 
-    Nix's database is asked where it knows them. Where it does not (no Nix in a sandbox, a store that is none
-    of its own, an output that is still being built) the paths are read.
+    Nix's database answers for the paths that it knows. All others (no Nix in a sandbox, another store than
+    Nix's own, an output that is still being built) are read.
 
     Raises:
         MachineError: Nix failed.
@@ -37,34 +37,34 @@ def closure(store: Store, paths: Sequence[str], headers: Headers) -> tuple[str, 
     return tuple(sorted({*known, *closure_by_reading(store, sorted(unknown), headers)}))
 
 
-def closure_by_reading(store: Store, paths: Sequence[str], headers: Headers) -> tuple[str, ...]:
-    """Return what can be reached from ``paths`` by what their files say, sorted.
+def closure_by_reading(store: Store, paths: Sequence[str], headers: CachedHeaders) -> tuple[str, ...]:
+    """Return the store paths that can be reached from ``paths`` by the references in their files, sorted.
 
-    Followed are search paths, interpreters and absolute needs of the ELF files in the usual directories,
-    symlinks, and the inputs that setup hooks propagate. A path named in a script or in data is not seen, so
-    this may be less than Nix's own closure, never more.
+    The references are search paths, interpreters and absolute needs of the ELF files in the usual
+    directories, symlinks, and the inputs that setup hooks propagate. A path named in a script or in data is
+    not seen, so this may be less than Nix's own closure, never more.
     """
-    found: set[str] = set()
+    reached: set[str] = set()
     waiting = list(paths)
     while waiting:
         path = waiting.pop()
-        if path not in found and os.path.lexists(path):
-            found.add(path)
-            waiting.extend(set(_references(store, path, headers)) - found)
-    return tuple(sorted(found))
+        if path not in reached and os.path.lexists(path):
+            reached.add(path)
+            waiting.extend(set(_references(store, path, headers)) - reached)
+    return tuple(sorted(reached))
 
 
-def _references(store: Store, path: str, headers: Headers) -> Iterator[str]:
-    for name in _named(store, path, headers):
+def _references(store: Store, path: str, headers: CachedHeaders) -> Iterator[str]:
+    for name in _named_paths(store, path, headers):
         reference = store.store_path_of(name)
         if reference is not None:
             yield reference
 
 
-def _named(store: Store, path: str, headers: Headers) -> Iterator[str]:
-    """Yield every path that the files of a store path name."""
+def _named_paths(store: Store, path: str, headers: CachedHeaders) -> Iterator[str]:
+    """Yield every path that the files of a store path mention."""
     yield store.canonical(path)
-    for directory in _places(path):
+    for directory in _directories_to_read(path):
         if os.path.islink(directory):
             yield store.canonical(directory)
         for entry in _entries(directory):
@@ -86,7 +86,7 @@ def _named(store: Store, path: str, headers: Headers) -> Iterator[str]:
             continue
 
 
-def _places(path: str) -> Iterator[str]:
+def _directories_to_read(path: str) -> Iterator[str]:
     """Yield the directories whose files are read."""
     for name in ("lib", "lib64", "bin"):
         yield os.path.join(path, name)

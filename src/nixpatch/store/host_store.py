@@ -1,4 +1,4 @@
-"""A small store made from the host's own libraries: what the demonstration runs on where there is no Nix."""
+"""A small store made from the host's own libraries, for ``nixpatch demo`` on a machine without Nix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from nixpatch.errors import MachineError
 from nixpatch.model import ElfFacts, Machine
 from nixpatch.policy import default_policy
-from nixpatch.store.cached_reads import Reader
+from nixpatch.store.cached_reads import ElfReader
 from nixpatch.store.store_paths import BASE32, HASH_CHARS, library_stem, library_version
 
 _HOST_DIRS = (
@@ -34,12 +34,12 @@ _GCC_LIB = "gcc-lib"
 def assemble(
     directory: str,
     sonames: Sequence[str],
-    reader: Reader,
+    reader: ElfReader,
     *,
     machine: Machine | None = None,
     search: Sequence[str] | None = None,
 ) -> str:
-    """Build a store of the libraries ``sonames`` and all that they need but libc, copied from the host.
+    """Build a store with copies of the host's libraries ``sonames`` and of all that they need but libc.
 
     Args:
         directory: a scratch directory; the store is ``nix/store`` in it.
@@ -56,9 +56,9 @@ def assemble(
 
     """
     wanted = machine or _own_machine(reader)
-    places = list(_host_directories() if search is None else search)
+    directories = list(_host_directories() if search is None else search)
     packages: dict[str, dict[str, str]] = {}
-    for soname, path in sorted(_transitive(sonames, reader, wanted, places).items()):
+    for soname, path in sorted(_transitive(sonames, reader, wanted, directories).items()):
         stem = library_stem(soname)
         key = _GCC_LIB if stem.removesuffix(".so") in _GCC else stem.removesuffix(".so")
         packages.setdefault(key, {})[soname] = path
@@ -74,7 +74,7 @@ def assemble(
     return store
 
 
-def _own_machine(reader: Reader) -> Machine | None:
+def _own_machine(reader: ElfReader) -> Machine | None:
     facts = reader(os.path.realpath(sys.executable))
     return facts.machine if isinstance(facts, ElfFacts) else None
 
@@ -85,29 +85,29 @@ def _host_directories() -> Iterator[str]:
 
 
 def _transitive(
-    sonames: Sequence[str], reader: Reader, machine: Machine | None, places: Sequence[str]
+    sonames: Sequence[str], reader: ElfReader, machine: Machine | None, directories: Sequence[str]
 ) -> dict[str, str]:
     """Return the regular file behind every soname that is needed, directly or not."""
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     waiting = deque((soname, "") for soname in sonames)
     while waiting:
         soname, parent = waiting.popleft()
-        if soname in found or default_policy().libc_of(soname) is not None:
+        if soname in paths or default_policy().libc_of(soname) is not None:
             continue
-        for place in places:
-            path = os.path.realpath(os.path.join(place, soname))
+        for directory in directories:
+            path = os.path.realpath(os.path.join(directory, soname))
             facts = reader(path) if os.path.isfile(path) else None
             if isinstance(facts, ElfFacts) and machine in (None, facts.machine):
-                found[soname] = path
+                paths[soname] = path
                 waiting.extend((need, soname) for need in facts.needed)
                 break
         else:
             why = f" (needed by {parent})" if parent else ""
             raise MachineError(
-                f"{soname}{why} is in none of this machine's library directories ({', '.join(places)}); "
+                f"{soname}{why} is in none of this machine's library directories ({', '.join(directories)}); "
                 "install the package of your distribution that contains it"
             )
-    return found
+    return paths
 
 
 def _add(store: str, package: str, libraries: dict[str, str]) -> None:
@@ -121,7 +121,7 @@ def _add(store: str, package: str, libraries: dict[str, str]) -> None:
         digest.update(f"\n{contents} {os.path.basename(path)} {soname}".encode(errors="surrogateescape"))
     home = os.path.join(store, f"{_base32(digest.digest())}-{package}-{version}")
     if os.path.isdir(home):
-        return  # the name tells the contents
+        return  # the name depends on the contents
     scratch = tempfile.mkdtemp(prefix=".new-", dir=store)
     try:
         lib = os.path.join(scratch, "lib")

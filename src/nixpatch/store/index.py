@@ -1,7 +1,4 @@
-"""Who has a library: from the file name that ld.so looks for to the files that can serve it.
-
-Where a library that is reached through symlinks lives: the directory that may stand in a search path.
-"""
+"""The index of providers: from the file name that ld.so looks for to the files that can serve it."""
 
 from __future__ import annotations
 
@@ -18,9 +15,15 @@ from nixpatch.model import Provider, Source, Target
 from nixpatch.policy import default_policy
 from nixpatch.store import whole_store
 from nixpatch.store.cache import Cache
-from nixpatch.store.cached_reads import Header, Headers, Listings, Reader
+from nixpatch.store.cached_reads import CachedHeaders, CachedListings, ElfReader, LibraryHeader
 from nixpatch.store.nix_store import Store
-from nixpatch.store.sources import LibraryDirectory, Request, is_stubs, library_directories, target_closure
+from nixpatch.store.sources import (
+    LibraryDirectory,
+    LibrarySources,
+    is_stubs,
+    library_directories,
+    target_closure,
+)
 from nixpatch.store.store_paths import (
     library_stem,
     library_version,
@@ -28,16 +31,16 @@ from nixpatch.store.store_paths import (
     version_key,
     version_of,
 )
-from nixpatch.store.whole_store import AtLarge
+from nixpatch.store.whole_store import StoreNames
 
-_MANY = 256  # names that begin alike, at the most
-_NEAR = 8  # other versions named for a missing library: a few teach, dozens hide the rest
+_MAX_NAMES = 256  # names that begin alike
+_MAX_OTHER_VERSIONS = 8  # that a report names for a missing library: dozens would hide the rest
 
 
 class ProviderIndex:
     """The providers of every library name; a context manager that saves the cache. See :func:`open_index`.
 
-    Names are known at once, headers are read when a name is asked for.
+    All names are known from the start. The headers of a library are read when its name is asked for.
     """
 
     def __init__(
@@ -45,37 +48,30 @@ class ProviderIndex:
         store: Store,
         *,
         named: Sequence[LibraryDirectory],
-        at_large: AtLarge,
-        of_target: frozenset[str],
-        headers: Headers,
-        listings: Listings,
+        store_names: StoreNames,
+        target_paths: frozenset[str],
+        headers: CachedHeaders,
+        listings: CachedListings,
         cache: Cache,
     ) -> None:
-        self.target_closure = of_target
-        """store paths that the target Python brings along"""
-        self._named = tuple(named)
-        self._at_large = at_large
+        self.target_closure = target_paths
+        """store paths of the target Python's closure"""
+        self._store_names = store_names
         self._store = store
         self._headers = headers
         self._listings = listings
         self._cache = cache
-        self._answers: dict[str, tuple[Provider, ...]] = {}
-        self._refused: dict[str, tuple[str, ...]] = {}
-        self._places: dict[bytes, list[LibraryDirectory]] = {}
-        self._before = {directory.path for directory in named}
+        self._providers: dict[str, tuple[Provider, ...]] = {}
+        self._rejected: dict[str, tuple[str, ...]] = {}
+        self._named: dict[bytes, list[LibraryDirectory]] = {}
+        self._named_paths = {directory.path for directory in named}
         locked = {os.fsencode(name) for directory in named for name in directory.names or ()}
         for directory in named:
             real = directory.path if directory.package else os.path.realpath(directory.path)
             only = None if directory.names is None else {os.fsencode(name) for name in directory.names}
-            for name in (listings.at(real) or b"").split(b"\0")[:-1]:
+            for name in (listings.raw_names(real) or b"").split(b"\0")[:-1]:
                 if name in only if only is not None else name not in locked:
-                    self._places.setdefault(name, []).append(directory)
-
-    @property
-    def directories(self) -> tuple[LibraryDirectory, ...]:
-        """All that is searched, in the order of their sources."""
-        rest = map(os.fsdecode, self._at_large.directories)
-        return (*self._named, *(self._of_store(path) for path in rest if path not in self._before))
+                    self._named.setdefault(name, []).append(directory)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -84,7 +80,7 @@ class ProviderIndex:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Save the cache, also on the way out of an error: what was read is right."""
+        """Save the cache, after an error as well: what was read is right."""
         self.save()
 
     def save(self) -> None:
@@ -95,86 +91,86 @@ class ProviderIndex:
         """Return every shared library of this file name, of any machine, best first.
 
         Order: source, what the target's closure holds, newest version of the package, path; several ``--lib``
-        as they were given. A library whose
-        DT_SONAME is ``name`` but whose file is called otherwise is not among them: ld.so opens file names.
+        as they were given. A library with the DT_SONAME ``name`` but another file name is not among them:
+        ld.so opens file names.
         """
-        if name not in self._answers:
-            self._answers[name], self._refused[name] = self._find(name)
-        return self._answers[name]
+        if name not in self._providers:
+            self._providers[name], self._rejected[name] = self._find(name)
+        return self._providers[name]
 
     def considered(self, name: str) -> tuple[str, ...]:
-        """Return what is called ``name`` and why it cannot serve, then its other versions that are there."""
+        """Return lines on files of this name that cannot serve, then on other versions of the library."""
         self.providers(name)
-        lines = list(self._refused[name])
         stem = os.fsencode(library_stem(name))
         others: list[str] = []
-        for other in self._from(stem):
-            if not other.startswith(stem) or len(others) == _NEAR:
+        for other in self._names_from(stem):
+            if not other.startswith(stem) or len(others) == _MAX_OTHER_VERSIONS:
                 break
             text = os.fsdecode(other)
             if text != name and other[len(stem) :][:1] in (b"", b"."):
-                others.extend(f"{found.directory}/{text}: another name" for found in self.providers(text)[:1])
-        return (*lines, *others)
+                others.extend(f"{best.directory}/{text}: another name" for best in self.providers(text)[:1])
+        return (*self._rejected[name], *others)
 
     def versions(self, stem: str) -> tuple[str, ...]:
         """Return the names that are ``libz.so`` or a version of it, the newest first."""
-        begin = os.fsencode(stem)
-        found = [
+        start = os.fsencode(stem)
+        names = [
             os.fsdecode(name)
-            for name in islice(self._from(begin), _MANY)
-            if name == begin or name.startswith(begin + b".")
+            for name in islice(self._names_from(start), _MAX_NAMES)
+            if name == start or name.startswith(start + b".")
         ]
-        return tuple(sorted(found, key=lambda name: version_key(library_version(name)), reverse=True))
+        return tuple(sorted(names, key=lambda name: version_key(library_version(name)), reverse=True))
 
-    def _from(self, stem: bytes) -> Iterator[bytes]:
-        """Yield the names of libraries from ``stem`` on, sorted, each once."""
-        both = (_behind(self._names, stem), _behind(self._at_large.names, stem))
+    def _names_from(self, start: bytes) -> Iterator[bytes]:
+        """Yield the names of libraries from ``start`` on, sorted, each once."""
+        both = (_names_from(self._sorted_names, start), _names_from(self._store_names.names, start))
         return (name for name, _ in groupby(merge(*both)))
 
     @cached_property
-    def _names(self) -> list[bytes]:
-        return sorted(self._places)
+    def _sorted_names(self) -> list[bytes]:
+        return sorted(self._named)
 
     def _candidates(self, name: str) -> Iterator[LibraryDirectory]:
-        yield from self._places.get(os.fsencode(name), ())
-        for path in self._at_large.having(name):
-            if path not in self._before:
-                yield self._of_store(path)
-
-    def _of_store(self, path: str) -> LibraryDirectory:
-        owner = self._store.store_path_of(path)
-        package = package_of_entry(os.path.basename(owner)) if owner else ""
-        return LibraryDirectory(path, Source.STORE, package, owner in self.target_closure)
+        yield from self._named.get(os.fsencode(name), ())
+        for path in self._store_names.directories_of(name):
+            if path not in self._named_paths:
+                owner = self._store.store_path_of(path)
+                package = package_of_entry(os.path.basename(owner)) if owner else ""
+                yield LibraryDirectory(path, Source.STORE, package, owner in self.target_closure)
 
     def _find(self, name: str) -> tuple[tuple[Provider, ...], tuple[str, ...]]:
-        found: dict[str, Provider] = {}
-        refused: dict[str, None] = {}
-        for place in self._candidates(name):
-            path = os.path.join(place.path, name)
-            directory, real = home_of(self._store, place.path, name)
-            if directory in found:
+        """Return the providers of a name, best first, and a line on each file that cannot serve."""
+        providers: dict[str, Provider] = {}
+        rejected: dict[str, None] = {}
+        for candidate in self._candidates(name):
+            path = os.path.join(candidate.path, name)
+            directory, real = home_of(self._store, candidate.path, name)
+            if directory in providers:
                 continue  # the same file through a link farm, from a source that is asked later
             if is_stubs(directory) or is_stubs(os.path.dirname(real)):
-                refused[f"{path}: a stub, only for linking"] = None
+                rejected[f"{path}: a stub, only for linking"] = None
                 continue
             header = self._headers.get(real)
             if isinstance(header, str):
-                refused[f"{path}: {header}"] = None
+                rejected[f"{path}: {header}"] = None
             elif header.executable:
-                refused[f"{path}: a program, not a library"] = None
+                rejected[f"{path}: a program, not a library"] = None
             else:
-                found[directory] = self._provider(name, directory, real, header, place.source)
-        given = {directory: rank for rank, directory in enumerate(found)}
-        best = sorted(found.values(), key=lambda provider: provider.directory)
+                providers[directory] = self._provider(name, directory, real, header, candidate.source)
+        given = {directory: rank for rank, directory in enumerate(providers)}
+        best = sorted(providers.values(), key=lambda provider: provider.directory)
         best.sort(key=lambda provider: version_key(version_of(provider.package)), reverse=True)
         best.sort(key=lambda provider: (provider.source, not provider.in_target_closure))
         # Of several --lib the first one named wins, as with every other list of directories.
         best.sort(
             key=lambda provider: given[provider.directory] if provider.source is Source.LIB else len(given)
         )
-        return tuple(best), tuple(refused)
+        return tuple(best), tuple(rejected)
 
-    def _provider(self, name: str, directory: str, real: str, header: Header, source: Source) -> Provider:
+    def _provider(
+        self, name: str, directory: str, real: str, header: LibraryHeader, source: Source
+    ) -> Provider:
+        policy = default_policy()
         return Provider(
             name=name,
             directory=directory,
@@ -186,32 +182,32 @@ class ProviderIndex:
             in_target_closure=self._store.store_path_of(directory) in self.target_closure,
             version_defs=frozenset(header.version_defs),
             libc_needs=frozenset(header.libc_needs),
-            beside_libc=default_policy().holds_libc(self._listings.names(os.path.realpath(directory))),
-            libc=default_policy().libc_needed(header.needed),
+            beside_libc=policy.holds_libc(self._listings.names(os.path.realpath(directory))),
+            libc=policy.libc_needed(header.needed),
         )
 
 
-def _behind(names: Sequence[bytes], stem: bytes) -> Iterator[bytes]:
-    return (names[at] for at in range(bisect_left(names, stem), len(names)))
+def _names_from(names: Sequence[bytes], start: bytes) -> Iterator[bytes]:
+    return (names[row] for row in range(bisect_left(names, start), len(names)))
 
 
 def open_index(
     store: Store,
     target: Target,
-    reader: Reader,
-    request: Request | None = None,
+    reader: ElfReader,
+    sources: LibrarySources | None = None,
     *,
     cache: str | None = None,
     edition: str = "",
 ) -> ProviderIndex:
-    """Return the index over everything that the request and the target bring.
+    """Return the index over all sources, the target's closure and the store.
 
     Args:
         store: the store at hand.
         target: whose closure goes before the rest of the store, and whose machine ``--lib`` has to have.
         reader: reads the headers of one ELF file.
-        request: what the user gave; nothing by default.
-        cache: the cache file; None reads everything anew.
+        sources: what the user named; nothing by default.
+        cache: the cache file; None caches nothing.
         edition: version of the program; the cache of another one is not used.
 
     Raises:
@@ -219,25 +215,25 @@ def open_index(
         MachineError: Nix failed, or the store cannot be listed.
 
     """
-    asked = request or Request()
-    kept = Cache(cache, edition)
-    headers, listings = Headers(reader, kept), Listings(kept)
-    of_target = target_closure(store, target, headers)
-    directories = library_directories(
-        store, target.machine, of_target, asked, headers=headers, listings=listings
+    sources = sources or LibrarySources()
+    rows = Cache(cache, edition)
+    headers, listings = CachedHeaders(reader, rows), CachedListings(rows)
+    target_paths = target_closure(store, target, headers)
+    named = library_directories(
+        store, target.machine, target_paths, sources, headers=headers, listings=listings
     )
-
+    # With a lockfile the store serves nothing else.
+    only_named = sources.pure or sources.lockfile is not None
     index = ProviderIndex(
         store,
-        named=directories,
-        # With a lock, what the store serves is what the lock has.
-        at_large=AtLarge() if asked.pure or asked.lock is not None else whole_store.look(store, kept),
-        of_target=of_target,
+        named=named,
+        store_names=StoreNames() if only_named else whole_store.list_store(store, rows),
+        target_paths=target_paths,
         headers=headers,
         listings=listings,
-        cache=kept,
+        cache=rows,
     )
-    index.save()  # the dear part is done: keep it even if the run is cut short
+    index.save()  # the expensive part is done: keep it even if the run is interrupted
     return index
 
 
@@ -247,8 +243,8 @@ _MAX_LINKS = 40  # as many as Linux follows (path_resolution(7))
 def home_of(store: Store, directory: str, name: str) -> tuple[str, str]:
     """Return the directory to write for ``directory/name``, and the regular file behind it.
 
-    A profile or link farm is left behind for the store path that really holds the library, if that has a file
-    of the same name: a profile changes, and a farm would draw everything else in it into the closure. Links
+    A profile or link farm is replaced by the store path that really holds the library, if that has a file of
+    the same name: a profile changes, and a farm would draw everything else in it into the closure. Links
     within one store path stay as they are.
     """
     path = os.path.join(directory, name)

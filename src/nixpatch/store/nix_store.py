@@ -12,7 +12,7 @@ from nixpatch.errors import MachineError, RequestError
 from nixpatch.store.store_paths import is_store_entry, package_of_entry
 
 DEFAULT_STORE_DIR = "/nix/store"
-"""where Nix keeps its store unless it was built or told otherwise"""
+"""where Nix keeps its store unless it is configured otherwise"""
 
 _TIMEOUT = 120.0  # seconds; a query takes hundredths of one, a database locked by a collector much longer
 _KEPT = frozenset(
@@ -35,8 +35,8 @@ class Store:
     """the same with symlinks resolved; differs where ``/nix`` is a link"""
     program: str | None = None
     """``nix-store``; None where there is none, or where the store is not the one that it manages"""
-    environment: tuple[tuple[str, str], ...] = ()
-    """what ``program`` is run with"""
+    environ: tuple[tuple[str, str], ...] = ()
+    """the environment that ``program`` gets"""
     state: str = ""
     """Nix's state directory, where its roots are registered; "" where ``program`` is None"""
 
@@ -67,14 +67,14 @@ class Store:
 
     def package_name(self, path: str) -> str:
         """Return the name without hash of the store path that ``path`` is or lies in, ``""`` outside."""
-        found = self.store_path_of(path)
-        return package_of_entry(os.path.basename(found)) if found else ""
+        store_path = self.store_path_of(path)
+        return package_of_entry(os.path.basename(store_path)) if store_path else ""
 
     def requisites(self, paths: Sequence[str]) -> tuple[str, ...]:
-        """Return the closure of store paths as Nix's database has it, sorted.
+        """Return the closure of store paths by Nix's database, sorted.
 
         Raises:
-            MachineError: Nix is not there, or it failed.
+            MachineError: there is no Nix, or it failed.
             RequestError: one of them is not a store path.
 
         """
@@ -84,24 +84,24 @@ class Store:
         return tuple(sorted(set(printed)))
 
     def invalid(self, paths: Iterable[str]) -> frozenset[str]:
-        """Return those store paths that Nix does not hold (any more). Empty where Nix is not there.
+        """Return those store paths that are not valid in Nix's database; none where there is no Nix.
 
         Raises:
             MachineError: Nix failed.
             RequestError: one of them is not a store path.
 
         """
-        asked = sorted(set(paths))
-        if self.program is None or not asked:
+        queried = sorted(set(paths))
+        if self.program is None or not queried:
             return frozenset()
         hint = "does `nix-store --verify` work on this machine?"
-        return frozenset(self._run("--check-validity", "--print-invalid", paths=asked, hint=hint))
+        return frozenset(self._run("--check-validity", "--print-invalid", paths=queried, hint=hint))
 
     def add_roots(self, paths: Sequence[str], link: str) -> None:
         """Make indirect garbage-collector roots of store paths: ``link``, ``link-2``, ... (nix-store(1)).
 
         Raises:
-            MachineError: Nix is not there, or it failed; a path may be gone.
+            MachineError: there is no Nix, or it failed; a path may be gone.
             RequestError: one of them is not a store path.
 
         """
@@ -120,7 +120,7 @@ class Store:
         try:
             done = subprocess.run(
                 [self.program, *options, *paths],
-                env=dict(self.environment),
+                env=dict(self.environ),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=_TIMEOUT,
@@ -133,38 +133,36 @@ class Store:
         except OSError as error:
             raise MachineError(f"{what}: cannot run {self.program}: {error.strerror}; {hint}") from None
         if done.returncode:
-            said = os.fsdecode(done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-            raise MachineError(f"{what} {paths[0]}: {said[-1].strip()}; {hint}")
+            lines = os.fsdecode(done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
+            raise MachineError(f"{what} {paths[0]}: {lines[-1].strip()}; {hint}")
         return [os.fsdecode(line) for line in done.stdout.split(b"\n") if line]
 
 
-def find_store(given: str | None, environment: Mapping[str, str]) -> Store:
-    """Return the store to work with: ``--store``, else what Nix's own variables say, else ``/nix/store``.
+def find_store(given: str | None, environ: Mapping[str, str]) -> Store:
+    """Return the store to work with: ``--store``, else that of Nix's own variables, else ``/nix/store``.
 
-    Nix is asked about a store only if it is its own: the directory that it works on by default or by
-    ``NIX_STORE_DIR``, with its state beside it. A sandbox shows ``/nix/store`` without that state.
+    Nix answers only for its own store: the directory that it works on by default or by ``NIX_STORE_DIR``,
+    with its state beside it. A sandbox has ``/nix/store`` without that state.
 
     Raises:
         RequestError: ``given`` is not a directory.
 
     """
-    own = environment.get("NIX_STORE_DIR") or environment.get("NIX_STORE") or DEFAULT_STORE_DIR
+    own = environ.get("NIX_STORE_DIR") or environ.get("NIX_STORE") or DEFAULT_STORE_DIR
     if given is not None and not os.path.isdir(given):
         raise RequestError(f"--store {given}: not a directory; name the directory that holds the store paths")
     own = os.path.abspath(own)
     directory = own if given is None else os.path.abspath(given)
-    state = environment.get("NIX_STATE_DIR") or os.path.join(os.path.dirname(directory), "var", "nix")
+    state = environ.get("NIX_STATE_DIR") or os.path.join(os.path.dirname(directory), "var", "nix")
     program = None
     if directory == own and os.path.isdir(state):
-        program = shutil.which("nix-store", path=environment.get("PATH", ""))
-    kept = {
-        key: value for key, value in environment.items() if key in _KEPT or key.startswith(_KEPT_PREFIXES)
-    }
-    kept["LC_ALL"] = "C"  # its messages are quoted in ours
+        program = shutil.which("nix-store", path=environ.get("PATH", ""))
+    kept = {key: value for key, value in environ.items() if key in _KEPT or key.startswith(_KEPT_PREFIXES)}
+    kept["LC_ALL"] = "C"  # ours quote its messages
     return Store(
         directory=directory,
         real=os.path.realpath(directory),
         program=program,
-        environment=tuple(sorted(kept.items())),
+        environ=tuple(sorted(kept.items())),
         state=state if program else "",
     )

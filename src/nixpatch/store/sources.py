@@ -1,4 +1,4 @@
-"""From what the user gave to the directories that libraries may be taken from, in order."""
+"""The directories that libraries may be taken from: those that the user named, then the target's closure."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import dataclass
 
 from nixpatch.errors import RequestError
 from nixpatch.model import Machine, Source, Target
-from nixpatch.store.cached_reads import Headers, Listings
+from nixpatch.store.cached_reads import CachedHeaders, CachedListings
 from nixpatch.store.closure import closure
-from nixpatch.store.lockfile import Lock
+from nixpatch.store.lockfile import Lockfile
 from nixpatch.store.nix_store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What the user said about sources."""
+class LibrarySources:
+    """The sources of libraries that the user named."""
 
     libs: tuple[str, ...] = ()
     """``--lib``: a directory of libraries, or a prefix with ``lib`` and ``lib64``"""
     closures: tuple[str, ...] = ()
     """``--closure``: a store path, or a symlink to one such as ``./result``"""
     pure: bool = False
-    """leave the local store at large out"""
+    """leave the rest of the local store out"""
     nixpkgs: tuple[str, ...] = ()
     """store paths that were realised for ``--nixpkgs``"""
-    lock: Lock | None = None
-    """the store serves what this has and nothing else"""
+    lockfile: Lockfile | None = None
+    """``--locked``: the store serves the libraries of this file and no others"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,68 +44,74 @@ class LibraryDirectory:
     """the names that may be taken from it, and from nowhere else; None: all of its libraries"""
 
 
-def target_closure(store: Store, target: Target, headers: Headers) -> frozenset[str]:
-    """Return the store paths that the target Python brings along; empty if it is not from the store.
+def target_closure(store: Store, target: Target, headers: CachedHeaders) -> frozenset[str]:
+    """Return the closure of the target Python; empty if that is not from the store.
 
     Raises:
         MachineError: Nix failed.
 
     """
     files = (target.python, target.loader, target.libc_dir)
-    roots = {store.store_path_of(file, resolve=True) for file in files if file} - {None}
-    roots_here = sorted(root for root in roots if root is not None and os.path.lexists(root))
-    return frozenset(closure(store, roots_here, headers)) if roots_here else frozenset()
+    roots = {store.store_path_of(file, resolve=True) for file in files if file}
+    present = sorted(root for root in roots if root is not None and os.path.lexists(root))
+    return frozenset(closure(store, present, headers)) if present else frozenset()
 
 
 def library_directories(
     store: Store,
     machine: Machine,
-    of_target: frozenset[str],
-    request: Request,
+    target_paths: frozenset[str],
+    sources: LibrarySources,
     *,
-    headers: Headers,
-    listings: Listings,
+    headers: CachedHeaders,
+    listings: CachedListings,
 ) -> tuple[LibraryDirectory, ...]:
-    """Return the directories of all sources but the store at large, each under the first that has it.
+    """Return the directories of all sources but the whole store, each under the first source that has it.
 
-    ``--lib`` keeps the order given; every other source is sorted by path. ``of_target`` is the target's
-    closure. With a lock, the store serves through it alone; what a lock cannot hold, libraries outside the
-    store, still comes from ``--lib``.
+    ``--lib`` keeps the order given; every other source is sorted by path. With a lockfile, the store serves
+    nothing else. A lockfile cannot hold libraries outside the store: those still come from ``--lib``.
+
+    Args:
+        store: the store at hand.
+        machine: what a ``--lib`` must have libraries for.
+        target_paths: the closure of the target Python.
+        sources: what the user named.
+        headers: reads ELF files.
+        listings: reads directories.
 
     Raises:
         RequestError: a ``--lib`` or ``--closure`` that does not exist or serves nothing.
         MachineError: Nix failed.
 
     """
-    found: dict[str, LibraryDirectory] = {}
+    directories: dict[str, LibraryDirectory] = {}
 
-    def add(source: Source, directory: str, names: frozenset[str] | None = None) -> None:
-        if directory not in found and not is_stubs(directory):
-            path = store.store_path_of(directory)
-            package = store.package_name(path) if path else ""
-            found[directory] = LibraryDirectory(directory, source, package, path in of_target, names)
+    def add(source: Source, path: str, names: frozenset[str] | None = None) -> None:
+        if path not in directories and not is_stubs(path):
+            owner = store.store_path_of(path)
+            package = store.package_name(owner) if owner else ""
+            directories[path] = LibraryDirectory(path, source, package, owner in target_paths, names)
 
-    for directory, names in request.lock.directories().items() if request.lock else ():
-        add(Source.LOCK, directory, names)
-    for given in request.libs:
-        for directory in _given(store, given, machine, headers, listings):
-            if request.lock is not None and store.store_path_of(directory) is not None:
+    for path, names in sources.lockfile.directories().items() if sources.lockfile else ():
+        add(Source.LOCK, path, names)
+    for given in sources.libs:
+        for path in _directories_of_lib(store, given, machine, headers, listings):
+            if sources.lockfile is not None and store.store_path_of(path) is not None:
                 raise RequestError(
                     f"--lib {given}: with --locked the store serves what the lock has, no more"
                 )
-            add(Source.LIB, directory)
-    if request.lock is not None:
-        return tuple(found.values())
-    for path in _closures(store, request.closures, headers):
-        for directory in _lib_of(store, path, listings):
-            add(Source.CLOSURE, directory)
-    for path in sorted(of_target):
-        for directory in _lib_of(store, path, listings):
-            add(Source.TARGET_CLOSURE, directory)
-    for path in request.nixpkgs:
-        for directory in _lib_of(store, path, listings):
-            add(Source.NIXPKGS, directory)
-    return tuple(found.values())
+            add(Source.LIB, path)
+    if sources.lockfile is not None:
+        return tuple(directories.values())
+    for source, prefixes in (
+        (Source.CLOSURE, _given_closures(store, sources.closures, headers)),
+        (Source.TARGET_CLOSURE, sorted(target_paths)),
+        (Source.NIXPKGS, sources.nixpkgs),
+    ):
+        for prefix in prefixes:
+            for path in _lib_directories(store, prefix, listings):
+                add(source, path)
+    return tuple(directories.values())
 
 
 def is_stubs(directory: str) -> bool:
@@ -113,7 +119,9 @@ def is_stubs(directory: str) -> bool:
     return directory.rpartition("/")[2] == "stubs"
 
 
-def _given(store: Store, given: str, machine: Machine, headers: Headers, listings: Listings) -> list[str]:
+def _directories_of_lib(
+    store: Store, given: str, machine: Machine, headers: CachedHeaders, listings: CachedListings
+) -> list[str]:
     """Return the library directories of one ``--lib``."""
     if not os.path.isdir(given):
         what = (
@@ -127,27 +135,27 @@ def _given(store: Store, given: str, machine: Machine, headers: Headers, listing
     path = os.path.abspath(given)
     if store.store_path_of(path, resolve=True):
         path = store.canonical(path)  # a profile moves on, the store path that it stands for today does not
-    # Resolved for the look only: outside the store, what is written is what was asked for.
-    places = [path, *_lib_of(store, path, listings)]
-    places = [place for place in places if listings.names(os.path.realpath(place))]
-    others: set[str] = set()
-    for place in places:
-        for name in listings.names(os.path.realpath(place)):
-            header = headers.get(os.path.realpath(os.path.join(place, name)))
+    # Links are resolved only to read: outside the store, the search path gets the directory as it was given.
+    candidates = (path, *_lib_directories(store, path, listings))
+    directories = [path for path in candidates if listings.names(os.path.realpath(path))]
+    other_machines: set[str] = set()
+    for directory in directories:
+        for name in listings.names(os.path.realpath(directory)):
+            header = headers.get(os.path.realpath(os.path.join(directory, name)))
             if isinstance(header, str) or header.executable:
                 continue
             if header.machine == machine:
-                return places
-            others.add(header.machine.name)
-    if others:
-        held = ", ".join(sorted(others))
+                return directories
+            other_machines.add(header.machine.name)
+    if other_machines:
         raise RequestError(
-            f"--lib {given}: its libraries are for {held}, the target Python is {machine.name}"
+            f"--lib {given}: its libraries are for {', '.join(sorted(other_machines))}, "
+            f"the target Python is {machine.name}"
         )
     raise RequestError(f"--lib {given}: holds no shared library, nor do lib and lib64 in it")
 
 
-def _closures(store: Store, given: Sequence[str], headers: Headers) -> tuple[str, ...]:
+def _given_closures(store: Store, given: Sequence[str], headers: CachedHeaders) -> tuple[str, ...]:
     """Return the store paths of all ``--closure``."""
     roots: list[str] = []
     for name in given:
@@ -167,11 +175,11 @@ def _closures(store: Store, given: Sequence[str], headers: Headers) -> tuple[str
     return closure(store, sorted(set(roots)), headers) if roots else ()
 
 
-def _lib_of(store: Store, prefix: str, listings: Listings) -> Iterator[str]:
+def _lib_directories(store: Store, prefix: str, listings: CachedListings) -> Iterator[str]:
     """Yield ``lib`` and ``lib64`` of a prefix, links resolved: one may be a link to the other."""
     for name in ("lib", "lib64"):
         directory = f"{prefix}/{name}"
-        if listings.at(directory) is None and os.path.islink(directory):
+        if listings.raw_names(directory) is None and os.path.islink(directory):
             directory = store.canonical(directory)
-        if listings.at(directory) is not None:
+        if listings.raw_names(directory) is not None:
             yield directory

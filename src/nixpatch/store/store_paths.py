@@ -26,12 +26,12 @@ def is_store_entry(name: str) -> bool:
 
 
 def package_of_entry(name: str) -> str:
-    """Take the hash off: ``abc...-zlib-1.3.1`` is ``zlib-1.3.1``; ``""`` for a name that has no hash part."""
+    """Return the name without hash: ``zlib-1.3.1`` for ``abc...-zlib-1.3.1``; ``""`` if there is no hash."""
     return name[HASH_CHARS + 1 :] if is_store_entry(name) else ""
 
 
 def version_of(package: str) -> str:
-    """Return the version part of a package name, as ``builtins.parseDrvName`` cuts it.
+    """Return the version part of a package name, split as by ``builtins.parseDrvName``.
 
     It begins after the first dash that no letter follows: ``gcc-13.2.0-lib`` has ``13.2.0-lib``.
     """
@@ -56,7 +56,7 @@ def version_key(version: str) -> VersionKey:
 
 
 def library_stem(name: str) -> str:
-    """Return what is before the version of a library's file name: ``libz.so`` of ``libz.so.1.3.1``."""
+    """Return a library's file name without the version: ``libz.so`` of ``libz.so.1.3.1``."""
     before, dot, _ = name.partition(".so")
     return before + dot
 

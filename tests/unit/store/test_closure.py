@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nixpatch.errors import MachineError
-from nixpatch.store import Cache, Headers, closure
+from nixpatch.store import Cache, CachedHeaders, closure
 from support.store_fakes import World, library, symlink, world
 
 
@@ -15,7 +15,7 @@ def here(tmp_path: Path) -> World:
 
 
 def packages(here: World, *paths: str) -> set[str]:
-    found = closure(here.store, paths, Headers(here.reader, Cache()))
+    found = closure(here.store, paths, CachedHeaders(here.reader, Cache()))
     assert list(found) == sorted(found)
     return {here.store.package_name(path) for path in found}
 
@@ -79,7 +79,7 @@ def test_an_output_that_nix_does_not_know_yet_is_read(here: World, tmp_path: Pat
     )
     program.chmod(0o755)
     store = replace(here.store, program=str(program))
-    found = closure(store, [fresh], Headers(here.reader, Cache()))
+    found = closure(store, [fresh], CachedHeaders(here.reader, Cache()))
     assert {store.package_name(path) for path in found} == {"zlib-1.3", "fresh-1"}
 
 
@@ -89,4 +89,4 @@ def test_a_failure_of_nix_that_reading_cannot_mend_is_told(here: World, tmp_path
     program.write_text('#!/bin/sh\ncase "$*" in *-R*) echo error: no database >&2; exit 1; esac\n')
     program.chmod(0o755)
     with pytest.raises(MachineError, match="error: no database"):
-        closure(replace(here.store, program=str(program)), [zlib], Headers(here.reader, Cache()))
+        closure(replace(here.store, program=str(program)), [zlib], CachedHeaders(here.reader, Cache()))

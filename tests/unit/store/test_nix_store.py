@@ -41,13 +41,13 @@ def test_nix_is_not_asked_about_a_store_that_is_not_its_own(tmp_path: Path) -> N
     other = tmp_path / "other"
     other.mkdir()
     assert store.program is not None
-    assert find_store(str(other), dict(store.environment)).program is None
+    assert find_store(str(other), dict(store.environ)).program is None
 
 
 def test_nix_is_not_asked_where_its_state_is_not_visible(tmp_path: Path) -> None:
     store = own_store(tmp_path, "exit 1")
     (tmp_path / "nix" / "var" / "nix").rmdir()
-    assert find_store(None, dict(store.environment)).program is None
+    assert find_store(None, dict(store.environ)).program is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from nixpatch.errors import MachineError, RequestError
 from nixpatch.model import Machine
 from nixpatch.store import Store, find_store
 from nixpatch.store.catalog import Catalog
-from nixpatch.store.nixpkgs import Nixpkgs, named, realise
+from nixpatch.store.nixpkgs import Nixpkgs, parse_reference, realise
 
 HERE = Machine({"x86_64": 62, "aarch64": 183}.get(os.uname().machine, 62), 64, "little")
 ZLIB = "0c5b8vw40dy178xlpddw65q9gf1h2186-zlib-1.3.1"
@@ -69,38 +69,38 @@ def test_kinds_of_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "x.nix",
     ):
         (tmp_path / name).write_text("{ }")
-    assert named("nixpkgs") == Nixpkgs("nixpkgs", "nixpkgs", flake=True)
-    assert named("github:NixOS/nixpkgs/nixos-25.11").flake
-    assert named("<nixpkgs>") == Nixpkgs("<nixpkgs>", "<nixpkgs>", flake=False)
-    assert not named("channel:nixos-25.11").flake
-    assert named("./x.nix") == Nixpkgs("./x.nix", f"{tmp_path}/x.nix", flake=False)
-    assert named("./both") == Nixpkgs("./both", f"{tmp_path}/both", flake=False)
-    assert named(f"{tmp_path}/only-flake") == Nixpkgs(
+    assert parse_reference("nixpkgs") == Nixpkgs("nixpkgs", "nixpkgs", flake=True)
+    assert parse_reference("github:NixOS/nixpkgs/nixos-25.11").flake
+    assert parse_reference("<nixpkgs>") == Nixpkgs("<nixpkgs>", "<nixpkgs>", flake=False)
+    assert not parse_reference("channel:nixos-25.11").flake
+    assert parse_reference("./x.nix") == Nixpkgs("./x.nix", f"{tmp_path}/x.nix", flake=False)
+    assert parse_reference("./both") == Nixpkgs("./both", f"{tmp_path}/both", flake=False)
+    assert parse_reference(f"{tmp_path}/only-flake") == Nixpkgs(
         f"{tmp_path}/only-flake", f"path:{tmp_path}/only-flake", flake=True
     )
     with pytest.raises(RequestError, match=r"neither default\.nix nor flake\.nix"):
-        named("./neither")
+        parse_reference("./neither")
 
 
 @pytest.mark.parametrize("given", ["", "-A", "--expr", "./absent.nix", "nixpkgs#zlib", "a\nb"])
 def test_what_is_no_reference(given: str) -> None:
     with pytest.raises(RequestError, match="--nixpkgs"):
-        named(given)
+        parse_reference(given)
 
 
 def test_one_call_for_all_attributes_of_a_file(tmp_path: Path) -> None:
     here = world(tmp_path, f"echo {tmp_path}/nix/store/{ZLIB}; echo warning: x >&2; echo {tmp_path}/other")
     said: list[str] = []
     sonames = ["libz.so.1", "libssl.so.3", "libminizip.so.1", "libavutil.so.59", "libcuda.so.1", "libno.so"]
-    done = realise(here.store, FILE, sonames, HERE, catalog=CATALOG, say=said.append)
+    done = realise(here.store, FILE, sonames, HERE, catalog=CATALOG, on_message=said.append)
     assert done.paths == (f"{here.store.directory}/{ZLIB}",)
     assert here.calls() == [
         ["--no-out-link", "/n.nix", "-A", "ffmpeg.lib", "-A", "openssl.out", "-A", "zlib.out"]
     ]
     assert said == ["realising from ./n.nix: ffmpeg.lib, openssl.out, zlib.out"]
-    assert done.told["libcuda.so.1"] == "--nixpkgs ./n.nix: comes with the driver"
-    assert done.told["libno.so"] == "--nixpkgs ./n.nix: no attribute is known to have it"
-    assert done.told["libz.so.1"] == "--nixpkgs ./n.nix: zlib does not have it in lib"
+    assert done.notes["libcuda.so.1"] == "--nixpkgs ./n.nix: comes with the driver"
+    assert done.notes["libno.so"] == "--nixpkgs ./n.nix: no attribute is known to have it"
+    assert done.notes["libz.so.1"] == "--nixpkgs ./n.nix: zlib does not have it in lib"
 
 
 def test_one_call_for_all_attributes_of_a_flake(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ import pytest
 
 from nixpatch.errors import RequestError
 from nixpatch.model import Source
-from nixpatch.store import Request, find_store, open_index
-from support.store_fakes import AARCH64, I686, World, library, symlink, world
+from nixpatch.store import LibrarySources, find_store, open_index
+from support.store_fakes import AARCH64, I686, World, library, searched, symlink, world
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def sources(
     here: World, *libs: str, closures: tuple[str, ...] = (), pure: bool = False
 ) -> list[tuple[str, Source]]:
     index = here.index(*libs, closures=closures, pure=pure)
-    return [(os.path.relpath(found.path, here.root), found.source) for found in index.directories]
+    return [(os.path.relpath(found.path, here.root), found.source) for found in searched(index)]
 
 
 def test_lib_takes_a_directory_of_libraries_as_it_was_given(here: World) -> None:
@@ -132,7 +132,7 @@ def test_target_closure_starts_at_the_real_interpreter_and_at_its_loader(here: W
     here.loader = library(f"{glibc}/lib/ld-linux-x86-64.so.2")
     index = here.index()
     assert index.target_closure == {python, glibc, zlib}
-    assert {found.path: found.source for found in index.directories} == {
+    assert {found.path: found.source for found in searched(index)} == {
         f"{zlib}/lib": Source.TARGET_CLOSURE,
         f"{glibc}/lib": Source.TARGET_CLOSURE,
     }
@@ -158,7 +158,7 @@ def test_no_store_at_all_leaves_what_was_given(here: World, tmp_path: Path) -> N
     library(f"{here.root}/opt/libz.so.1")
     nowhere = find_store(None, {"NIX_STORE_DIR": f"{here.root}/absent"})
     assert not nowhere.exists
-    index = open_index(nowhere, here.target, here.reader, Request(libs=(f"{here.root}/opt",)))
+    index = open_index(nowhere, here.target, here.reader, LibrarySources(libs=(f"{here.root}/opt",)))
     assert [provider.directory for provider in index.providers("libz.so.1")] == [f"{here.root}/opt"]
 
 
@@ -167,8 +167,8 @@ def test_order_is_the_same_whatever_the_file_system_says(
 ) -> None:
     for number in range(9):
         library(f"{here.path(f'p{number}-1')}/lib/libx.so")
-    first = here.index().directories
+    first = searched(here.index())
     listdir = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: list(reversed(listdir(path))))
-    assert here.index().directories == first
+    assert searched(here.index()) == first
     assert [found.path for found in first] == sorted(found.path for found in first)

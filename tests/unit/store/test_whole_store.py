@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nixpatch.store import whole_store
-from nixpatch.store.cache import Cache, Kind, stamp_of
-from support.store_fakes import World, library, symlink, world
+from nixpatch.store.cache import Cache, RowKind, stamp_of
+from support.store_fakes import World, library, searched, symlink, world
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_what_was_named_goes_before_the_store_at_large_and_counts_once(here: Wor
     for _ in range(2):
         with here.index(older, cache=cache) as index:
             found = [provider.package for provider in index.providers("libzl.so.1")]
-            paths = [directory.path for directory in index.directories]
+            paths = [directory.path for directory in searched(index)]
         assert found == ["zlib-1.2", "zlib-1.3"]
         assert len(paths) == len(set(paths)) == 3
 
@@ -132,10 +132,10 @@ def test_a_value_that_is_cut_or_foreign_is_none(here: World, cache: str) -> None
     ask(here, cache, "libzl.so.1")
     known = Cache(cache, "")
     status = os.stat(here.store.directory)
-    value = known.get(Kind.STORE, here.store.directory, stamp_of(status))
+    value = known.get(RowKind.STORE, here.store.directory, stamp_of(status))
     assert value is not None
     for length in range(len(value)):
         for forged in (value[:length], value[:length] + b"\xff" * (len(value) - length)):
-            known.put(Kind.STORE, here.store.directory, stamp_of(status), forged)
-            known.put(Kind.LISTINGS, here.store.directory, b"", forged)
-            whole_store.look(here.store, known).having("libzl.so.1")
+            known.put(RowKind.STORE, here.store.directory, stamp_of(status), forged)
+            known.put(RowKind.LISTINGS, here.store.directory, b"", forged)
+            whole_store.list_store(here.store, known).directories_of("libzl.so.1")

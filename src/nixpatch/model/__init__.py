@@ -4,7 +4,6 @@ Paths, sonames and search paths are ``str`` made by ``os.fsdecode`` (PEP 383): a
 in and, through ``os.fsencode``, the way out. Paths are absolute unless a field says otherwise.
 """
 
-from nixpatch.model.catalog import Attribute, AttributeKind, NearMiss
 from nixpatch.model.elf import (
     DlopenNeed,
     DlopenPriority,
@@ -25,8 +24,6 @@ from nixpatch.model.unvendor import Definition, GraftPlan, Reference, SymbolKind
 
 __all__ = [
     "Answer",
-    "Attribute",
-    "AttributeKind",
     "BuiltIn",
     "Definition",
     "Dist",
@@ -44,7 +41,6 @@ __all__ = [
     "Linkage",
     "Machine",
     "Manner",
-    "NearMiss",
     "Origin",
     "Outcome",
     "Plan",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nixpatch.model import Attribute, AttributeKind
+from nixpatch.model.missing import Attribute, AttributeKind
 from nixpatch.resolve.manylinux import ManylinuxPolicy
 from nixpatch.store.catalog import Catalog, packaged
 

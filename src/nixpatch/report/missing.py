@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nixpatch.escape import below, shown
-from nixpatch.model import Attribute, AttributeKind, NearMiss, Plan
+from nixpatch.model import Plan
+from nixpatch.model.missing import Attribute, AttributeKind, NearMiss
 from nixpatch.report.as_json import document
 from nixpatch.report.summary import UNOWNED, missing_by_soname
 from nixpatch.store.catalog import Catalog, packaged

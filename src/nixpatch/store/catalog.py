@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator
 from importlib import resources
 
-from nixpatch.model import Attribute, AttributeKind, NearMiss
+from nixpatch.model.missing import Attribute, AttributeKind, NearMiss
 
 _NAME_MAX = 255
 """of a file name (limits.h)"""

@@ -19,7 +19,8 @@ from typing import Any
 from nixpatch import bounded_json
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.fs import can_be_path
-from nixpatch.model import AttributeKind, Libc, Provider, Target
+from nixpatch.model import Libc, Provider, Target
+from nixpatch.model.missing import AttributeKind
 from nixpatch.store.catalog import lookup
 from nixpatch.store.nix_store import Store
 

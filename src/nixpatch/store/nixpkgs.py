@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nixpatch.errors import MachineError, RequestError
-from nixpatch.model import Attribute, AttributeKind, Machine
+from nixpatch.model import Machine
+from nixpatch.model.missing import Attribute, AttributeKind
 from nixpatch.store.catalog import Catalog, packaged
 from nixpatch.store.nix_store import Store
 

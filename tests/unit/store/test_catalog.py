@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from nixpatch.model import Attribute, AttributeKind
+from nixpatch.model.missing import Attribute, AttributeKind
 from nixpatch.report.missing import advice, build_inputs
 from nixpatch.store import catalog
 from nixpatch.store.catalog import Catalog, parse

@@ -1,4 +1,4 @@
-"""Which nixpkgs attribute has a library."""
+"""Needed libraries that nothing provides, and the nixpkgs attributes that have them."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import dataclass
 
 
 class AttributeKind(enum.Enum):
-    """What provides a library. The value is the word for it in the catalog."""
+    """Where a library comes from. The value is the word in ``data/libraries.txt.gz``."""
 
     PACKAGE = ""
-    """a package of nixpkgs: what ``attribute`` names"""
+    """the nixpkgs package that ``attribute`` names"""
     DRIVER = "@driver"
     """the machine's graphics driver"""
     WHEEL = "@wheel"
     """another wheel of the environment"""
     NONE = "@none"
-    """nothing: the file is for another Python, or the part that needs it is optional"""
+    """nowhere: the file is for another Python, or the part that needs it is optional"""
 
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """The nixpkgs attribute that has a library, or the reason why none has."""
+    """The nixpkgs attribute that has a library, or why there is none."""
 
     attribute: str
     """path below ``pkgs``, such as ``stdenv.cc.cc``; "" for every kind but a package"""
     output: str
-    """the output with the library; "" where no index knows, then ``lib.getLib`` finds it"""
+    """the output with the library; "" where the index does not say: then ``lib.getLib`` finds it"""
     expression: str
     """Nix for that output with ``pkgs`` in scope: ``zlib``, ``stdenv.cc.cc.lib``, ``lib.getLib openssl``"""
     note: str = ""
-    """what a person should know: unfree, another name in older nixpkgs, another wheel has it"""
+    """for the user: unfree, another name in older nixpkgs, another wheel has it"""
     kind: AttributeKind = AttributeKind.PACKAGE
 
 

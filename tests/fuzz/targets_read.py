@@ -14,7 +14,7 @@ from nixpatch.operations.diff import side_of
 from nixpatch.report import diff as report
 from nixpatch.resolve.diff import Side, compare
 from nixpatch.resolve.dlopen_calls import call_sites
-from nixpatch.unvendor.versions import listed
+from nixpatch.unvendor.versions import components as sbom_components
 
 _SENTENCE = 1000  # characters
 
@@ -87,6 +87,6 @@ def _side(data: bytes) -> Side | None:
 
 def components(data: bytes) -> None:
     """What an SBOM lists are names with versions."""
-    for name, version in listed(data):
+    for name, version in sbom_components(data):
         assert isinstance(name, str)
         assert isinstance(version, str)

@@ -174,10 +174,10 @@ def soname(data: bytes) -> None:
     tables.is_driver(name)
     tables.is_system(name)
     tables.ignored("/t/" + name, name)
-    from nixpatch.resolve.provider_choice import beyond, newest
+    from nixpatch.resolve.provider_choice import newest, versions_beyond_libc
     from nixpatch.store.store_paths import library_stem, library_version, version_key, version_of
 
-    beyond({name, "GLIBC_2.40"}, TARGET)
+    versions_beyond_libc({name, "GLIBC_2.40"}, TARGET)
     newest({name, "GLIBC_2.2.5"})
     assert name.startswith(library_stem(name))
     library_version(name)

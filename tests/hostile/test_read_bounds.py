@@ -73,12 +73,12 @@ LOADERS = {
 }
 DOCUMENT = """
     from nixpatch.operations.diff import read_side
-    from nixpatch.unvendor.versions import listed
+    from nixpatch.unvendor.versions import components
     try:
         print("read", read_side(path).kind)
     except RequestError as refused:
         print("refused", len(str(refused)) < 1000)
-    print(len(list(listed(open(path, "rb").read()))))
+    print(len(list(components(open(path, "rb").read()))))
 """
 DOCUMENTS = {
     "tables": b"[" + b"{}," * 5_000_000 + b"{}]",
@@ -130,6 +130,6 @@ def test_loaders(shape: str, tmp_path: Path) -> None:
 def test_documents(shape: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(DOCUMENTS[shape])
-    said, listed = run(DOCUMENT, str(path)).splitlines()
+    said, components = run(DOCUMENT, str(path)).splitlines()
     assert said == "refused True"
-    assert listed == ("200000" if shape == "components" else "0")
+    assert components == ("200000" if shape == "components" else "0")

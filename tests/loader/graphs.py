@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nixpatch import elf
 from nixpatch.model import ElfFacts, Tag
-from nixpatch.resolve.ld_so import Surroundings
+from nixpatch.resolve.ld_so import LoaderConfig
 
 DIRECTORIES = ("a", "b", "b/deep", "c:d")
 LINK, LINK_TO = "link", "b/deep"
@@ -173,14 +173,14 @@ def read(path: str) -> ElfFacts | None:
     return facts if isinstance(facts, ElfFacts) else None
 
 
-def surroundings(directory: str | None) -> Surroundings:
+def surroundings(directory: str | None) -> LoaderConfig:
     """Describe to the simulator what ``listed`` gives to ld.so."""
-    return Surroundings(
+    return LoaderConfig(
         read=read,
         identity=os.path.realpath,
         default_dirs=system_directories(),
         loader=loader(),
-        directory=directory,
+        current_directory=directory,
     )
 
 

@@ -33,7 +33,7 @@ from nixpatch.model import (
     TreeKind,
 )
 from nixpatch.policy import default_policy
-from nixpatch.resolve.context import Question, Wishes
+from nixpatch.resolve.context import ResolutionContext, SearchPathOptions
 from nixpatch.resolve.file_plan import plan_file
 from nixpatch.resolve.ld_so import simulate
 
@@ -110,7 +110,7 @@ def target() -> Target:
     )
 
 
-def question(base: str, paths: Iterable[str]) -> Question:
+def question(base: str, paths: Iterable[str]) -> ResolutionContext:
     """Ask about a tree of libraries; those under ``store`` are what the store has."""
     facts = {path: found for path in sorted(paths) if (found := read(path))}
     inside = {path: found for path, found in facts.items() if not path.startswith(f"{base}/store/")}
@@ -123,13 +123,13 @@ def question(base: str, paths: Iterable[str]) -> Question:
             if path not in inside and os.path.basename(path) == name
         ]
 
-    return Question(
+    return ResolutionContext(
         tree=Tree(base, base, TreeKind.PLAIN, files),
         target=target(),
         store_dir=f"{base}/store",
         facts=inside,
         policy=default_policy(),
-        wishes=Wishes(),
+        options=SearchPathOptions(),
         providers=providers,
         considered=lambda _: (),
         machine_of=machine_of,
@@ -169,9 +169,9 @@ def test_each_planned_file_finds_on_its_own_what_the_plan_says(
         before = question(base, files)
         plans = [plan_file(before, file) for file in before.tree.files]
         for plan in plans:
-            assert plan.wished is not None
+            assert plan.after is not None
             if plan.edit is not None:
-                linker.relink(files[plan.file.path], base, plan.wished.search_path, plan.wished.tag)
+                linker.relink(files[plan.file.path], base, plan.after.search_path, plan.after.tag)
         for plan in plans:
             mapped, unmet = listed(plan.file.path, f"{base}/a")  # full of what a hole would let in
             found = {name: os.path.realpath(path) for name, path in mapped}
@@ -188,4 +188,4 @@ def test_each_planned_file_finds_on_its_own_what_the_plan_says(
         for plan in plans:
             second = plan_file(replace(again, facts=patched), plan.file)
             assert second.edit is None
-            assert second.wished == plan.wished
+            assert second.after == plan.after

@@ -5,7 +5,15 @@ import os
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nixpatch.resolve.search_path import Split, expand, inside, join, leads_to, relative_entry, split
+from nixpatch.resolve.search_path import (
+    SearchPathParts,
+    expand,
+    inside,
+    join,
+    leads_to,
+    relative_entry,
+    split,
+)
 
 HERE = "/venv/lib/pkg"
 PREFIX = "/venv"
@@ -24,7 +32,7 @@ wanted = st.lists(
 )
 
 
-def sorted_out(search_path: str) -> Split:
+def sorted_out(search_path: str) -> SearchPathParts:
     return split(
         search_path,
         directory=HERE,

@@ -22,7 +22,7 @@ from nixpatch.model import (
     VersionNeed,
 )
 from nixpatch.policy import Policy, default_policy
-from nixpatch.resolve.context import Question, Wishes
+from nixpatch.resolve.context import ResolutionContext, SearchPathOptions
 from nixpatch.resolve.file_plan import plan_file
 
 X86_64 = Machine(62, 64, "little")
@@ -125,13 +125,13 @@ class World:
     elsewhere: dict[str, Machine] = field(default_factory=dict)
     """other ELF files of the machine"""
     target: Target = TARGET
-    wishes: Wishes = field(default_factory=Wishes)
+    options: SearchPathOptions = field(default_factory=SearchPathOptions)
     policy: Policy = field(default_factory=default_policy)
 
     def at(self, name: str) -> str:
         return os.path.normpath(os.path.join(SITE, name))
 
-    def question(self) -> Question:
+    def question(self) -> ResolutionContext:
         owners: dict[str, tuple[str, ...]] = {}
         owners |= {self.at(name): (info_of(name.split("/")[0].removesuffix(".libs")),) for name in self.files}
         owners |= {self.at(name): () for name in self.unowned}
@@ -149,13 +149,13 @@ class World:
         machines |= {f"{self.target.libc_dir}/{name}": X86_64 for name in ("libc.so.6", "libm.so.6")}
         machines |= {self.target.loader: X86_64, **self.elsewhere}
         there = {*machines, *(os.path.dirname(path) for path in machines)}
-        return Question(
+        return ResolutionContext(
             tree=Tree(SITE, PREFIX, TreeKind.SITE_PACKAGES, files, dists),
             target=self.target,
             store_dir=STORE,
             facts=facts,
             policy=self.policy,
-            wishes=self.wishes,
+            options=self.options,
             providers=lambda name: [found for found in self.store if found.name == name],
             considered=lambda _: (),
             machine_of=lambda path: machines.get(os.path.normpath(path)),
@@ -174,15 +174,15 @@ class World:
     def search_path(self, name: str) -> str | None:
         """Return the search path of a file after the run."""
         plan = self.plan(name)
-        assert plan.wished is not None
-        return plan.wished.search_path
+        assert plan.after is not None
+        return plan.after.search_path
 
     def patched(self, name: str) -> "World":
         """Return the world after a run over one file."""
         plan = self.plan(name)
-        assert plan.wished is not None
+        assert plan.after is not None
         assert plan.facts is not None
-        return replace(self, files=self.files | {name: replace(plan.facts, current=plan.wished)})
+        return replace(self, files=self.files | {name: replace(plan.facts, current=plan.after)})
 
 
 def info_of(dist: str) -> str:

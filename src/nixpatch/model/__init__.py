@@ -1,4 +1,4 @@
-"""The vocabulary: frozen values that every other part speaks in. Imports nothing of ours.
+"""The values that all other packages exchange, frozen. Imports no other package of nixpatch.
 
 Paths, sonames and search paths are ``str`` made by ``os.fsdecode`` (PEP 383): any bytes survive the way
 in and, through ``os.fsencode``, the way out. Paths are absolute unless a field says otherwise.
@@ -18,9 +18,9 @@ from nixpatch.model.elf import (
 )
 from nixpatch.model.installed import BuiltIn, Dist, Libc, Target, Tree, TreeFile, TreeKind
 from nixpatch.model.outcome import FileHash, FileOutcome, Manner, Outcome, Verdict, Writer
-from nixpatch.model.plan import Answer, Dropped, FilePlan, Finding, Origin, Plan
-from nixpatch.model.provider import Provider, Source
-from nixpatch.model.unvendor import Definition, GraftPlan, Reference, SymbolKind, Symbols
+from nixpatch.model.plan import Answer, DroppedEntry, FilePlan, Finding, Origin, Plan
+from nixpatch.model.provider import Provider, ProviderChoice, Source
+from nixpatch.model.unvendor import Definition, Reference, SymbolKind, Symbols, VendoredPlan
 
 __all__ = [
     "Answer",
@@ -29,14 +29,13 @@ __all__ = [
     "Dist",
     "DlopenNeed",
     "DlopenPriority",
-    "Dropped",
+    "DroppedEntry",
     "ElfEdit",
     "ElfFacts",
     "FileHash",
     "FileOutcome",
     "FilePlan",
     "Finding",
-    "GraftPlan",
     "Libc",
     "Linkage",
     "Machine",
@@ -45,6 +44,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "Provider",
+    "ProviderChoice",
     "Reference",
     "Skip",
     "SkipReason",
@@ -56,6 +56,7 @@ __all__ = [
     "Tree",
     "TreeFile",
     "TreeKind",
+    "VendoredPlan",
     "Verdict",
     "VersionNeed",
     "Writer",

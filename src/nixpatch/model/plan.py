@@ -1,4 +1,4 @@
-"""What shall happen to a tree, and why."""
+"""The plan for a tree: what a run will change, and why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from nixpatch.model.elf import ElfEdit, ElfFacts, Linkage, Skip
 from nixpatch.model.installed import Target, Tree, TreeFile
 from nixpatch.model.provider import Provider
-from nixpatch.model.unvendor import GraftPlan
+from nixpatch.model.unvendor import VendoredPlan
 
 
 class Origin(enum.Enum):
@@ -27,56 +27,56 @@ class Origin(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one need of one file comes to."""
+    """How one need of one file is met."""
 
     need: str
     origin: Origin
     entry: str | None = None
-    """search path entry that serves it, as it will be written"""
+    """the search path entry that leads to ``path``, as it will be written"""
     path: str | None = None
     """the file that ld.so will open: absolute; None for libc, drivers, ignored and missing"""
     detail: str = ""
-    """source of the provider, rule that ignores it"""
+    """source of the provider, or the rule that ignores the need"""
     considered: tuple[str, ...] = ()
-    """for a missing one: each place in order and why it does not serve"""
+    """for a missing need: each searched place in order, and why it does not serve"""
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class DroppedEntry:
     """A search path entry that the new path leaves out."""
 
     entry: str
     why: str
     harmful: bool = True
-    """ld.so may find another file because of it; False for what merely repeats"""
+    """ld.so may find another file because of it; False for a mere repetition"""
 
 
 @dataclass(frozen=True, slots=True)
 class FilePlan:
-    """What shall happen to one ELF file."""
+    """The plan for one ELF file."""
 
     file: TreeFile
     facts: ElfFacts | None
-    """None where the file is skipped before its headers could be used"""
+    """None for a file that is skipped before its headers can be used"""
     skip: Skip | None = None
     answers: tuple[Answer, ...] = ()
     edit: ElfEdit | None = None
-    """None: nothing to do"""
-    wished: Linkage | None = None
+    """None: nothing to write"""
+    after: Linkage | None = None
     """the linkage after the run"""
-    dropped: tuple[Dropped, ...] = ()
+    dropped: tuple[DroppedEntry, ...] = ()
     unrecorded: bool = False
-    """patched before, but not written down as it is: that run was killed, or a need is met otherwise now"""
+    """patched, but RECORD or provenance is stale: a run was killed, or another file serves a need now"""
 
     @property
     def missing(self) -> tuple[Answer, ...]:
-        """The needs nobody can meet."""
+        """The needs that nothing meets."""
         return tuple(answer for answer in self.answers if answer.origin is Origin.MISSING)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something a person should know that is not tied to a single need."""
+    """A message for the user that is not about a single need."""
 
     severity: str
     """``"error"`` makes the exit code 1; ``"note"`` does not"""
@@ -86,22 +86,22 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The decision over a whole tree: printable, comparable, and all that apply needs."""
+    """The plan for a whole tree: printable, comparable, and the complete input of apply."""
 
     tree: Tree
     target: Target | None
-    """None: nothing is resolved, everything goes back to what it was"""
+    """None for a restore: nothing is resolved"""
     store_dir: str
     files: tuple[FilePlan, ...] = ()
     findings: tuple[Finding, ...] = field(default=())
     providers: tuple[Provider, ...] = ()
-    """the libraries that serve the needs which no file of the tree meets: one for each name, sorted by it"""
-    grafts: tuple[GraftPlan, ...] = ()
-    """the grafted libraries that were asked about, sorted by path; those that go are not among ``files``"""
+    """the libraries that serve needs from outside the tree: one for each name, sorted by name"""
+    vendored: tuple[VendoredPlan, ...] = ()
+    """the vendored libraries that ``--unvendor`` matches, by path; those to remove are not in ``files``"""
     unsettled: tuple[str, ...] = ()
-    """``.info`` of the dists in which a killed run left grafts or RECORD other than provenance has them"""
+    """``info`` of the dists whose vendored libraries or RECORD a killed run left other than provenance has"""
     returning: tuple[str, ...] = ()
-    """``.info`` of the dists that get their grafts back"""
+    """``info`` of the dists that get their vendored libraries back"""
     keeps_originals: bool = True
     """un-vendored libraries are moved aside, so that restore can bring them back; False deletes them"""
 
@@ -113,6 +113,6 @@ class Plan:
     @property
     def pending(self) -> bool:
         """Whether a run would write anything at all, RECORD included."""
-        if any(graft.goes for graft in self.grafts) or self.unsettled or self.returning:
+        if any(library.goes for library in self.vendored) or self.unsettled or self.returning:
             return True
         return any(file.edit is not None or file.unrecorded for file in self.files)

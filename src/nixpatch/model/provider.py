@@ -1,4 +1,4 @@
-"""Where libraries come from."""
+"""Libraries that come from outside the tree, and where they come from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nixpatch.model.installed import Libc
 
 
 class Source(enum.IntEnum):
-    """Where a provider is known from; a lower value is asked first (design, section 5)."""
+    """A source of providers; a lower value is asked first."""
 
     LOCK = 0
     LIB = 1
@@ -21,7 +21,7 @@ class Source(enum.IntEnum):
 
     @property
     def text(self) -> str:
-        """How reports name it."""
+        """Its name in reports."""
         return _SOURCES[self]
 
 
@@ -37,12 +37,12 @@ _SOURCES = {
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A shared library that can answer a need: a file in a directory that ld.so could search."""
+    """A shared library that can serve a need: a file in a directory that ld.so could search."""
 
     name: str
-    """file name in ``directory``: what ld.so looks for"""
+    """file name in ``directory``: the name that ld.so looks for"""
     directory: str
-    """what goes into a search path"""
+    """the directory for a search path"""
     real: str
     """the regular file behind it"""
     machine: Machine
@@ -57,4 +57,13 @@ class Provider:
     beside_libc: bool = False
     """its directory also holds a libc"""
     libc: Libc | None = None
-    """the libc it names in DT_NEEDED; None where it names none"""
+    """the libc in its DT_NEEDED; None if there is none"""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderChoice:
+    """The provider of a soname, and why the other candidates cannot serve."""
+
+    provider: Provider | None
+    rejected: tuple[str, ...] = ()
+    """one line for each candidate that cannot serve"""

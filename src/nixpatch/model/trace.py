@@ -1,7 +1,4 @@
-"""What a trace says: each need of the files that were asked about, what serves it, where it was sought.
-
-The places where ld.so looks for a need, and by which rule: what a simulated process remembers of it.
-"""
+"""The search for libraries by the rules of ld.so(8): its steps, each place, and the process that results."""
 
 from __future__ import annotations
 
@@ -12,29 +9,83 @@ from dataclasses import dataclass, field
 from nixpatch.model import BuiltIn, ElfFacts, Skip, Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Sought:
-    """One place, and what was there."""
+class SearchStep(enum.Enum):
+    """The steps of ld.so's search in its order (ld.so(8)). The value is the text people read."""
 
-    how: How
+    LOADED = "loaded already"
+    NAMED = "named by path"
+    RPATH = "RPATH"
+    PARENT_RPATH = "RPATH of a parent"
+    LIBRARY_PATH = "LD_LIBRARY_PATH"
+    RUNPATH = "RUNPATH"
+    CACHE = "ld.so.cache"
+    DEFAULT = "default directory"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchedPlace:
+    """One place where a need was searched."""
+
+    how: SearchStep
     path: str | None
-    """None where the step names no file"""
-    of: str
-    entry: str
-    why: str | None
-    """why it does not serve; None for the one that does"""
+    """the file that would have been opened; None where there is none, as in a cache without the soname"""
+    of: str = ""
+    """the file with the search path or the need, the cache, or the first file that needed a loaded one"""
+    entry: str = ""
+    """the search path entry as written, ``$ORIGIN`` and all"""
+    why: str | None = None
+    """why it does not serve; None for the one that does, and in a simulated process"""
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """One need of one file and what serves it. Paths are without ``..``; links to files are kept."""
+class TracedNeed:
+    """One DT_NEEDED of one file and the file that serves it."""
 
     by: str
+    """the file that has the need"""
     need: str
+    """as in DT_NEEDED"""
     path: str | None
-    how: How | None
-    sought: tuple[Sought, ...]
-    """in order; where something serves, the last one did"""
+    """the file that serves; None where none does"""
+    places: tuple[SearchedPlace, ...] = ()
+    """in the order of the search; where a file serves, the last one led to it"""
+
+    @property
+    def how(self) -> SearchStep | None:
+        """The step that found it."""
+        return self.places[-1].how if self.path is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class MappedFile:
+    """One file in a simulated process."""
+
+    name: str
+    """the name under which it was opened, ``$ORIGIN`` already expanded"""
+    path: str
+    """as ld.so has it: ``..`` and all"""
+    by: str | None
+    """the file that needed it; None for one that was opened on its own"""
+
+
+@dataclass(frozen=True, slots=True)
+class UnmetNeed:
+    """A need for which ld.so found nothing."""
+
+    need: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedProcess:
+    """The files of a process after its start and some calls of dlopen."""
+
+    mapped: tuple[MappedFile, ...]
+    """in the order of loading; the program is the first"""
+    unmet: tuple[UnmetNeed, ...] = ()
+    """of the program: all. Of an opened library: the first, as ld.so then gives the library up"""
+    needs: tuple[TracedNeed, ...] = ()
+    """every need that was searched, in that order; paths are as ld.so has them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,67 +106,23 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What was found for the files that were asked about."""
+    """The needs of the traced files."""
 
     root: str
     """the file, or the tree's root"""
     files: Mapping[str, ElfFacts]
-    """every file that was asked about or found, by path"""
+    """every traced file and every library that serves one, by path"""
     asked: tuple[str, ...]
-    """the files that were asked about"""
+    """the traced files"""
     start: Start
-    links: tuple[Link, ...]
-    """of every file found where one file was asked about; of the tree's own files where it was a tree"""
+    links: tuple[TracedNeed, ...]
+    """of every file in ``files`` if one file was traced; of the tree's own files if it was a tree. Paths are
+    without ``..``; links to files are kept"""
     tree: Tree | None = None
     skipped: Mapping[str, Skip] = field(default_factory=dict)
     """files of the tree that are not for this process, or no ELF file that could be read"""
 
     @property
-    def unmet(self) -> tuple[Link, ...]:
+    def unmet(self) -> tuple[TracedNeed, ...]:
         """The needs for which nothing was found."""
         return tuple(link for link in self.links if link.path is None)
-
-
-class How(enum.Enum):
-    """The steps of ld.so's search in its order (ld.so(8)). The value is the text people read."""
-
-    LOADED = "loaded already"
-    NAMED = "named by path"
-    RPATH = "RPATH"
-    PARENT_RPATH = "RPATH of a parent"
-    LIBRARY_PATH = "LD_LIBRARY_PATH"
-    RUNPATH = "RUNPATH"
-    CACHE = "ld.so.cache"
-    DEFAULT = "default directory"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One place that was looked at."""
-
-    how: How
-    path: str | None
-    """the file that would have been opened; None where the step names none, as a cache without the soname"""
-    of: str = ""
-    """the file whose search path or need it is, the cache; for a loaded one who asked for it first"""
-    entry: str = ""
-    """the search path entry as written, ``$ORIGIN`` and all"""
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """One DT_NEEDED of one file of a process, and what became of it."""
-
-    by: str
-    """the file that has the need"""
-    name: str
-    """as DT_NEEDED has it"""
-    path: str | None
-    """the file in the process that serves; None where nothing does"""
-    places: tuple[Place, ...] = ()
-    """in the order of the search; where something serves, the last one did"""
-
-    @property
-    def how(self) -> How | None:
-        """By which rule it was found."""
-        return self.places[-1].how if self.path is not None else None

@@ -1,4 +1,4 @@
-"""Libraries that a wheel brings along: what auditwheel grafted into it, and what shall become of each."""
+"""Vendored libraries, which auditwheel copied from a system into a wheel: their symbols and their plans."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nixpatch.model.provider import Provider
 
 
 class SymbolKind(enum.Enum):
-    """What a symbol stands for, as far as a reference to it cares (gABI, "Symbol Table")."""
+    """The type of a symbol, as far as it matters for a reference (gABI, "Symbol Table")."""
 
     CODE = "function"
     DATA = "object"
@@ -27,12 +27,12 @@ class Definition:
     index: int
     """version index (LSB, "Symbol Version Table"); 0 local, 1 base, 2 the first that the file defines"""
     hidden: bool
-    """not the default version: only a reference that names the version finds it"""
+    """not the default version: only a reference with this version finds it"""
     kind: SymbolKind
     size: int
     """bytes"""
     vague: bool
-    """weak or unique: C++ leaves it open which of several equal copies a process uses"""
+    """weak or unique: in C++ a process may use any of several equal copies"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class Symbols:
 
 
 @dataclass(frozen=True, slots=True)
-class GraftPlan:
-    """What shall happen to one grafted library, and why."""
+class VendoredPlan:
+    """The plan for one vendored library."""
 
     file: TreeFile
     unmangled: str
@@ -65,12 +65,12 @@ class GraftPlan:
     users: tuple[str, ...] = ()
     """files of the tree that need it, sorted"""
     soname: str | None = None
-    """what its users shall need in its stead; None where it is kept, or where nobody is left to need it"""
+    """the new need of its users; None if it is kept, or has no users left"""
     provider: Provider | None = None
     kept: tuple[str, ...] = ()
-    """why it is kept, the first reason first; empty: it goes"""
+    """the reasons to keep it, in the order of the checks; empty: it goes"""
     version: str = ""
-    """of the copy, as far as somebody tells"""
+    """of the copy; "" if unknown"""
     new_version: str = ""
     """of the store's package"""
 

@@ -14,7 +14,7 @@ from nixpatch.errors import FileRefused, MachineError
 from nixpatch.fs import lock, remove
 from nixpatch.installed.dist_records import Ledger, algorithms, ledger, needs_of, without_undo
 from nixpatch.installed.provenance import PatchedFile
-from nixpatch.model import FileOutcome, FilePlan, Finding, GraftPlan, Manner, Outcome, Plan, Writer
+from nixpatch.model import FileOutcome, FilePlan, Finding, Manner, Outcome, Plan, VendoredPlan, Writer
 from nixpatch.operations.edit_jobs import Job, run_jobs
 from nixpatch.operations.record_update import Change, write_down
 from nixpatch.unvendor import apply as unvendor_apply
@@ -101,7 +101,7 @@ def _by_owners(plan: Plan) -> Mapping[tuple[str, ...], list[FilePlan]]:
 
 def _grafted(plan: Plan) -> tuple[str, ...]:
     """Return the dists that grafted libraries leave or come back to."""
-    leaving = {owner for graft in plan.grafts if graft.goes for owner in graft.file.owners}
+    leaving = {owner for graft in plan.vendored if graft.goes for owner in graft.file.owners}
     return tuple(sorted({*leaving, *plan.unsettled, *plan.returning}))
 
 
@@ -125,10 +125,10 @@ def _settle(plan: Plan, info: str, outcomes: Sequence[FileOutcome], manner: Mann
         yield Finding("error", info, text)
 
 
-def _without_users(plan: Plan, outcomes: Sequence[FileOutcome]) -> list[GraftPlan]:
+def _without_users(plan: Plan, outcomes: Sequence[FileOutcome]) -> list[VendoredPlan]:
     """Return the grafts that nobody needs any more: not those whose users could not be linked anew."""
     stuck = {done.plan.file.path for done in outcomes if done.error is not None}
-    leaving = [graft for graft in plan.grafts if graft.goes]
+    leaving = [graft for graft in plan.vendored if graft.goes]
     while left := [graft for graft in leaving if not stuck.isdisjoint(graft.users)]:
         stuck.update(graft.file.path for graft in left)
         leaving = [graft for graft in leaving if graft not in left]
@@ -141,7 +141,7 @@ def _check_writable(plan: Plan, groups: Mapping[tuple[str, ...], Sequence[FilePl
     directories.update(info for owners in groups for info in owners)
     directories.update(plan.tree.root for owners in groups if not owners)
     directories.update(_grafted(plan))
-    directories.update(os.path.dirname(graft.file.path) for graft in plan.grafts if graft.goes)
+    directories.update(os.path.dirname(graft.file.path) for graft in plan.vendored if graft.goes)
     for directory in sorted(directories):
         # One that vanished since the plan was made is told with its files.
         if os.path.exists(directory) and not os.access(directory, os.W_OK | os.X_OK):
@@ -207,7 +207,7 @@ def _record(plan: Plan, info: str, group: Sequence[FileOutcome], manner: Manner)
 
 
 def _entry(where: Ledger, done: FileOutcome) -> PatchedFile | None:
-    facts, wished = done.plan.facts, done.plan.wished
+    facts, wished = done.plan.facts, done.plan.after
     assert facts is not None
     assert wished is not None
     assert done.before is not None

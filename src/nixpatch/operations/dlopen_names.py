@@ -20,7 +20,7 @@ from nixpatch.installed.python_sources import sources
 from nixpatch.model import Provider, Target, Tree
 from nixpatch.operations.plan import PatchRequest, Reader, sources_of
 from nixpatch.resolve.dlopen_calls import CallSite, call_sites
-from nixpatch.resolve.provider_choice import choose
+from nixpatch.resolve.provider_choice import choose_provider
 from nixpatch.store import ProviderIndex, gc_roots, open_index
 
 DIRECTORY = ".nixpatch-env"
@@ -102,7 +102,7 @@ def _decider(
         if policy.is_driver(name) or (finds and policy.is_driver(f"lib{name}.so.1")):
             return Opened(name, finds, sites, Fate.DRIVER)
         for soname in candidates:
-            provider = choose(index.providers(soname), frozenset(), target).provider
+            provider = choose_provider(index.providers(soname), frozenset(), target).provider
             # find_library gives back the DT_SONAME: that is the name that is opened then.
             if provider is not None and (not finds or provider.soname == soname):
                 facts = reader.facts(provider.real)

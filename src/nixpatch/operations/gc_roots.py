@@ -45,10 +45,10 @@ def used(plan: Plan) -> frozenset[str]:
     names: set[str] = set()
     for file in plan.files:
         # Only names that are written into a file: a copy in the tree that meets a need holds itself.
-        if file.wished is None or file.facts is None or file.wished == file.facts.original:
+        if file.after is None or file.facts is None or file.after == file.facts.original:
             continue
         names.update(answer.path for answer in file.answers if answer.path)
-        names.update([file.wished.interp] if file.wished.interp else [])
+        names.update([file.after.interp] if file.after.interp else [])
     return frozenset(store_paths_of(sorted(names), plan.store_dir)) if plan.store_dir else frozenset()
 
 

@@ -11,10 +11,11 @@ from nixpatch.installed import find_target, scan
 from nixpatch.installed import manylinux_module as switches
 from nixpatch.installed.manylinux_module import Mode, Switch
 from nixpatch.installed.sys_path import module_path, site_of
-from nixpatch.model import Libc, Target, Tree
+from nixpatch.model import Libc, ProviderChoice, Target, Tree
+from nixpatch.model.manylinux import Promise
 from nixpatch.operations.plan import PatchRequest, Reader, sources_of
-from nixpatch.resolve.manylinux import Promise, claimed_tags, honest_limit, policies_of, promise
-from nixpatch.resolve.provider_choice import Choice, choose
+from nixpatch.resolve.manylinux import claimed_tags, honest_limit, policies_of, promise
+from nixpatch.resolve.provider_choice import choose_provider
 from nixpatch.store import open_index
 
 
@@ -79,8 +80,8 @@ def promises(request: PatchRequest, made: Claim, reader: Reader) -> tuple[Promis
         request.store, target, reader, sources_of(request, target), cache=request.cache, edition=__version__
     ) as index:
 
-        def chosen(soname: str, wanted: frozenset[str]) -> Choice:
-            return choose(index.providers(soname), wanted, target)
+        def chosen(soname: str, wanted: frozenset[str]) -> ProviderChoice:
+            return choose_provider(index.providers(soname), wanted, target)
 
         return tuple(
             promise(

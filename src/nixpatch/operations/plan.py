@@ -15,7 +15,6 @@ from nixpatch.model import (
     ElfFacts,
     FilePlan,
     Finding,
-    GraftPlan,
     Machine,
     Origin,
     Plan,
@@ -26,11 +25,12 @@ from nixpatch.model import (
     Target,
     Tree,
     TreeFile,
+    VendoredPlan,
 )
 from nixpatch.operations.resume import unrecorded
 from nixpatch.policy import Policy, default_policy
-from nixpatch.resolve.context import Question, Wishes
-from nixpatch.resolve.file_plan import plan_file, version_findings
+from nixpatch.resolve.context import ResolutionContext, SearchPathOptions
+from nixpatch.resolve.file_plan import libc_findings, plan_file
 from nixpatch.store import LibrarySources, ProviderIndex, Store, lockfile, nixpkgs, open_index
 from nixpatch.unvendor.apply import distrusted, unsettled
 
@@ -93,29 +93,31 @@ def make_plan(
     target = installed.find_target(tree, request.python, request.search_path, read)
     told: dict[str, str] = {}
 
-    def decide(sources: LibrarySources) -> tuple[Question, tuple[FilePlan, ...], tuple[GraftPlan, ...]]:
+    def decide(
+        sources: LibrarySources,
+    ) -> tuple[ResolutionContext, tuple[FilePlan, ...], tuple[VendoredPlan, ...]]:
         read.absent.clear()  # nixpkgs may have brought something since
         with _index(request, target, read, sources) as index:  # keeps what it learns of the store
-            question = Question(
+            context = ResolutionContext(
                 tree=tree,
                 target=target,
                 store_dir=request.store.directory,
                 facts=facts,
                 policy=request.policy,
-                wishes=Wishes(request.tag, request.append),
+                options=SearchPathOptions(request.tag, request.append),
                 providers=index.providers,
                 considered=lambda name: (*index.considered(name), *([told[name]] if name in told else ())),
                 machine_of=read.machine,
                 exists=functools.cache(os.path.exists),
             )
-            grafts: tuple[GraftPlan, ...] = ()
+            grafts: tuple[VendoredPlan, ...] = ()
             if request.unvendor:
-                from nixpatch.unvendor.inputs import decide_grafts  # noqa: PLC0415 - hardly any run asks for it
+                from nixpatch.unvendor.inputs import decide_unvendoring  # noqa: PLC0415 - hardly any run asks for it
 
-                decision = decide_grafts(question, request.unvendor, read.facts)
-                question, grafts = decision.question, decision.plans
-            files = (_plan_one(request, question, file, results[file.path]) for file in question.tree.files)
-            return question, tuple(files), grafts
+                decision = decide_unvendoring(context, request.unvendor, read.facts)
+                context, grafts = decision.context, decision.plans
+            files = (_plan_one(request, context, file, results[file.path]) for file in context.tree.files)
+            return context, tuple(files), grafts
 
     sources = sources_of(request, target)
     if reference is not None:
@@ -123,10 +125,10 @@ def make_plan(
         realised = nixpkgs.realise(request.store, reference, lacking, target.machine, on_message=say)
         told.update(realised.notes)
         sources = replace(sources, nixpkgs=realised.paths)
-    question, files, grafts = decide(sources)
+    context, files, grafts = decide(sources)
     files = mark_unrecorded(tree, files)
     findings = [Finding("note", tree.root, note) for note in tree.notes]
-    findings += [finding for file in files for finding in version_findings(question, file)]
+    findings += [finding for file in files for finding in libc_findings(context, file)]
     findings += _obstacles(files)
     if request.unvendor and not grafts:
         asked = "" if request.unvendor == ("*",) else f" that {' or '.join(request.unvendor)} matches"
@@ -139,7 +141,7 @@ def make_plan(
         request.store.directory,
         files,
         tuple(findings),
-        tuple(_serving(question, files)),
+        tuple(_serving(context, files)),
         grafts,
         unsettled(tree),
         # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
@@ -207,7 +209,7 @@ def sources_of(request: PatchRequest, target: Target) -> LibrarySources:
     return LibrarySources(request.libs, pure=True, lockfile=found)
 
 
-def _unprovided(question: Question, files: tuple[FilePlan, ...]) -> set[str]:
+def _unprovided(context: ResolutionContext, files: tuple[FilePlan, ...]) -> set[str]:
     """Return the sonames for which to ask nixpkgs: missing, or of the system and borrowed from a stranger."""
     return {
         answer.need
@@ -216,16 +218,16 @@ def _unprovided(question: Question, files: tuple[FilePlan, ...]) -> set[str]:
         if "/" not in answer.need
         and (
             answer.origin is Origin.MISSING
-            or (answer.origin is Origin.OTHER_DIST and question.policy.is_system(answer.need))
+            or (answer.origin is Origin.OTHER_DIST and context.policy.is_system(answer.need))
         )
     }
 
 
-def _serving(question: Question, files: tuple[FilePlan, ...]) -> Iterator[Provider]:
+def _serving(context: ResolutionContext, files: tuple[FilePlan, ...]) -> Iterator[Provider]:
     """Yield the providers that were chosen for the tree, sorted by name."""
     needs = {answer.need for file in files for answer in file.answers if answer.origin is Origin.STORE}
     for need in sorted(needs):
-        provider = question.choice(need).provider
+        provider = context.choice(need).provider
         if provider is not None:
             yield provider
 
@@ -241,12 +243,14 @@ def _not_locked(
         yield Finding("error", tree.root, f"{need} is not in {request.locked}: run nixpatch lock again")
 
 
-def _plan_one(request: PatchRequest, question: Question, file: TreeFile, read: ElfFacts | Skip) -> FilePlan:
+def _plan_one(
+    request: PatchRequest, context: ResolutionContext, file: TreeFile, read: ElfFacts | Skip
+) -> FilePlan:
     if isinstance(read, Skip):
         return FilePlan(file, None, read)
     if request.owned_only and not file.owners:
         return FilePlan(file, read, Skip(SkipReason.UNOWNED))
-    return plan_file(question, file)
+    return plan_file(context, file)
 
 
 def _obstacles(files: tuple[FilePlan, ...]) -> Iterator[Finding]:
@@ -261,7 +265,7 @@ def mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan, 
     """Find what is as it shall be and is not written down so."""
     right: dict[str, list[FilePlan]] = {}
     for file in files:
-        if file.edit is None and file.facts is not None and file.wished is not None:
+        if file.edit is None and file.facts is not None and file.after is not None:
             for info in file.file.owners or ("",):
                 right.setdefault(info, []).append(file)
     late: set[str] = set()

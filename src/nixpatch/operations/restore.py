@@ -69,5 +69,5 @@ def _no_way_back(tree: Tree) -> Iterator[Finding]:
 def _back(file: TreeFile, facts: ElfFacts) -> FilePlan:
     if facts.original_sha256 is None:
         # As it was installed, or as a run that was killed restored it.
-        return FilePlan(file, facts, wished=facts.original)
-    return FilePlan(file, facts, edit=_ORIGINAL, wished=facts.original)
+        return FilePlan(file, facts, after=facts.original)
+    return FilePlan(file, facts, edit=_ORIGINAL, after=facts.original)

@@ -17,9 +17,9 @@ from nixpatch import elf, installed
 from nixpatch.errors import RequestError
 from nixpatch.installed import built_in
 from nixpatch.model import BuiltIn, ElfFacts, Skip, SkipReason, Target
-from nixpatch.model.trace import Link, Need, Place, Sought, Start, Trace
+from nixpatch.model.trace import SearchedPlace, Start, Trace, TracedNeed
 from nixpatch.operations.plan import Reader
-from nixpatch.resolve.ld_so import Surroundings, simulate
+from nixpatch.resolve.ld_so import LoaderConfig, simulate
 
 # Where the psABI of each machine puts glibc's loader: for a library that nothing else tells of.
 _LOADERS = {
@@ -76,12 +76,12 @@ def trace_file(path: str, request: Request) -> Trace:
     around = _around(start, request, reader)
     opened = [] if start.program is None else [file]
     process = simulate(start.program or file, around, opened, whole=True)
-    links: list[Link] = []
+    links: list[TracedNeed] = []
     reached = {file: found}
-    needs: dict[str, dict[str, Need]] = {}
+    needs: dict[str, dict[str, TracedNeed]] = {}
     tidy = lru_cache(maxsize=None)(_tidy)
     for need in process.needs:  # what the Python needs is asked for once more by who opens the file
-        needs.setdefault(tidy(need.by), {}).setdefault(need.name, need)
+        needs.setdefault(tidy(need.by), {}).setdefault(need.need, need)
     queue = [file]
     for by in queue:
         for need in needs.get(by, {}).values():
@@ -110,8 +110,8 @@ def trace_tree(path: str, request: Request) -> Trace:
     tidy = lru_cache(maxsize=None)(_tidy)
     files: dict[str, ElfFacts] = {}
     skipped: dict[str, Skip] = {}
-    mine: list[Need] = []
-    met: dict[tuple[str, str], Need] = {}
+    mine: list[TracedNeed] = []
+    met: dict[tuple[str, str], TracedNeed] = {}
     for file in tree.files:
         facts = reader(file.path)
         if isinstance(facts, ElfFacts) and facts.machine != target.machine:
@@ -126,10 +126,10 @@ def trace_tree(path: str, request: Request) -> Trace:
             if need.by == file.path:
                 mine.append(need)
             elif need.path is not None:
-                met.setdefault((tidy(need.by), need.name), need)
+                met.setdefault((tidy(need.by), need.need), need)
     # What a file does not find on its own it may find by the RPATH of the one that loads it.
     links = [
-        _judged(met.get((need.by, need.name), need) if need.path is None else need, facts, reader, tidy)
+        _judged(met.get((need.by, need.need), need) if need.path is None else need, facts, reader, tidy)
         for need in mine
         for facts in [files[need.by]]
     ]
@@ -173,9 +173,9 @@ def _library_path(request: Request) -> tuple[str, ...]:
 
 def _beside_libc(file: str, facts: ElfFacts, reader: Reader) -> str | None:
     """Return the loader beside the libc that a library finds by its own search path, as in the store."""
-    alone = Surroundings(reader.facts)
+    alone = LoaderConfig(reader.facts)
     for need in simulate(file, alone, whole=True).needs:
-        if need.name != "libc.so.6" or need.path is None:
+        if need.need != "libc.so.6" or need.path is None:
             continue
         where = os.path.dirname(need.path)
         name = os.path.basename(_LOADERS.get(facts.machine.name, ""))
@@ -184,25 +184,25 @@ def _beside_libc(file: str, facts: ElfFacts, reader: Reader) -> str | None:
     return None
 
 
-def _around(start: Start, request: Request, reader: Reader) -> Surroundings:
+def _around(start: Start, request: Request, reader: Reader) -> LoaderConfig:
     known = start.known
-    return Surroundings(
+    return LoaderConfig(
         read=reader.facts,
         identity=lru_cache(maxsize=None)(os.path.realpath),
         default_dirs=known.directories,
-        library_path=start.library_path,
+        ld_library_path=start.library_path,
         loader=start.loader,
-        directory=request.directory,
+        current_directory=request.directory,
         cache=known.cache,
         cached=lambda name: known.cached.get(name, ()),
     )
 
 
-def _judged(need: Need, facts: ElfFacts, reader: Reader, tidy: Callable[[str], str]) -> Link:
-    places: Sequence[Place] = need.places
+def _judged(need: TracedNeed, facts: ElfFacts, reader: Reader, tidy: Callable[[str], str]) -> TracedNeed:
+    places: Sequence[SearchedPlace] = need.places
     last = len(places) - 1
     sought = tuple(
-        Sought(
+        SearchedPlace(
             place.how,
             tidy(place.path) if place.path is not None and "/../" in place.path else place.path,
             tidy(place.of) if place.of.startswith("/") else place.of,
@@ -211,9 +211,7 @@ def _judged(need: Need, facts: ElfFacts, reader: Reader, tidy: Callable[[str], s
         )
         for number, place in enumerate(places)
     )
-    return Link(
-        tidy(need.by), need.name, tidy(need.path) if need.path is not None else None, need.how, sought
-    )
+    return TracedNeed(tidy(need.by), need.need, tidy(need.path) if need.path is not None else None, sought)
 
 
 def _why_not(path: str | None, facts: ElfFacts, reader: Reader) -> str:

@@ -18,7 +18,7 @@ from nixpatch.model import ElfFacts, Finding, Linkage, Skip, Target, Tree, Verdi
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.verify_record import rows_of
 from nixpatch.policy import default_policy
-from nixpatch.resolve.ld_so import find
+from nixpatch.resolve.ld_so import locate
 from nixpatch.unvendor.apply import distrusted
 
 _GONE = "is gone"
@@ -74,7 +74,7 @@ def expected(path: str, facts: ElfFacts, reader: Reader) -> dict[str, str]:
     """Return, for each need that the file's own search path meets, the real file behind it."""
     found: dict[str, str] = {}
     for need in facts.needed:
-        answer = find(
+        answer = locate(
             need,
             search_path=facts.current.search_path,
             directory=os.path.dirname(path),
@@ -164,7 +164,7 @@ def _need(
         return
     if planned in {"driver", "ignored"}:
         return
-    found = find(
+    found = locate(
         need,
         search_path=facts.current.search_path,
         directory=os.path.dirname(path),

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from nixpatch.model import ElfFacts, Finding, Target
+from nixpatch.model.trace import SimulatedProcess
 from nixpatch.operations.plan import Reader
-from nixpatch.resolve.ld_so import Process, Surroundings, simulate
+from nixpatch.resolve.ld_so import LoaderConfig, simulate
 
 
 def unmet(
@@ -29,7 +30,7 @@ def unmet(
     Of ``files``, those of the tree for the target's machine, programs are started and libraries opened in the
     target Python. ``ignored`` tells whether a file may lack a soname, ``known`` is what was found already.
     """
-    around = Surroundings(
+    around = LoaderConfig(
         read=reader.facts,
         identity=lru_cache(maxsize=None)(os.path.realpath),
         default_dirs=(target.libc_dir,),
@@ -50,7 +51,7 @@ def unmet(
         yield Finding("error", by, text + more)
 
 
-def _process(path: str, facts: ElfFacts, target: Target, around: Surroundings) -> Process:
+def _process(path: str, facts: ElfFacts, target: Target, around: LoaderConfig) -> SimulatedProcess:
     if facts.executable and facts.current.interp:
         return simulate(path, around)
     return simulate(target.python, around, [path])

@@ -62,7 +62,7 @@ def verdict_entry(verdict: Verdict, store_dir: str) -> dict[str, Any]:
 
 
 def _grafts(plan: Plan) -> dict[str, Any]:
-    if not plan.grafts:
+    if not plan.vendored:
         return {}
     return {
         "grafts": graft_entries(plan),
@@ -102,7 +102,7 @@ def _file(file: FilePlan, error: str | None) -> dict[str, Any]:
         "reason": error or (file.skip.reason.value if file.skip else None),
         "detail": file.skip.detail if file.skip else "",
         "before": _linkage(file.facts.current) if file.facts else None,
-        "after": _linkage(file.wished) if file.wished else None,
+        "after": _linkage(file.after) if file.after else None,
         "needs": [
             {
                 "soname": answer.need,

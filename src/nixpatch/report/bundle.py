@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nixpatch.model.manylinux import ManylinuxPolicy
 from nixpatch.model.missing import Attribute, AttributeKind
-from nixpatch.resolve.manylinux import ManylinuxPolicy
 from nixpatch.store.catalog import Catalog, packaged
 
 _TEXT = """\

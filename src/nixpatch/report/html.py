@@ -113,7 +113,7 @@ def _file(file: FilePlan, plan: Plan, sources: Sources, error: str | None) -> di
         "why": shown(why),
         "changed": file.edit is not None and error is None,
         "before": _linkage(before),
-        "after": _linkage(file.wished),
+        "after": _linkage(file.after),
         "dropped": [[shown(drop.entry), drop.why] for drop in file.dropped],
         "needs": [
             [

@@ -8,9 +8,9 @@ from typing import Any
 from nixpatch.escape import shown
 from nixpatch.installed.manylinux_module import Maker, Switch
 from nixpatch.installed.manylinux_parser import FUNCTION
+from nixpatch.model.manylinux import Promise
 from nixpatch.operations.manylinux import Claim, Written
 from nixpatch.report.as_json import document, target_entry, tree_entry
-from nixpatch.resolve.manylinux import Promise
 from nixpatch.resolve.provider_choice import version_text
 
 _YES_NO = {True: "yes", False: "no", None: "?"}

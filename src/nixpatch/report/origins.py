@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from nixpatch.escape import shown
-from nixpatch.model.trace import Link, Trace
+from nixpatch.model.trace import Trace, TracedNeed
 from nixpatch.policy import default_policy
 from nixpatch.store.store_paths import is_store_entry, package_of_entry
 
@@ -49,7 +49,7 @@ class Origins:
         """Return ``name version`` of the dist that a file of the tree belongs to."""
         return self._owners.get(path, "(no dist)")
 
-    def of(self, link: Link) -> Whence:
+    def of(self, link: TracedNeed) -> Whence:
         """Tell where the library comes from that serves a need."""
         if link.path is None:
             return Whence(Kind.MISSING, "not found")

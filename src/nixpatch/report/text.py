@@ -80,9 +80,9 @@ def _files(plan: Plan, verbosity: int) -> Iterator[RenderableType]:
 
 
 def _change(file: FilePlan) -> Iterator[Text]:
-    if file.facts is None or file.wished is None:
+    if file.facts is None or file.after is None:
         return
-    old, new = file.facts.current, file.wished
+    old, new = file.facts.current, file.after
     if _path(old) != _path(new):
         yield Text(f"    search path  {_path(old)}\n              -> {_path(new)}")
     if old.interp != new.interp:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nixpatch.model import ElfFacts
-from nixpatch.model.trace import Link, Trace
+from nixpatch.model.trace import Trace, TracedNeed
 
 
 def trace_entry(trace: Trace, why: str | None = None) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _file(path: str, facts: ElfFacts) -> dict[str, Any]:
     }
 
 
-def _need(link: Link) -> dict[str, Any]:
+def _need(link: TracedNeed) -> dict[str, Any]:
     return {
         "by": link.by,
         "soname": link.need,
@@ -63,6 +63,6 @@ def _need(link: Link) -> dict[str, Any]:
                 "entry": place.entry,
                 "why_not": place.why,
             }
-            for place in link.sought
+            for place in link.places
         ],
     }

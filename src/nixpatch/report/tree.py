@@ -12,7 +12,7 @@ from rich.tree import Tree as Branches
 
 from nixpatch.escape import below, shown
 from nixpatch.model import ElfFacts
-from nixpatch.model.trace import How, Link, Start, Trace
+from nixpatch.model.trace import SearchStep, Start, Trace, TracedNeed
 from nixpatch.policy import default_policy
 from nixpatch.report.missing import advice
 from nixpatch.report.origins import Kind, Origins, Whence
@@ -30,8 +30,8 @@ class _Drawing:
     depth: int | None
     full: bool
     """libc's libraries and whole store paths, too"""
-    links: dict[str, list[Link]] = field(default_factory=dict)
-    first: dict[str, Link] = field(default_factory=dict)
+    links: dict[str, list[TracedNeed]] = field(default_factory=dict)
+    first: dict[str, TracedNeed] = field(default_factory=dict)
     """for each library the link that brought it into the process: only there are its own needs drawn"""
 
 
@@ -46,7 +46,7 @@ def tree_report(trace: Trace, *, store_dir: str, verbosity: int, depth: int | No
         drawing.links.setdefault(link.by, []).append(link)
         if link.path is not None:
             known = drawing.first.setdefault(link.path, link)
-            if known.how is How.LOADED and link.how is not How.LOADED:
+            if known.how is SearchStep.LOADED and link.how is not SearchStep.LOADED:
                 drawing.first[link.path] = link
     parts: list[RenderableType] = []
     if verbosity >= 0 and trace.files:
@@ -63,7 +63,7 @@ def tree_report(trace: Trace, *, store_dir: str, verbosity: int, depth: int | No
 
 def lessons(trace: Trace, origins: Origins) -> Iterator[RenderableType]:
     """Tell for each soname that is not found where it was looked for, and what has it."""
-    found: dict[str, list[Link]] = {}
+    found: dict[str, list[TracedNeed]] = {}
     for link in trace.unmet:
         found.setdefault(link.need, []).append(link)
     for need, links in sorted(found.items()):
@@ -105,7 +105,7 @@ def _grow(branch: Branches, path: str, drawing: _Drawing, level: int) -> None:
     links = drawing.links.get(path, [])
     if not links or (drawing.depth is not None and level > drawing.depth):
         return
-    folded: dict[str, Link] = {}
+    folded: dict[str, TracedNeed] = {}
     for link in links:
         if not drawing.full and link.path is not None and default_policy().libc_of(link.need) is not None:
             folded[link.need] = link
@@ -124,7 +124,7 @@ def _stem(soname: str) -> str:
     return shown(soname.partition(".so")[0])
 
 
-def _label(link: Link, drawing: _Drawing) -> Text:
+def _label(link: TracedNeed, drawing: _Drawing) -> Text:
     label = Text()
     if link.path is None:
         label.append(f"{shown(link.need)}  not found", style="bold red")
@@ -153,12 +153,16 @@ def _place(path: str, need: str, drawing: _Drawing) -> str:
     return drawing.origins.short(told)
 
 
-def _how(link: Link, drawing: _Drawing) -> str:
+def _how(link: TracedNeed, drawing: _Drawing) -> str:
     assert link.how is not None
-    of = shown(os.path.basename(link.sought[-1].of))
-    if link.how is How.PARENT_RPATH:
+    of = shown(os.path.basename(link.places[-1].of))
+    if link.how is SearchStep.PARENT_RPATH:
         return f"RPATH of {of}"
-    if link.how is How.LOADED and drawing.trace.tree is None and link is drawing.first[link.path or ""]:
+    if (
+        link.how is SearchStep.LOADED
+        and drawing.trace.tree is None
+        and link is drawing.first[link.path or ""]
+    ):
         return f"loaded already, by {of}"
     return str(link.how.value)
 
@@ -233,7 +237,7 @@ def _closing(trace: Trace) -> Text:
 def why_report(trace: Trace, soname: str, *, store_dir: str) -> RenderableType:
     """Tell of one soname every place that was considered: once for each way in which it ends."""
     origins = Origins(trace, store_dir)
-    ends: dict[tuple[str | None, How | None], list[Link]] = {}
+    ends: dict[tuple[str | None, SearchStep | None], list[TracedNeed]] = {}
     for link in trace.links:
         if link.need == soname:
             ends.setdefault((link.path, link.how), []).append(link)

@@ -12,20 +12,20 @@ from typing import Any
 from rich.text import Text
 
 from nixpatch.escape import below, shown
-from nixpatch.model import GraftPlan, Origin, Plan
+from nixpatch.model import Origin, Plan, VendoredPlan
 
 _SHOWN = 3
 
 
 def graft_lines(plan: Plan, *, applied: bool, verbosity: int) -> Iterator[Text]:
     """Yield the lines for people. ``verbosity`` 1 and more: each reason, symbol by symbol."""
-    gone = [graft for graft in plan.grafts if graft.goes]
-    kept = [graft for graft in plan.grafts if not graft.goes]
-    if not plan.grafts or verbosity < 0:
+    gone = [graft for graft in plan.vendored if graft.goes]
+    kept = [graft for graft in plan.vendored if not graft.goes]
+    if not plan.vendored or verbosity < 0:
         return
-    size = saved(plan.grafts) / 1e6
+    size = saved(plan.vendored) / 1e6
     verb = "Un-vendored" if applied else "Would un-vendor"
-    yield Text(f"{verb} {len(gone)} of {len(plan.grafts)} grafted libraries ({size:.1f} MB of copies):")
+    yield Text(f"{verb} {len(gone)} of {len(plan.vendored)} grafted libraries ({size:.1f} MB of copies):")
     for graft in gone:
         name = shown(os.path.basename(graft.file.path))
         if graft.provider is None:
@@ -49,7 +49,7 @@ def _short(text: str, plan: Plan) -> str:
     return shown(text.replace(plan.tree.root.rstrip("/") + "/", ""))
 
 
-def saved(grafts: Sequence[GraftPlan]) -> int:
+def saved(grafts: Sequence[VendoredPlan]) -> int:
     """Return how many bytes the removed copies have."""
     return sum(graft.file.size for graft in grafts if graft.goes)
 
@@ -57,7 +57,7 @@ def saved(grafts: Sequence[GraftPlan]) -> int:
 def duplicates(plan: Plan) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield libraries of which the tree still loads several copies: kept grafts, and the store's."""
     copies: dict[str, set[str]] = {}
-    for graft in plan.grafts:
+    for graft in plan.vendored:
         if not graft.goes:
             copies.setdefault(graft.unmangled.partition(".so")[0], set()).add(graft.file.path)
     for file in plan.files:
@@ -86,5 +86,5 @@ def graft_entries(plan: Plan) -> list[dict[str, Any]]:
             "new_version": graft.new_version,
             "kept": list(graft.kept),
         }
-        for graft in plan.grafts
+        for graft in plan.vendored
     ]

@@ -1,4 +1,4 @@
-"""Everything that resolution looks at, in one frozen value."""
+"""The tree, the target and the providers as resolution sees them, in one frozen value."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nixpatch.model import ElfFacts, Libc, Machine, Provider, Tag, Target, Tree, TreeFile
+from nixpatch.model import ElfFacts, Libc, Machine, Provider, ProviderChoice, Tag, Target, Tree, TreeFile
 from nixpatch.policy import Policy
+from nixpatch.resolve import ld_so
 from nixpatch.resolve.dist_graph import lenders
-from nixpatch.resolve.ld_so import Found, find
-from nixpatch.resolve.provider_choice import Choice, choose, wanted_versions
+from nixpatch.resolve.ld_so import LocatedFile
+from nixpatch.resolve.provider_choice import choose_provider, wanted_versions
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the user wants of every search path."""
+class SearchPathOptions:
+    """The user's options for every search path."""
 
     tag: Tag | None = None
     """None keeps each file's own"""
@@ -24,8 +25,8 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Question:
-    """The environment as resolution sees it. Caches what it derives; never changes an answer."""
+class ResolutionContext:
+    """All that resolution depends on. Caches derived values, which never change."""
 
     tree: Tree
     target: Target
@@ -33,7 +34,7 @@ class Question:
     facts: Mapping[str, ElfFacts]
     """by path, for the files of the tree that can be edited"""
     policy: Policy
-    wishes: Wishes
+    options: SearchPathOptions
     providers: Callable[[str], Sequence[Provider]]
     """all candidates for a soname in order of preference"""
     considered: Callable[[str], Sequence[str]]
@@ -42,29 +43,29 @@ class Question:
     """machine of the ELF file at any path, None where there is none"""
     exists: Callable[[str], bool]
     renames: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    """by path: the needs that shall have another name than in the original; by default those that have"""
+    """by path: renamed needs, as (new name, original name); files that are not in it keep their own"""
     _by_name: dict[str, list[str]] = field(default_factory=dict, init=False)
     _by_soname: dict[str, list[str]] = field(default_factory=dict, init=False)
-    _called: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
-    _behind: dict[str, str] = field(default_factory=dict, init=False)
+    _named: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
+    _link_targets: dict[str, str] = field(default_factory=dict, init=False)
     _owners: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
-    _choices: dict[str, Choice] = field(default_factory=dict, init=False)
+    _choices: dict[str, ProviderChoice] = field(default_factory=dict, init=False)
     _wanted: dict[str, frozenset[str]] = field(default_factory=dict, init=False)
     _lenders: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
     _libcs: dict[str, Libc | None] = field(default_factory=dict, init=False)
-    _opened: dict[tuple[str, str, str | None], Found | None] = field(default_factory=dict, init=False)
+    _located: dict[tuple[str, str, str | None], LocatedFile | None] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        fitting = {path: facts for path, facts in self.facts.items() if facts.machine == self.target.machine}
         for file in self.tree.files:
             self._owners[file.path] = file.owners
-            facts = self.facts.get(file.path)
-            if facts is not None and facts.machine == self.target.machine:
+            facts = fitting.get(file.path)
+            if facts is not None:
                 name = os.path.basename(file.path)
                 self._by_name.setdefault(name, []).append(file.path)
                 if facts.soname is not None and facts.soname != name:
                     self._by_soname.setdefault(facts.soname, []).append(file.path)
-        mine = (facts for facts in self.facts.values() if facts.machine == self.target.machine)
-        self._wanted.update(wanted_versions(mine))
+        self._wanted.update(wanted_versions(fitting.values()))
         self._lenders.update(lenders(self.tree.dists, self.target))
 
     def libc_of(self, soname: str) -> Libc | None:
@@ -73,79 +74,79 @@ class Question:
             self._libcs[soname] = self.policy.libc_of(soname)
         return self._libcs[soname]
 
-    def opened(self, need: str, directory: str, search_path: str | None) -> Found | None:
-        """Return what ld.so opens for a need of any file in ``directory`` that has this search path."""
-        asked = (need, directory, search_path)
-        if asked not in self._opened:
-            self._opened[asked] = find(
+    def locate(self, need: str, directory: str, search_path: str | None) -> LocatedFile | None:
+        """Return the file that ld.so opens for a need of a file in ``directory`` with this search path."""
+        key = (need, directory, search_path)
+        if key not in self._located:
+            self._located[key] = ld_so.locate(
                 need,
                 search_path=search_path,
                 directory=directory,
                 machine=self.target.machine,
                 machine_of=self.machine_of,
             )
-        return self._opened[asked]
+        return self._located[key]
 
-    def choice(self, soname: str) -> Choice:
+    def choice(self, soname: str) -> ProviderChoice:
         """Return the one provider of a soname for the whole tree."""
         if soname not in self._choices:
-            self._choices[soname] = choose(self.providers(soname), self.wanted(soname), self.target)
+            wanted = self.wanted_versions(soname)
+            self._choices[soname] = choose_provider(self.providers(soname), wanted, self.target)
         return self._choices[soname]
 
-    def wanted(self, soname: str) -> frozenset[str]:
+    def wanted_versions(self, soname: str) -> frozenset[str]:
         """Return the versions that any file of the tree wants from a soname."""
         return self._wanted.get(soname, frozenset())
 
-    def defined_by(self, path: str) -> frozenset[str]:
+    def defined_versions(self, path: str) -> frozenset[str]:
         """Return the versions that a library of the tree defines."""
-        facts = self.facts.get(self._behind.get(path, path))
+        facts = self.facts.get(self._link_targets.get(path, path))
         return frozenset(facts.version_defs) if facts is not None else frozenset()
 
-    def named(self, name: str) -> tuple[str, ...]:
+    def files_named(self, name: str) -> tuple[str, ...]:
         """Return the libraries of the tree that ld.so can open as ``name``.
 
-        Links count that stand beside a library of that soname, as in ``lib`` of a prefix. A stub to link
-        against is no driver.
+        They include links in the directory of a library with that soname, as in ``lib`` of a prefix. A stub
+        to link against is no driver.
         """
-        if name not in self._called:
-            found = list(self._by_name.get(name, ()))
+        if name not in self._named:
+            paths = list(self._by_name.get(name, ()))
             for path in self._by_soname.get(name, ()):
                 link = f"{os.path.dirname(path)}/{name}"
                 if link not in self._owners and self.machine_of(link) == self.target.machine:
-                    self._owners[link], self._behind[link] = self._owners[path], path
-                    found.append(link)
+                    self._owners[link], self._link_targets[link] = self._owners[path], path
+                    paths.append(link)
             if self.policy.is_driver(name):
-                found = [path for path in found if os.path.basename(os.path.dirname(path)) != "stubs"]
-            self._called[name] = tuple(found)
-        return self._called[name]
+                paths = [path for path in paths if os.path.basename(os.path.dirname(path)) != "stubs"]
+            self._named[name] = tuple(paths)
+        return self._named[name]
 
-    def siblings(self, file: TreeFile, name: str) -> list[str]:
+    def files_of_own_dist(self, file: TreeFile, name: str) -> list[str]:
         """Return the files called ``name`` of the same dist, nearest first.
 
         Files that no dist claims count as one dist of their own: a plain directory of libraries.
         """
-        mine = set(file.owners)
-        found = [
+        owners = set(file.owners)
+        paths = [
             path
-            for path in self.named(name)
-            if path != file.path and (mine & set(self._owners[path]) if mine else not self._owners[path])
+            for path in self.files_named(name)
+            if path != file.path and (owners & set(self._owners[path]) if owners else not self._owners[path])
         ]
-        return nearest_first(found, os.path.dirname(file.path))
+        return nearest_first(paths, os.path.dirname(file.path))
 
-    def borrowed(self, file: TreeFile, name: str) -> list[str]:
-        """Return the files called ``name`` of other dists, those that this one requires first."""
-        found = [path for path in self.named(name) if path != file.path]
-        if len(found) < 2:
-            return found
+    def files_of_any_dist(self, file: TreeFile, name: str) -> list[str]:
+        """Return the files called ``name`` of the tree, those of dists that this one requires first."""
+        paths = [path for path in self.files_named(name) if path != file.path]
+        if len(paths) < 2:
+            return paths
         order = {info: rank for rank, info in enumerate(self._lenders.get(next(iter(file.owners), ""), ()))}
         last = len(order)
-        directory = os.path.dirname(file.path)
-        near = {path: rank for rank, path in enumerate(nearest_first(found, directory))}
+        distance = {path: rank for rank, path in enumerate(nearest_first(paths, os.path.dirname(file.path)))}
         return sorted(
-            found,
+            paths,
             key=lambda path: (
-                min((order.get(o, last) for o in self._owners[path]), default=last),
-                near[path],
+                min((order.get(owner, last) for owner in self._owners[path]), default=last),
+                distance[path],
             ),
         )
 

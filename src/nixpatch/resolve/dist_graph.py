@@ -1,4 +1,4 @@
-"""Which dists may lend their libraries to which: the graph of Requires-Dist (PEP 508, PEP 643)."""
+"""The graph of Requires-Dist (PEP 508, PEP 643): in which order other dists may lend libraries to a dist."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from packaging.utils import canonicalize_name
 
 from nixpatch.model import Dist, Target
 
-_Asked = tuple[str, str]
-"""``info`` of a dist and the extra that is asked of it, "" for the dist itself"""
+_Node = tuple[str, str]
+"""``info`` of a dist and a required extra of it, "" for the dist itself"""
 
 
 def marker_environment(target: Target) -> dict[str, str]:
@@ -36,46 +36,45 @@ def marker_environment(target: Target) -> dict[str, str]:
 def lenders(dists: Sequence[Dist], target: Target) -> Mapping[str, tuple[str, ...]]:
     """Return, by ``info`` of each dist, the dists that it requires, nearest first, then all others sorted.
 
-    The extras that one dist asks of another count: torch gets its CUDA libraries through
-    ``cuda-toolkit[cublas,...]``. Those that the user asked for do not: they are recorded nowhere.
+    Extras that one dist requires of another count: torch gets its CUDA libraries through
+    ``cuda-toolkit[cublas,...]``. Extras that the user installed do not: they are recorded nowhere.
     """
     environment = marker_environment(target)
     by_name: dict[str, Dist] = {}
     for dist in dists:
         by_name.setdefault(dist.name, dist)
     required = {dist.info: tuple(_parsed(dist)) for dist in dists}
-    direct: dict[_Asked, tuple[_Asked, ...]] = {}
+    direct: dict[_Node, tuple[_Node, ...]] = {}
     order = sorted(required)
     result: dict[str, tuple[str, ...]] = {}
     for info in order:
-        reached: dict[_Asked, None] = {(info, ""): None}
+        reached: dict[_Node, None] = {(info, ""): None}
         queue = list(reached)
-        for asked in queue:
-            if asked not in direct:
-                of, extra = asked
-                direct[asked] = tuple(_direct(required[of], by_name, {**environment, "extra": extra}))
-            for other in direct[asked]:
+        for node in queue:
+            if node not in direct:
+                node_info, extra = node
+                direct[node] = tuple(_direct(required[node_info], by_name, {**environment, "extra": extra}))
+            for other in direct[node]:
                 if other not in reached:
                     reached[other] = None
                     queue.append(other)
-        near = dict.fromkeys(other for other, _ in reached)
-        near.update(dict.fromkeys(order))
-        del near[info]
-        result[info] = tuple(near)
+        others = dict.fromkeys(other for other, _ in reached)
+        others.update(dict.fromkeys(order))
+        del others[info]
+        result[info] = tuple(others)
     return result
 
 
 def _parsed(dist: Dist) -> Iterator[Requirement]:
     for line in dist.requires:
-        # An old dist with a line no tool can read lends and borrows as if the line were not there.
-        # Nor does one with a thousand brackets, where packaging's parser gives up in its own way.
+        # A line that no tool can read is left out; RecursionError is packaging's reaction to deep brackets.
         with contextlib.suppress(InvalidRequirement, ValueError, RecursionError):
             yield Requirement(line)
 
 
 def _direct(
     requirements: Iterable[Requirement], by_name: Mapping[str, Dist], environment: dict[str, str]
-) -> Iterator[_Asked]:
+) -> Iterator[_Node]:
     for requirement in requirements:
         other = by_name.get(canonicalize_name(requirement.name))
         if other is None or not _applies(requirement, environment):
@@ -88,7 +87,7 @@ def _direct(
 def _applies(requirement: Requirement, environment: dict[str, str]) -> bool:
     try:
         return requirement.marker is None or requirement.marker.evaluate(environment)
-    # A comparison that means nothing: platform_system ~= "Linux", or of two texts, which packaging looks
-    # up in the environment (KeyError).
+    # A comparison without meaning: platform_system ~= "Linux", or one of two texts, which packaging looks up
+    # in the environment (KeyError).
     except (ValueError, KeyError, RecursionError):
         return False

@@ -1,8 +1,7 @@
-"""From the whole question to a plan for every file. Pure: what it knows of the disk comes in the question.
+"""The plan for one file: answers to its needs, and the search path and interpreter that follow from them.
 
-Libraries that a file opens itself: no DT_NEEDED names them, yet dlopen(3) looks in the same search path.
-
-ld.so searches the RUNPATH or RPATH of the file that calls dlopen, so what is to be found has to stand there.
+Libraries that a file opens with dlopen(3) are needs too, although no DT_NEEDED names them: ld.so searches
+them in the RUNPATH or RPATH of the file that calls dlopen.
 """
 
 from __future__ import annotations
@@ -26,95 +25,97 @@ from nixpatch.model import (
     Tag,
     TreeFile,
 )
-from nixpatch.resolve.context import Question
-from nixpatch.resolve.precedence import Asker, answer
-from nixpatch.resolve.provider_choice import beyond, newest, version_text
+from nixpatch.resolve.context import ResolutionContext
+from nixpatch.resolve.precedence import Dependent, answer_need
+from nixpatch.resolve.provider_choice import newest, version_text, versions_beyond_libc
 from nixpatch.resolve.search_path import inside, join, plain, split
 
-# Needs met in these ways ask for no change of the file.
+# Needs with these answers require no change of the file.
 _MET_ALREADY = frozenset({Origin.ABSOLUTE, Origin.LIBC, Origin.OWN_PATH, Origin.IGNORED, Origin.MISSING})
 
 
-def plan_file(question: Question, file: TreeFile) -> FilePlan:
-    """Decide what shall happen to one file whose headers were read."""
-    facts = question.facts[file.path]
-    skip = _left_alone(question, file, facts)
+def plan_file(context: ResolutionContext, file: TreeFile) -> FilePlan:
+    """Plan one file whose headers were read."""
+    facts = context.facts[file.path]
+    skip = _skip(context, file, facts)
     if skip is not None:
         return FilePlan(file, facts, skip)
     directory = os.path.dirname(file.path)
     old = split(
         facts.original.search_path,
         directory=directory,
-        prefix=question.tree.prefix,
-        store_dir=question.store_dir,
-        driver_directory=question.policy.driver_directory,
-        exists=question.exists,
+        prefix=context.tree.prefix,
+        store_dir=context.store_dir,
+        driver_directory=context.policy.driver_directory,
+        exists=context.exists,
     )
-    asker = Asker(file, facts, directory, old)
+    dependent = Dependent(file, facts, directory, old)
     answers = (
-        *(answer(question, asker, need) for need in dict.fromkeys(facts.needed)),
-        *opened(question, asker),
+        *(answer_need(context, dependent, need) for need in dict.fromkeys(facts.needed)),
+        *_dlopen_answers(context, dependent),
     )
-    driver = any(found.origin is Origin.DRIVER for found in answers)
+    driver = any(answer.origin is Origin.DRIVER for answer in answers)
     path = join(
         old,
         directory=directory,
         new=(
-            found.entry
-            for found in answers
-            if found.entry is not None and found.origin is not Origin.OWN_PATH
+            answer.entry
+            for answer in answers
+            if answer.entry is not None and answer.origin is not Origin.OWN_PATH
         ),
-        driver_directory=question.policy.driver_directory if driver or old.driver else None,
-        append=question.wishes.append,
+        driver_directory=context.policy.driver_directory if driver or old.driver else None,
+        append=context.options.append,
     )
-    wished = _wished(question, facts, answers, old_driver=old.driver, path=path, asker=asker)
+    after = _linkage(context, dependent, answers, path)
     return FilePlan(
         file,
         facts,
-        answers=_as_loaded(question, facts, wished, directory, answers),
-        edit=_edit(facts, wished),
-        wished=wished,
-        dropped=old.dropped if wished.search_path != facts.original.search_path else (),
+        answers=_as_loaded(context, dependent, after, answers),
+        edit=_edit(facts, after),
+        after=after,
+        dropped=old.dropped if after.search_path != facts.original.search_path else (),
     )
 
 
-def version_findings(question: Question, file: FilePlan) -> tuple[Finding, ...]:
-    """Report trouble with the target's libc that no search path can help.
+def libc_findings(context: ResolutionContext, file: FilePlan) -> tuple[Finding, ...]:
+    """Report problems with the target's libc that no search path can solve.
 
-    A version that it does not define, or a copy of one of its parts in a directory that is kept.
+    These are versions that it does not define, and copies of its parts in a directory that is kept.
     """
-    if file.facts is None or file.skip is not None or question.target.libc is not Libc.GLIBC:
+    if file.facts is None or file.skip is not None or context.target.libc is not Libc.GLIBC:
         return ()
     copies = tuple(
-        Finding("note", file.file.path, f"{found.need} comes from {found.path}, not from the target's glibc")
-        for found in file.answers
-        if found.origin is Origin.LIBC and found.detail
+        Finding(
+            "note", file.file.path, f"{answer.need} comes from {answer.path}, not from the target's glibc"
+        )
+        for answer in file.answers
+        if answer.origin is Origin.LIBC and answer.detail
     )
     wanted = {
         version
         for need in file.facts.version_needs
-        if question.libc_of(need.soname) is Libc.GLIBC
+        if context.libc_of(need.soname) is Libc.GLIBC
         for version in need.versions
         if version.startswith("GLIBC_")
     }
-    newer = beyond(wanted, question.target)
+    newer = versions_beyond_libc(wanted, context.target)
     if not newer:
         return copies
-    have = version_text(question.target.libc_version)
+    have = version_text(context.target.libc_version)
     text = f"needs {newest(newer)}, the target's glibc is {have}: use a newer Python or an older wheel"
     return (Finding("error", file.file.path, text), *copies)
 
 
-def _left_alone(question: Question, file: TreeFile, facts: ElfFacts) -> Skip | None:
-    target = question.target
+def _skip(context: ResolutionContext, file: TreeFile, facts: ElfFacts) -> Skip | None:
+    target = context.target
     if facts.machine != target.machine:
         detail = f"{facts.machine.name}, the target is {target.machine.name}"
         return Skip(SkipReason.OTHER_MACHINE, detail)
     name = facts.soname or os.path.basename(file.path)
-    if question.libc_of(name) is not None:
+    if context.libc_of(name) is not None:
         return Skip(SkipReason.LOADER_OR_LIBC, name)
     for need in (*facts.needed, os.path.basename(facts.original.interp or "")):
-        libc = question.libc_of(need)
+        libc = context.libc_of(need)
         if libc is not None and libc is not target.libc:
             return Skip(
                 SkipReason.OTHER_LIBC, f"linked against {libc.value}, the target uses {target.libc.value}"
@@ -122,126 +123,121 @@ def _left_alone(question: Question, file: TreeFile, facts: ElfFacts) -> Skip | N
     return None
 
 
-def _wished(
-    question: Question,
-    facts: ElfFacts,
-    answers: tuple[Answer, ...],
-    *,
-    old_driver: bool,
-    path: str,
-    asker: Asker,
+def _linkage(
+    context: ResolutionContext, dependent: Dependent, answers: tuple[Answer, ...], path: str
 ) -> Linkage:
+    """Return the linkage after the run; ``path`` is the joined search path, used only if it is needed."""
+    facts, parts = dependent.facts, dependent.path
     original = facts.original
     interp = original.interp
-    if interp is not None and interp != question.target.loader:
-        # A loader of the store that is there was chosen by somebody for this very file.
-        chosen = inside(interp, question.store_dir) and question.exists(interp)
-        interp = interp if chosen else question.target.loader
-    dropped = any(drop.harmful for drop in asker.path.dropped)
+    if interp is not None and interp != context.target.loader:
+        # Somebody chose an existing loader of the store for this very file.
+        is_chosen = inside(interp, context.store_dir) and context.exists(interp)
+        interp = interp if is_chosen else context.target.loader
+    drops_harmful = any(entry.harmful for entry in parts.dropped)
+    tag = context.options.tag
     change = (
-        asker.path.hole
-        or (dropped and any(_searched_for(question, facts, found) for found in answers))
-        or bool(question.wishes.append)
-        or any(_asks(found, old_driver=old_driver) for found in answers)
-        or (question.wishes.tag is not None and question.wishes.tag is not original.tag)
+        parts.has_relative
+        or (drops_harmful and any(_is_searched(context, facts, answer) for answer in answers))
+        or bool(context.options.append)
+        or any(_requires_change(answer, old_driver=parts.driver) for answer in answers)
+        or (tag is not None and tag is not original.tag)
     )
+    renamed = context.renames.get(dependent.file.path, facts.current.renamed)
     if not change or path == (original.search_path or ""):
-        search_path, tag = original.search_path, original.tag
-        if question.wishes.tag is not None and tag is not None:
-            tag = question.wishes.tag
-    elif path:
-        search_path, tag = path, question.wishes.tag or original.tag or Tag.RUNPATH
-    else:
-        search_path, tag = None, None
-    renamed = question.renames.get(asker.file.path, facts.current.renamed)
-    return Linkage(search_path, tag, interp, renamed)
+        new_tag = original.tag if tag is None or original.tag is None else tag
+        return Linkage(original.search_path, new_tag, interp, renamed)
+    if path:
+        return Linkage(path, tag or original.tag or Tag.RUNPATH, interp, renamed)
+    return Linkage(None, None, interp, renamed)
 
 
-def _asks(found: Answer, *, old_driver: bool) -> bool:
+def _requires_change(answer: Answer, *, old_driver: bool) -> bool:
     """Whether a need is met only by a change of the search path."""
-    if found.origin is Origin.LIBC:
-        return found.entry is not None
-    if found.origin is Origin.DRIVER:
+    if answer.origin is Origin.LIBC:
+        return answer.entry is not None
+    if answer.origin is Origin.DRIVER:
         return not old_driver
-    return found.origin not in _MET_ALREADY
+    return answer.origin not in _MET_ALREADY
 
 
-def _searched_for(question: Question, facts: ElfFacts, found: Answer) -> bool:
+def _is_searched(context: ResolutionContext, facts: ElfFacts, answer: Answer) -> bool:
     """Whether ld.so looks for a need in the file's search path at all.
 
-    libc itself and the loader are in every process before a library is. The other parts of glibc may not
-    be: then an entry like /usr/lib brings the libm of another glibc in.
+    libc itself and the loader are in every process before a library is. The other parts of glibc may not be:
+    then an entry like /usr/lib brings in the libm of another glibc.
     """
-    if "/" in found.need or (found.origin is Origin.LIBC and question.target.libc is Libc.MUSL):
+    if "/" in answer.need or (answer.origin is Origin.LIBC and context.target.libc is Libc.MUSL):
         return False
-    started = {"libc.so.6", os.path.basename(question.target.loader)}
-    return facts.executable or found.origin is not Origin.LIBC or found.need not in started
+    started = {"libc.so.6", os.path.basename(context.target.loader)}
+    return facts.executable or answer.origin is not Origin.LIBC or answer.need not in started
 
 
-def _edit(facts: ElfFacts, wished: Linkage) -> ElfEdit | None:
-    if wished == facts.current:
+def _edit(facts: ElfFacts, after: Linkage) -> ElfEdit | None:
+    if after == facts.current:
         return None
     original = facts.original
-    same_path = (wished.search_path, wished.tag) == (original.search_path, original.tag)
+    same_path = (after.search_path, after.tag) == (original.search_path, original.tag)
     return ElfEdit(
-        search_path=None if same_path else wished.search_path or "",
-        tag=None if same_path else wished.tag,
-        interp=None if wished.interp == original.interp else wished.interp,
-        renames=wished.renamed,
+        search_path=None if same_path else after.search_path or "",
+        tag=None if same_path else after.tag,
+        interp=None if after.interp == original.interp else after.interp,
+        renames=after.renamed,
     )
 
 
 def _as_loaded(
-    question: Question, facts: ElfFacts, wished: Linkage, directory: str, answers: tuple[Answer, ...]
+    context: ResolutionContext, dependent: Dependent, after: Linkage, answers: tuple[Answer, ...]
 ) -> tuple[Answer, ...]:
-    """Make each answer say what ld.so will really open.
+    """Replace each answer by the file that ld.so will really open.
 
-    An entry that serves one need may hold a library of another need's name too; as it stands earlier in
-    the path, ld.so takes that one. The same goes for a copy of a part of libc in a kept directory.
+    An entry for one need may hold a library of another need's name too; as it stands earlier in the path,
+    ld.so takes that one. The same goes for a copy of a part of libc in a kept directory.
     """
-    told: list[Answer] = []
-    for given in answers:
-        found = None
-        if given.path is not None and _searched_for(question, facts, given):
-            found = question.opened(given.need, directory, wished.search_path)
-        if found is None or (found.path, found.entry) == (given.path, given.entry):
-            told.append(given)
-        elif found.path == plain(given.path or "", directory):
-            told.append(replace(given, entry=found.entry))
+    results: list[Answer] = []
+    for answer in answers:
+        located = None
+        if answer.path is not None and _is_searched(context, dependent.facts, answer):
+            located = context.locate(answer.need, dependent.directory, after.search_path)
+        if located is None or (located.path, located.entry) == (answer.path, answer.entry):
+            results.append(answer)
+        elif located.path == plain(answer.path or "", dependent.directory):
+            results.append(replace(answer, entry=located.entry))
         else:
-            note = f"instead of {given.path}: {found.entry} stands earlier"
-            told.append(replace(given, entry=found.entry, path=found.path, detail=note))
-    return tuple(told)
+            note = f"instead of {answer.path}: {located.entry} stands earlier"
+            results.append(replace(answer, entry=located.entry, path=located.path, detail=note))
+    return tuple(results)
 
 
 _UNMET = frozenset({Origin.MISSING, Origin.IGNORED})
 
 
-def opened(question: Question, asker: Asker) -> tuple[Answer, ...]:
-    """Meet what the file opens at run time: by its own note, and by the tables and ``--runtime-dep``.
+def _dlopen_answers(context: ResolutionContext, dependent: Dependent) -> tuple[Answer, ...]:
+    """Answer the libraries that a file opens at run time: by its note, the tables and ``--runtime-dep``.
 
-    Of a note's alternatives the first that can be met serves. What a note only recommends may be missing.
+    The first alternative of a note that can be met serves. A library that a note only recommends may be
+    missing.
     """
-    told = [_by_note(question, asker, need) for need in asker.facts.dlopen_needs]
-    for soname, reason in question.policy.dlopened_by(asker.file.path):
-        found = answer(question, asker, soname)
-        told.append(replace(found, detail=_both(f"opened at run time, {reason}", found.detail)))
+    answers = [_note_answer(context, dependent, need) for need in dependent.facts.dlopen_needs]
+    for soname, reason in context.policy.dlopened_by(dependent.file.path):
+        met = answer_need(context, dependent, soname)
+        answers.append(replace(met, detail=_both(f"opened at run time, {reason}", met.detail)))
     unique: dict[str, Answer] = {}
-    for found in told:
-        if found.need not in asker.facts.needed:
-            unique.setdefault(found.need, found)
+    for answer in answers:
+        if answer.need not in dependent.facts.needed:
+            unique.setdefault(answer.need, answer)
     return tuple(unique.values())
 
 
-def _by_note(question: Question, asker: Asker, need: DlopenNeed) -> Answer:
-    how = f"opened at run time, {need.priority.value}"
-    tried = [answer(question, asker, soname) for soname in need.sonames]
-    for found in tried:
-        if found.origin not in _UNMET:
-            return replace(found, detail=_both(how, found.detail))
+def _note_answer(context: ResolutionContext, dependent: Dependent, need: DlopenNeed) -> Answer:
+    detail = f"opened at run time, {need.priority.value}"
+    answers = [answer_need(context, dependent, soname) for soname in need.sonames]
+    for answer in answers:
+        if answer.origin not in _UNMET:
+            return replace(answer, detail=_both(detail, answer.detail))
     if need.priority is DlopenPriority.REQUIRED:
-        return replace(tried[0], detail=how)
-    return Answer(tried[0].need, Origin.IGNORED, detail=how)
+        return replace(answers[0], detail=detail)
+    return Answer(answers[0].need, Origin.IGNORED, detail=detail)
 
 
 def _both(first: str, second: str) -> str:

@@ -1,16 +1,12 @@
-"""What a process maps in the end, computed without running anything: glibc's ld.so from the first file on.
+"""The search of glibc's ld.so, computed without running anything.
 
-``loader`` answers for one file on its own; here the whole process counts: which file asked first, whose
-DT_RPATH it inherits, what is loaded under the soname already. The rules are those of ld.so(8), and of
-dl-load.c and dl-deps.c where the manual is silent. Left out are what a wheel has no part in: LD_PRELOAD,
-audit modules, ``glibc-hwcaps`` directories, filters, ``$LIB`` and ``$PLATFORM``.
+``locate`` answers for one need of a file that is loaded on its own, by its search path and the directories of
+the loader. What a parent's DT_RPATH, LD_LIBRARY_PATH or a loaded library of the same soname would add is left
+out on purpose: nixpatch makes every file self-contained, so that the answer does not depend on them.
 
-Where glibc's ld.so finds one need of one file, computed without running anything.
-
-The rules are those of ld.so(8) for a file that is loaded on its own: its own DT_RUNPATH, else its own
-DT_RPATH, then the directories built into the loader. What a parent's DT_RPATH, LD_LIBRARY_PATH or an
-already loaded library of the same soname would add is left out on purpose: nixpatch makes every file
-self-contained, so that the answer does not depend on them.
+``simulate`` follows a whole process, where all of that counts. The rules are those of ld.so(8), and of
+dl-load.c and dl-deps.c where the manual is silent. LD_PRELOAD, audit modules, ``glibc-hwcaps`` directories,
+filters, ``$LIB`` and ``$PLATFORM`` are left out: wheels do not depend on them.
 """
 
 from __future__ import annotations
@@ -20,106 +16,130 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nixpatch.model import ElfFacts, Machine, Tag
-from nixpatch.model.trace import How, Need, Place
+from nixpatch.model.trace import (
+    MappedFile,
+    SearchedPlace,
+    SearchStep,
+    SimulatedProcess,
+    TracedNeed,
+    UnmetNeed,
+)
 from nixpatch.resolve.search_path import expand, substitute
 
 
 @dataclass(frozen=True, slots=True)
-class Mapped:
-    """One file in the process."""
+class LocatedFile:
+    """A file that ld.so opens for a need."""
 
-    name: str
-    """what was asked for when it was opened, ``$ORIGIN`` already expanded"""
     path: str
-    """as ld.so spells it: ``..`` and all"""
-    by: str | None
-    """the file that needed it; None for what was opened on its own"""
+    entry: str | None
+    """the search path entry that led to it; None for a need with a slash or a default directory"""
+
+
+def locate(
+    need: str,
+    *,
+    search_path: str | None,
+    directory: str,
+    machine: Machine,
+    machine_of: Callable[[str], Machine | None],
+    default_dirs: tuple[str, ...] = (),
+) -> LocatedFile | None:
+    """Return the file that ld.so opens for a need, None if it finds nothing.
+
+    Args:
+        need: the DT_NEEDED of a file.
+        search_path: that of the file.
+        directory: that of the file, a real path.
+        machine: that of the file: ld.so skips files of another class or machine and searches on.
+        machine_of: returns the machine of the ELF file at a path, None where there is none.
+        default_dirs: the directories built into the loader.
+
+    """
+    if "/" in need:
+        path = expand(need, directory)  # a relative one depends on the process's current directory
+        return LocatedFile(path, None) if path is not None and machine_of(path) == machine else None
+    for entry in search_path.split(":") if search_path else ():
+        expanded = expand(entry, directory)
+        if expanded is not None and machine_of(f"{expanded}/{need}") == machine:
+            return LocatedFile(f"{expanded}/{need}", entry)
+    for default in default_dirs:
+        if machine_of(f"{default}/{need}") == machine:
+            return LocatedFile(f"{default}/{need}", None)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
-class Unmet:
-    """A need for which ld.so found nothing."""
-
-    need: str
-    by: str
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """The end of it."""
-
-    mapped: tuple[Mapped, ...]
-    """in the order of loading; the program is the first"""
-    unmet: tuple[Unmet, ...] = ()
-    """of the program: every one. Of an opened library: the first, as ld.so then gives the library up"""
-    needs: tuple[Need, ...] = ()
-    """every need that was looked up, in that order, with the places"""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What ld.so knows besides the files."""
+class LoaderConfig:
+    """Everything besides the files themselves that affects the search of ld.so."""
 
     read: Callable[[str], ElfFacts | None]
-    """the facts of the ELF file at a path, which need not be normalised; None where there is none"""
+    """returns the facts of the ELF file at a path, which need not be normalised; None where there is none"""
     identity: Callable[[str], Hashable] = os.path.normpath
     """equal for two paths of one file: ld.so compares device and inode"""
     default_dirs: tuple[str, ...] = ()
-    library_path: tuple[str, ...] = ()
-    """LD_LIBRARY_PATH"""
+    ld_library_path: tuple[str, ...] = ()
     loader: str | None = None
     """ld.so itself, which is in every process"""
-    directory: str | None = None
-    """the current directory, for relative entries and needs; None finds nothing by them"""
+    current_directory: str | None = None
+    """for relative entries and needs; None finds nothing by them"""
     cache: str | None = None
     """the file of ld.so.cache(8), None where the loader has none"""
     cached: Callable[[str], Sequence[str]] = lambda _: ()
-    """what the cache has under a name"""
+    """returns the paths in the cache under a name"""
 
 
 def simulate(
-    program: str, around: Surroundings, opened: Sequence[str] = (), *, whole: bool = False
-) -> Process:
-    """Start a program (or, as ``ld.so --list`` does, a library), then let it dlopen() some files in order.
+    program: str, config: LoaderConfig, opened: Sequence[str] = (), *, whole: bool = False
+) -> SimulatedProcess:
+    """Start a program and let it dlopen() some files in order.
 
-    ``whole`` goes on after a need that is not met, and keeps what could not have been opened for lack of it:
-    not what a process has, but what a person wants to see.
+    Args:
+        program: the program; a library is mapped as by ``ld.so --list``.
+        config: the loader and its environment.
+        opened: the files to open.
+        whole: continue after an unmet need and keep files that could not be opened because of it: not what a
+            process has, but what a person wants to see.
 
     Raises:
         FileNotFoundError: there is no ELF file at ``program``.
 
     """
-    facts = around.read(program)
+    facts = config.read(program)
     if facts is None:
         raise FileNotFoundError(program)
-    state = _State(around, [_Map(program, program, facts, None)])
-    if around.loader is not None and (itself := around.read(around.loader)) is not None:
-        state.maps.append(_Map(around.loader, around.loader, itself, None))
-    main = state.maps[0]
+    main = _LinkMap(program, program, facts, None)
+    namespace = _Namespace(config, [main])
+    loader_facts = config.read(config.loader) if config.loader is not None else None
+    if config.loader is not None and loader_facts is not None:
+        namespace.maps.append(_LinkMap(config.loader, config.loader, loader_facts, None))
     main.names.clear()  # its name is "" to ld.so; only its soname can serve a need
-    unmet = list(state.load_needs(main, stop=False))
+    unmet = list(namespace.load_needs(main, stop=False))
     for path in opened:
-        before = len(state.maps)
-        root = state.open(path, main)
-        failed = [Unmet(path, program)] if root is None else list(state.load_needs(root, stop=not whole))
+        before = len(namespace.maps)
+        root = namespace.open(path, main)
+        if root is None:
+            failed = [UnmetNeed(path, program)]
+        else:
+            failed = list(namespace.load_needs(root, stop=not whole))
         if failed and not whole:
-            del state.maps[before:]
+            del namespace.maps[before:]
         unmet += failed
-    return Process(
-        tuple(Mapped(m.name, m.path, m.asker.path if m.asker else None) for m in state.maps),
+    return SimulatedProcess(
+        tuple(MappedFile(m.name, m.path, m.parent.path if m.parent else None) for m in namespace.maps),
         tuple(unmet),
-        tuple(state.needs),
+        tuple(namespace.needs),
     )
 
 
 @dataclass(eq=False, slots=True)
-class _Map:
-    """glibc's ``struct link_map``, as far as it decides what is opened."""
+class _LinkMap:
+    """The part of glibc's ``struct link_map`` that decides which files are opened."""
 
     name: str
     path: str
     facts: ElfFacts
-    asker: _Map | None
+    parent: _LinkMap | None
     """``l_loader``: its DT_RPATH is inherited"""
     names: set[str] = field(default_factory=set)
     """every name under which it was found so far"""
@@ -129,150 +149,115 @@ class _Map:
 
     @property
     def origin(self) -> str:
-        """What ``$ORIGIN`` stands for: no link is resolved on the way."""
+        """The value of ``$ORIGIN``: the directory of the path as it was opened, links and all."""
         return os.path.dirname(self.path)
 
 
 @dataclass(eq=False, slots=True)
-class _State:
-    around: Surroundings
-    maps: list[_Map]
-    needs: list[Need] = field(default_factory=list)
+class _Namespace:
+    """The files of the process so far."""
 
-    def load_needs(self, root: _Map, *, stop: bool) -> Iterator[Unmet]:
-        """Load what a file needs, breadth first (dl-deps.c)."""
+    config: LoaderConfig
+    maps: list[_LinkMap]
+    needs: list[TracedNeed] = field(default_factory=list)
+
+    def load_needs(self, root: _LinkMap, *, stop: bool) -> Iterator[UnmetNeed]:
+        """Load the needs of a file, breadth first (dl-deps.c)."""
         listed = {root: None}
         queue = [root]
         for current in queue:
             for need in current.facts.needed:
                 name = substitute(need, current.origin)
-                places: list[Place] = []
-                found = None if name is None else self.open(name, current, places)
-                self.needs.append(Need(current.path, need, found.path if found else None, tuple(places)))
-                if found is None:
-                    yield Unmet(name or need, current.path)
+                places: list[SearchedPlace] = []
+                library = None if name is None else self.open(name, current, places)
+                path = library.path if library is not None else None
+                self.needs.append(TracedNeed(current.path, need, path, tuple(places)))
+                if library is None:
+                    yield UnmetNeed(name or need, current.path)
                     if stop:
                         return
-                elif found not in listed:
-                    listed[found] = None
-                    queue.append(found)
+                elif library not in listed:
+                    listed[library] = None
+                    queue.append(library)
 
-    def open(self, name: str, asker: _Map, places: list[Place] | None = None) -> _Map | None:
-        """Return what serves a name: a loaded file of that name or soname, else the first one on the disk.
+    def open(self, name: str, parent: _LinkMap, places: list[SearchedPlace] | None = None) -> _LinkMap | None:
+        """Return the loaded file of this name or soname, else load the first one on the disk.
 
-        Adds the places it looked at to ``places``.
+        Adds the places that were searched to ``places``.
         """
         places = [] if places is None else places
-        for known in self.maps:
-            if name in known.names or name == known.facts.soname:
-                known.names.add(name)
-                places.append(Place(How.LOADED, known.path, known.asker.path if known.asker else known.path))
-                return known
-        for place in self._places(name, asker):
+        for loaded in self.maps:
+            if name in loaded.names or name == loaded.facts.soname:
+                loaded.names.add(name)
+                first = loaded.parent or loaded
+                places.append(SearchedPlace(SearchStep.LOADED, loaded.path, first.path))
+                return loaded
+        for place in self._places(name, parent):
             places.append(place)
-            facts = self.around.read(place.path) if place.path is not None else None
+            facts = self.config.read(place.path) if place.path is not None else None
             if place.path is not None and facts is not None and facts.machine == self.maps[0].facts.machine:
-                return self._mapped(name, place.path, facts, asker)
+                return self._map(name, place.path, facts, parent)
         return None
 
-    def _mapped(self, name: str, path: str, facts: ElfFacts, asker: _Map) -> _Map:
-        for known in self.maps[1:]:  # ld.so does not know which file the program is
-            if self.around.identity(known.path) == self.around.identity(path):
-                known.names.add(name)
-                return known
-        self.maps.append(_Map(name, path, facts, asker))
+    def _map(self, name: str, path: str, facts: ElfFacts, parent: _LinkMap) -> _LinkMap:
+        for loaded in self.maps[1:]:  # ld.so does not know which file the program is
+            if self.config.identity(loaded.path) == self.config.identity(path):
+                loaded.names.add(name)
+                return loaded
+        self.maps.append(_LinkMap(name, path, facts, parent))
         return self.maps[-1]
 
-    def _places(self, name: str, asker: _Map) -> Iterator[Place]:
-        """Yield where a need of ``asker`` is looked for, in order (_dl_map_object in dl-load.c)."""
+    def _places(self, name: str, parent: _LinkMap) -> Iterator[SearchedPlace]:
+        """Yield the places where a need of ``parent`` is searched, in order (_dl_map_object in dl-load.c)."""
         if "/" in name:
-            for path in self._anchored(name):
-                yield Place(How.NAMED, path, asker.path, name)
+            for path in self._absolute(name):
+                yield SearchedPlace(SearchStep.NAMED, path, parent.path, name)
             return
-        if asker.facts.current.tag is not Tag.RUNPATH:
-            # Only the asker's own DT_RUNPATH stops this walk; one on the way merely has no DT_RPATH.
-            chain: list[_Map] = []
-            at: _Map | None = asker
-            while at is not None:
-                chain.append(at)
-                at = at.asker
+        if parent.facts.current.tag is not Tag.RUNPATH:
+            # Only the parent's own DT_RUNPATH stops this walk; one on the way merely has no DT_RPATH.
+            chain: list[_LinkMap] = []
+            ancestor: _LinkMap | None = parent
+            while ancestor is not None:
+                chain.append(ancestor)
+                ancestor = ancestor.parent
             if self.maps[0] not in chain:
                 chain.append(self.maps[0])
             for link in chain:
-                how = How.RPATH if link is asker else How.PARENT_RPATH
+                how = SearchStep.RPATH if link is parent else SearchStep.PARENT_RPATH
                 yield from self._entries(name, link, Tag.RPATH, how)
-        for directory in self.around.library_path:
-            for path in self._anchored(directory):
-                yield Place(How.LIBRARY_PATH, _in(path, name), "", directory)
-        yield from self._entries(name, asker, Tag.RUNPATH, How.RUNPATH)
-        yield from self._built_in(name, asker)
+        for entry in self.config.ld_library_path:
+            for directory in self._absolute(entry):
+                yield SearchedPlace(SearchStep.LIBRARY_PATH, _in(directory, name), "", entry)
+        yield from self._entries(name, parent, Tag.RUNPATH, SearchStep.RUNPATH)
+        yield from self._defaults(name, parent)
 
-    def _entries(self, name: str, of: _Map, tag: Tag, how: How) -> Iterator[Place]:
-        current = of.facts.current
+    def _entries(self, name: str, link: _LinkMap, tag: Tag, how: SearchStep) -> Iterator[SearchedPlace]:
+        current = link.facts.current
         if current.tag is tag and current.search_path:
             for entry in current.search_path.split(":"):
-                path = substitute(entry, of.origin)
+                path = substitute(entry, link.origin)
                 if path is not None:
-                    for directory in self._anchored(path):
-                        yield Place(how, _in(directory, name), of.path, entry)
+                    for directory in self._absolute(path):
+                        yield SearchedPlace(how, _in(directory, name), link.path, entry)
 
-    def _built_in(self, name: str, asker: _Map) -> Iterator[Place]:
-        """Yield what the loader knows by itself; under DF_1_NODEFLIB the cache, less its directories."""
-        bare = asker.facts.no_default_lib
-        directories = self.around.default_dirs
-        if self.around.cache is not None:
-            known: list[str | None] = [
-                path
-                for path in self.around.cached(name)
-                if not (bare and path.startswith(tuple(f"{directory}/" for directory in directories)))
-            ]
-            for path in known or [None]:
-                yield Place(How.CACHE, path, self.around.cache)
-        for directory in () if bare else directories:
-            yield Place(How.DEFAULT, _in(directory, name), "", directory)
+    def _defaults(self, name: str, parent: _LinkMap) -> Iterator[SearchedPlace]:
+        """Yield the cache and the loader's directories; under DF_1_NODEFLIB the cache without the latter."""
+        directories = self.config.default_dirs
+        no_default_lib = parent.facts.no_default_lib
+        if self.config.cache is not None:
+            prefixes = tuple(f"{directory}/" for directory in directories) if no_default_lib else ()
+            paths = [path for path in self.config.cached(name) if not path.startswith(prefixes)]
+            for path in paths or (None,):
+                yield SearchedPlace(SearchStep.CACHE, path, self.config.cache)
+        for directory in () if no_default_lib else directories:
+            yield SearchedPlace(SearchStep.DEFAULT, _in(directory, name), "", directory)
 
-    def _anchored(self, path: str) -> Iterator[str]:
+    def _absolute(self, path: str) -> Iterator[str]:
         if path.startswith("/"):
             yield path
-        elif self.around.directory is not None:
-            yield os.path.join(self.around.directory, path)
+        elif self.config.current_directory is not None:
+            yield os.path.join(self.config.current_directory, path)
 
 
 def _in(directory: str, name: str) -> str:
     return f"{directory.rstrip('/')}/{name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A file that ld.so opens for a need."""
-
-    path: str
-    entry: str | None
-    """the search path entry that led there; None for a need with a slash or a default directory"""
-
-
-def find(
-    need: str,
-    *,
-    search_path: str | None,
-    directory: str,
-    machine: Machine,
-    machine_of: Callable[[str], Machine | None],
-    default_dirs: tuple[str, ...] = (),
-) -> Found | None:
-    """Return what ld.so opens for ``need`` of a file in ``directory``, a real path; None if it finds nothing.
-
-    ``machine_of`` tells the machine of the ELF file at a path, None where there is none: ld.so passes over
-    a file of another class or machine and goes on searching.
-    """
-    if "/" in need:
-        path = expand(need, directory)  # a relative one depends on the process's current directory
-        return Found(path, None) if path is not None and machine_of(path) == machine else None
-    for entry in search_path.split(":") if search_path else ():
-        where = expand(entry, directory)
-        if where is not None and machine_of(f"{where}/{need}") == machine:
-            return Found(f"{where}/{need}", entry)
-    for where in default_dirs:
-        if machine_of(f"{where}/{need}") == machine:
-            return Found(f"{where}/{need}", None)
-    return None

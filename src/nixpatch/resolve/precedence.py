@@ -1,6 +1,6 @@
-"""How one need of one file is met: the order of precedence, written down once.
+"""The order of precedence in which a need of a file is met.
 
-Each step is a function that answers or says that it cannot. The order is design section 5.
+Each step is a function that returns the answer, or None for the next step to try.
 """
 
 from __future__ import annotations
@@ -10,99 +10,101 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nixpatch.model import Answer, ElfFacts, Libc, Origin, TreeFile
-from nixpatch.resolve.context import Question
-from nixpatch.resolve.provider_choice import lacking, newest
-from nixpatch.resolve.search_path import Split, expand, leads_to, relative_entry
+from nixpatch.resolve.context import ResolutionContext
+from nixpatch.resolve.provider_choice import missing_versions, newest
+from nixpatch.resolve.search_path import SearchPathParts, expand, leads_to, relative_entry
 
 _UNWRITABLE = "its directory cannot be written in a search path (a colon or a $ in a name)"
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
-    """The file that has a need."""
+class Dependent:
+    """A file that has needs."""
 
     file: TreeFile
     facts: ElfFacts
     directory: str
-    """what ``$ORIGIN`` stands for (ld.so(8))"""
-    path: Split
-    """its search path, sorted"""
+    """the value of ``$ORIGIN`` (ld.so(8))"""
+    path: SearchPathParts
+    """its original search path"""
 
-    def wanted(self, soname: str) -> frozenset[str]:
+    def wanted_versions(self, soname: str) -> frozenset[str]:
         """Return the versions that this file wants from a soname."""
         return frozenset(
-            v for need in self.facts.version_needs if need.soname == soname for v in need.versions
+            version for need in self.facts.version_needs if need.soname == soname for version in need.versions
         )
 
 
-Step = Callable[[Question, Asker, str], Answer | None]
+Step = Callable[[ResolutionContext, Dependent, str], Answer | None]
 
 
-def _absolute(question: Question, asker: Asker, need: str) -> Answer | None:
+def _absolute(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
     # ld.so expands $ORIGIN in a need too; a relative one depends on the process's current directory.
-    path = expand(need, asker.directory) if "/" in need else None
-    if path is None or question.machine_of(path) != asker.facts.machine:
+    path = expand(need, dependent.directory) if "/" in need else None
+    if path is None or context.machine_of(path) != dependent.facts.machine:
         return None
     return Answer(need, Origin.ABSOLUTE, path=path)
 
 
-def _libc(question: Question, asker: Asker, need: str) -> Answer | None:
-    # A file linked with -z nodefaultlib finds not even libc by itself (DF_1_NODEFLIB, ld.so(8)).
-    where = question.target.libc_dir
-    if question.libc_of(need) is not question.target.libc:
+def _libc(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
+    directory = context.target.libc_dir
+    if context.libc_of(need) is not context.target.libc:
         return None
-    if question.target.libc is Libc.MUSL:
+    if context.target.libc is Libc.MUSL:
         # musl's loader is its libc and answers to all of these names, files or not (ldso/dynlink.c).
-        return Answer(need, Origin.LIBC, path=question.target.loader)
-    if not question.exists(f"{where}/{need}"):
+        return Answer(need, Origin.LIBC, path=context.target.loader)
+    if not context.exists(f"{directory}/{need}"):
         return None
-    return Answer(
-        need, Origin.LIBC, entry=where if asker.facts.no_default_lib else None, path=f"{where}/{need}"
-    )
+    # A file linked with -z nodefaultlib does not find libc without an entry (DF_1_NODEFLIB, ld.so(8)).
+    entry = directory if dependent.facts.no_default_lib else None
+    return Answer(need, Origin.LIBC, entry=entry, path=f"{directory}/{need}")
 
 
-def _own_path(question: Question, asker: Asker, need: str) -> Answer | None:
-    found = question.opened(need, asker.directory, ":".join((*asker.path.kept, *asker.path.store)))
-    if found is None:
+def _own_path(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
+    search_path = ":".join((*dependent.path.kept, *dependent.path.store))
+    located = context.locate(need, dependent.directory, search_path)
+    if located is None:
         return None
-    return Answer(need, Origin.OWN_PATH, entry=found.entry, path=found.path)
+    return Answer(need, Origin.OWN_PATH, entry=located.entry, path=located.path)
 
 
-def _own_dist(question: Question, asker: Asker, need: str) -> Answer | None:
-    return _in_tree(question, question.siblings(asker.file, need), asker, need, Origin.OWN_DIST)
+def _own_dist(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
+    paths = context.files_of_own_dist(dependent.file, need)
+    return _in_tree(context, paths, dependent, need, Origin.OWN_DIST)
 
 
-def _driver(question: Question, asker: Asker, need: str) -> Answer | None:
-    if not question.policy.is_driver(need):
+def _driver(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
+    if not context.policy.is_driver(need):
         return None
-    return Answer(need, Origin.DRIVER, detail=question.policy.driver_directory)
+    return Answer(need, Origin.DRIVER, detail=context.policy.driver_directory)
 
 
-def _system(question: Question, asker: Asker, need: str) -> Answer | None:
-    return _store(question, asker, need) if question.policy.is_system(need) else None
+def _system(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
+    return _store(context, dependent, need) if context.policy.is_system(need) else None
 
 
-def _other_dist(question: Question, asker: Asker, need: str) -> Answer | None:
-    return _in_tree(question, question.borrowed(asker.file, need), asker, need, Origin.OTHER_DIST)
+def _other_dist(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
+    paths = context.files_of_any_dist(dependent.file, need)
+    return _in_tree(context, paths, dependent, need, Origin.OTHER_DIST)
 
 
-def _store(question: Question, asker: Asker, need: str) -> Answer | None:
-    provider = question.choice(need).provider
-    if provider is None or lacking(provider, asker.wanted(need)):
+def _store(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
+    provider = context.choice(need).provider
+    if provider is None or missing_versions(provider, dependent.wanted_versions(need)):
         return None
-    if not leads_to(provider.directory, asker.directory, provider.directory):
+    if not leads_to(provider.directory, dependent.directory, provider.directory):
         return None
     path = f"{provider.directory}/{provider.name}"
     return Answer(need, Origin.STORE, entry=provider.directory, path=path, detail=provider.source.text)
 
 
-def _ignored(question: Question, asker: Asker, need: str) -> Answer | None:
-    reason = question.policy.ignored(asker.file.path, need)
+def _ignored(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
+    reason = context.policy.ignored(dependent.file.path, need)
     return Answer(need, Origin.IGNORED, detail=reason) if reason else None
 
 
-def _missing(question: Question, asker: Asker, need: str) -> Answer:
-    return Answer(need, Origin.MISSING, considered=tuple(_considered(question, asker, need)))
+def _missing(context: ResolutionContext, dependent: Dependent, need: str) -> Answer:
+    return Answer(need, Origin.MISSING, considered=tuple(_considered(context, dependent, need)))
 
 
 PRECEDENCE: tuple[Step, ...] = (
@@ -118,61 +120,62 @@ PRECEDENCE: tuple[Step, ...] = (
     _missing,
 )
 
-# ld.so opens a need with a slash as it stands and searches nowhere.
+# ld.so opens a need with a slash as it is and searches nowhere.
 _WITH_SLASH: tuple[Step, ...] = (_absolute, _ignored, _missing)
 
 
-def answer(question: Question, asker: Asker, need: str) -> Answer:
-    """Meet one need: the first step of PRECEDENCE that can."""
+def answer_need(context: ResolutionContext, dependent: Dependent, need: str) -> Answer:
+    """Return the answer of the first step of PRECEDENCE that has one."""
     for step in PRECEDENCE if "/" not in need else _WITH_SLASH:
-        found = step(question, asker, need)
-        if found is not None:
-            return found
+        result = step(context, dependent, need)
+        if result is not None:
+            return result
     raise AssertionError("the last step always answers")  # pragma: no cover
 
 
-def _in_tree(question: Question, paths: list[str], asker: Asker, need: str, origin: Origin) -> Answer | None:
+def _in_tree(
+    context: ResolutionContext, paths: list[str], dependent: Dependent, need: str, origin: Origin
+) -> Answer | None:
     for path in paths:
-        if _unfit(question, path, asker, need) is None:
-            entry = relative_entry(asker.directory, os.path.dirname(path))
+        if _reason_against(context, path, dependent, need) is None:
+            entry = relative_entry(dependent.directory, os.path.dirname(path))
             return Answer(need, origin, entry=entry, path=path)
     return None
 
 
-def _unfit(question: Question, path: str, asker: Asker, need: str) -> str | None:
-    """Say why a file of the tree cannot serve, None if it can."""
-    where = os.path.dirname(path)
-    if not leads_to(relative_entry(asker.directory, where), asker.directory, where):
+def _reason_against(context: ResolutionContext, path: str, dependent: Dependent, need: str) -> str | None:
+    """Return why a file of the tree cannot serve, None if it can."""
+    directory = os.path.dirname(path)
+    if not leads_to(relative_entry(dependent.directory, directory), dependent.directory, directory):
         return _UNWRITABLE
-    defined = question.defined_by(path)
-    lack = asker.wanted(need) - defined if defined else frozenset()
-    return f"does not define {newest(lack)}" if lack else None
+    defined = context.defined_versions(path)
+    undefined = dependent.wanted_versions(need) - defined if defined else frozenset()
+    return f"does not define {newest(undefined)}" if undefined else None
 
 
-def _considered(question: Question, asker: Asker, need: str) -> list[str]:
-    """Tell where the need was looked for, in order, and why each place does not serve."""
-    machine = asker.facts.machine.name
+def _considered(context: ResolutionContext, dependent: Dependent, need: str) -> list[str]:
+    """Return a line on each place where the need was searched, in order, and why it does not serve."""
+    machine = dependent.facts.machine.name
     if "/" in need:
-        path = expand(need, asker.directory)
+        path = expand(need, dependent.directory)
         if path is None:
             return [f"{need}: relative, so that ld.so would look into the current directory"]
         return [f"{path}: no such file for {machine}"]
-    lines = [f"own search path {entry}: not there" for entry in (*asker.path.kept, *asker.path.store)]
-    lines += [
-        f"own search path {drop.entry or '(empty)'}: not used, {drop.why}" for drop in asker.path.dropped
-    ]
-    siblings = question.siblings(asker.file, need)
-    strangers = [path for path in question.borrowed(asker.file, need) if path not in siblings]
-    lines += [f"{path}: {_unfit(question, path, asker, need)}" for path in (*siblings, *strangers)]
-    if not siblings and not strangers:
+    parts = dependent.path
+    lines = [f"own search path {entry}: not there" for entry in (*parts.kept, *parts.store)]
+    lines += [f"own search path {drop.entry or '(empty)'}: not used, {drop.why}" for drop in parts.dropped]
+    own = context.files_of_own_dist(dependent.file, need)
+    others = [path for path in context.files_of_any_dist(dependent.file, need) if path not in own]
+    lines += [f"{path}: {_reason_against(context, path, dependent, need)}" for path in (*own, *others)]
+    if not own and not others:
         lines.append(f"own dist and the other dists of the tree: no file of this name for {machine}")
-    choice = question.choice(need)
+    choice = context.choice(need)
     lines += choice.rejected
     if choice.provider is not None:
-        lack = lacking(choice.provider, asker.wanted(need))
-        why = f"does not define {newest(lack)}" if lack else _UNWRITABLE
-        lines.append(f"{choice.provider.directory}/{need}: {why}")
-    others = question.considered(need)
-    if choice.provider is None and not choice.rejected and not others:
+        missing = missing_versions(choice.provider, dependent.wanted_versions(need))
+        reason = f"does not define {newest(missing)}" if missing else _UNWRITABLE
+        lines.append(f"{choice.provider.directory}/{need}: {reason}")
+    similar = context.considered(need)
+    if choice.provider is None and not choice.rejected and not similar:
         lines.append("store: no library of this name in any source")
-    return [*lines, *others]
+    return [*lines, *similar]

@@ -1,7 +1,7 @@
-"""Search-path algebra: what each entry means, which are kept, how a new path is put together.
+"""Search paths (RPATH, RUNPATH): the meaning of each entry, the entries that are kept, and the new path.
 
-All rules are those of ld.so(8), "Dynamic string tokens" and the search order there. Strings go in and
-come out as written; nothing is normalised on the way.
+All rules are those of ld.so(8), "Dynamic string tokens" and the search order there. Entries stay as they are
+written; nothing is normalised.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
 
-from nixpatch.model import Dropped
+from nixpatch.model import DroppedEntry
 
 # A name ends where an identifier of the C locale ends (is_dst in glibc's dl-load.c), whatever the bytes mean.
 _ORIGIN = re.compile(r"\$(?:ORIGIN(?![A-Za-z0-9_])|\{ORIGIN\})")
 _TOKEN = re.compile(r"\$(?:(?:LIB|PLATFORM)(?![A-Za-z0-9_])|\{(?:LIB|PLATFORM)\})")
 
 
-@lru_cache(maxsize=1 << 14)  # the files of one directory ask for the same few entries, several times each
+@lru_cache(maxsize=1 << 14)  # the files of a directory expand the same few entries several times each
 def expand(entry: str, directory: str) -> str | None:
     """Return the directory that ld.so searches for an entry of a file in ``directory``, a real path.
 
-    None for an entry that the file's place does not decide: ``$LIB`` and ``$PLATFORM`` depend on how the
+    None for an entry that does not depend on the file alone: ``$LIB`` and ``$PLATFORM`` depend on how the
     loader was built, an empty or relative one on the process's current directory.
     """
     path = substitute(entry, directory)
@@ -32,15 +32,15 @@ def expand(entry: str, directory: str) -> str | None:
 
 
 def substitute(entry: str, directory: str) -> str | None:
-    """Put ``directory`` in the place of ``$ORIGIN``; None where ``$LIB`` or ``$PLATFORM`` stands too."""
+    """Replace ``$ORIGIN`` with ``directory``; None for an entry with ``$LIB`` or ``$PLATFORM``."""
     return None if _TOKEN.search(entry) else _ORIGIN.sub(lambda _: directory, entry)
 
 
 def plain(path: str, directory: str) -> str:
-    """Spell an absolute path without ``.``, ``//`` and those ``..`` that lead up from ``directory`` or above.
+    """Return an absolute path without ``.``, ``//`` and any ``..`` that leads up from ``directory`` or above.
 
-    ``directory`` is real, so the names in it are no links. Any other name before ``..`` may be a link or
-    be missing, and the kernel minds: such a pair stays.
+    ``directory`` is real, so the names in it are no links. Any other name before ``..`` may be a link or be
+    missing, which makes a difference to the kernel: such a pair stays.
     """
     real = directory.split("/")[1:]
     names: list[str] = []
@@ -64,24 +64,24 @@ def inside(path: str, directory: str) -> bool:
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
-def relative_entry(directory: str, wanted: str) -> str:
-    """Write the directory ``wanted`` as seen by a file in ``directory``: ``$ORIGIN/../numpy.libs``."""
-    here, there = directory.split("/")[1:], wanted.split("/")[1:]
-    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(here, there, strict=False)))
-    return "/".join(["$ORIGIN", *[".."] * (len(here) - common), *there[common:]])
+def relative_entry(directory: str, destination: str) -> str:
+    """Return the entry for ``destination`` in a file in ``directory``: ``$ORIGIN/../numpy.libs``."""
+    names, new_names = directory.split("/")[1:], destination.split("/")[1:]
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(names, new_names, strict=False)))
+    return "/".join(["$ORIGIN", *[".."] * (len(names) - common), *new_names[common:]])
 
 
-def leads_to(entry: str, directory: str, wanted: str) -> bool:
-    """Whether ld.so takes the entry of a file in ``directory`` for the directory ``wanted``.
+def leads_to(entry: str, directory: str, destination: str) -> bool:
+    """Whether ld.so takes the entry of a file in ``directory`` for the directory ``destination``.
 
-    It does not where a colon or a ``$LIB`` stands in a name: a search path knows no way to quote them.
+    It does not for a name with a colon or ``$LIB`` in it: a search path has no way to quote them.
     """
-    return ":" not in entry and expand(entry, directory) == plain(wanted, directory)
+    return ":" not in entry and expand(entry, directory) == plain(destination, directory)
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """An existing search path, sorted into what is kept and what is left out."""
+class SearchPathParts:
+    """An existing search path, sorted into the entries that are kept and those that are dropped."""
 
     kept: tuple[str, ...] = ()
     """``$ORIGIN`` entries that stay inside the tree, in order, as written"""
@@ -89,9 +89,9 @@ class Split:
     """existing directories of the store, in order, as written"""
     driver: bool = False
     """the driver directory is named"""
-    dropped: tuple[Dropped, ...] = ()
-    hole: bool = False
-    """an entry that ld.so reads as the current directory, or as relative to it, is among the dropped"""
+    dropped: tuple[DroppedEntry, ...] = ()
+    has_relative: bool = False
+    """a dropped entry means the current directory, or is relative to it"""
 
 
 def split(
@@ -102,61 +102,63 @@ def split(
     store_dir: str,
     driver_directory: str,
     exists: Callable[[str], bool],
-) -> Split:
+) -> SearchPathParts:
     """Sort the entries of an existing search path of a file in ``directory`` of a tree at ``prefix``."""
     kept: list[str] = []
     store: list[str] = []
-    dropped: list[Dropped] = []
+    dropped: list[DroppedEntry] = []
     seen: set[str] = set()
-    driver = hole = False
+    driver = has_relative = False
     tree_in_store = inside(prefix, store_dir)
     for entry in search_path.split(":") if search_path else ():
-        where = expand(entry, directory)
-        if where is None:
-            hole = hole or not _ORIGIN.sub("/", entry).startswith("/")
+        expanded = expand(entry, directory)
+        if expanded is None:
+            has_relative = has_relative or not _ORIGIN.sub("/", entry).startswith("/")
             why = (
                 "depends on how the loader was built"
                 if _TOKEN.search(entry)
                 else "empty or relative: ld.so reads it as the current directory"
             )
-            dropped.append(Dropped(entry, why))
+            dropped.append(DroppedEntry(entry, why))
             continue
-        end = os.path.normpath(where)
-        if where in seen:
-            dropped.append(Dropped(entry, "duplicate", harmful=False))
-        elif where == driver_directory:
+        end = os.path.normpath(expanded)
+        if expanded in seen:
+            dropped.append(DroppedEntry(entry, "duplicate", harmful=False))
+        elif expanded == driver_directory:
             driver = True
         elif uses_origin(entry):
             if inside(end, prefix):
                 kept.append(entry)
             else:
-                dropped.append(Dropped(entry, "leaves the tree"))
+                dropped.append(DroppedEntry(entry, "leaves the tree"))
         elif inside(end, prefix) and (tree_in_store or not inside(end, store_dir)):
-            kept.append(relative_entry(directory, where))
-            dropped.append(Dropped(entry, "absolute path into the tree: written with $ORIGIN", harmful=False))
+            kept.append(relative_entry(directory, expanded))
+            dropped.append(
+                DroppedEntry(entry, "absolute path into the tree: written with $ORIGIN", harmful=False)
+            )
         elif inside(end, store_dir):
-            if exists(where):
+            if exists(expanded):
                 store.append(entry)
             else:
-                dropped.append(Dropped(entry, "store directory that does not exist"))
+                dropped.append(DroppedEntry(entry, "store directory that does not exist"))
         else:
-            dropped.append(Dropped(entry, "directory of the machine that built it, or of the FHS"))
-        seen.add(where)
-    return Split(tuple(kept), tuple(store), driver, tuple(dropped), hole)
+            dropped.append(DroppedEntry(entry, "directory of the machine that built it, or of the FHS"))
+        seen.add(expanded)
+    return SearchPathParts(tuple(kept), tuple(store), driver, tuple(dropped), has_relative)
 
 
 def join(
-    old: Split,
+    old: SearchPathParts,
     *,
     directory: str,
     new: Iterable[str],
     driver_directory: str | None,
     append: Iterable[str] = (),
 ) -> str:
-    """Put a new search path together, in the order of design section 6.
+    """Join the entries of a new search path.
 
-    Kept ``$ORIGIN`` entries, new ``$ORIGIN`` entries, store directories in order of first use, the driver
-    directory, what the user appends (more than one where it holds colons); each directory once.
+    The order is: kept ``$ORIGIN`` entries, new ``$ORIGIN`` entries, store directories in order of first use,
+    the driver directory, then the entries that the user appends (which may hold colons); each directory once.
     """
     new = tuple(new)
     ordered = [

@@ -23,7 +23,7 @@ from nixpatch.installed.dist_records import Ledger, ledger, rows_by_file
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, hash_file
 from nixpatch.installed.provenance import Provenance, RemovedGraft
 from nixpatch.installed.record_paths import Locator
-from nixpatch.model import ElfFacts, FileHash, Finding, GraftPlan, Skip, Tree
+from nixpatch.model import ElfFacts, FileHash, Finding, Skip, Tree, VendoredPlan
 from nixpatch.unvendor.decision import unmangled
 
 _MARK = b'"unvendored"'
@@ -135,7 +135,7 @@ def unsettled(tree: Tree) -> tuple[str, ...]:
 
 def remove(
     where: Ledger,
-    grafts: Sequence[GraftPlan],
+    grafts: Sequence[VendoredPlan],
     needed: Collection[str],
     *,
     tool: str,
@@ -225,7 +225,7 @@ def _kept(where: Ledger, known: Provenance | None) -> Iterator[tuple[str, str]]:
 
 
 def _put_aside(
-    where: Ledger, graft: GraftPlan, rows: record.Record, *, keep: bool, durable: bool
+    where: Ledger, graft: VendoredPlan, rows: record.Record, *, keep: bool, durable: bool
 ) -> RemovedGraft:
     """Describe a graft that goes; one that nixpatch has patched is put aside as it was before."""
     path = graft.file.path

@@ -1,7 +1,7 @@
-"""Decide which grafted libraries give way to the store's: what ``--unvendor`` asks for.
+"""Decide which vendored libraries the store's replace: what ``--unvendor`` asks for.
 
-Reads what the decision in ``resolve.grafts`` looks at: who needs whom and from where, symbols, RECORD, and
-whether somebody opens a graft by its name. Writes nothing; ``grafting`` does.
+Reads the inputs of :mod:`nixpatch.unvendor.decision`: which file serves each need, symbols, RECORD, and the
+code that may open a vendored library by its name. Writes nothing; :mod:`nixpatch.unvendor.apply` does.
 """
 
 from __future__ import annotations
@@ -15,91 +15,97 @@ from nixpatch import elf
 from nixpatch.errors import FileRefused
 from nixpatch.model import (
     ElfFacts,
-    GraftPlan,
     Origin,
     Provider,
     SkipReason,
     Symbols,
     TreeFile,
+    VendoredPlan,
     VersionNeed,
 )
-from nixpatch.resolve.context import Question
+from nixpatch.resolve.context import ResolutionContext
 from nixpatch.resolve.file_plan import plan_file
-from nixpatch.resolve.provider_choice import beyond, choose, newest, version_text
-from nixpatch.unvendor.decision import Candidate, Matter, asked_for, settle, unmangled
+from nixpatch.resolve.provider_choice import choose_provider, newest, version_text, versions_beyond_libc
+from nixpatch.unvendor.decision import UnvendorCandidate, UnvendorInputs, decide, is_selected, unmangled
 from nixpatch.unvendor.objections import objections
-from nixpatch.unvendor.symbol_binding import Need, World
+from nixpatch.unvendor.symbol_binding import LinkedFiles, ServedNeed
 from nixpatch.unvendor.versions import with_versions
 
-_NOTHING = Symbols({}, (), versioned=False)
-Read = Callable[[str], ElfFacts | None]
+_NO_SYMBOLS = Symbols({}, (), versioned=False)
+ReadFacts = Callable[[str], ElfFacts | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """The question with the grafts gone that can go, and what became of each."""
+class UnvendorDecision:
+    """The context without the vendored libraries that go, and the plan for each that was selected."""
 
-    question: Question
-    plans: tuple[GraftPlan, ...]
+    context: ResolutionContext
+    plans: tuple[VendoredPlan, ...]
 
 
-def decide_grafts(question: Question, globs: Sequence[str], read: Read) -> Decision:
-    """Return the question as it is to be answered, without the grafts that go.
+def decide_unvendoring(context: ResolutionContext, globs: Sequence[str], read: ReadFacts) -> UnvendorDecision:
+    """Decide which of the selected vendored libraries go.
 
-    ``globs``: which grafts are asked for; ``read`` gives the headers of the ELF file at a path.
+    Args:
+        context: the tree as it is.
+        globs: select vendored libraries.
+        read: reads the headers of the ELF file at a path.
+
     """
-    grafts = [
-        file
-        for file in question.tree.files
-        for name in [os.path.basename(file.path)]
-        for plain in [unmangled(name)]
-        if plain is not None
-        and (facts := question.facts.get(file.path)) is not None
-        and facts.machine == question.target.machine
-        and facts.soname == name
-        and asked_for(globs, name, plain)
-    ]
-    if not grafts:
-        return Decision(question, ())
-    asked = _as_installed(question, grafts)
-    around = _Surroundings(asked, read)
-    matter = Matter(
-        candidates=_candidates(asked, grafts, around),
-        world=around.world,
-        facts=around.facts,
-        provider=around.provider,
-        unfit=around.unfit,
-        taken=lambda soname: next(iter(asked.named(soname)), None),
-        stuck=around.stuck,
+    selected = [file for file in context.tree.files if _is_selected(context, file, globs)]
+    if not selected:
+        return UnvendorDecision(context, ())
+    installed = _as_installed(context, selected)
+    reads = _TreeAndStore(installed, read)
+    inputs = UnvendorInputs(
+        candidates=_candidates(installed, selected, reads),
+        files=reads.linked_files,
+        facts=reads.facts,
+        provider=reads.provider,
+        incompatibility=reads.incompatibility,
+        holder_of=lambda soname: next(iter(installed.files_named(soname)), None),
+        unlinkable=reads.unlinkable,
     )
-    plans = settle(matter)
     while True:
-        changed = _without(asked, plans)
-        # What was found symbol by symbol holds for the providers that it was found with.
+        plans = decide(inputs)
+        changed = _without(installed, plans)
+        # Symbols were compared with the providers of the plans, so these must be the ones that serve.
         wrong = _served_otherwise(changed, plans)
         if not wrong:
-            return Decision(changed, with_versions(plans))
-        matter = replace(
-            matter,
+            return UnvendorDecision(changed, with_versions(plans))
+        inputs = replace(
+            inputs,
             candidates=[
-                replace(found, objections=(*found.objections, *wrong.get(found.file.path, ())))
-                for found in matter.candidates
+                replace(candidate, objections=(*candidate.objections, *wrong.get(candidate.file.path, ())))
+                for candidate in inputs.candidates
             ],
         )
-        plans = settle(matter)
 
 
-def _as_installed(question: Question, grafts: Sequence[TreeFile]) -> Question:
-    """Give the users of grafts that are still there the needs back that an interrupted run has renamed."""
-    here = {os.path.basename(file.path) for file in grafts}
-    facts = dict(question.facts)
-    renames: dict[str, tuple[tuple[str, str], ...]] = {}
-    for path, found in question.facts.items():
-        undone = {new: old for old, new in found.current.renamed if old in here}
+def _is_selected(context: ResolutionContext, file: TreeFile, globs: Sequence[str]) -> bool:
+    name = os.path.basename(file.path)
+    plain = unmangled(name)
+    facts = context.facts.get(file.path)
+    return (
+        plain is not None
+        and facts is not None
+        and facts.machine == context.target.machine
+        and facts.soname == name
+        and is_selected(globs, name, plain)
+    )
+
+
+def _as_installed(context: ResolutionContext, vendored: Sequence[TreeFile]) -> ResolutionContext:
+    """Undo the DT_NEEDED renames of an interrupted run whose vendored libraries are still in the tree."""
+    names = {os.path.basename(file.path) for file in vendored}
+    facts = dict(context.facts)
+    renames = dict(context.renames)
+    for path, file_facts in context.facts.items():
+        undone = {new: old for old, new in file_facts.current.renamed if old in names}
         if undone:
-            facts[path] = _with_needs(found, undone)
-            renames[path] = tuple(pair for pair in found.current.renamed if pair[0] not in here)
-    return replace(question, facts=facts, renames={**question.renames, **renames})
+            facts[path] = _with_needs(file_facts, undone)
+            renames[path] = tuple(pair for pair in file_facts.current.renamed if pair[0] not in names)
+    return replace(context, facts=facts, renames=renames)
 
 
 def _with_needs(facts: ElfFacts, new: Mapping[str, str]) -> ElfFacts:
@@ -112,31 +118,34 @@ def _with_needs(facts: ElfFacts, new: Mapping[str, str]) -> ElfFacts:
     )
 
 
-def _without(question: Question, plans: Sequence[GraftPlan]) -> Question:
-    """Return the question in which the grafts that go are gone and their users need the store's libraries."""
+def _without(context: ResolutionContext, plans: Sequence[VendoredPlan]) -> ResolutionContext:
+    """Return the context without the libraries that go, whose users need the store's instead."""
     gone = {plan.file.path for plan in plans if plan.goes}
     # By user: two dists may each have a copy of one name, and one of them may stay.
-    names: dict[str, dict[str, str]] = {}
+    names_by_user: dict[str, dict[str, str]] = {}
     for plan in plans:
         for user in plan.users if plan.goes and plan.soname is not None else ():
-            names.setdefault(user, {})[os.path.basename(plan.file.path)] = plan.soname or ""
+            names_by_user.setdefault(user, {})[os.path.basename(plan.file.path)] = plan.soname or ""
     facts: dict[str, ElfFacts] = {}
-    renames = dict(question.renames)
-    for path, found in question.facts.items():
+    renames = dict(context.renames)
+    for path, file_facts in context.facts.items():
         if path in gone:
             continue
-        mine = names.get(path, {})
-        facts[path] = _with_needs(found, mine) if mine else found
-        if mine:
-            kept = renames.get(path, found.current.renamed)
-            renames[path] = tuple(sorted({*kept, *mine.items()}))
-    files = tuple(file for file in question.tree.files if file.path not in gone)
-    return replace(question, tree=replace(question.tree, files=files), facts=facts, renames=renames)
+        names = names_by_user.get(path)
+        facts[path] = _with_needs(file_facts, names) if names else file_facts
+        if names:
+            kept = renames.get(path, file_facts.current.renamed)
+            renames[path] = tuple(sorted({*kept, *names.items()}))
+    files = tuple(file for file in context.tree.files if file.path not in gone)
+    return replace(context, tree=replace(context.tree, files=files), facts=facts, renames=renames)
 
 
-def _served_otherwise(question: Question, plans: Sequence[GraftPlan]) -> dict[str, tuple[str, ...]]:
+def _served_otherwise(
+    context: ResolutionContext, plans: Sequence[VendoredPlan]
+) -> dict[str, tuple[str, ...]]:
+    """Return, by path, the vendored libraries whose users another file than the provider would serve."""
     wrong: dict[str, tuple[str, ...]] = {}
-    files = {file.path: file for file in question.tree.files}
+    files = {file.path: file for file in context.tree.files}
     answers = {}
     for plan in plans:
         if not plan.goes or plan.provider is None:
@@ -146,7 +155,7 @@ def _served_otherwise(question: Question, plans: Sequence[GraftPlan]) -> dict[st
             if user not in files:
                 continue
             if user not in answers:
-                answers[user] = {answer.need: answer for answer in plan_file(question, files[user]).answers}
+                answers[user] = {answer.need: answer for answer in plan_file(context, files[user]).answers}
             answer = answers[user].get(plan.soname or "")
             if answer is None or answer.origin is not Origin.STORE or answer.path != path:
                 served = answer.path or answer.origin.value if answer else "nothing"
@@ -154,99 +163,102 @@ def _served_otherwise(question: Question, plans: Sequence[GraftPlan]) -> dict[st
     return wrong
 
 
-def _candidates(question: Question, grafts: Sequence[TreeFile], around: _Surroundings) -> list[Candidate]:
-    users: dict[str, set[str]] = {file.path: set() for file in grafts}
-    for path in around.facts:
-        for need in around.needs(path):
+def _candidates(
+    context: ResolutionContext, vendored: Sequence[TreeFile], reads: _TreeAndStore
+) -> list[UnvendorCandidate]:
+    users: dict[str, set[str]] = {file.path: set() for file in vendored}
+    for path in reads.facts:
+        for need in reads.needs(path):
             if need.path in users:
                 users[need.path].add(path)
-    against = objections(question.tree, grafts, around.facts)
+    reasons = objections(context.tree, vendored, reads.facts)
     return [
-        Candidate(
+        UnvendorCandidate(
             file,
             unmangled(os.path.basename(file.path)) or "",
             tuple(sorted(users[file.path] - {file.path})),
-            against.get(file.path, ()),
+            reasons.get(file.path, ()),
         )
-        for file in grafts
+        for file in vendored
     ]
 
 
-class _Surroundings:
-    """The tree as it is and the store behind it; each file is read once."""
+class _TreeAndStore:
+    """The files of the tree as they are and the store behind them; reads each file once."""
 
-    def __init__(self, question: Question, read: Read) -> None:
-        self.question = question
+    def __init__(self, context: ResolutionContext, read: ReadFacts) -> None:
+        self.context = context
         self.read = read
-        self.files = {file.path: file for file in question.tree.files}
-        mine = question.target.machine
-        self.facts = {path: facts for path, facts in question.facts.items() if facts.machine == mine}
+        self.files = {file.path: file for file in context.tree.files}
+        self.facts = {
+            path: facts for path, facts in context.facts.items() if facts.machine == context.target.machine
+        }
         self.needs = lru_cache(maxsize=None)(self._needs)
-        self.unfit = lru_cache(maxsize=None)(self._unfit)
-        self.stuck = lru_cache(maxsize=None)(self._stuck)
+        self.incompatibility = lru_cache(maxsize=None)(self._incompatibility)
+        self.unlinkable = lru_cache(maxsize=None)(self._unlinkable)
         symbols = lru_cache(maxsize=None)(_symbols)
-        self.world = World(
+        self.linked_files = LinkedFiles(
             needs=self.needs,
-            symbols=lambda path: found if isinstance(found := symbols(path), Symbols) else _NOTHING,
+            symbols=lambda path: _NO_SYMBOLS if isinstance(known := symbols(path), str) else known,
             in_tree=self.files.__contains__,
-            is_libc=lambda soname: question.libc_of(soname) is not None,
+            is_libc=lambda soname: context.libc_of(soname) is not None,
             programs=frozenset(path for path, facts in self.facts.items() if facts.executable),
-            unreadable=lambda path: None if isinstance(found := symbols(path), Symbols) else found,
+            unreadable=lambda path: reason if isinstance(reason := symbols(path), str) else None,
         )
 
     def provider(self, soname: str, wanted: frozenset[str]) -> Provider | None:
-        """Choose as for the whole tree, with some versions more."""
-        asked = self.question.wanted(soname) | wanted
-        return choose(self.question.providers(soname), asked, self.question.target).provider
+        """Choose a provider as for the whole tree, given more wanted versions."""
+        wanted |= self.context.wanted_versions(soname)
+        return choose_provider(self.context.providers(soname), wanted, self.context.target).provider
 
-    def _needs(self, path: str) -> tuple[Need, ...]:
+    def _needs(self, path: str) -> tuple[ServedNeed, ...]:
         if path in self.files:
-            answers = plan_file(self.question, self.files[path]).answers
+            answers = plan_file(self.context, self.files[path]).answers
             return tuple(
-                Need(answer.need, os.path.realpath(answer.path))
+                ServedNeed(answer.need, os.path.realpath(answer.path))
                 for answer in answers
                 if answer.path is not None and answer.origin is not Origin.LIBC
             )
-        return tuple(Need(name, found) for name, found in self._looked_up(path) if found is not None)
+        return tuple(ServedNeed(name, real) for name, real in self._needs_in_store(path) if real is not None)
 
-    def _looked_up(self, path: str) -> list[tuple[str, str | None]]:
-        """Return the needs of a library of the store, but for libc's own, and what ld.so finds for each."""
+    def _needs_in_store(self, path: str) -> list[tuple[str, str | None]]:
+        """Return the needs of a library of the store but for libc's, each with the file that ld.so finds."""
         facts = self.read(path)
-        found: list[tuple[str, str | None]] = []
+        needs: list[tuple[str, str | None]] = []
         for need in facts.needed if facts else ():
-            if facts is None or self.question.libc_of(need) is not None:
+            if facts is None or self.context.libc_of(need) is not None:
                 continue
-            there = self.question.opened(need, os.path.dirname(path), facts.current.search_path)
-            found.append((need, os.path.realpath(there.path) if there else None))
-        return found
+            located = self.context.locate(need, os.path.dirname(path), facts.current.search_path)
+            needs.append((need, os.path.realpath(located.path) if located else None))
+        return needs
 
-    def _unfit(self, provider: Provider) -> str | None:
-        """Say what a provider, or what it needs, lacks in the target's process."""
-        target = self.question.target
-        for path in sorted(self.world.brought_by(provider.real)):
+    def _incompatibility(self, provider: Provider) -> str | None:
+        """Return why a provider, or a library that it loads, cannot work in the target's process."""
+        target = self.context.target
+        for path in sorted(self.linked_files.closure(provider.real)):
             facts = self.read(path)
             if facts is None:
                 return f"{path} cannot be read"
-            for need, found in self._looked_up(path):
-                if found is None:
+            for need, real in self._needs_in_store(path):
+                if real is None:
                     return f"{path} needs {need}, which ld.so would not find"
             wanted = {
                 version
                 for need in facts.version_needs
-                if self.question.libc_of(need.soname) is target.libc
+                if self.context.libc_of(need.soname) is target.libc
                 for version in need.versions
             }
-            newer = beyond(wanted, target)
+            newer = versions_beyond_libc(wanted, target)
             if newer:
                 have = version_text(target.libc_version)
                 return f"{path} needs {newest(newer)}, the target's glibc is {have}"
         return None
 
-    def _stuck(self, path: str) -> str | None:
-        skip = plan_file(self.question, self.files[path]).skip
+    def _unlinkable(self, path: str) -> str | None:
+        skip = plan_file(self.context, self.files[path]).skip
         if skip is not None and skip.reason is not SkipReason.UNOWNED:
             return str(skip.reason.value)
-        return self.question.facts[path].obstacle
+        return self.context.facts[path].obstacle
 
 
 def _symbols(path: str) -> Symbols | str:

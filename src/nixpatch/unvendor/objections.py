@@ -1,6 +1,6 @@
-"""What speaks against the removal of a grafted library, apart from its symbols.
+"""Reasons to keep a vendored library, apart from its symbols.
 
-Somebody may open it by its name, RECORD may not describe it, or there may be no way to bring it back.
+Code may open it by its name, RECORD may not describe it, or nothing could bring it back.
 """
 
 from __future__ import annotations
@@ -23,86 +23,88 @@ _LOADS = re.compile(rb"\b(CDLL|PyDLL|LoadLibrary|dlopen|load_library)\b")
 
 
 def objections(
-    tree: Tree, grafts: Sequence[TreeFile], facts: Mapping[str, ElfFacts]
+    tree: Tree, vendored: Sequence[TreeFile], facts: Mapping[str, ElfFacts]
 ) -> Mapping[str, tuple[str, ...]]:
-    """Return, by path of a graft, what speaks against its removal."""
-    found: dict[str, list[str]] = {file.path: [] for file in grafts}
+    """Return the reasons to keep each vendored library, by its path."""
+    reasons: dict[str, list[str]] = {file.path: [] for file in vendored}
     by_info: dict[str, list[TreeFile]] = {}
-    for file in grafts:
+    for file in vendored:
         if len(file.owners) == 1:
             by_info.setdefault(file.owners[0], []).append(file)
         else:
             who = "several dists claim it" if file.owners else "no dist claims it"
-            found[file.path].append(f"{who}, so nothing could bring it back")
+            reasons[file.path].append(f"{who}, so nothing could bring it back")
     dists = {dist.info: dist for dist in tree.dists}
     unread = {file.path for file in tree.files} - facts.keys()
     for path in sorted(unread):
-        for graft, text in _in_unread(path, grafts):
-            found[graft].append(text)
-    for info, its_grafts in by_info.items():
+        for library, text in _named_in_unread(path, vendored):
+            reasons[library].append(text)
+    for info, files in by_info.items():
         for path, text in (
-            *_not_recorded(tree, info, its_grafts, facts),
-            *_opened_by_name(dists[info], its_grafts, facts, unread),
+            *_not_recorded(tree, info, files, facts),
+            *_opened_by_name(dists[info], files, facts, unread),
         ):
-            found[path].append(text)
-    return {path: tuple(texts) for path, texts in found.items()}
+            reasons[path].append(text)
+    return {path: tuple(texts) for path, texts in reasons.items()}
 
 
 def _not_recorded(
-    tree: Tree, info: str, grafts: Sequence[TreeFile], facts: Mapping[str, ElfFacts]
+    tree: Tree, info: str, vendored: Sequence[TreeFile], facts: Mapping[str, ElfFacts]
 ) -> Iterator[tuple[str, str]]:
-    where = ledger(tree, info)
-    by_lief = without_undo(where)
+    """Find the libraries that RECORD does not describe, or whose original is lost."""
+    records = ledger(tree, info)
+    by_lief = without_undo(records)
     try:
-        rows = record.parse(read_regular(where.record or "", record.MAX_RECORD_SIZE))
+        rows = record.parse(read_regular(records.record or "", record.MAX_RECORD_SIZE))
     except (OSError, FileRefused) as error:
-        yield from ((file.path, f"RECORD cannot be read: {error}") for file in grafts)
+        yield from ((file.path, f"RECORD cannot be read: {error}") for file in vendored)
         return
-    spelled = rows_by_file(where, rows, {file.path: None for file in grafts})
-    for file in grafts:
+    rows_of = rows_by_file(records, rows, {file.path: None for file in vendored})
+    for file in vendored:
         if facts[file.path].stale_undo or file.path in by_lief:
             yield file.path, "its original is lost: another tool changed it after nixpatch, or LIEF wrote it"
-        its_rows = spelled.get(file.path, [])
-        if len(its_rows) != 1:
-            yield file.path, f"RECORD has {len(its_rows)} rows for it"
+        file_rows = rows_of.get(file.path, [])
+        if len(file_rows) != 1:
+            yield file.path, f"RECORD has {len(file_rows)} rows for it"
             continue
-        algorithms = {"sha256", its_rows[0].check_algorithm or "sha256"}
-        now = hash_file(file.path, algorithms)
+        row = file_rows[0]
+        current = hash_file(file.path, {"sha256", row.check_algorithm or "sha256"})
         original = facts[file.path].original_sha256
-        was_right = original is not None and describes(its_rows[0], original_hash(original)) is True
-        if its_rows[0].agrees(now) is False and not was_right:
+        was_right = original is not None and describes(row, original_hash(original)) is True
+        if row.agrees(current) is False and not was_right:
             yield file.path, "RECORD does not describe it as it is"
 
 
-def _in_unread(path: str, grafts: Sequence[TreeFile]) -> Iterator[tuple[str, str]]:
-    """Find the grafts that an ELF file names whose needs nobody can read: it may need them, or open them."""
+def _named_in_unread(path: str, vendored: Sequence[TreeFile]) -> Iterator[tuple[str, str]]:
+    """Find the libraries whose names are in an ELF file with unreadable needs: it may need or open them."""
     try:
         descriptor = open_regular(path)
         with open(descriptor, "rb"), mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
-            named = [graft for graft in grafts if data.find(os.fsencode(os.path.basename(graft.path))) >= 0]
+            names = {file.path: os.fsencode(os.path.basename(file.path)) for file in vendored}
+            named = [library for library, name in names.items() if data.find(name) >= 0]
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
-        yield from ((graft.path, _unknown(path, error)) for graft in grafts)
+        yield from ((file.path, _unknown(path, error)) for file in vendored)
         return
-    for graft in named:
-        yield graft.path, f"{path} has its name and is no file that nixpatch can link anew: it may need it"
+    for library in named:
+        yield library, f"{path} has its name and is no file that nixpatch can link anew: it may need it"
 
 
 def _opened_by_name(
-    dist: Dist, grafts: Sequence[TreeFile], facts: Mapping[str, ElfFacts], unread: Collection[str]
+    dist: Dist, vendored: Sequence[TreeFile], facts: Mapping[str, ElfFacts], unread: Collection[str]
 ) -> Iterator[tuple[str, str]]:
-    """Find who names a graft outside its dynamic section, or opens what lies in its directory."""
-    names = {os.fsencode(os.path.basename(file.path)): file.path for file in grafts}
+    """Find the libraries that code of the dist names, or whose directory it names and opens libraries."""
+    names = {os.fsencode(os.path.basename(file.path)): file.path for file in vendored}
     for path in sorted(dist.files):
         try:
             if path in facts:
                 for name in sorted(elf.mentions(path, names)):
                     yield names[name], f"{path} has its name outside the dynamic section: it may open it"
             elif path.endswith(".py") and path not in unread and os.path.lexists(path):
-                yield from _in_source(path, grafts)
+                yield from _named_in_source(path, vendored)
             elif path not in unread and os.path.lexists(path) and not os.access(path, os.R_OK):
-                yield from ((file.path, f"{path} cannot be read: it may need it") for file in grafts)
+                yield from ((file.path, f"{path} cannot be read: it may need it") for file in vendored)
         except (FileRefused, OSError) as error:
-            yield from ((file.path, _unknown(path, error)) for file in grafts)
+            yield from ((file.path, _unknown(path, error)) for file in vendored)
 
 
 def _unknown(path: str, error: Exception) -> str:
@@ -110,17 +112,18 @@ def _unknown(path: str, error: Exception) -> str:
     return f"{path} cannot be read ({why}): it may need it"
 
 
-def _in_source(path: str, grafts: Sequence[TreeFile]) -> Iterator[tuple[str, str]]:
+def _named_in_source(path: str, vendored: Sequence[TreeFile]) -> Iterator[tuple[str, str]]:
     source = read_regular(path, _SOURCE_LIMIT)
-    loads = None
-    for file in grafts:
+    opens_libraries = None
+    for file in vendored:
         directory, name = os.path.split(file.path)
         if os.fsencode(name) in source:
             yield file.path, f"{path} has its name: it may open it"
             continue
-        # The directory alone says nothing: Windows looks for DLLs in one of the same name.
-        place = os.fsencode(os.path.basename(directory))
-        if place in source and re.search(rb"""["'/]""" + re.escape(place), source):
-            loads = bool(_LOADS.search(source)) if loads is None else loads
-            if loads:
+        # The directory alone means nothing: on Windows, code adds it to the search path for DLLs.
+        directory_name = os.fsencode(os.path.basename(directory))
+        if directory_name in source and re.search(rb"""["'/]""" + re.escape(directory_name), source):
+            if opens_libraries is None:
+                opens_libraries = bool(_LOADS.search(source))
+            if opens_libraries:
                 yield file.path, f"{path} opens libraries and has the name of its directory"

@@ -1,9 +1,10 @@
-"""Which file answers a symbol, before and after grafted libraries give way to the store's.
+"""Which file answers a symbol, before and after the store's libraries replace vendored ones.
 
-The rules are ld.so's: a library that Python opens is looked up in behind the program itself, breadth first
-through its needs, each soname once (dl-deps.c); a name matches by version as in check_match (dl-lookup.c).
-What the program brings along answers first in both worlds and is left out. Libraries bind in the scope of
-whoever opened them first, so every file of the tree counts as one that may be opened.
+The rules are ld.so's. The scope of a library that Python opens is the program itself, then the library and
+its needs, breadth first, each soname once (dl-deps.c); a reference matches a definition by its version as in
+check_match (dl-lookup.c). The files of the program answer first before and after, and are left out. A library
+is bound in the scope of the first file that loads it, so every file of the tree counts as one that may be
+opened.
 """
 
 from __future__ import annotations
@@ -14,217 +15,216 @@ from typing import NamedTuple
 
 from nixpatch.model import Definition, Reference, SymbolKind, Symbols
 
-# What every linker puts into every file: nobody looks these up in another one.
+# Every linker defines these in every file, and no file takes them from another one.
 _LINKER_MADE = frozenset({"_init", "_fini", "_edata", "_end", "__bss_start", "_IO_stdin_used", "__end__"})
 
 
-class Need(NamedTuple):
-    """A need and the file that meets it; libc and what nobody meets are left out."""
+class ServedNeed(NamedTuple):
+    """A need and the file that serves it; libc and unmet needs are left out."""
 
     name: str
     path: str
 
 
 class Substitute(NamedTuple):
-    """What stands in for a graft."""
+    """The library of the store in place of a vendored one."""
 
     soname: str
     path: str
 
 
 @dataclass(frozen=True)
-class World:
-    """What is known of files, by real path: those of the tree and those of the store."""
+class LinkedFiles:
+    """The needs and symbols of files, by real path: those of the tree and those of the store."""
 
-    needs: Callable[[str], tuple[Need, ...]]
+    needs: Callable[[str], tuple[ServedNeed, ...]]
     symbols: Callable[[str], Symbols]
     in_tree: Callable[[str], bool]
     is_libc: Callable[[str], bool]
     """whether a soname is a part of libc"""
     programs: frozenset[str] = frozenset()
     unreadable: Callable[[str], str | None] = lambda _: None
-    """why the symbols of a file are not known; ``symbols`` has none for it then"""
+    """returns why the symbols of a file are not known; ``symbols`` has none for it then"""
     _closures: dict[str, frozenset[str]] = field(default_factory=dict, init=False)
 
-    def brought_by(self, path: str) -> frozenset[str]:
-        """Return a file of the store and what it needs, transitively."""
+    def closure(self, path: str) -> frozenset[str]:
+        """Return a file of the store and its needs, transitively."""
         if path not in self._closures:
             self._closures[path] = frozenset(scope(path, self, {}))
         return self._closures[path]
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
-    """A symbol that would be bound otherwise than it should."""
+class BindingConflict:
+    """A symbol that would be bound to the wrong file."""
 
     text: str
-    grafts: frozenset[str]
-    """whose substitution is to blame"""
+    replaced: frozenset[str]
+    """the vendored libraries whose substitutes cause it"""
     direct: bool
-    """the substitute itself does not serve, rather than something that it brings along"""
+    """the substitute itself does not serve, rather than something that it loads"""
 
 
-def scope(root: str, world: World, instead: Mapping[str, Substitute]) -> tuple[str, ...]:
-    """Return the files in which a symbol is looked up for all that ``root`` loads, in order."""
+def scope(root: str, files: LinkedFiles, substitutes: Mapping[str, Substitute]) -> tuple[str, ...]:
+    """Return the files in which the symbols of ``root`` and of all that it loads are looked up, in order."""
     order = [root]
     seen = {root}
     by_name: dict[str, str] = {}
     for path in order:
-        for need in world.needs(path):
-            name, found = instead.get(need.path, need)
-            found = by_name.setdefault(name, found)
-            if found not in seen:
-                seen.add(found)
-                order.append(found)
+        for need in files.needs(path):
+            name, serving = substitutes.get(need.path, need)
+            serving = by_name.setdefault(name, serving)
+            if serving not in seen:
+                seen.add(serving)
+                order.append(serving)
     return tuple(order)
 
 
-def conflicts(roots: Iterable[str], world: World, instead: Mapping[str, Substitute]) -> Iterator[Conflict]:
-    """Yield each symbol whose binding would change for the worse in the scope of one of ``roots``."""
+def conflicts(
+    roots: Iterable[str], files: LinkedFiles, substitutes: Mapping[str, Substitute]
+) -> Iterator[BindingConflict]:
+    """Yield each symbol that would be bound to a wrong file in the scope of one of ``roots``."""
     for root in roots:
-        before = scope(root, world, {})
-        if not any(path in instead for path in before):
-            continue
-        after = scope(root, world, instead)
-        yield from _Scopes(root, before, after, world, instead).conflicts()
+        before = scope(root, files, {})
+        if any(path in substitutes for path in before):
+            after = scope(root, files, substitutes)
+            yield from _ScopeChange(root, before, after, files, substitutes).conflicts()
 
 
 def match(reference: Reference, symbols: Symbols) -> Definition | None:
-    """Return the definition that ld.so would take for a reference from this file, if any (check_match)."""
-    found = symbols.defined.get(reference.name)
-    if not found:
+    """Return the definition of a file that ld.so would take for a reference, None if none (check_match)."""
+    definitions = symbols.defined.get(reference.name)
+    if not definitions:
         return None
     if not symbols.versioned:
-        return found[0]
+        return definitions[0]
     if reference.version is not None:
-        exact = next((one for one in found if one.version == reference.version), None)
-        return exact or next((one for one in found if one.version is None and not one.hidden), None)
-    old = next((one for one in found if one.index <= 2), None)
-    visible = [one for one in found if not one.hidden]
-    return old or (visible[0] if len(visible) == 1 else None)
+        exact = next((d for d in definitions if d.version == reference.version), None)
+        return exact or next((d for d in definitions if d.version is None and not d.hidden), None)
+    oldest = next((d for d in definitions if d.index <= 2), None)
+    visible = [d for d in definitions if not d.hidden]
+    return oldest or (visible[0] if len(visible) == 1 else None)
 
 
-class _Scopes:
-    """One file that may be opened, and what it can see before and after."""
+@dataclass(frozen=True, slots=True)
+class _ScopeChange:
+    """The scope of one file that may be opened, before and after."""
 
-    def __init__(
-        self,
-        root: str,
-        before: tuple[str, ...],
-        after: tuple[str, ...],
-        world: World,
-        instead: Mapping[str, Substitute],
-    ) -> None:
-        self.root = root
-        self.before = before
-        self.after = after
-        self.world = world
-        self.instead = instead
+    root: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    files: LinkedFiles
+    substitutes: Mapping[str, Substitute]
 
-    def conflicts(self) -> Iterator[Conflict]:
-        dark = {path: self.world.unreadable(path) for path in dict.fromkeys((*self.before, *self.after))}
-        for path, why in dark.items():
-            if why is not None:
-                # Whatever it imports or exports: nobody can say that it stays as it is.
-                blamed = frozenset({path}) if path in self.instead else self._blamed(path)
-                yield Conflict(f"the symbols of {path} cannot be read: {why}", blamed, True)
-        loaded = set(self.after)
-        had = set(self.before)
+    def conflicts(self) -> Iterator[BindingConflict]:
+        """Yield each symbol that would be bound to a wrong file."""
+        for path in dict.fromkeys((*self.before, *self.after)):
+            reason = self.files.unreadable(path)
+            if reason is not None:
+                # Its imports and exports are not known, so none of them is known to stay the same.
+                replaced = frozenset({path}) if path in self.substitutes else self._replaced_by_loading(path)
+                yield BindingConflict(f"the symbols of {path} cannot be read: {reason}", replaced, True)
+        before, after = set(self.before), set(self.after)
         for path in self.before:
-            if path in loaded:
-                yield from self._old_file(path)
+            if path in after:
+                yield from self._check_old_file(path)
         for path in self.after:
-            if path not in had:
-                yield from self._new_file(path)
-        if self.root in self.world.programs:
-            yield from self._copied(self.root)
+            if path not in before:
+                yield from self._check_new_file(path)
+        if self.root in self.files.programs:
+            yield from self._check_copies(self.root)
 
-    def _answer(self, reference: Reference, files: tuple[str, ...]) -> tuple[str, Definition] | None:
-        for path in files:
-            found = match(reference, self.world.symbols(path))
-            if found is not None:
-                return path, found
+    def _answer(self, reference: Reference, paths: tuple[str, ...]) -> tuple[str, Definition] | None:
+        for path in paths:
+            definition = match(reference, self.files.symbols(path))
+            if definition is not None:
+                return path, definition
         return None
 
-    def _blamed(self, path: str) -> frozenset[str]:
-        """Return the grafts whose substitutes bring a file into the scope; all, if none does."""
-        here = [graft for graft in self.before if graft in self.instead]
-        found = [g for g in here if path in self.world.brought_by(self.instead[g].path)]
-        return frozenset(found or here)
+    def _replaced_by_loading(self, path: str) -> frozenset[str]:
+        """Return the vendored libraries whose substitutes load a file; all of the scope, if none does."""
+        replaced = [vendored for vendored in self.before if vendored in self.substitutes]
+        loading = [
+            vendored for vendored in replaced if path in self.files.closure(self.substitutes[vendored].path)
+        ]
+        return frozenset(loading or replaced)
 
-    def _old_file(self, path: str) -> Iterator[Conflict]:
-        """See that what a file imports from a graft comes from its substitute, and the rest as before."""
-        ours = self.world.in_tree(path)
-        for reference in self.world.symbols(path).wanted:
-            if reference.soname is not None and self.world.is_libc(reference.soname):
+    def _check_old_file(self, path: str) -> Iterator[BindingConflict]:
+        """Check that imports from a vendored library move to its substitute, and others stay the same."""
+        in_tree = self.files.in_tree(path)
+        for reference in self.files.symbols(path).wanted:
+            if reference.soname is not None and self.files.is_libc(reference.soname):
                 continue
             old = self._answer(reference, self.before)
             new = self._answer(reference, self.after)
             if old is None and new is None:
                 continue
-            name = _named(reference)
-            if old is not None and old[0] in self.instead:
-                graft = frozenset({old[0]})
-                expected = self.instead[old[0]].path
+            name = _symbol_name(reference)
+            if old is not None and old[0] in self.substitutes:
+                replaced = frozenset({old[0]})
+                expected = self.substitutes[old[0]].path
                 if new is None:
-                    yield Conflict(f"{name}, imported by {path}, is not exported by {expected}", graft, True)
+                    text = f"{name}, imported by {path}, is not exported by {expected}"
+                    yield BindingConflict(text, replaced, True)
                 elif new[0] != expected:
-                    yield Conflict(f"{name}, imported by {path}, would come from {new[0]}", graft, True)
-                elif (why := _differs(old[1], new[1])) is not None:
-                    yield Conflict(f"{name}, imported by {path}: {why}", graft, True)
+                    text = f"{name}, imported by {path}, would come from {new[0]}"
+                    yield BindingConflict(text, replaced, True)
+                elif (difference := _difference(old[1], new[1])) is not None:
+                    text = f"{name}, imported by {path}: {difference}"
+                    yield BindingConflict(text, replaced, True)
             elif new is None:
                 assert old is not None
                 text = (
                     f"{name}, imported by {path}, would no longer be found: {old[0]} is not loaded any more"
                 )
-                yield Conflict(text, self._blamed(old[0]), False)
-            elif (old is None or new[0] != old[0]) and (ours or self.world.in_tree(new[0])):
+                yield BindingConflict(text, self._replaced_by_loading(old[0]), False)
+            elif (old is None or new[0] != old[0]) and (in_tree or self.files.in_tree(new[0])):
                 was = f"not from {old[0]}" if old else "where so far nothing answers"
                 text = f"{name}, imported by {path}, would come from {new[0]}, {was}"
-                yield Conflict(text, self._blamed(new[0]), False)
+                yield BindingConflict(text, self._replaced_by_loading(new[0]), False)
 
-    def _new_file(self, path: str) -> Iterator[Conflict]:
-        """See that no copy in the tree answers for a file of the store that comes in."""
-        symbols = self.world.symbols(path)
+    def _check_new_file(self, path: str) -> Iterator[BindingConflict]:
+        """Check that no file of the tree answers for a file of the store that is now loaded."""
+        symbols = self.files.symbols(path)
         for reference in symbols.wanted:
-            if reference.soname is None or not self.world.is_libc(reference.soname):
-                found = self._answer(reference, self.after)
-                if found is not None and self.world.in_tree(found[0]):
-                    text = f"{_named(reference)}, imported by {path}, would come from {found[0]}"
-                    yield Conflict(text, self._blamed(path), False)
+            if reference.soname is None or not self.files.is_libc(reference.soname):
+                answer = self._answer(reference, self.after)
+                if answer is not None and self.files.in_tree(answer[0]):
+                    text = f"{_symbol_name(reference)}, imported by {path}, would come from {answer[0]}"
+                    yield BindingConflict(text, self._replaced_by_loading(path), False)
         for name, definitions in symbols.defined.items():
             if name in _LINKER_MADE:
                 continue
             own = definitions[0]
             if own.version == name and own.size == 0:
-                continue  # ld makes one for each version that a file defines, to have something to number
-            found = self._answer(Reference(name, own.version, None), self.after)
-            # Vague linkage: C++ has equal copies of inline functions in many files, and any will do.
-            if found is not None and self.world.in_tree(found[0]) and not (own.vague and found[1].vague):
-                text = f"{name}, which {path} exports, would be answered by {found[0]}"
-                yield Conflict(text, self._blamed(path), False)
+                continue  # ld defines a symbol for the name of each version, to have something to number
+            answer = self._answer(Reference(name, own.version, None), self.after)
+            # Vague linkage: C++ has equal copies of inline functions in many files, and any of them serves.
+            if answer is not None and self.files.in_tree(answer[0]) and not (own.vague and answer[1].vague):
+                text = f"{name}, which {path} exports, would be answered by {answer[0]}"
+                yield BindingConflict(text, self._replaced_by_loading(path), False)
 
-    def _copied(self, program: str) -> Iterator[Conflict]:
-        """See to data that a program has a copy of (R_*_COPY), of a size fixed when it was linked."""
-        mine = self.world.symbols(program).defined
-        for graft, substitute in self.instead.items():
-            if graft not in self.before:
+    def _check_copies(self, program: str) -> Iterator[BindingConflict]:
+        """Check the sizes of data that a program has a copy of (R_*_COPY), fixed when it was linked."""
+        copied = self.files.symbols(program).defined
+        for vendored, substitute in self.substitutes.items():
+            if vendored not in self.before:
                 continue
-            theirs = self.world.symbols(substitute.path).defined
-            for name, found in self.world.symbols(graft).defined.items():
-                if name in mine and found[0].kind is SymbolKind.DATA:
-                    new = theirs.get(name)
-                    if new is None or new[0].size != found[0].size:
+            new_definitions = self.files.symbols(substitute.path).defined
+            for name, old in self.files.symbols(vendored).defined.items():
+                if name in copied and old[0].kind is SymbolKind.DATA:
+                    new = new_definitions.get(name)
+                    if new is None or new[0].size != old[0].size:
                         text = f"{name}, copied into {program}, is not of the same size"
-                        yield Conflict(text, frozenset({graft}), True)
+                        yield BindingConflict(text, frozenset({vendored}), True)
 
 
-def _named(reference: Reference) -> str:
+def _symbol_name(reference: Reference) -> str:
     return reference.name if reference.version is None else f"{reference.name}@{reference.version}"
 
 
-def _differs(old: Definition, new: Definition) -> str | None:
-    """Say how two definitions differ in what a reference relies on."""
+def _difference(old: Definition, new: Definition) -> str | None:
+    """Return how two definitions differ in ways that matter to a reference."""
     kinds = {old.kind, new.kind}
     if len(kinds) > 1 and SymbolKind.ANY not in kinds:
         return f"a {new.kind.value}, not a {old.kind.value}"

@@ -11,8 +11,8 @@ import pytest
 
 from nixpatch.model import DlopenNeed, DlopenPriority, ElfEdit, ElfFacts, Linkage, Origin, Tag
 from nixpatch.policy import Policy, Rule
-from nixpatch.resolve.context import Wishes
-from nixpatch.resolve.file_plan import plan_file, version_findings
+from nixpatch.resolve.context import SearchPathOptions
+from nixpatch.resolve.file_plan import libc_findings, plan_file
 from support.resolving import DRIVERS, GLIBC, LOADER, MUSL_TARGET, SITE, STORE, X86_64, World, elf, provider
 
 ZLIB = f"{STORE}/1-zlib/lib/libz.so.1"
@@ -40,7 +40,7 @@ def test_file_that_needs_libc_alone_is_not_touched(path: str | None) -> None:
     plan = World({"a/x.so": elf("libc.so.6", "ld-linux-x86-64.so.2", path=path)}).plan("a/x.so")
     assert plan.edit is None
     assert plan.dropped == ()
-    assert plan.wished == elf(path=path).original
+    assert plan.after == elf(path=path).original
 
 
 @pytest.mark.parametrize("hole", ["", ".", "lib", "$ORIGINX", "$LIB", "${PLATFORM}/x"])
@@ -55,7 +55,7 @@ def test_hole_is_closed_even_where_all_needs_are_met(hole: str, needed: tuple[st
 def test_search_path_of_holes_alone_goes() -> None:
     plan = World({"a/x.so": elf("libc.so.6", path=":", tag=Tag.RPATH)}).plan("a/x.so")
     assert plan.edit == ElfEdit("")
-    assert plan.wished == Linkage(None, None, None)
+    assert plan.after == Linkage(None, None, None)
 
 
 @pytest.mark.parametrize("need", ["libm.so.6", "libown.so", "libnowhere.so"])
@@ -94,23 +94,23 @@ def test_unused_entries_of_the_tree_stay() -> None:
 def test_tag(before: Tag | None, wish: Tag | None, after: Tag) -> None:
     path = "$ORIGIN" if before else None
     world = World({"a/x.so": elf("libz.so.1", path=path, tag=before)}, store=[provider(ZLIB)])
-    world.wishes = Wishes(tag=wish)
+    world.options = SearchPathOptions(tag=wish)
     plan = world.plan("a/x.so")
-    assert plan.wished is not None
-    assert plan.wished.tag is after
+    assert plan.after is not None
+    assert plan.after.tag is after
     assert plan.edit == ElfEdit(f"{path}:{LIB}" if path else LIB, after)
 
 
 def test_wish_for_a_tag_changes_files_whose_needs_are_met() -> None:
     world = World({"a/x.so": elf("libc.so.6", path="$ORIGIN", tag=Tag.RPATH), "a/y.so": elf("libc.so.6")})
-    world.wishes = Wishes(tag=Tag.RUNPATH)
+    world.options = SearchPathOptions(tag=Tag.RUNPATH)
     assert world.plan("a/x.so").edit == ElfEdit("$ORIGIN", Tag.RUNPATH)
     assert world.plan("a/y.so").edit is None  # it has no entry that a tag could name
 
 
 def test_append_goes_last_and_into_every_file() -> None:
     world = World({"a/x.so": elf("libcuda.so.1", path="$ORIGIN"), "a/y.so": elf("libc.so.6")})
-    world.wishes = Wishes(append=("/opt/extra",))
+    world.options = SearchPathOptions(append=("/opt/extra",))
     assert world.search_path("a/x.so") == f"$ORIGIN:{DRIVERS}:/opt/extra"
     assert world.search_path("a/y.so") == "/opt/extra"
 
@@ -129,8 +129,8 @@ def test_interpreter(interp: str, after: str) -> None:
     world = World({"a/tool": elf("libc.so.6", interp=interp)})
     world.elsewhere[f"{STORE}/other-glibc/lib/ld-linux-x86-64.so.2"] = X86_64
     plan = world.plan("a/tool")
-    assert plan.wished is not None
-    assert plan.wished.interp == after
+    assert plan.after is not None
+    assert plan.after.interp == after
     assert plan.edit == (None if interp == after else ElfEdit(None, interp=after))
 
 
@@ -153,7 +153,7 @@ def test_second_run_changes_nothing() -> None:
     assert first.edit == ElfEdit(f"$ORIGIN/../b:{LIB}:{DRIVERS}", Tag.RUNPATH, LOADER)
     second = world.patched("a/tool").plan("a/tool")
     assert second.edit is None
-    assert second.wished == first.wished
+    assert second.after == first.after
     assert second.answers == first.answers
 
 
@@ -169,7 +169,7 @@ def test_back_to_the_original_when_nothing_is_needed_any_more() -> None:
     world.files["a/liby.so"] = elf()
     plan = world.plan("a/x.so")
     assert plan.edit == ElfEdit(None)
-    assert plan.wished == world.files["a/x.so"].original
+    assert plan.after == world.files["a/x.so"].original
     assert plan.dropped == ()
 
 
@@ -222,7 +222,7 @@ def test_copy_of_a_part_of_libc_in_a_kept_directory_is_told() -> None:
     plan = world.plan("a/x.so")
     assert plan.edit is None
     assert [answer.path for answer in plan.answers] == [f"{SITE}/a/libm.so.6", f"{GLIBC}/libc.so.6"]
-    (finding,) = version_findings(world.question(), plan)
+    (finding,) = libc_findings(world.question(), plan)
     assert finding.severity == "note"
     assert f"libm.so.6 comes from {SITE}/a/libm.so.6" in finding.text
 
@@ -230,14 +230,14 @@ def test_copy_of_a_part_of_libc_in_a_kept_directory_is_told() -> None:
 def test_program_takes_a_copy_of_libc_itself() -> None:
     files = {"a/tool": elf("libc.so.6", path="$ORIGIN", interp=LOADER), "a/libc.so.6": elf()}
     world = World(files)
-    (finding,) = version_findings(world.question(), world.plan("a/tool"))
+    (finding,) = libc_findings(world.question(), world.plan("a/tool"))
     assert "libc.so.6" in finding.text
 
 
 def test_glibc_that_is_too_old_is_a_finding_of_its_own() -> None:
     wants = {"libc.so.6": ["GLIBC_2.34", "GLIBC_2.41"], "libm.so.6": ["GLIBC_2.43"], "libz.so.1": ["GLIBC_9"]}
     world = World({"a/x.so": elf("libc.so.6", "libm.so.6", wants=wants)})
-    (finding,) = version_findings(world.question(), world.plan("a/x.so"))
+    (finding,) = libc_findings(world.question(), world.plan("a/x.so"))
     assert (finding.severity, finding.path) == ("error", f"{SITE}/a/x.so")
     assert "needs GLIBC_2.43, the target's glibc is 2.40" in finding.text
 
@@ -245,12 +245,12 @@ def test_glibc_that_is_too_old_is_a_finding_of_its_own() -> None:
 @pytest.mark.parametrize("wants", [["GLIBC_2.34"], ["GLIBC_2.31"], ["GLIBC_PRIVATE"], []])
 def test_glibc_that_is_new_enough(wants: list[str]) -> None:
     world = World({"a/x.so": elf("libc.so.6", wants={"libpthread.so.0": wants})})
-    assert version_findings(world.question(), world.plan("a/x.so")) == ()
+    assert libc_findings(world.question(), world.plan("a/x.so")) == ()
 
 
 def test_no_findings_for_what_is_left_alone() -> None:
     world = World({"a/x.so": elf("libc.so", wants={"libc.so.6": ["GLIBC_9"]})})
-    assert version_findings(world.question(), world.plan("a/x.so")) == ()
+    assert libc_findings(world.question(), world.plan("a/x.so")) == ()
 
 
 ZSTD = f"{STORE}/eeee-zstd-1.5/lib/libzstd.so.1"

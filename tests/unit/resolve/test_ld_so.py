@@ -3,17 +3,20 @@
 import pytest
 
 from nixpatch.model import ElfFacts, Tag
-from nixpatch.resolve.ld_so import Process, Surroundings, Unmet, simulate
-from support.resolving import I686, elf
+from nixpatch.model.trace import SimulatedProcess, UnmetNeed
+from nixpatch.resolve.ld_so import LoaderConfig, locate, simulate
+from support.resolving import I686, X86_64, elf
+
+HERE = "/venv/lib/pkg"
 
 
-def run(files: dict[str, ElfFacts], *opened: str, library_path: tuple[str, ...] = ()) -> Process:
+def run(files: dict[str, ElfFacts], *opened: str, library_path: tuple[str, ...] = ()) -> SimulatedProcess:
     files = {"/bin/python": elf(interp="/ld.so"), **files}
-    around = Surroundings(files.get, default_dirs=("/lib",), library_path=library_path)
+    around = LoaderConfig(files.get, default_dirs=("/lib",), ld_library_path=library_path)
     return simulate("/bin/python", around, opened)
 
 
-def paths(process: Process) -> list[str]:
+def paths(process: SimulatedProcess) -> list[str]:
     return [mapped.path for mapped in process.mapped[1:]]
 
 
@@ -34,7 +37,7 @@ def test_rpath_is_inherited() -> None:
 
 def test_runpath_of_ones_own_switches_the_inherited_rpath_off() -> None:
     process = run(scipy(path="/nix/store/x"), "/s/_fblas.so")
-    assert process.unmet == (Unmet("libquadmath.so.0", "/s/libs/libgfortran.so.5"),)
+    assert process.unmet == (UnmetNeed("libquadmath.so.0", "/s/libs/libgfortran.so.5"),)
     assert paths(process) == []  # dlopen() fails as a whole
 
 
@@ -66,9 +69,38 @@ def test_other_machine_is_passed_over_and_default_directories_can_be_forbidden()
     files = {"/x.so": elf("liby.so", path="/a"), "/a/liby.so": elf(machine=I686), "/lib/liby.so": elf()}
     assert paths(run(files, "/x.so")) == ["/x.so", "/lib/liby.so"]
     files["/x.so"] = elf("liby.so", path="/a", no_default_lib=True)
-    assert run(files, "/x.so").unmet == (Unmet("liby.so", "/x.so"),)
+    assert run(files, "/x.so").unmet == (UnmetNeed("liby.so", "/x.so"),)
 
 
 def test_program_that_is_not_there() -> None:
     with pytest.raises(FileNotFoundError):
-        simulate("/gone", Surroundings(lambda _: None))
+        simulate("/gone", LoaderConfig(lambda _: None))
+
+
+@pytest.mark.parametrize(
+    ("need", "search_path", "found"),
+    [
+        ("libx.so", "$ORIGIN:/b", "/b/libx.so"),  # the one in $ORIGIN is of another machine
+        ("libx.so", "/c:/b", "/c/libx.so"),
+        ("libx.so", "/nowhere::b", "/default/libx.so"),
+        ("libx.so", None, "/default/libx.so"),
+        ("liby.so", "/b:/c", None),
+        ("/b/libx.so", "/c", "/b/libx.so"),
+        ("/gone/libx.so", "/c", None),
+        ("$ORIGIN/../../../b/libx.so", None, "/b/libx.so"),
+        ("b/libx.so", "/b:/", None),
+    ],
+)
+def test_where_a_file_on_its_own_finds_a_need(need: str, search_path: str | None, found: str | None) -> None:
+    machines = {f"{HERE}/libx.so": I686} | dict.fromkeys(
+        ("/b/libx.so", "/c/libx.so", "/default/libx.so", "b/libx.so", "//b/libx.so"), X86_64
+    )
+    located = locate(
+        need,
+        search_path=search_path,
+        directory=HERE,
+        machine=X86_64,
+        machine_of=machines.get,
+        default_dirs=("/default",),
+    )
+    assert (located.path if located else None) == found

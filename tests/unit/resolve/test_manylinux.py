@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from packaging import _manylinux as packaging_manylinux
 
-from nixpatch.model import Provider, Target
+from nixpatch.model import Provider, ProviderChoice, Target
+from nixpatch.model.manylinux import Promise
 from nixpatch.policy import default_policy
 from nixpatch.resolve.manylinux import (
-    Promise,
     claimed_tags,
     honest_limit,
     named,
@@ -19,7 +19,7 @@ from nixpatch.resolve.manylinux import (
     policies_of,
     promise,
 )
-from nixpatch.resolve.provider_choice import Choice, choose
+from nixpatch.resolve.provider_choice import choose_provider
 from support.resolving import AARCH64, MUSL_TARGET, STORE, TARGET, provider
 
 GCC = ("GLIBCXX_3.4.19", "GLIBCXX_3.4.8", "GLIBCXX_3.4.13", "CXXABI_1.3.1", "CXXABI_1.3.3", "CXXABI_1.3.7")
@@ -41,8 +41,8 @@ def _libraries(target: Target) -> dict[str, Provider]:
 def _held(
     target: Target, libraries: dict[str, Provider], libc_has: Callable[[str], bool] = lambda _: True
 ) -> tuple[Promise, ...]:
-    def chosen(soname: str, wanted: frozenset[str]) -> Choice:
-        return choose([libraries[soname]] if soname in libraries else [], wanted, target)
+    def chosen(soname: str, wanted: frozenset[str]) -> ProviderChoice:
+        return choose_provider([libraries[soname]] if soname in libraries else [], wanted, target)
 
     return tuple(
         promise(

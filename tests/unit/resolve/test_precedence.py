@@ -126,9 +126,9 @@ def test_scipy() -> None:
     assert world.plan("scipy.libs/libquadmath-82.so.0").edit is None
     plan = world.plan("scipy.libs/libgfortran-8f.so.5")
     assert [answer.origin for answer in plan.answers] == [Origin.OWN_DIST, Origin.STORE, Origin.STORE]
-    assert plan.wished is not None
-    assert plan.wished.tag is Tag.RUNPATH
-    assert plan.wished.search_path == f"$ORIGIN:{STORE}/1-zlib/lib:{STORE}/2-gcc/lib"
+    assert plan.after is not None
+    assert plan.after.tag is Tag.RUNPATH
+    assert plan.after.search_path == f"$ORIGIN:{STORE}/1-zlib/lib:{STORE}/2-gcc/lib"
 
 
 def torch() -> World:

@@ -4,7 +4,13 @@ from dataclasses import replace
 import pytest
 
 from nixpatch.model import Libc, Machine, Provider, Source
-from nixpatch.resolve.provider_choice import beyond, choose, newest, version_text, wanted_versions
+from nixpatch.resolve.provider_choice import (
+    choose_provider,
+    newest,
+    version_text,
+    versions_beyond_libc,
+    wanted_versions,
+)
 from support.resolving import AARCH64, GLIBC, I686, MUSL_TARGET, STORE, TARGET, elf, provider
 
 OLD = f"{STORE}/1-gcc-12/lib/libstdc++.so.6"
@@ -13,7 +19,7 @@ GLIBCXX = ("GLIBCXX_3.4", "GLIBCXX_3.4.9", "GLIBCXX_3.4.29")
 
 
 def chosen(candidates: Sequence[Provider], *wanted: str) -> tuple[str | None, tuple[str, ...]]:
-    choice = choose(candidates, frozenset(wanted), TARGET)
+    choice = choose_provider(candidates, frozenset(wanted), TARGET)
     return (
         f"{choice.provider.directory}/{choice.provider.name}" if choice.provider else None
     ), choice.rejected
@@ -61,9 +67,9 @@ def test_other_libc_never_serves() -> None:
         None,
         (f"{OLD}: linked against musl, the target uses glibc",),
     )
-    assert choose([provider(OLD)], frozenset(), MUSL_TARGET).provider is None
+    assert choose_provider([provider(OLD)], frozenset(), MUSL_TARGET).provider is None
     musl = provider(OLD, libc=Libc.MUSL, libc_needs=["GLIBC_9"])
-    assert choose([musl], frozenset(), MUSL_TARGET).provider == musl
+    assert choose_provider([musl], frozenset(), MUSL_TARGET).provider == musl
     assert chosen([provider(OLD, libc=None)])[0] == OLD
 
 
@@ -98,7 +104,7 @@ def test_wanted_versions_are_those_of_any_file() -> None:
     ],
 )
 def test_what_the_targets_glibc_has(version: str, there: bool) -> None:
-    assert (beyond([version], TARGET) == frozenset()) is there
+    assert (versions_beyond_libc([version], TARGET) == frozenset()) is there
 
 
 def test_versions_are_ordered_as_numbers() -> None:

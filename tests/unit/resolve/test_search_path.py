@@ -2,15 +2,14 @@ import os
 
 import pytest
 
-from nixpatch.resolve.ld_so import find
-from nixpatch.resolve.search_path import Split, expand, join, leads_to, relative_entry, split
-from support.resolving import DRIVERS, I686, X86_64
+from nixpatch.resolve.search_path import SearchPathParts, expand, join, leads_to, relative_entry, split
+from support.resolving import DRIVERS
 
 HERE = "/venv/lib/pkg"
 STORE_DIRS = {"/nix/store/a-zlib/lib", "/nix/store/b-gcc/lib", "/nix/store/b-gcc/lib/../lib"}
 
 
-def sorted_out(search_path: str | None, *, prefix: str = "/venv") -> Split:
+def sorted_out(search_path: str | None, *, prefix: str = "/venv") -> SearchPathParts:
     return split(
         search_path,
         directory=HERE,
@@ -98,7 +97,7 @@ def test_entry_left_out_with_a_reason(entry: str, why: str, hole: bool) -> None:
     assert dropped.entry == entry
     assert why in dropped.why
     assert dropped.harmful
-    assert found.hole is hole
+    assert found.has_relative is hole
 
 
 def test_entries_that_stay_are_written_as_they_were() -> None:
@@ -201,32 +200,3 @@ def test_directories_that_no_search_path_can_name(name: str) -> None:
     assert not leads_to(relative_entry(HERE, wanted), HERE, wanted)
     # As a part of $ORIGIN itself the name does no harm: ld.so puts it in after it has split the path.
     assert leads_to("$ORIGIN/x", wanted, f"{wanted}/x")
-
-
-@pytest.mark.parametrize(
-    ("need", "search_path", "found"),
-    [
-        ("libx.so", "$ORIGIN:/b", "/b/libx.so"),  # the one in $ORIGIN is of another machine
-        ("libx.so", "/c:/b", "/c/libx.so"),
-        ("libx.so", "/nowhere::b", "/default/libx.so"),
-        ("libx.so", None, "/default/libx.so"),
-        ("liby.so", "/b:/c", None),
-        ("/b/libx.so", "/c", "/b/libx.so"),
-        ("/gone/libx.so", "/c", None),
-        ("$ORIGIN/../../../b/libx.so", None, "/b/libx.so"),
-        ("b/libx.so", "/b:/", None),
-    ],
-)
-def test_find(need: str, search_path: str | None, found: str | None) -> None:
-    machines = {f"{HERE}/libx.so": I686} | dict.fromkeys(
-        ("/b/libx.so", "/c/libx.so", "/default/libx.so", "b/libx.so", "//b/libx.so"), X86_64
-    )
-    answer = find(
-        need,
-        search_path=search_path,
-        directory=HERE,
-        machine=X86_64,
-        machine_of=machines.get,
-        default_dirs=("/default",),
-    )
-    assert (answer.path if answer else None) == found

@@ -9,8 +9,15 @@ from dataclasses import replace
 import pytest
 
 from nixpatch.model import Definition, Provider, Reference, SymbolKind, Symbols, TreeFile
-from nixpatch.unvendor.decision import Candidate, Matter, asked_for, possible_sonames, settle, unmangled
-from nixpatch.unvendor.symbol_binding import Need, Substitute, World, conflicts, match, scope
+from nixpatch.unvendor.decision import (
+    UnvendorCandidate,
+    UnvendorInputs,
+    decide,
+    is_selected,
+    possible_sonames,
+    unmangled,
+)
+from nixpatch.unvendor.symbol_binding import LinkedFiles, ServedNeed, Substitute, conflicts, match, scope
 from support.resolving import SITE, elf, provider
 
 LIBS = f"{SITE}/pkg.libs"
@@ -45,12 +52,12 @@ def test_possible_sonames() -> None:
 
 @pytest.mark.parametrize("glob", ["*", "libz*", "libz.so.1", "libz.so.1.2.11", "libz-0badf00d*"])
 def test_globs_that_mean_it(glob: str) -> None:
-    assert asked_for([glob], "libz-0badf00d.so.1.2.11", "libz.so.1.2.11")
+    assert is_selected([glob], "libz-0badf00d.so.1.2.11", "libz.so.1.2.11")
 
 
 @pytest.mark.parametrize("glob", ["libz", "libzstd*", "libz.so.2"])
 def test_globs_that_do_not(glob: str) -> None:
-    assert not asked_for([glob], "libz-0badf00d.so.1.2.11", "libz.so.1.2.11")
+    assert not is_selected([glob], "libz-0badf00d.so.1.2.11", "libz.so.1.2.11")
 
 
 def exports(**kinds: tuple[SymbolKind, int]) -> dict[str, tuple[Definition, ...]]:
@@ -67,14 +74,14 @@ PLAIN: Mapping[str, Symbols] = {
     GRAFT: Symbols(exports(inflate=CODE, table=(SymbolKind.DATA, 8)), (), False),
     STORE_Z: Symbols(exports(inflate=CODE, table=(SymbolKind.DATA, 8), newer=CODE), (), False),
 }
-NEEDS: Mapping[str, tuple[Need, ...]] = {EXT: (Need("libz-0badf00d.so.1.2.11", GRAFT),)}
+NEEDS: Mapping[str, tuple[ServedNeed, ...]] = {EXT: (ServedNeed("libz-0badf00d.so.1.2.11", GRAFT),)}
 INSTEAD = {GRAFT: Substitute("libz.so.1", STORE_Z)}
 
 
 def world(
-    symbols: Mapping[str, Symbols], needs: Mapping[str, tuple[Need, ...]] = NEEDS, **more: object
-) -> World:
-    return World(
+    symbols: Mapping[str, Symbols], needs: Mapping[str, tuple[ServedNeed, ...]] = NEEDS, **more: object
+) -> LinkedFiles:
+    return LinkedFiles(
         needs=lambda path: needs.get(path, ()),
         symbols=lambda path: symbols[path],
         in_tree=lambda path: path.startswith(SITE),
@@ -128,9 +135,9 @@ def test_a_program_has_its_copy_of_data() -> None:
 
 def test_each_name_is_looked_up_once_breadth_first() -> None:
     needs = {
-        EXT: (Need("a", "/a"), Need("b", "/b")),
-        "/a": (Need("c", "/c"), Need("b", "/other-b")),
-        "/b": (Need("c", "/other-c"),),
+        EXT: (ServedNeed("a", "/a"), ServedNeed("b", "/b")),
+        "/a": (ServedNeed("c", "/c"), ServedNeed("b", "/other-b")),
+        "/b": (ServedNeed("c", "/other-c"),),
     }
     assert scope(EXT, world({}, needs), {}) == (EXT, "/a", "/b", "/c")
     assert scope(EXT, world({}, needs), {"/a": Substitute("b", "/new")}) == (EXT, "/new")
@@ -150,38 +157,41 @@ def test_match_by_version() -> None:
 
 
 def matter(
-    symbols: Mapping[str, Symbols], providers: Mapping[str, Provider], *candidates: Candidate, stuck: str = ""
-) -> Matter:
+    symbols: Mapping[str, Symbols],
+    providers: Mapping[str, Provider],
+    *candidates: UnvendorCandidate,
+    stuck: str = "",
+) -> UnvendorInputs:
     names = {found.file.path: found.file.path.rpartition("/")[2] for found in candidates}
     facts = {EXT: elf(*names.values()), **{path: elf(soname=name) for path, name in names.items()}}
-    needs = {EXT: tuple(Need(name, path) for path, name in names.items())}
-    return Matter(
+    needs = {EXT: tuple(ServedNeed(name, path) for path, name in names.items())}
+    return UnvendorInputs(
         candidates=candidates,
-        world=world(symbols, needs),
+        files=world(symbols, needs),
         facts=facts,
         provider=lambda soname, _: providers.get(soname),
-        unfit=lambda _: None,
-        taken=lambda _: None,
-        stuck=lambda path: stuck if path == EXT else None,
+        incompatibility=lambda _: None,
+        holder_of=lambda _: None,
+        unlinkable=lambda path: stuck if path == EXT else None,
     )
 
 
-def candidate(path: str, *objections: str) -> Candidate:
+def candidate(path: str, *objections: str) -> UnvendorCandidate:
     name = unmangled(path.rpartition("/")[2]) or ""
-    return Candidate(TreeFile(path, 100, 0o755, 1, ("/info",)), name, (EXT,), objections)
+    return UnvendorCandidate(TreeFile(path, 100, 0o755, 1, ("/info",)), name, (EXT,), objections)
 
 
 def test_settle() -> None:
-    (plan,) = settle(matter(PLAIN, {"libz.so.1": provider(STORE_Z)}, candidate(GRAFT)))
+    (plan,) = decide(matter(PLAIN, {"libz.so.1": provider(STORE_Z)}, candidate(GRAFT)))
     assert (plan.goes, plan.soname) == (True, "libz.so.1")
-    (plan,) = settle(matter(PLAIN, {}, candidate(GRAFT)))
+    (plan,) = decide(matter(PLAIN, {}, candidate(GRAFT)))
     assert "the store has no libz.so.1.2.11, libz.so.1.2, libz.so.1, libz.so" in plan.kept[0]
-    (plan,) = settle(matter(PLAIN, {"libz.so.1": provider(STORE_Z)}, candidate(GRAFT, "somebody opens it")))
+    (plan,) = decide(matter(PLAIN, {"libz.so.1": provider(STORE_Z)}, candidate(GRAFT, "somebody opens it")))
     assert plan.kept == ("somebody opens it",)
-    (plan,) = settle(matter(PLAIN, {"libz.so.1": provider(STORE_Z)}, candidate(GRAFT), stuck="signed"))
+    (plan,) = decide(matter(PLAIN, {"libz.so.1": provider(STORE_Z)}, candidate(GRAFT), stuck="signed"))
     assert plan.kept == (f"{EXT} cannot be linked anew: signed",)
     unnamed = replace(provider(STORE_Z), soname="libz-ng.so.2")
-    (plan,) = settle(matter(PLAIN, {"libz.so.1": unnamed}, candidate(GRAFT)))
+    (plan,) = decide(matter(PLAIN, {"libz.so.1": unnamed}, candidate(GRAFT)))
     assert not plan.goes
 
 
@@ -193,6 +203,6 @@ def test_one_that_stays_does_not_keep_the_other() -> None:
         EXT: Symbols(exports(init=CODE), imports("inflate", "table", "other"), False),
     }
     providers = {"libz.so.1": provider(STORE_Z), "liby.so.2": provider(STORE_Y)}
-    one, two = settle(matter(symbols, providers, candidate(GRAFT), candidate(OTHER)))
+    one, two = decide(matter(symbols, providers, candidate(GRAFT), candidate(OTHER)))
     assert one.goes
     assert two.kept == (f"other, imported by {EXT}, is not exported by {STORE_Y}",)

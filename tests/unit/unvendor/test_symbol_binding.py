@@ -3,10 +3,10 @@
 import pytest
 
 from nixpatch.model import Definition, Reference, SymbolKind, Symbols
-from nixpatch.unvendor.symbol_binding import Need, Substitute, World, conflicts
+from nixpatch.unvendor.symbol_binding import LinkedFiles, ServedNeed, Substitute, conflicts
 
 USER, GRAFT, OTHER, NEW = "/t/user.so", "/t/libs/libz-1.so", "/t/libs/libo.so", "/s/lib/libz.so.1"
-NEEDS = {USER: (Need("libz-1.so", GRAFT), Need("libo.so", OTHER)), GRAFT: (), OTHER: (), NEW: ()}
+NEEDS = {USER: (ServedNeed("libz-1.so", GRAFT), ServedNeed("libo.so", OTHER)), GRAFT: (), OTHER: (), NEW: ()}
 EXPORTS = Symbols({"inflate": (Definition(None, 1, False, SymbolKind.CODE, 8, False),)}, (), versioned=False)
 SYMBOLS = {
     USER: Symbols({}, (Reference("inflate", None, None),), versioned=False),
@@ -17,7 +17,7 @@ SYMBOLS = {
 
 
 def _conflicts(unreadable: str = "") -> list[str]:
-    world = World(
+    world = LinkedFiles(
         NEEDS.__getitem__,
         lambda path: SYMBOLS[OTHER if path == unreadable else path],
         in_tree=lambda path: path.startswith("/t/"),
@@ -25,7 +25,7 @@ def _conflicts(unreadable: str = "") -> list[str]:
         unreadable=lambda path: "malformed" if path == unreadable else None,
     )
     found = list(conflicts([USER], world, {GRAFT: Substitute("libz.so.1", NEW)}))
-    assert all(conflict.grafts == {GRAFT} for conflict in found)
+    assert all(conflict.replaced == {GRAFT} for conflict in found)
     return [conflict.text for conflict in found]
 
 

@@ -81,7 +81,7 @@ class Bench:
         """Decide."""
         os.makedirs(self.store, exist_ok=True)
         return make_plan(
-            PatchRequest(path=tree, store=find_store(self.store, {}), search_path=os.environ["PATH"])
+            PatchRequest(path=tree, store=find_store(self.store, {}), path_env=os.environ["PATH"])
         )
 
     def fresh(self, pristine: str) -> str:

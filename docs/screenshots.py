@@ -31,7 +31,7 @@ def main(venv: str, directory: str) -> None:
     """Plan once, then photograph the page and draw the terminal."""
     store = find_store(None, os.environ)
     begun = time.monotonic()
-    plan = make_plan(PatchRequest(path=venv, store=store, search_path=os.environ["PATH"]))
+    plan = make_plan(PatchRequest(path=venv, store=store, path_env=os.environ["PATH"]))
     seconds = time.monotonic() - begun
     picture = os.path.join(directory, "page.png")
     with tempfile.TemporaryDirectory() as scratch:

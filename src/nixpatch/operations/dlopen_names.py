@@ -70,7 +70,7 @@ def look(request: PatchRequest) -> Opening:
 
     """
     tree, reader = scan(request.path), Reader()
-    target = find_target(tree, request.python, request.search_path, reader)
+    target = find_target(tree, request.python, request.path_env, reader)
     by_name: dict[tuple[str, bool], list[CallSite]] = {}
     for path, source in sources(tree.root):
         for site in call_sites(source, path):

@@ -60,7 +60,7 @@ def claim(request: PatchRequest, reader: Reader) -> Claim:
     """
     tree = scan(request.path)
     site = site_of(tree)
-    target = find_target(tree, request.python, request.search_path, reader)
+    target = find_target(tree, request.python, request.path_env, reader)
     found = switches.find(module_path(tree, target))
     first = next(iter(found), None)
     tags = claimed_tags(target, lambda version: _allows(first, target, version))

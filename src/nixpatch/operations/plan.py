@@ -57,7 +57,7 @@ class PatchRequest:
     append: tuple[str, ...] = ()
     tag: Tag | None = None
     owned_only: bool = False
-    search_path: str | None = None
+    path_env: str | None = None
     """value of PATH"""
     home: str | None = None
     """value of HOME"""
@@ -89,9 +89,9 @@ def make_plan(
     tree = scan_for(request)
     read = Reader()
     results = {file.path: read.in_tree(file.path) for file in reading(tree.files)}
-    facts = {path: found for path, found in results.items() if isinstance(found, ElfFacts)}
-    target = installed.find_target(tree, request.python, request.search_path, read)
-    told: dict[str, str] = {}
+    facts = {path: result for path, result in results.items() if isinstance(result, ElfFacts)}
+    target = installed.find_target(tree, request.python, request.path_env, read)
+    notes_by_soname: dict[str, str] = {}
 
     def decide(
         sources: LibrarySources,
@@ -106,31 +106,31 @@ def make_plan(
                 policy=request.policy,
                 options=SearchPathOptions(request.tag, request.append),
                 providers=index.providers,
-                considered=lambda name: (*index.considered(name), *([told[name]] if name in told else ())),
+                considered=lambda name: (*index.considered(name), *filter(None, [notes_by_soname.get(name)])),
                 machine_of=read.machine,
                 exists=functools.cache(os.path.exists),
             )
-            grafts: tuple[VendoredPlan, ...] = ()
+            vendored: tuple[VendoredPlan, ...] = ()
             if request.unvendor:
                 from nixpatch.unvendor.inputs import decide_unvendoring  # noqa: PLC0415 - hardly any run asks for it
 
                 decision = decide_unvendoring(context, request.unvendor, read.facts)
-                context, grafts = decision.context, decision.plans
+                context, vendored = decision.context, decision.plans
             files = (_plan_one(request, context, file, results[file.path]) for file in context.tree.files)
-            return context, tuple(files), grafts
+            return context, tuple(files), vendored
 
     sources = sources_of(request, target)
     if reference is not None:
-        lacking = _unprovided(*decide(replace(sources, pure=True))[:2])
-        realised = nixpkgs.realise(request.store, reference, lacking, target.machine, on_message=say)
-        told.update(realised.notes)
+        unprovided = _unprovided(*decide(replace(sources, pure=True))[:2])
+        realised = nixpkgs.realise(request.store, reference, unprovided, target.machine, on_message=say)
+        notes_by_soname.update(realised.notes)
         sources = replace(sources, nixpkgs=realised.paths)
-    context, files, grafts = decide(sources)
+    context, files, vendored = decide(sources)
     files = mark_unrecorded(tree, files)
     findings = [Finding("note", tree.root, note) for note in tree.notes]
     findings += [finding for file in files for finding in libc_findings(context, file)]
     findings += _obstacles(files)
-    if request.unvendor and not grafts:
+    if request.unvendor and not vendored:
         asked = "" if request.unvendor == ("*",) else f" that {' or '.join(request.unvendor)} matches"
         findings.append(Finding("note", tree.root, f"--unvendor: there is no grafted library{asked}"))
     findings += _not_locked(request, sources, tree, files)
@@ -142,7 +142,7 @@ def make_plan(
         files,
         tuple(findings),
         tuple(_serving(context, files)),
-        grafts,
+        vendored,
         unsettled(tree),
         # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
         keeps_originals=not (request.in_nix_build or request.store.store_path_of(request.path, resolve=True)),
@@ -185,7 +185,7 @@ def check_request(request: PatchRequest) -> None:
 
     """
     tree = scan_for(request)
-    sources_of(request, installed.find_target(tree, request.python, request.search_path, Reader()))
+    sources_of(request, installed.find_target(tree, request.python, request.path_env, Reader()))
 
 
 def sources_of(request: PatchRequest, target: Target) -> LibrarySources:
@@ -203,10 +203,10 @@ def sources_of(request: PatchRequest, target: Target) -> LibrarySources:
         raise RequestError(
             f"{other}: with --locked the store serves what the lock has, no more; leave one out"
         )
-    found = lockfile.read(request.locked, request.store)
-    lockfile.check_target(found, request.locked, target)
-    lockfile.check_libraries(found, request.locked)
-    return LibrarySources(request.libs, pure=True, lockfile=found)
+    contents = lockfile.read(request.locked, request.store)
+    lockfile.check_target(contents, request.locked, target)
+    lockfile.check_libraries(contents, request.locked)
+    return LibrarySources(request.libs, pure=True, lockfile=contents)
 
 
 def _unprovided(context: ResolutionContext, files: tuple[FilePlan, ...]) -> set[str]:
@@ -262,16 +262,18 @@ def _obstacles(files: tuple[FilePlan, ...]) -> Iterator[Finding]:
 
 
 def mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan, ...]:
-    """Find what is as it shall be and is not written down so."""
-    right: dict[str, list[FilePlan]] = {}
+    """Mark patched files that are not recorded yet."""
+    unchanged: dict[str, list[FilePlan]] = {}
     for file in files:
         if file.edit is None and file.facts is not None and file.after is not None:
             for info in file.file.owners or ("",):
-                right.setdefault(info, []).append(file)
-    late: set[str] = set()
-    for info, its_files in right.items():
-        late |= unrecorded(ledger(tree, info), its_files)
-    return tuple(replace(file, unrecorded=True) if file.file.path in late else file for file in files)
+                unchanged.setdefault(info, []).append(file)
+    unrecorded_paths: set[str] = set()
+    for info, info_files in unchanged.items():
+        unrecorded_paths |= unrecorded(ledger(tree, info), info_files)
+    return tuple(
+        replace(file, unrecorded=True) if file.file.path in unrecorded_paths else file for file in files
+    )
 
 
 def _index(request: PatchRequest, target: Target, read: Reader, sources: LibrarySources) -> ProviderIndex:
@@ -299,10 +301,10 @@ class Reader:
 
     def __call__(self, path: str) -> ElfFacts | Skip:
         """Read the headers of a file, whose last name may be a link."""
-        found = self.known.get(path)
-        if found is None:
-            found = self.known[path] = elf.read(os.path.realpath(path) if os.path.islink(path) else path)
-        return found
+        result = self.known.get(path)
+        if result is None:
+            result = self.known[path] = elf.read(os.path.realpath(path) if os.path.islink(path) else path)
+        return result
 
     def in_tree(self, path: str) -> ElfFacts | Skip:
         """Read the headers of a file that a scan found; one that went since is no reason to stop.
@@ -328,12 +330,12 @@ class Reader:
                 self.absent.add(path)
                 return None
         try:
-            found = self(path)
+            result = self(path)
         except OSError:
             return None
-        return found if isinstance(found, ElfFacts) else None
+        return result if isinstance(result, ElfFacts) else None
 
     def machine(self, path: str) -> Machine | None:
         """Return the machine of the ELF file at a path, None where there is none."""
-        found = self.facts(path)
-        return found.machine if found is not None else None
+        facts = self.facts(path)
+        return facts.machine if facts is not None else None

@@ -54,7 +54,7 @@ def request_for(
         unvendor=tuple(options.unvendor),
         home=environ.get("HOME"),
         system=options.system,
-        search_path=environ.get("PATH"),
+        path_env=environ.get("PATH"),
         cache=cache_file(environ),
         in_nix_build=building,
     )

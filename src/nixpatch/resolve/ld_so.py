@@ -98,8 +98,8 @@ def simulate(
         program: the program; a library is mapped as by ``ld.so --list``.
         config: the loader and its environment.
         opened: the files to open.
-        whole: continue after an unmet need and keep files that could not be opened because of it: not what a
-            process has, but what a person wants to see.
+        whole: continue after an unmet need, and keep files that could not be opened because of it. A process
+            does not have these, but a person wants to see them.
 
     Raises:
         FileNotFoundError: there is no ELF file at ``program``.

@@ -1,4 +1,4 @@
-"""Where libraries come from: the Nix store, and what the user adds to it.
+"""The Nix store and the other sources of libraries.
 
 ``find_store`` returns the store to work with. ``open_index`` turns the sources (``--lib``, ``--closure``,
 the closure of the target Python, ``--nixpkgs``, the whole local store) into a ``ProviderIndex``, which

@@ -80,11 +80,11 @@ class ProviderIndex:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Save the cache, after an error as well: what was read is right."""
+        """Save the cache, after an error as well: its rows are right."""
         self.save()
 
     def save(self) -> None:
-        """Write what was read into the cache file; never fails."""
+        """Write the new rows into the cache file; never fails."""
         self._cache.save()
 
     def providers(self, name: str) -> tuple[Provider, ...]:
@@ -206,7 +206,7 @@ def open_index(
         store: the store at hand.
         target: whose closure goes before the rest of the store, and whose machine ``--lib`` has to have.
         reader: reads the headers of one ELF file.
-        sources: what the user named; nothing by default.
+        sources: named by the user; none by default.
         cache: the cache file; None caches nothing.
         edition: version of the program; the cache of another one is not used.
 

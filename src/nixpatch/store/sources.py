@@ -73,9 +73,9 @@ def library_directories(
 
     Args:
         store: the store at hand.
-        machine: what a ``--lib`` must have libraries for.
+        machine: the machine that a ``--lib`` must have libraries for.
         target_paths: the closure of the target Python.
-        sources: what the user named.
+        sources: named by the user.
         headers: reads ELF files.
         listings: reads directories.
 

@@ -152,6 +152,9 @@ def _is_deep(line: bytes) -> bool:
     return False
 
 
+_TABLES = frozenset({"libc", "drivers", "system", "ignore", "runtime"})
+
+
 def parse(data: Mapping[str, Any]) -> Policy:
     """Build tables from parsed TOML; each may be left out.
 
@@ -159,9 +162,10 @@ def parse(data: Mapping[str, Any]) -> Policy:
         PolicyError: a table, a key or a value is not what it should be. The message names it.
 
     """
-    unknown = data.keys() - {"libc", "drivers", "system", "ignore", "runtime"}
+    unknown = data.keys() - _TABLES
     if unknown:
-        raise PolicyError(f"{min(unknown)}: no such table")
+        valid = ", ".join(sorted(_TABLES - {"libc"}))
+        raise PolicyError(f'{min(unknown)}: no such table; there are {valid} (see the README, "Rules")')
     libc = _table(data, "libc")
     drivers = _table(data, "drivers")
     directory = drivers.get("directory", "")

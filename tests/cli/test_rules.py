@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 
 import pytest
 
@@ -50,10 +51,31 @@ def test_the_project_in_the_current_directory(lacking: World, nixpatch: Run) -> 
     assert nixpatch("plan", lacking.venv)[0] == 0
 
 
+def test_the_project_that_the_tree_is_in(
+    lacking: World, nixpatch: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From wherever it is called: the rules of a venv's project hold for the venv; the report names the file."""
+    monkeypatch.chdir(tmp_path)
+    project = write(lacking, "pyproject.toml", IGNORE.format("tool.nixpatch."))
+    code, out, _ = nixpatch("plan", lacking.venv)
+    assert code == 0
+    assert f"{project}: its [tool.nixpatch] adds rules" in out.replace("../pyproject.toml", project)
+
+    # The tree's project comes before that of the current directory, and one without the table is passed over.
+    (tmp_path / "pyproject.toml").write_text("[tool.nixpatch]\nnonsense = 1\n")
+    assert nixpatch("plan", lacking.venv)[0] == 0
+    os.unlink(project)
+    write(lacking, "pyproject.toml", "[project]\nname = 'x'\ndependencies = ['nixpatch']\n")
+    code, _, err = nixpatch("plan", lacking.venv)
+    assert code == 2
+    assert "nonsense: no such table; there are drivers, ignore, runtime, system" in err
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
         ("[[", "not TOML"),
+        ("lib = ['/opt/lib']", "lib: no such table; there are drivers, ignore, runtime, system"),
         ("[ignored]", "ignored: no such table"),
         ("[libc]\nglibc = ['libz.so.1']", "libc: "),
         ('[[ignore]]\nfile = "*"\nsonames = ["x"]', "ignore, row 1: reason is not a string"),

@@ -14,7 +14,6 @@ from nixpatch.operations import options, request
 from nixpatch.operations.options import PatchOptions
 from nixpatch.operations.plan import PatchRequest
 
-_PROJECT = "pyproject.toml"  # in the current directory
 _OUTPUT = "Output"
 
 ALL = tuple(options.types_of(PatchOptions))
@@ -112,10 +111,11 @@ def _turns_off(name: str) -> bool:
 
 
 def request_for(path: str, chosen: PatchOptions, environ: Mapping[str, str] | None = None) -> PatchRequest:
-    """Put a request together, with the rules of the project in the current directory.
+    """Put a request together, with the rules of the project that the tree or the current directory is in.
 
     Raises:
         RequestError: ``--store`` is not a directory, or a policy cannot be used.
 
     """
-    return request.request_for(path, chosen, os.environ if environ is None else environ, project=_PROJECT)
+    environ = os.environ if environ is None else environ
+    return request.request_for(path, chosen, environ, project=request.project_of(path, "."))

@@ -59,6 +59,8 @@ class PatchRequest:
     owned_only: bool = False
     path_env: str | None = None
     """value of PATH"""
+    project: str | None = None
+    """the ``pyproject.toml`` that ``policy`` has rules of"""
     home: str | None = None
     """value of HOME"""
     system: bool = False
@@ -128,6 +130,8 @@ def make_plan(
     context, files, vendored = decide(sources)
     files = mark_unrecorded(tree, files)
     findings = [Finding("note", tree.root, note) for note in tree.notes]
+    if request.project is not None:
+        findings.append(Finding("note", request.project, "its [tool.nixpatch] adds rules"))
     findings += [finding for file in files for finding in libc_findings(context, file)]
     findings += _obstacles(files)
     if request.unvendor and not vendored:

@@ -5,16 +5,20 @@ A user adds to the policy tables by ``--policy``, by options, and by ``[tool.nix
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from nixpatch.errors import RequestError
+from nixpatch.fs import read_regular
 from nixpatch.operations.options import PatchOptions
 from nixpatch.operations.plan import PatchRequest
 from nixpatch.policy import MAX_SIZE, Policy, PolicyError, Rule, default_policy, parse, toml
 from nixpatch.store import find_store
+
+_MENTION = b"nixpatch"
 
 
 def request_for(
@@ -54,6 +58,7 @@ def request_for(
         unvendor=tuple(options.unvendor),
         home=environ.get("HOME"),
         system=options.system,
+        project=project,
         path_env=environ.get("PATH"),
         cache=cache_file(environ),
         in_nix_build=building,
@@ -68,6 +73,33 @@ def cache_file(environ: Mapping[str, str]) -> str | None:
     return os.path.join(base, "nixpatch", "providers.sqlite")
 
 
+def project_of(path: str, directory: str) -> str | None:
+    """Return the ``pyproject.toml`` whose ``[tool.nixpatch]`` counts for a tree.
+
+    Looked for from the tree upwards, then from a directory upwards; the first that has the table counts.
+    """
+    for start in (path, directory):
+        above = os.path.realpath(start)
+        while True:
+            project = os.path.join(above, "pyproject.toml")
+            with contextlib.suppress(OSError):
+                data = read_regular(os.path.realpath(project), MAX_SIZE)
+                if _MENTION in data and _has_table(data):
+                    return project
+            if above == "/":
+                break
+            above = os.path.dirname(above)
+    return None
+
+
+def _has_table(data: bytes) -> bool:
+    """Whether a ``pyproject.toml`` has the table, or cannot be read: then the user has to hear why."""
+    try:
+        return bool(_project(toml(data)))
+    except PolicyError:
+        return True
+
+
 def in_nix_build(environ: Mapping[str, str]) -> bool:
     """Whether a derivation is being built; ``nix-shell`` sets the same variables and one more."""
     return "NIX_BUILD_TOP" in environ and "IN_NIX_SHELL" not in environ
@@ -78,15 +110,15 @@ def policy_with(
 ) -> Policy:
     """Return the package's tables with what is added to them, the user's own rows first.
 
-    ``files`` are given with ``--policy``; ``[tool.nixpatch]`` of ``project``, a ``pyproject.toml`` that need
-    not exist, comes before the package's own tables and after everything else.
+    ``files`` are given with ``--policy``; ``[tool.nixpatch]`` of ``project``, a ``pyproject.toml``, comes
+    before the package's own tables and after everything else.
 
     Raises:
         RequestError: a file cannot be read, is no TOML, or says something that is no rule.
 
     """
     policy = default_policy()
-    if project is not None and os.path.exists(project):
+    if project is not None:
         policy = policy.extended(_parsed(f"{project}, [tool.nixpatch]", _project(_read(project))))
     for file in reversed(files):
         policy = policy.extended(_parsed(file, _read(file)))

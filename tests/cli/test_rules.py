@@ -54,7 +54,7 @@ def test_the_project_in_the_current_directory(lacking: World, nixpatch: Run) -> 
 def test_the_project_that_the_tree_is_in(
     lacking: World, nixpatch: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From wherever it is called: the rules of a venv's project hold for the venv; the report names the file."""
+    """From wherever it is called: the rules of a venv's project hold, and the report names it."""
     monkeypatch.chdir(tmp_path)
     project = write(lacking, "pyproject.toml", IGNORE.format("tool.nixpatch."))
     code, out, _ = nixpatch("plan", lacking.venv)

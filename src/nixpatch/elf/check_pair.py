@@ -6,7 +6,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from nixpatch.elf import structs as elf
 from nixpatch.elf.dynamic import linkage, namings, places
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Image
@@ -147,7 +146,7 @@ def _rewritten(headers: Headers) -> list[tuple[int, int]]:
 
 def shared_pages(headers: Headers) -> set[int]:
     """Find the PT_LOADs, by index, that begin in the (largest) page in which the one before ends."""
-    page = elf.largest_page(headers.ehdr.machine)
+    page = headers.machine.arch.max_page
     return {
         index
         for index, load in enumerate(headers.loads)

@@ -270,7 +270,7 @@ def load_violations(old: Side, new: Side) -> Iterator[str]:
         known.update(p.vaddr for p in same)
         if len(same) != 1 or not _grown(load, same[0]):
             yield f"the PT_LOAD at {load.vaddr:#x} is gone or no longer what it was"
-    page = elf.largest_page(new.headers.ehdr.machine)
+    page = new.headers.machine.arch.max_page
     for load in loads:
         if load.vaddr not in known and load.flags & elf.PF_X:
             yield f"the new PT_LOAD at {load.vaddr:#x} is executable"

@@ -7,14 +7,13 @@ from dataclasses import replace
 from nixpatch.elf import dynamic
 from nixpatch.elf import structs as elf
 from nixpatch.elf.dlopen_notes import dlopen_needs
-from nixpatch.elf.headers import Headers
 from nixpatch.elf.payload import payload
 from nixpatch.elf.segment_growth import room_for
 from nixpatch.elf.source import opened
 from nixpatch.elf.undo import Opened, State, look
 from nixpatch.elf.unfit import Unfit, malformed
 from nixpatch.errors import FileRefused
-from nixpatch.model import ElfFacts, Machine, Skip, SkipReason
+from nixpatch.model import ElfFacts, Skip, SkipReason
 
 _LOOKUPS = 1 << 17
 """needs times search path entries; everybody who asks what a file loads goes through all of them"""
@@ -65,7 +64,7 @@ def _facts(seen: Opened, *, payload_ok: bool) -> ElfFacts | Skip:
             pairs = {(old, new) for old, new in zip(before, needed, strict=True) if old != new}
             current = replace(current, renamed=tuple(sorted(pairs)))
     return ElfFacts(
-        machine=machine(headers),
+        machine=headers.machine,
         executable=headers.ehdr.type == elf.ET_EXEC or bool(flags & elf.DF_1_PIE),
         soname=dynamic.soname(image, headers),
         needed=needed,
@@ -89,8 +88,3 @@ def _obstacle(seen: Opened) -> str | None:
     except FileRefused as refused:
         return str(refused)
     return None
-
-
-def machine(headers: Headers) -> Machine:
-    """Machine, class and byte order."""
-    return Machine(headers.ehdr.machine, headers.layout.bits, headers.layout.byteorder)

@@ -14,7 +14,9 @@ from nixpatch.elf import structs as elf
 from nixpatch.elf.image import Image
 from nixpatch.elf.structs import LAYOUTS, Dyn, Ehdr, Layout, Phdr, Shdr
 from nixpatch.elf.unfit import Unfit, malformed
-from nixpatch.model import SkipReason
+from nixpatch.errors import FileRefused
+from nixpatch.model import Machine, SkipReason
+from nixpatch.model.elf import ELF_MAGIC
 
 # Bounds on what a hostile file can make us read.
 _PHDR_TABLE = 1 << 16  # bytes; the kernel's own limit (fs/binfmt_elf.c, load_elf_phdrs)
@@ -42,6 +44,11 @@ class Headers:
     string_size: int
     interp_bytes: bytes
     """content of PT_INTERP, its NUL included; empty without one"""
+
+    @functools.cached_property
+    def machine(self) -> Machine:
+        """Machine, class and byte order."""
+        return Machine(self.ehdr.machine, self.layout.bits, self.layout.byteorder)
 
     @functools.cached_property
     def loads(self) -> tuple[Phdr, ...]:
@@ -143,11 +150,17 @@ def parse(image: Image) -> Headers:
     return headers
 
 
+def refuse_machine(headers: Headers) -> None:
+    """Raise ``FileRefused`` if no file of this machine can be edited, whoever writes it."""
+    if headers.machine.arch.refused is not None:
+        raise FileRefused(headers.machine.arch.refused)
+
+
 def _elf_header(image: Image) -> tuple[Layout, bytes, Ehdr]:
     if image.size < elf.EI_NIDENT:
         raise Unfit(SkipReason.NOT_ELF)
     ident = image.read(0, elf.EI_NIDENT)
-    if not ident.startswith(elf.MAGIC):
+    if not ident.startswith(ELF_MAGIC):
         raise Unfit(SkipReason.NOT_ELF)
     layout = LAYOUTS.get((ident[elf.EI_CLASS], ident[elf.EI_DATA]))
     if layout is None or ident[elf.EI_VERSION] != 1:

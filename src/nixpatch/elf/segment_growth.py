@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from nixpatch.elf import structs as elf
 from nixpatch.elf.dynamic import Naming, places
-from nixpatch.elf.headers import Headers
+from nixpatch.elf.headers import Headers, refuse_machine
 from nixpatch.elf.structs import Phdr, Shdr
 from nixpatch.elf.undo_record import Footer
 from nixpatch.errors import FileRefused
@@ -70,8 +70,7 @@ def room_for(headers: Headers, size: int, stale: Footer | None) -> Room:
 
 
 def _must_be_editable(headers: Headers) -> None:
-    if headers.ehdr.machine == elf.EM_MIPS:
-        raise FileRefused("MIPS: its debugger entry stores a distance inside the dynamic section")
+    refuse_machine(headers)
     if headers.null_index is None:
         raise FileRefused("its dynamic section has no DT_NULL, so it has no end that could be moved")
     addresses = [p.vaddr for p in headers.loads]

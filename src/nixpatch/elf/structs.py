@@ -12,12 +12,10 @@ import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-MAGIC: Final = b"\x7fELF"
 EI_CLASS, EI_DATA, EI_VERSION, EI_OSABI, EI_NIDENT = 4, 5, 6, 7, 16
 OSABI_SYSV, OSABI_GNU = 0, 3
 
 ET_REL, ET_EXEC, ET_DYN, ET_CORE = 1, 2, 3, 4
-EM_MIPS: Final = 8
 PN_XNUM: Final = 0xFFFF
 
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_PHDR, PT_TLS = 1, 2, 3, 4, 6, 7
@@ -60,24 +58,6 @@ ADDRESS_TAGS: Final = {
     DT_VERNEED: "DT_VERNEED",
 }
 """dynamic entries whose value is an address (gABI figure 5-10 and the GNU ones)"""
-
-_MAX_PAGE: Final = {
-    3: 0x1000,  # i386
-    62: 0x1000,  # x86_64
-    40: 0x1000,  # ARM, 32 bits
-    22: 0x1000,  # s390
-    243: 0x1000,  # RISC-V
-}
-_MAX_PAGE_ELSEWHERE: Final = 0x10000
-
-
-def largest_page(machine: int) -> int:
-    """Largest page size, in bytes, that a Linux kernel for this ``e_machine`` can be built with.
-
-    Source: arch/*/Kconfig of the kernel. 4 KiB only: x86, ARM with 32 bits, s390, RISC-V; up to 64 KiB:
-    AArch64, PowerPC, LoongArch. Any machine not listed is taken to have 64 KiB, which is the careful answer.
-    """
-    return _MAX_PAGE.get(machine, _MAX_PAGE_ELSEWHERE)
 
 
 def round_up(value: int, alignment: int) -> int:

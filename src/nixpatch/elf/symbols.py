@@ -30,7 +30,6 @@ _RELOCATIONS: Final = 64 << 20  # bytes
 DT_HASH, DT_SYMTAB, DT_GNU_HASH, DT_VERSYM = 4, 6, 0x6FFFFEF5, 0x6FFFFFF0
 DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_REL, DT_RELSZ, DT_PLTREL, DT_JMPREL = 2, 7, 8, 17, 18, 20, 23
 _TABLES: Final = ((DT_RELA, DT_RELASZ), (DT_REL, DT_RELSZ))
-_WIDE_HASH: Final = {22, 0x9026}  # EM_S390, EM_ALPHA: their 64-bit ABIs have 64-bit words in DT_HASH
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
 _STB_GLOBAL, _STB_WEAK, _STB_GNU_UNIQUE = 1, 2, 10
 _STV_INTERNAL, _STV_HIDDEN = 1, 2
@@ -114,8 +113,7 @@ class _Table:
     def _count(self) -> int:
         values = self.headers.values
         if DT_HASH in values:
-            wide = self.headers.layout.bits == 64 and self.headers.ehdr.machine in _WIDE_HASH
-            words = struct.Struct(self.order + ("QQ" if wide else "II"))
+            words = struct.Struct(self.order + ("QQ" if self.headers.machine.arch.hash_word == 8 else "II"))
             _, count = words.unpack(self._at(values[DT_HASH], words.size))
         else:
             count = self._gnu_count(values[DT_GNU_HASH]) if DT_GNU_HASH in values else None

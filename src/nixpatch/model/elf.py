@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
+
+from nixpatch.arch import Arch, arch_of
+
+ELF_MAGIC: Final = b"\x7fELF"
+"""the first bytes of every ELF file (gABI, e_ident)"""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -18,26 +24,14 @@ class Machine:
     """``"little"`` or ``"big"`` (EI_DATA)"""
 
     @property
+    def arch(self) -> Arch:
+        """The facts that the headers do not hold."""
+        return arch_of(self.number, self.bits, self.byteorder)
+
+    @property
     def name(self) -> str:
-        """The name people use, such as ``x86_64``; ``machine 190`` for one without a name here."""
-        return _MACHINE_NAMES.get((self.number, self.bits, self.byteorder), f"machine {self.number}")
-
-
-_MACHINE_NAMES = {
-    (62, 64, "little"): "x86_64",
-    (62, 32, "little"): "x32",
-    (3, 32, "little"): "i686",
-    (183, 64, "little"): "aarch64",
-    (40, 32, "little"): "armv7l",
-    (21, 64, "little"): "ppc64le",
-    (21, 64, "big"): "ppc64",
-    (22, 64, "big"): "s390x",
-    (243, 64, "little"): "riscv64",
-    (258, 64, "little"): "loongarch64",
-    (8, 32, "little"): "mipsel",
-    (8, 32, "big"): "mips",
-    (8, 64, "little"): "mips64el",
-}
+        """The name as ``platform.machine()`` spells it; ``machine 190`` for one without a row."""
+        return self.arch.name
 
 
 class Tag(enum.Enum):

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from nixpatch.elf import structs as elf
 from nixpatch.elf.dynamic import linkage
-from nixpatch.elf.headers import Headers
+from nixpatch.elf.headers import Headers, refuse_machine
 from nixpatch.elf.inplace_writer import EditResult, write_edited, write_original
 from nixpatch.elf.lief.tables import Contents, contents_for, point_at
 from nixpatch.elf.resolved_edit import wish_of
@@ -92,8 +92,7 @@ def write_lief(
 
 
 def _must_suit_lief(headers: Headers, size: int) -> None:
-    if headers.ehdr.machine == elf.EM_MIPS:
-        raise FileRefused("MIPS: its debugger entry stores a distance inside the dynamic section")
+    refuse_machine(headers)
     if any(s.size >= _SECTION and s.type != elf.SHT_NOBITS for s in headers.shdrs):
         raise FileRefused("LIEF reads only the first 2 GiB of a section")
     if size >= _SEGMENT:
@@ -111,7 +110,7 @@ def _run(source: int, output: int, headers: Headers, size: int, contents: Conten
         "limits": limits(size, seconds),
         "program": headers.interp_segment is not None,
         "flags": contents.flags,
-        "alignment": elf.largest_page(headers.ehdr.machine),
+        "alignment": headers.machine.arch.max_page,
         "content": base64.b64encode(contents.data).decode("ascii"),
     }
     address = _ask(request, seconds, (source, output))

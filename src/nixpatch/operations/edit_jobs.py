@@ -12,7 +12,7 @@ from nixpatch.elf import Digests
 from nixpatch.errors import FileRefused
 from nixpatch.fs import Identity, identity, open_regular, replacement
 from nixpatch.installed.dist_records import original_hash
-from nixpatch.installed.hashing import Hashing, hash_file
+from nixpatch.installed.hashing import Hashing, has_sha256, hash_file
 from nixpatch.model import ElfEdit, FileHash, Writer
 
 PARALLEL_FROM = 48 << 20
@@ -158,7 +158,7 @@ def _carry_out(job: Job) -> Done:
 
 
 def _must_have_original(job: Job, source: int) -> None:
-    if job.no_original is None or job.no_original != f"sha256={hash_file(source).digests['sha256'].hex()}":
+    if job.no_original is None or not has_sha256(source, job.no_original):
         return
     # LIEF corrupts what it has written before (its issue 1366), and an undo record made now would lead back
     # to LIEF's output and call it the original.

@@ -12,10 +12,11 @@ import pytest
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 
-from nixpatch.elf import Digests, check, read, write_edited, write_original
+from nixpatch.elf import read
+from nixpatch.elf.check_inplace import check
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
-from nixpatch.elf.inplace_writer import EditResult
+from nixpatch.elf.inplace_writer import Digests, EditResult, write_edited, write_original
 from nixpatch.installed.hashing import Hashing, hash_file
 from nixpatch.model import ElfEdit, ElfFacts
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nixpatch import elf
-from nixpatch.elf import Digests
+from nixpatch.elf.inplace_writer import Digests
+from nixpatch.elf.writer import write_checked
 from nixpatch.errors import FileRefused
 from nixpatch.fs import Identity, identity, open_regular, replacement
 from nixpatch.installed.dist_records import original_hash
@@ -171,7 +171,7 @@ def _must_have_original(job: Job, source: int) -> None:
 def _edited(job: Job, edit: ElfEdit, source: int, temp: int) -> Done:
     """Write the edited file and digest both, in one reading where the writer can do that."""
     digests = Digests(old := Hashing(job.algorithms), new := Hashing(job.algorithms))
-    written = elf.write_checked(source, temp, edit, job.original_sha256, job.writer, digests)
+    written = write_checked(source, temp, edit, job.original_sha256, job.writer, digests)
     if written.result.digested:
         before, after = old.result(), new.result()
     else:

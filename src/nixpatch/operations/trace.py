@@ -55,8 +55,7 @@ def trace_file(path: str, request: Request) -> Trace:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
     if isinstance(found, Skip):
         if found.reason not in _NEEDLESS:
-            why = f"{found.reason.value}: {found.detail}" if found.detail else found.reason.value
-            raise RequestError(f"{path}: {why}; name an ELF file or a tree")
+            raise RequestError(f"{path}: {found.text}; name an ELF file or a tree")
         alone = Start(None, "not asked for", None, BuiltIn())
         return Trace(file, {}, (file,), alone, (), skipped={file: found})
     start = _start(file, found, request, reader)

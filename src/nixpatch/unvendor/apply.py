@@ -259,9 +259,11 @@ def _put_aside(
 
 
 def _write_original(path: str, kept: str, *, durable: bool) -> None:
+    from nixpatch.elf.inplace_writer import write_original  # noqa: PLC0415 - not needed by plan
+
     make_directory(os.path.dirname(kept))
     with replacement(kept, durable=durable, like=os.stat(path)) as temp:
-        elf.write_original(path, temp)
+        write_original(path, temp)
 
 
 def _settle(

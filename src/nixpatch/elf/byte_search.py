@@ -17,8 +17,8 @@ def mentions(source: str | int, names: Iterable[bytes]) -> frozenset[bytes]:
     old table is still there and does not count either.
 
     Raises:
-        FileRefused: It is not a well-formed dynamic ELF file.
-        OSError: It cannot be read.
+        FileRefused: it is not a well-formed dynamic ELF file.
+        OSError: it cannot be read.
 
     """
     with open_views(source) as views:

@@ -11,20 +11,7 @@ from collections.abc import Iterator
 
 from nixpatch.elf import dynamic
 from nixpatch.elf import structs as elf
-from nixpatch.elf.check_pair import (
-    SAMPLE,
-    FilePair,
-    chunks,
-    collect,
-    dynamic_is_writable,
-    is_zero,
-    linkage_violations,
-    load_table_violations,
-    same_bytes,
-    shared_pages,
-    string_table_violations,
-    unmapped_entries,
-)
+from nixpatch.elf.check_pair import SAMPLE, FilePair, chunks, collect, shared_pages
 from nixpatch.elf.errors import SkippedFile
 from nixpatch.elf.resolved_edit import SEARCH_PATH_TAGS
 from nixpatch.elf.structs import Phdr, Shdr
@@ -42,17 +29,17 @@ def check(source: str | int, edited: str | int, edit: ElfEdit, *, deep: bool = F
     of segments, sections and appended data by samples of both ends.
 
     Args:
-        source: A path, or a descriptor, which stays open.
-        edited: A path, or a descriptor, which stays open.
-        edit: The linkage that ``edited`` is to have.
-        deep: Compare contents completely, reading both files once.
+        source: a path, or a descriptor, which stays open.
+        edited: the same.
+        edit: the linkage that ``edited`` is to have.
+        deep: compare contents completely, reading both files once.
 
     Returns:
-        A line for each violation; empty if there is none.
+        a line for each violation.
 
     Raises:
         FileRefused: ``source`` is not a well-formed dynamic ELF file.
-        OSError: A file cannot be read.
+        OSError: a file cannot be read.
 
     """
     with open_views(source) as before, open_source(edited) as edited_fd:
@@ -72,11 +59,11 @@ def check_views(before: ElfViews, edited: int, edit: ElfEdit, *, deep: bool = Fa
     return collect(
         (
             _header_violations(pair),
-            load_table_violations(pair.new),
+            pair.load_table_violations(),
             _load_violations(pair),
             _section_violations(pair),
-            linkage_violations(pair),
-            string_table_violations(pair, kept),
+            pair.linkage_violations(),
+            pair.string_table_violations(kept),
             _dynamic_violations(pair),
             _content_violations(pair),
             _undo_violations(pair, before, after),
@@ -86,7 +73,7 @@ def check_views(before: ElfViews, edited: int, edit: ElfEdit, *, deep: bool = Fa
 
 def _same_file(pair: FilePair) -> bool:
     size = pair.old.image.size
-    return size == pair.new.image.size and same_bytes(pair.old, 0, pair.new, 0, size)
+    return size == pair.new.image.size and pair.same_bytes(0, 0, size)
 
 
 def _dynamic_violations(pair: FilePair) -> Iterator[str]:
@@ -156,8 +143,8 @@ def _bss_is_zero(pair: FilePair) -> bool:
     if length <= 0:
         return True
     if not pair.deep and length > 2 * SAMPLE:
-        return is_zero(pair.new, [(start, SAMPLE), (start + length - SAMPLE, SAMPLE)])
-    return is_zero(pair.new, chunks(start, length))
+        return pair.is_zero([(start, SAMPLE), (start + length - SAMPLE, SAMPLE)])
+    return pair.is_zero(chunks(start, length))
 
 
 def _undo_violations(pair: FilePair, before: ElfViews, after: ElfViews) -> Iterator[str]:
@@ -204,10 +191,10 @@ def _load_violations(pair: FilePair) -> Iterator[str]:
             yield f"the PT_LOAD at {after.vaddr:#x}: offset and address differ modulo its alignment"
     for index in sorted(shared_pages(new) - shared_pages(old)):
         yield f"the PT_LOAD at {new.loads[index].vaddr:#x} shares a page with the one before it"
-    if dynamic_is_writable(old) and not dynamic_is_writable(new):
+    if old.dynamic_is_writable and not new.dynamic_is_writable:
         yield "PT_DYNAMIC lies in no writable PT_LOAD"
-    tolerated = unmapped_entries(old)
-    for name in unmapped_entries(new):
+    tolerated = old.unmapped_entries
+    for name in new.unmapped_entries:
         if name not in tolerated:
             yield f"{name} points outside all segments"
 

@@ -6,7 +6,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from nixpatch.elf import structs as elf
 from nixpatch.elf.dynamic import linkage, need_references, vn_file_ranges
 from nixpatch.elf.headers import ElfFile, Headers
 from nixpatch.elf.resolved_edit import SEARCH_PATH_TAGS, TAG_NUMBERS, ResolvedEdit, resolve_edit
@@ -36,7 +35,12 @@ class FilePair:
 
     @classmethod
     def of(cls, before: ElfViews, after: ElfViews, edit: ElfEdit, *, deep: bool) -> FilePair:
-        """Pair up two files. Raise ``FileRefused`` for an edit that the original cannot have."""
+        """Pair up two files.
+
+        Raises:
+            FileRefused: the original cannot have this edit.
+
+        """
         old = before.original
         old_linkage = linkage(old)
         references = need_references(old) if edit.renames else ()
@@ -67,17 +71,10 @@ class FilePair:
     def first_difference(
         self, old: int, new: int, length: int, holes: Iterable[tuple[int, int]] = ()
     ) -> int | None:
-        """Compare two ranges by bytes, or by samples if not ``deep``.
+        """Compare two ranges, given by their offsets, by bytes, or by samples if not ``deep``.
 
-        Args:
-            old: Offset in the original.
-            new: Offset in the edited file.
-            length: Number of bytes.
-            holes: ``(offset, length)`` in the original of ranges that may differ.
-
-        Returns:
-            The offset in the original of the first difference; None if there is none.
-
+        ``holes`` are ``(offset, length)`` in the original of ranges that may differ. Returns the offset of
+        the first difference in the original; None if there is none.
         """
         hidden: _MergedRanges | None = None
         for start, count in self._compared(old, length):
@@ -90,6 +87,54 @@ class FilePair:
             if first != second:
                 return start + next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
         return None
+
+    def same_bytes(self, old: int, new: int, length: int) -> bool:
+        """Whether all bytes of two ranges, given by their offsets, are the same."""
+        return all(
+            self.old.image.read(offset, count) == self.new.image.read(new + offset - old, count)
+            for offset, count in chunks(old, length)
+        )
+
+    def is_zero(self, ranges: Iterable[tuple[int, int]]) -> bool:
+        """Whether all bytes of some ``(offset, length)`` of the edited file are zero."""
+        return all(self.new.image.read(offset, count).count(0) == count for offset, count in ranges)
+
+    def linkage_violations(self) -> Iterator[str]:
+        """Check search path, tag and interpreter against the edit."""
+        edit, old, new = self.edit, self.old_linkage, linkage(self.new)
+        tags = [entry.tag for entry in self.new.headers.live if entry.tag in SEARCH_PATH_TAGS]
+        search_path = old.search_path if edit.search_path is None else edit.search_path
+        if edit.search_path == "":
+            if tags:
+                yield "a search path entry is left"
+        elif new.search_path != search_path:
+            yield f"the search path is {new.search_path!r}, not {search_path!r}"
+        elif edit.search_path is None:
+            if new.tag is not old.tag:
+                yield "the search path is in an entry with another tag"
+        elif tags != [TAG_NUMBERS[self.resolved.tag]]:
+            yield f"the search path is not exactly one entry, with tag DT_{self.resolved.tag.value}"
+        interp = old.interp if edit.interp is None else edit.interp
+        if new.interp != interp:
+            yield f"the interpreter is {new.interp!r}, not {interp!r}"
+
+    def string_table_violations(self, kept: int) -> Iterator[str]:
+        """Check that the string table begins with ``kept`` bytes of the old one: offsets stay valid."""
+        old, new = self.old.headers, self.new.headers
+        length = min(kept, new.string_size, old.string_size)
+        if new.string_size < kept or not self.same_bytes(old.string_offset, new.string_offset, length):
+            yield "the string table is not the old one with additions"
+        if new.null_index is None:
+            yield "the dynamic section has no DT_NULL"
+
+    def load_table_violations(self) -> Iterator[str]:
+        """Check order and bounds of PT_LOADs (gABI, "Program Header")."""
+        loads = self.new.headers.loads
+        addresses = [p.vaddr for p in loads]
+        if addresses != sorted(addresses):
+            yield "PT_LOADs are not in ascending order"
+        if any(p.filesz and p.file_end > self.new.image.size for p in loads):
+            yield "a PT_LOAD reaches beyond the end of the file"
 
     def _compared(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         if not self.deep and length > 2 * SAMPLE:
@@ -131,19 +176,6 @@ def chunks(offset: int, length: int) -> Iterator[tuple[int, int]]:
         yield start, min(_CHUNK, offset + length - start)
 
 
-def same_bytes(old: ElfFile, start: int, new: ElfFile, to: int, length: int) -> bool:
-    """Whether ``length`` bytes at ``start`` of one file are those at ``to`` of the other."""
-    return all(
-        old.image.read(offset, count) == new.image.read(to + offset - start, count)
-        for offset, count in chunks(start, length)
-    )
-
-
-def is_zero(file: ElfFile, ranges: Iterable[tuple[int, int]]) -> bool:
-    """Whether all bytes of some ``(offset, length)`` are zero."""
-    return all(file.image.read(offset, count).count(0) == count for offset, count in ranges)
-
-
 def shared_pages(headers: Headers) -> set[int]:
     """Return the indexes of PT_LOADs that begin in the last page of the previous one, at the largest size."""
     page = headers.machine.arch.max_page
@@ -169,67 +201,3 @@ def _guarded(violations: Iterator[str]) -> Iterator[str]:
         yield from violations
     except FileRefused as refused:
         yield f"the result contradicts itself: {refused}"
-
-
-def linkage_violations(pair: FilePair) -> Iterator[str]:
-    """Check search path, tag and interpreter against the edit."""
-    edit, old, new = pair.edit, pair.old_linkage, linkage(pair.new)
-    tags = [entry.tag for entry in pair.new.headers.live if entry.tag in SEARCH_PATH_TAGS]
-    search_path = old.search_path if edit.search_path is None else edit.search_path
-    if edit.search_path == "":
-        if tags:
-            yield "a search path entry is left"
-    elif new.search_path != search_path:
-        yield f"the search path is {new.search_path!r}, not {search_path!r}"
-    elif edit.search_path is None:
-        if new.tag is not old.tag:
-            yield "the search path is in an entry with another tag"
-    elif tags != [TAG_NUMBERS[pair.resolved.tag]]:
-        yield f"the search path is not exactly one entry, with tag DT_{pair.resolved.tag.value}"
-    interp = old.interp if edit.interp is None else edit.interp
-    if new.interp != interp:
-        yield f"the interpreter is {new.interp!r}, not {interp!r}"
-
-
-def string_table_violations(pair: FilePair, kept: int) -> Iterator[str]:
-    """Check that the string table begins with ``kept`` bytes of the old one, so that offsets stay valid."""
-    old, new = pair.old.headers, pair.new.headers
-    length = min(kept, new.string_size, old.string_size)
-    if new.string_size < kept or not same_bytes(
-        pair.old, old.string_offset, pair.new, new.string_offset, length
-    ):
-        yield "the string table is not the old one with additions"
-    if new.null_index is None:
-        yield "the dynamic section has no DT_NULL"
-
-
-def load_table_violations(new: ElfFile) -> Iterator[str]:
-    """Check order and bounds of PT_LOADs (gABI, "Program Header")."""
-    addresses = [p.vaddr for p in new.headers.loads]
-    if addresses != sorted(addresses):
-        yield "PT_LOADs are not in ascending order"
-    if any(p.filesz and p.file_end > new.image.size for p in new.headers.loads):
-        yield "a PT_LOAD reaches beyond the end of the file"
-
-
-def dynamic_is_writable(headers: Headers) -> bool:
-    """Whether PT_DYNAMIC is in a writable PT_LOAD: ld.so writes to it."""
-    segment = headers.dynamic_segment
-    return any(
-        p.flags & elf.PF_W and p.vaddr <= segment.vaddr and segment.memory_end <= p.memory_end
-        for p in headers.loads
-    )
-
-
-def is_mapped(headers: Headers, address: int) -> bool:
-    """Whether an address is in a PT_LOAD or at its end."""
-    return any(p.vaddr <= address <= p.memory_end for p in headers.loads)
-
-
-def unmapped_entries(headers: Headers) -> list[str]:
-    """Return the names of dynamic entries that point outside all PT_LOADs."""
-    return [
-        name
-        for tag, name in elf.ADDRESS_TAGS.items()
-        if tag in headers.values and not is_mapped(headers, headers.values[tag])
-    ]

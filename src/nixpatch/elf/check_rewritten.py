@@ -12,20 +12,7 @@ from collections.abc import Iterator
 
 from nixpatch.elf import dynamic
 from nixpatch.elf import structs as elf
-from nixpatch.elf.check_pair import (
-    FilePair,
-    chunks,
-    collect,
-    dynamic_is_writable,
-    is_mapped,
-    is_zero,
-    linkage_violations,
-    load_table_violations,
-    same_bytes,
-    shared_pages,
-    string_table_violations,
-    unmapped_entries,
-)
+from nixpatch.elf.check_pair import FilePair, chunks, collect, shared_pages
 from nixpatch.elf.errors import SkippedFile
 from nixpatch.elf.headers import ElfFile, Headers
 from nixpatch.elf.resolved_edit import SEARCH_PATH_TAGS
@@ -40,19 +27,14 @@ _SECTION_NAMES = 1 << 22  # bytes
 def check_rewritten(source: str | int, rewritten: str | int, edit: ElfEdit) -> tuple[str, ...]:
     """Check that ``rewritten`` is the result of ``edit`` on the original of ``source``.
 
-    Both files are parsed anew and read once in full.
-
-    Args:
-        source: A path, or a descriptor, which stays open.
-        rewritten: A path, or a descriptor, which stays open.
-        edit: The linkage that ``rewritten`` is to have.
+    Both are paths, or descriptors, which stay open. They are parsed anew and read once in full.
 
     Returns:
-        A line for each violation; empty if there is none.
+        a line for each violation.
 
     Raises:
         FileRefused: ``source`` is not a well-formed dynamic ELF file.
-        OSError: A file cannot be read.
+        OSError: a file cannot be read.
 
     """
     with open_views(source) as before, open_source(rewritten) as rewritten_fd:
@@ -65,15 +47,15 @@ def check_rewritten(source: str | int, rewritten: str | int, edit: ElfEdit) -> t
         return collect(
             (
                 _header_violations(old.headers, new.headers),
-                _segment_violations(old, new),
-                load_table_violations(new),
+                _segment_violations(pair),
+                pair.load_table_violations(),
                 _load_violations(old.headers, new.headers),
-                linkage_violations(pair),
+                pair.linkage_violations(),
                 _dynamic_violations(old, new),
-                string_table_violations(pair, old.headers.string_size),
-                _memory_violations(old, new),
-                _section_violations(old, new),
-                _overlay_violations(old, new),
+                pair.string_table_violations(old.headers.string_size),
+                _memory_violations(pair),
+                _section_violations(pair),
+                _overlay_violations(pair),
             )
         )
 
@@ -89,7 +71,7 @@ def _dynamic_violations(old: ElfFile, new: ElfFile) -> Iterator[str]:
     """Check that all other dynamic entries are as before, in order. Strings are compared as strings."""
     if _entries(old) != _entries(new):
         yield "a dynamic entry other than the search path and the string table changed"
-    for name in unmapped_entries(new.headers):
+    for name in new.headers.unmapped_entries:
         yield f"{name} points outside all segments"
 
 
@@ -101,8 +83,9 @@ def _entries(file: ElfFile) -> list[tuple[int, int | str]]:
     ]
 
 
-def _memory_violations(old: ElfFile, new: ElfFile) -> Iterator[str]:
+def _memory_violations(pair: FilePair) -> Iterator[str]:
     """Compare memory, except for what the edit and the new place of the headers change."""
+    old, new = pair.old, pair.new
     holes = sorted(_rewritten_addresses(old.headers))
     for load in old.headers.loads:
         for start, end in _without(load.vaddr, load.vaddr + load.filesz, holes):
@@ -113,7 +96,7 @@ def _memory_violations(old: ElfFile, new: ElfFile) -> Iterator[str]:
         for grown in new.headers.loads:
             if grown.vaddr == load.vaddr and grown.filesz > load.filesz:
                 length = max(min(grown.filesz, load.memsz) - load.filesz, 0)
-                if not is_zero(new, chunks(grown.offset + load.filesz, length)):
+                if not pair.is_zero(chunks(grown.offset + load.filesz, length)):
                     yield "memory that was .bss is not zero"
                     return
 
@@ -141,33 +124,34 @@ def _without(start: int, end: int, holes: list[tuple[int, int]]) -> Iterator[tup
         yield start, end
 
 
-def _overlay_violations(old: ElfFile, new: ElfFile) -> Iterator[str]:
+def _overlay_violations(pair: FilePair) -> Iterator[str]:
     """Check that appended data is still the end of the file."""
-    start = old.headers.described_end
-    length = old.image.size - start
+    start, size = pair.old.headers.described_end, pair.new.image.size
+    length = pair.old.image.size - start
     if length <= 1:  # old versions of patchelf leave one byte behind
         return
-    if length > new.image.size or not same_bytes(old, start, new, new.image.size - length, length):
+    if length > size or not pair.same_bytes(start, size - length, length):
         yield "the appended data is no longer the last thing in the file"
 
 
-def _segment_violations(old: ElfFile, new: ElfFile) -> Iterator[str]:
+def _segment_violations(pair: FilePair) -> Iterator[str]:
     """Check that each segment but PT_LOADs is there once, with the same memory, at the right offset."""
+    old, new = pair.old.headers, pair.new.headers
     free = {elf.PT_LOAD, elf.PT_PHDR, elf.PT_DYNAMIC, elf.PT_INTERP}
-    before = [p for p in old.headers.phdrs if p.type not in free]
-    after = [p for p in new.headers.phdrs if p.type not in free]
+    before = [p for p in old.phdrs if p.type not in free]
+    after = [p for p in new.phdrs if p.type not in free]
     if [p._replace(offset=0) for p in before] != [p._replace(offset=0) for p in after]:
         yield "a program header other than PT_LOAD, PT_PHDR, PT_DYNAMIC and PT_INTERP changed"
     for first, second in zip(before, after, strict=False):
-        if first.filesz and not _same_content(old, new, first, second):
+        if first.filesz and not _same_content(pair, first, second):
             yield f"the program header of type {second.type:#x} does not lead to the bytes it had"
     for kind in free - {elf.PT_LOAD}:
-        if _count(old.headers, kind) != _count(new.headers, kind):
+        if _count(old, kind) != _count(new, kind):
             yield f"the number of program headers of type {kind} changed"
-    for segment in new.headers.phdrs:
-        if segment.type in {elf.PT_DYNAMIC, elf.PT_INTERP} and not _offset_fits(new.headers, segment):
+    for segment in new.phdrs:
+        if segment.type in {elf.PT_DYNAMIC, elf.PT_INTERP} and not _offset_fits(new, segment):
             yield f"the program header of type {segment.type} is not where its address is in the file"
-    yield from _phdr_table_violations(new.headers)
+    yield from _phdr_table_violations(new)
 
 
 def _offset_fits(headers: Headers, segment: Phdr) -> bool:
@@ -175,11 +159,11 @@ def _offset_fits(headers: Headers, segment: Phdr) -> bool:
     return headers.file_offset(segment.vaddr, segment.filesz) == segment.offset
 
 
-def _same_content(old: ElfFile, new: ElfFile, before: Phdr, after: Phdr) -> bool:
+def _same_content(pair: FilePair, before: Phdr, after: Phdr) -> bool:
     """Compare a segment in memory by address, any other (such as RISC-V attributes) by content."""
-    if _offset_fits(old.headers, before):
-        return _offset_fits(new.headers, after)
-    return same_bytes(old, before.offset, new, after.offset, before.filesz)
+    if _offset_fits(pair.old.headers, before):
+        return _offset_fits(pair.new.headers, after)
+    return pair.same_bytes(before.offset, after.offset, before.filesz)
 
 
 def _count(headers: Headers, kind: int) -> int:
@@ -225,7 +209,7 @@ def _load_violations(old: Headers, new: Headers) -> Iterator[str]:
         if (load.offset - load.vaddr) % page and load.vaddr not in known:
             yield f"the new PT_LOAD at {load.vaddr:#x} cannot be mapped with the largest pages"
     yield from _page_violations(old, new, page)
-    if not dynamic_is_writable(new):
+    if not new.dynamic_is_writable:
         yield "PT_DYNAMIC lies in no writable PT_LOAD"
 
 
@@ -258,28 +242,28 @@ def _page_violations(old: Headers, new: Headers, page: int) -> Iterator[str]:
             yield f"the PT_LOAD at {load.vaddr:#x} shares a page with the one before it"
 
 
-def _section_violations(old: ElfFile, new: ElfFile) -> Iterator[str]:
+def _section_violations(pair: FilePair) -> Iterator[str]:
     """Compare section headers, and contents of sections without an address.
 
     Section names are compared as strings, because writers write that section anew.
     """
-    old_shdrs, new_shdrs = old.headers.shdrs, new.headers.shdrs
-    if not old_shdrs:
+    old, new = pair.old.headers, pair.new.headers
+    if not old.shdrs:
         return
-    if len(old_shdrs) != len(new_shdrs):
+    if len(old.shdrs) != len(new.shdrs):
         yield "the number of sections changed"
         return
-    old_names, new_names = _section_names(old), _section_names(new)
+    old_names, new_names = _section_names(pair.old), _section_names(pair.new)
     free = {"name": 0, "addr": 0, "offset": 0, "size": 0, "flags": 0}
-    for index, (before, after) in enumerate(zip(old_shdrs, new_shdrs, strict=True)):
+    for index, (before, after) in enumerate(zip(old.shdrs, new.shdrs, strict=True)):
         if _name(old_names, before) != _name(new_names, after):
             yield f"section {index} has another name"
         if before._replace(**free) != after._replace(**free):
             yield f"section {index}: type, link, information, alignment or entry size changed"
         elif before.flags & elf.SHF_ALLOC:
-            if not _allocated_ok(old.headers, new.headers, before, after):
+            if not _allocated_ok(old, new, before, after):
                 yield f"section {index} at {after.addr:#x}: address, offset or size is wrong"
-        elif index != old.headers.ehdr.shstrndx and not _same_section(old, new, before, after):
+        elif index != old.ehdr.shstrndx and not _same_section(pair, before, after):
             yield f"section {index} no longer has the bytes it had"
 
 
@@ -296,18 +280,17 @@ def _allocated_ok(old: Headers, new: Headers, before: Shdr, after: Shdr) -> bool
     if (before.addr, before.size, before.flags) != (after.addr, after.size, after.flags):
         return False
     if before.type == elf.SHT_NOBITS or not before.size:
-        return is_mapped(new, after.addr) or not is_mapped(old, before.addr)
+        return new.is_mapped(after.addr) or not old.is_mapped(before.addr)
     return new.file_offset(after.addr, after.size) == after.offset or (
         old.file_offset(before.addr, before.size) != before.offset
     )
 
 
-def _same_section(old: ElfFile, new: ElfFile, before: Shdr, after: Shdr) -> bool:
+def _same_section(pair: FilePair, before: Shdr, after: Shdr) -> bool:
     if not before.in_file:
         return True
-    return (before.size, before.addr, before.flags) == (after.size, after.addr, after.flags) and same_bytes(
-        old, before.offset, new, after.offset, before.size
-    )
+    same = (before.size, before.addr, before.flags) == (after.size, after.addr, after.flags)
+    return same and pair.same_bytes(before.offset, after.offset, before.size)
 
 
 def _section_names(file: ElfFile) -> bytes:

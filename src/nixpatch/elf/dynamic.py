@@ -30,7 +30,12 @@ VN_FILE_SIZE = 4
 
 
 def string_at(file: ElfFile, offset: int) -> str:
-    """Read the string at an offset of DT_STRTAB. Raise ``SkippedFile`` if it does not end in the table."""
+    """Read the string at an offset of DT_STRTAB.
+
+    Raises:
+        SkippedFile: it does not end in the table.
+
+    """
     headers = file.headers
     if offset >= headers.string_size:
         raise malformed(f"string offset {offset:#x} lies beyond DT_STRSZ")
@@ -49,7 +54,12 @@ class StringReader:
         self._left = _NAMES
 
     def __call__(self, offset: int) -> str:
-        """Return the string at an offset. Raise ``SkippedFile`` if it, or the sum, is too long."""
+        """Return the string at an offset.
+
+        Raises:
+            SkippedFile: it does not end, or the sum is too long.
+
+        """
         name = self._strings.get(offset)
         if name is None:
             name = self._strings[offset] = string_at(self._file, offset)
@@ -171,7 +181,7 @@ def need_references(file: ElfFile) -> tuple[NeedReference, ...]:
     """Read DT_NEEDED entries, then verneed records, both in file order.
 
     Raises:
-        SkippedFile: A record's ``vn_file`` is in no PT_LOAD's content.
+        SkippedFile: a record's ``vn_file`` is in no PT_LOAD's content.
 
     """
     string = StringReader(file)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from nixpatch.elf import structs as elf
 from nixpatch.elf.dynamic import NeedReference, pack_vn_file
 from nixpatch.elf.header_tables import (
+    Area,
     ByteChange,
-    NewArea,
     Placement,
     difference,
     shift,
@@ -72,16 +72,15 @@ def plan_edit(
     """Plan the new file, or return None if the file already is as the edit would make it.
 
     Args:
-        headers: Headers of the original.
-        size: Size of the original in bytes.
-        linkage: Linkage of the original.
-        edit: The linkage that it is to have.
-        stale: Footer of an undo record that is no longer valid. Its area is replaced, and the edit cannot be
-            undone.
-        references: Result of :func:`nixpatch.elf.dynamic.need_references`, if the edit has renames.
+        headers: headers of the original.
+        size: its size in bytes.
+        linkage: its linkage.
+        edit: the linkage that it is to have.
+        stale: footer of an invalid undo record: its area is replaced, and the edit cannot be undone.
+        references: result of :func:`nixpatch.elf.dynamic.need_references`, if the edit has renames.
 
     Raises:
-        FileRefused: The file cannot be edited safely.
+        FileRefused: the file cannot be edited safely.
 
     """
     resolved = resolve_edit(headers, linkage, edit, references)
@@ -168,7 +167,7 @@ class _PlanBuilder:
         strings = Placement(self.strings_address, end - self.strings_address)
         in_place = self.resolved.interp is not None and self.interp is None
         size = len(self.resolved.interp or b"") + 1 if in_place else None
-        area = NewArea(end, strings, self.dynamic, self.interp, size)
+        area = Area(end, strings, self.dynamic, self.interp, size)
         try:
             changes = [*table_changes(self.headers, self.growth, area, delta), *self.interp_changes]
             changes += self._renames()

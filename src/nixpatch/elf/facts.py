@@ -25,11 +25,11 @@ def read(source: str | int, *, payload_ok: bool = False) -> ElfFacts | Skip:
     Any malformed file is a ``Skip``.
 
     Args:
-        source: A path, or a descriptor, which stays open.
-        payload_ok: Accept executables with appended data.
+        source: a path, or a descriptor, which stays open.
+        payload_ok: accept executables with appended data.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: it cannot be read.
 
     """
     try:
@@ -46,7 +46,7 @@ def original_sha256(source: str | int) -> bytes:
 
     Raises:
         FileRefused: :func:`read` skips it as unreadable.
-        OSError: It cannot be read.
+        OSError: it cannot be read.
 
     """
     with open_views(source) as views:

@@ -33,7 +33,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class NewArea:
+class Area:
     """Layout of the new area. Parts that stay in their old places are None."""
 
     end: int
@@ -55,28 +55,27 @@ def shift(headers: Headers, growth: SegmentGrowth, end: int, size: int) -> int:
     return round_up(grown, max([_SHIFT_ALIGN, *wide]))
 
 
-def table_changes(headers: Headers, growth: SegmentGrowth, area: NewArea, delta: int) -> Iterator[ByteChange]:
+def table_changes(headers: Headers, growth: SegmentGrowth, area: Area, delta: int) -> Iterator[ByteChange]:
     """Yield the changes of the ELF header, the program headers and the section headers."""
     layout, ehdr = headers.layout, headers.ehdr
     if area.end >= 1 << layout.bits:
         raise FileRefused("no address space is left behind its last segment")
     if headers.shdr_bytes or ehdr.shoff >= growth.cut:
         moved = ehdr._replace(shoff=ehdr.shoff + delta if ehdr.shoff >= growth.cut else ehdr.shoff)
-        yield from difference(
-            0, layout.pack_ehdr(headers.ident, ehdr), layout.pack_ehdr(headers.ident, moved)
-        )
+        old, new = layout.pack_ehdr(headers.ident, ehdr), layout.pack_ehdr(headers.ident, moved)
+        yield from difference(0, old, new)
     width = layout.phdr.size
-    for index, header in enumerate(headers.phdrs):
-        new = _phdr(header, growth, area, delta)
-        if new != header:
-            old = headers.phdr_bytes[index * width : (index + 1) * width]
-            yield from difference(ehdr.phoff + index * width, old, layout.pack_phdr(new))
+    for start, header in zip(range(0, len(headers.phdr_bytes), width), headers.phdrs, strict=True):
+        changed = _phdr(header, growth, area, delta)
+        if changed != header:
+            old = headers.phdr_bytes[start : start + width]
+            yield from difference(ehdr.phoff + start, old, layout.pack_phdr(changed))
     width = layout.shdr.size
-    for index, section in enumerate(headers.shdrs):
+    for start, section in zip(range(0, len(headers.shdr_bytes), width), headers.shdrs, strict=True):
         after = _shdr(section, headers, growth, area, delta)
         if after != section:
-            old = headers.shdr_bytes[index * width : (index + 1) * width]
-            yield from difference(ehdr.shoff + index * width, old, layout.pack_shdr(after))
+            old = headers.shdr_bytes[start : start + width]
+            yield from difference(ehdr.shoff + start, old, layout.pack_shdr(after))
 
 
 def with_strings(entries: Sequence[Dyn], strings: Placement) -> tuple[Dyn, ...]:
@@ -96,7 +95,7 @@ def difference(offset: int, old: bytes, new: bytes) -> Iterator[ByteChange]:
     yield ByteChange(offset + start, old[start:end], new[start:end])
 
 
-def _phdr(header: Phdr, growth: SegmentGrowth, area: NewArea, delta: int) -> Phdr:
+def _phdr(header: Phdr, growth: SegmentGrowth, area: Area, delta: int) -> Phdr:
     if header is growth.load:
         size = area.end - header.vaddr
         flags = header.flags | (elf.PF_W if area.dynamic else 0)
@@ -130,7 +129,7 @@ def _moves(section: Shdr, growth: SegmentGrowth) -> bool:
     return behind and (section.size > 0 or not section.flags & elf.SHF_ALLOC)
 
 
-def _shdr(section: Shdr, headers: Headers, growth: SegmentGrowth, area: NewArea, delta: int) -> Shdr:
+def _shdr(section: Shdr, headers: Headers, growth: SegmentGrowth, area: Area, delta: int) -> Shdr:
     if _moves(section, growth):
         return section._replace(offset=section.offset + delta)
     if not section.flags & elf.SHF_ALLOC:

@@ -113,6 +113,23 @@ class Headers:
         """Return the file offset of ``size`` bytes at an address; None if no PT_LOAD's content holds them."""
         return _file_offset(self.loads, address, size)
 
+    def is_mapped(self, address: int) -> bool:
+        """Whether an address is in a PT_LOAD or at its end."""
+        return any(p.vaddr <= address <= p.memory_end for p in self.loads)
+
+    @property
+    def unmapped_entries(self) -> list[str]:
+        """Names of dynamic entries that point outside all PT_LOADs."""
+        values = self.values
+        named = elf.ADDRESS_TAGS.items()
+        return [name for tag, name in named if tag in values and not self.is_mapped(values[tag])]
+
+    @property
+    def dynamic_is_writable(self) -> bool:
+        """Whether PT_DYNAMIC is in a writable PT_LOAD: ld.so writes to it."""
+        start, end = self.dynamic_segment.vaddr, self.dynamic_segment.memory_end
+        return any(p.flags & elf.PF_W and p.vaddr <= start and end <= p.memory_end for p in self.loads)
+
     @property
     def described_end(self) -> int:
         """File offset of the end of all that headers describe. An overlay begins here."""
@@ -131,7 +148,7 @@ class ElfFile:
 
     @classmethod
     def of(cls, image: Image) -> ElfFile:
-        """Parse an image. Raises what :func:`parse` raises."""
+        """Parse an image, with the exceptions of :func:`parse`."""
         return cls(image, parse(image))
 
     def memory(self, address: int, length: int) -> bytes | None:
@@ -144,8 +161,8 @@ def parse(image: Image) -> Headers:
     """Read and check the headers of a dynamic ELF file.
 
     Raises:
-        SkippedFile: It is not a well-formed dynamic ELF file.
-        OSError: It cannot be read.
+        SkippedFile: it is not a well-formed dynamic ELF file.
+        OSError: it cannot be read.
 
     """
     layout, ident, ehdr = _elf_header(image)
@@ -196,7 +213,12 @@ def parse(image: Image) -> Headers:
 
 
 def refuse_machine(headers: Headers) -> None:
-    """Raise ``FileRefused`` if files of this machine cannot be edited (:mod:`nixpatch.arch`)."""
+    """Refuse machines whose files cannot be edited (:mod:`nixpatch.arch`).
+
+    Raises:
+        FileRefused: this is one of them.
+
+    """
     if headers.machine.arch.refused is not None:
         raise FileRefused(headers.machine.arch.refused)
 

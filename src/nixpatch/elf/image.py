@@ -63,7 +63,7 @@ class Image:
         """Return exactly ``length`` bytes.
 
         Raises:
-            SkippedFile: The range is not in the image.
+            SkippedFile: the range is not in the image.
 
         """
         if offset < 0 or length < 0 or offset + length > self.size:
@@ -83,7 +83,7 @@ class Image:
         """Return the bytes before the next NUL; None if the ``limit`` bytes from ``offset`` on have none.
 
         Raises:
-            SkippedFile: The image ends first.
+            SkippedFile: the image ends first.
 
         """
         inside = offset % _BLOCK

@@ -70,18 +70,18 @@ def write_edited(
     bytes of the last one alone. An edit to the original's own linkage gives the original.
 
     Args:
-        source: A path, or a descriptor, which stays open; its position is undefined afterwards.
-        temp_fd: An empty regular file, open for reading and writing. The caller owns it, its mode, fsync and
+        source: a path, or a descriptor, which stays open; its position is undefined afterwards.
+        temp_fd: an empty regular file, open for reading and writing. The caller owns it, its mode, fsync and
             rename, and discards it on any exception.
-        edit: The linkage that the file is to have. ``edit.tag`` counts only with a search path.
-        original_sha256: Digest of the original, trusted; None computes it. For a patched file, the one in its
+        edit: the linkage that the file is to have. ``edit.tag`` counts only with a search path.
+        original_sha256: digest of the original, trusted; None computes it. For a patched file, the one in its
             undo record is used instead.
-        digests: Filled with the bytes of both files if one pass over them is enough, which it is not for a
+        digests: filled with the bytes of both files if one pass over them is enough, which it is not for a
             patched file; see ``EditResult.digested``. Without ``original_sha256``, it comes from here.
 
     Raises:
-        FileRefused: The file cannot be edited safely.
-        OSError: Reading or writing failed.
+        FileRefused: the file cannot be edited safely.
+        OSError: reading or writing failed.
 
     """
     with open_views(source) as views:
@@ -122,12 +122,12 @@ def write_original(source: str | int, temp_fd: int) -> bytes:
     """Write the original of a patched file into ``temp_fd``.
 
     Returns:
-        The SHA-256 of the original, which agrees with the undo record.
+        the SHA-256 of the original, which agrees with the undo record.
 
     Raises:
-        FileRefused: There is no undo record, another tool changed the file since, or the result is not the
+        FileRefused: there is no undo record, another tool changed the file since, or the result is not the
             file that was patched.
-        OSError: Reading or writing failed.
+        OSError: reading or writing failed.
 
     """
     with open_views(source) as views:

@@ -79,13 +79,13 @@ def resolve_edit(
     """Compare an edit with a file.
 
     Args:
-        headers: Headers of the original.
-        linkage: Linkage of the original.
-        edit: The linkage that it is to have.
-        references: Result of :func:`nixpatch.elf.dynamic.need_references`, if the edit has renames.
+        headers: headers of the original.
+        linkage: linkage of the original.
+        edit: the linkage that it is to have.
+        references: result of :func:`nixpatch.elf.dynamic.need_references`, if the edit has renames.
 
     Raises:
-        FileRefused: No file, or not this one, can be edited like this.
+        FileRefused: no file, or not this one, can be edited like this.
 
     """
     for text, name in ((edit.search_path, "search path"), (edit.interp, "interpreter")):

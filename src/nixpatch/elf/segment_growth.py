@@ -53,12 +53,12 @@ def plan_growth(headers: Headers, size: int, stale: UndoFooter | None) -> Segmen
     """Find the place in a file of ``size`` bytes.
 
     Args:
-        headers: Headers of the file.
-        size: Size of the file in bytes.
-        stale: Footer of an undo record that is no longer valid.
+        headers: headers of the file.
+        size: size of the file in bytes.
+        stale: footer of an undo record that is no longer valid.
 
     Raises:
-        FileRefused: There is none.
+        FileRefused: there is none.
 
     """
     _refuse_unsafe(headers)
@@ -94,7 +94,12 @@ def _refuse_unsafe(headers: Headers) -> None:
 def refuse_overlapping_renames(
     headers: Headers, growth: SegmentGrowth, renamed: Iterable[NeedReference]
 ) -> None:
-    """Raise ``FileRefused`` if a verneed record to overwrite overlaps other such ranges or does not stay."""
+    """Refuse to overwrite verneed records that overlap other overwritten ranges or do not stay in place.
+
+    Raises:
+        FileRefused: one of them does.
+
+    """
     names = [(start, length, "a version record") for start, length in vn_file_ranges(renamed)]
     if not names:
         return
@@ -114,7 +119,7 @@ def _must_not_overlap(ranges: list[tuple[int, int, str]]) -> None:
 
 
 def _refuse_overlaps(headers: Headers, growth: SegmentGrowth, size: int) -> None:
-    """Raise ``FileRefused`` if overwritten ranges overlap, or if the insertion would split something."""
+    """Refuse files whose overwritten ranges overlap or in which the insertion would split something."""
     ehdr = headers.ehdr
     _must_not_overlap(_overwritten(headers))
     if ehdr.phoff + len(headers.phdr_bytes) > growth.head:

@@ -44,11 +44,11 @@ def read_symbols(source: str | int) -> Symbols:
     """Read the exported and imported symbols of a file.
 
     Args:
-        source: A path, or a descriptor, which stays open.
+        source: a path, or a descriptor, which stays open.
 
     Raises:
-        FileRefused: It is not a well-formed dynamic ELF file.
-        OSError: It cannot be read.
+        FileRefused: it is not a well-formed dynamic ELF file.
+        OSError: it cannot be read.
 
     """
     with open_views(source) as views:

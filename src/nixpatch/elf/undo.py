@@ -48,8 +48,8 @@ def open_views(source: str | int) -> Iterator[ElfViews]:
     """Open and parse a path, or parse an open descriptor, which stays open.
 
     Raises:
-        SkippedFile: It is a link, not a regular file, or not a well-formed dynamic ELF file.
-        OSError: It cannot be read.
+        SkippedFile: it is a link, not a regular file, or not a well-formed dynamic ELF file.
+        OSError: it cannot be read.
 
     """
     with open_source(source) as fd:
@@ -61,8 +61,8 @@ def open_source(source: str | int) -> Iterator[int]:
     """Yield a descriptor for a path and close it afterwards, or the caller's descriptor, which stays open.
 
     Raises:
-        SkippedFile: It is a link or not a regular file.
-        OSError: It cannot be opened.
+        SkippedFile: it is a link or not a regular file.
+        OSError: it cannot be opened.
 
     """
     try:
@@ -84,8 +84,8 @@ def views_of(fd: int) -> ElfViews:
     """Parse a file, and its original if the undo record is intact.
 
     Raises:
-        SkippedFile: It is not a well-formed dynamic ELF file.
-        OSError: It cannot be read.
+        SkippedFile: it is not a well-formed dynamic ELF file.
+        OSError: it cannot be read.
 
     """
     current = ElfFile.of(Image.of(fd))
@@ -146,26 +146,24 @@ def _record(file: ElfFile, footer: UndoFooter) -> UndoRecord | None:
     """Return the record if it is valid and the file unchanged since; None otherwise."""
     image, load = file.image, file.headers.last_load
     end = load.file_end - FOOTER_SIZE
-    if not 0 < footer.record_length <= min(RECORD_LIMIT, load.filesz - FOOTER_SIZE):
-        return None
-    if footer.size != image.size or footer.delta <= 0:
-        return None
     tail = max(footer.original_size - footer.cut, 0)
-    if tail and footer.cut + footer.delta + tail != image.size:
-        return None
-    if min(footer.original_size, footer.cut) > image.size:
-        return None
-    if image.read(end, FOOTER_SIZE) != footer.pack():  # padding that is not zero
+    if (
+        not 0 < footer.record_length <= min(RECORD_LIMIT, load.filesz - FOOTER_SIZE)
+        or footer.size != image.size
+        or footer.delta <= 0
+        or (tail and footer.cut + footer.delta + tail != image.size)
+        or min(footer.original_size, footer.cut) > image.size
+        or image.read(end, FOOTER_SIZE) != footer.pack()  # padding that is not zero
+    ):
         return None
     data = image.read(end - footer.record_length, footer.record_length)
     record = UndoRecord.unpack(data)
-    if record is None:
-        return None
-    if sum(length for _, length in record.left) > image.size:
-        return None
-    if any(p.offset + len(p.data) > footer.original_size for p in record.patches):
-        return None
-    if any(p.offset + len(p.data) > after.offset for p, after in itertools.pairwise(record.patches)):
+    if (
+        record is None
+        or sum(length for _, length in record.left) > image.size
+        or any(p.offset + len(p.data) > footer.original_size for p in record.patches)
+        or any(p.offset + len(p.data) > after.offset for p, after in itertools.pairwise(record.patches))
+    ):
         return None
     try:
         checksum = guard(image, guarded_tables(image, file.headers), data, footer, record.left)

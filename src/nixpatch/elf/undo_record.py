@@ -113,7 +113,7 @@ def _put(out: bytearray, number: int) -> None:
 
 
 def _get(data: bytes, position: int) -> tuple[int, int]:
-    """Return a number and the position behind it. Raise ``IndexError`` if it is cut short or too large."""
+    """Return a number and the position behind it; IndexError means that it is incomplete or too large."""
     number = shift = 0
     while True:
         byte = data[position]

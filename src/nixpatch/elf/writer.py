@@ -36,8 +36,8 @@ def write_checked(
     :func:`nixpatch.elf.inplace_writer.write_edited`.
 
     Raises:
-        FileRefused: Every writer declined, or the result failed a check. The caller discards ``temp_fd``.
-        OSError: Reading or writing failed. The caller discards ``temp_fd``.
+        FileRefused: every writer declined, or the result failed a check. The caller discards ``temp_fd``.
+        OSError: reading or writing failed. The caller discards ``temp_fd``.
 
     """
     if writer is Writer.LIEF:

@@ -58,12 +58,17 @@ def format_sha256(digest: bytes) -> str:
 
 
 def parse_sha256(text: str) -> bytes:
-    """Read what :func:`format_sha256` wrote; raise ``ValueError`` if it is no hexadecimal number."""
+    """Read what :func:`format_sha256` wrote.
+
+    Raises:
+        ValueError: it is not a hexadecimal number.
+
+    """
     return bytes.fromhex(text.removeprefix(f"{DEFAULT_ALGORITHM}="))
 
 
 def has_sha256(file: str | int, text: str) -> bool:
-    """Whether the digest of a file is ``text`` (:func:`format_sha256`); raise what :func:`hash_file` does."""
+    """Whether ``text`` is the digest of a file that :func:`hash_file` can read."""
     return format_sha256(hash_file(file).digests[DEFAULT_ALGORITHM]) == text
 
 

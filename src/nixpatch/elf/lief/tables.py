@@ -57,7 +57,12 @@ class SegmentContents:
 
 
 def plan_contents(file: ElfFile, resolved: ResolvedEdit) -> SegmentContents:
-    """Plan the content of the new segment. Raise ``FileRefused`` if the string table is too large."""
+    """Plan the content of the new segment.
+
+    Raises:
+        FileRefused: the string table is too large.
+
+    """
     headers = file.headers
     dynamic = new_dynamic(headers, resolved, headers.string_size, must_move=False)
     size = len(dynamic.entries) * headers.layout.dyn.size if dynamic.moves else 0
@@ -78,15 +83,15 @@ def apply_contents(
     """Point the headers of LIEF's output to the new segment.
 
     Args:
-        original: Headers of the original.
+        original: headers of the original.
         fd: LIEF's output.
-        resolved: The edit.
-        contents: The content that LIEF gave to the new segment.
-        address: Address of the new segment.
+        resolved: the edit.
+        contents: the content that LIEF gave to the new segment.
+        address: address of the new segment.
 
     Raises:
         SkippedFile: LIEF's output is malformed.
-        OSError: It cannot be read or written.
+        OSError: it cannot be read or written.
 
     """
     written = parse(Image.of(fd))

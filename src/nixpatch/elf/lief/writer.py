@@ -62,7 +62,7 @@ def write_lief(
 
     Raises:
         FileRefused: LIEF cannot be imported, dies, exceeds a limit, or cannot make this edit.
-        OSError: Reading or writing failed.
+        OSError: reading or writing failed.
 
     """
     with open_views(source) as views:
@@ -120,7 +120,12 @@ def _run(source: int, output: int, headers: Headers, size: int, contents: Segmen
 
 
 def lief_directory() -> str:
-    """Find the directory of LIEF without importing it. Raise ``FileRefused`` if it is not installed."""
+    """Find the directory of LIEF without importing it.
+
+    Raises:
+        FileRefused: it is not installed.
+
+    """
     spec = importlib.util.find_spec("lief")
     locations = list(spec.submodule_search_locations or ()) if spec else []
     if not locations:
@@ -169,12 +174,12 @@ def _read_output(child: subprocess.Popen[bytes], deadline: float) -> tuple[bytes
     """Read the child's standard output and standard error until it closes both.
 
     Args:
-        child: The running process.
-        deadline: Seconds of the monotonic clock.
+        child: the running process.
+        deadline: seconds of the monotonic clock.
 
     Raises:
-        FileRefused: It prints too much.
-        TimeoutError: The deadline has passed.
+        FileRefused: it prints too much.
+        TimeoutError: the deadline has passed.
 
     """
     assert child.stdout is not None
@@ -202,7 +207,7 @@ def parse_answer(returncode: int, output: bytes, log: bytes) -> int:
     """Return the address in the child's output, which may be anything if LIEF corrupted its memory.
 
     Raises:
-        FileRefused: The child refused the file, died, logged an error or printed no answer.
+        FileRefused: the child refused the file, died, logged an error or printed no answer.
 
     """
     if returncode < 0:

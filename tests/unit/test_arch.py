@@ -4,21 +4,23 @@ import ast
 import os
 import platform
 import sys
-import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from importlib import resources
 
 import pytest
 
 import nixpatch
 from nixpatch import elf
 from nixpatch.arch import ARCHES, Arch, arch_of
-from nixpatch.model import ElfFacts
-from nixpatch.policy import is_libc_name
+from nixpatch.model import ElfFacts, Libc
+from nixpatch.policy import default_policy, packaged_table
 
 NAMES = frozenset(arch.name for arch in ARCHES)
 SOURCES = os.path.dirname(nixpatch.__file__)
+
+
+def _libc_of(path: str) -> Libc | None:
+    return default_policy().libc_of(os.path.basename(path))
 
 
 def test_no_two_rows_are_the_same_machine() -> None:
@@ -39,7 +41,7 @@ def test_the_machine_of_this_process_has_its_row() -> None:
 def test_a_row_is_complete_enough_to_work_with(arch: Arch) -> None:
     assert arch_of(arch.e_machine, arch.bits, arch.byteorder) is arch
     assert arch.max_page in {0x1000, 0x10000}
-    assert arch.loader is None or (os.path.isabs(arch.loader) and is_libc_name(os.path.basename(arch.loader)))
+    assert arch.loader is None or (os.path.isabs(arch.loader) and _libc_of(arch.loader) is Libc.GLIBC)
     assert all(
         arch.manylinux_since is not None and minor >= arch.manylinux_since for minor in arch.auditwheel
     )
@@ -62,7 +64,7 @@ def test_a_machine_without_a_row_gets_the_careful_answers() -> None:
 
 
 def test_the_manylinux_policies_name_machines_that_have_a_row() -> None:
-    data = tomllib.loads(resources.files("nixpatch").joinpath("data/manylinux.toml").read_text("utf-8"))
+    data = packaged_table("manylinux.toml")
     named = {name for machines in data["only"].values() for name in machines}
     named |= {
         key.removeprefix("symbols_") for row in data["policy"] for key in row if key.startswith("symbols_")
@@ -90,3 +92,17 @@ def test_no_other_module_has_a_table_of_machines() -> None:
                     ]
                 tables += [(path, key) for key in keys if key in NAMES]
     assert tables == []
+
+
+@pytest.mark.parametrize(
+    ("minor", "machines"),
+    [
+        (5, "i686 x86_64"),
+        (17, "aarch64 armv7l i686 ppc64 ppc64le s390x x86_64"),
+        (28, "aarch64 armv7l i686 ppc64le s390x x86_64"),
+        (31, "aarch64 armv7l i686 ppc64le riscv64 s390x x86_64"),
+        (41, "aarch64 armv7l i686 loongarch64 ppc64le riscv64 s390x x86_64"),
+    ],
+)
+def test_machines_of_a_policy_are_those_of_auditwheel(minor: int, machines: str) -> None:
+    assert sorted(arch.name for arch in ARCHES if minor in arch.auditwheel) == machines.split()

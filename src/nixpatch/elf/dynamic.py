@@ -158,10 +158,14 @@ def chained_records(
 
 
 def _read_record(file: ElfFile, address: int, size: int) -> bytes:
-    content = file.memory(address, size)
-    if content is None:
+    return file.image.read(_record_offset(file, address, size), size)
+
+
+def _record_offset(file: ElfFile, address: int, size: int) -> int:
+    offset = file.headers.file_offset(address, size)
+    if offset is None:
         raise malformed("version records lie in no PT_LOAD")
-    return content
+    return offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +195,7 @@ def need_references(file: ElfFile) -> tuple[NeedReference, ...]:
         if entry.tag == elf.DT_NEEDED
     ]
     for address, fields in _verneed_records(file):
-        offset = file.headers.file_offset(address + _VN_FILE, VN_FILE_SIZE)
-        if offset is None:
-            raise malformed("version records lie in no PT_LOAD")
+        offset = _record_offset(file, address + _VN_FILE, VN_FILE_SIZE)
         references.append(NeedReference(string(fields[2]), None, offset, fields[2]))
     return tuple(references)
 

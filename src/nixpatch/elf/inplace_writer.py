@@ -18,6 +18,7 @@ from nixpatch.model import ElfEdit
 _CHUNK = 1 << 20
 _DIGEST_CHUNK = 1 << 18  # bytes; fits into a core's cache
 _KERNEL_CHUNK = 1 << 30
+_SHRUNK = "it became shorter while it was copied"
 # Errors of copy_file_range(2) if the kernel, the file system or a sandbox does not support it.
 _NO_COPY = {errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EBADF}
 
@@ -216,7 +217,7 @@ def _data_ranges(fd: int, offset: int, length: int) -> Iterator[tuple[int, int]]
     """Yield ``(offset, length)`` of the parts that are not holes, which are holes in the new file already."""
     end = offset + length
     if os.fstat(fd).st_size < end:
-        raise FileRefused("it became shorter while it was copied")
+        raise FileRefused(_SHRUNK)
     while offset < end:
         try:
             start = os.lseek(fd, offset, os.SEEK_DATA)
@@ -241,7 +242,7 @@ def _copy_range(source: int, offset: int, length: int, fd: int, to: int) -> None
         if done == 0:  # some file systems return this instead of an error
             data = os.pread(source, min(length, _CHUNK), offset)
             if not data:
-                raise FileRefused("it became shorter while it was copied")
+                raise FileRefused(_SHRUNK)
             _write(fd, data, to)
             done = len(data)
         offset += done

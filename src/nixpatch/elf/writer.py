@@ -53,7 +53,7 @@ def write_checked(
         except FileRefused as refused:
             raise FileRefused(f"{declined}; {refused}") from None
         return CheckedEdit(written.result, written.writer, str(declined))
-    _must_pass(check_views(views, temp_fd, edit))
+    must_pass(check_views(views, temp_fd, edit))
     return CheckedEdit(result, Writer.INPLACE)
 
 
@@ -64,12 +64,18 @@ def _write_by_lief(source: int, temp_fd: int, edit: ElfEdit, original_sha256: by
 
     result = write_lief(source, temp_fd, edit, original_sha256)
     if not result.changed:
-        _must_pass(check(source, temp_fd, edit))
+        must_pass(check(source, temp_fd, edit))
         return CheckedEdit(result, Writer.INPLACE)
-    _must_pass(check_rewritten(source, temp_fd, edit), "LIEF's output")
+    must_pass(check_rewritten(source, temp_fd, edit), "LIEF's output")
     return CheckedEdit(result, Writer.LIEF)
 
 
-def _must_pass(violations: tuple[str, ...], subject: str = "the edited file") -> None:
+def must_pass(violations: tuple[str, ...], subject: str = "the edited file") -> None:
+    """Refuse an edited file that violates a check.
+
+    Raises:
+        FileRefused: there are violations; the message has the first.
+
+    """
     if violations:
         raise FileRefused(f"{subject} failed its checks and was thrown away: {violations[0]}")

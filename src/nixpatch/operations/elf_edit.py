@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from nixpatch import elf
 from nixpatch.elf.check_inplace import check
 from nixpatch.elf.inplace_writer import write_edited, write_original
+from nixpatch.elf.writer import must_pass
 from nixpatch.errors import FileRefused
 from nixpatch.fs import replacement, sweep
 from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason, Tag
@@ -172,9 +173,7 @@ def carry_out(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...]
             notes: tuple[str, ...] = ()
         else:
             result = write_edited(source, temp, edit)
-            violations = check(source, temp, edit)
-            if violations:
-                raise FileRefused(f"the edited file failed its checks and was thrown away: {violations[0]}")
+            must_pass(check(source, temp, edit))
             if not result.changed and elf.original_sha256(temp) != result.original_sha256:
                 raise FileRefused("another tool changed it after the last edit: there is no way back")
             notes = result.notes

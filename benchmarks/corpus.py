@@ -33,6 +33,7 @@ from corpus_report import Result, Treated, table
 from rich.console import Console
 
 from nixpatch import elf
+from nixpatch.elf.check_inplace import check
 from nixpatch.elf.check_rewritten import check_rewritten
 from nixpatch.installed import scan
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Linkage, Manner, Outcome, Plan, Tag, Writer
@@ -120,7 +121,7 @@ def deep(job: tuple[str, str, ElfEdit, bool]) -> tuple[str, list[str]]:
     """Compare every byte of one file."""
     before, after, edit, by_lief = job
     return after, list(
-        check_rewritten(before, after, edit) if by_lief else elf.check(before, after, edit, deep=True)
+        check_rewritten(before, after, edit) if by_lief else check(before, after, edit, deep=True)
     )
 
 

@@ -17,9 +17,11 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from nixpatch.elf import check, read, write_edited
+from nixpatch.elf import read
+from nixpatch.elf.check_inplace import check
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image
+from nixpatch.elf.inplace_writer import write_edited
 from nixpatch.model import ElfEdit
 
 CPU_BOUND = 1.0  # ms of CPU time

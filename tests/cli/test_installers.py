@@ -84,7 +84,7 @@ class TestPip:
         self, shop: Shop, pip: Call, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         wheel = shop.wheel("one")
-        monkeypatch.setattr("nixpatch.elf.writer.check_seen", lambda *_: ("PT_LOADs overlap",))
+        monkeypatch.setattr("nixpatch.elf.writer.check_views", lambda *_: ("PT_LOADs overlap",))
 
         code, _, err = pip("one")
 

@@ -251,7 +251,7 @@ def test_a_file_that_fails_its_checks_stays_as_it_was(
     world: World, nixpatch: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = world.snapshot()
-    monkeypatch.setattr(writer, "check_seen", lambda *_: ("PT_LOADs overlap",))
+    monkeypatch.setattr(writer, "check_views", lambda *_: ("PT_LOADs overlap",))
 
     code, out, _ = nixpatch(world.venv)
 

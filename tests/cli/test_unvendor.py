@@ -17,7 +17,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from nixpatch.elf.image import Image
 from nixpatch.elf.symbols import DT_GNU_HASH
-from nixpatch.elf.undo import look
+from nixpatch.elf.undo import views_of
 from support import vendored as vendoring
 from support import world as worlds
 from support.programs import patched_bytes
@@ -60,7 +60,7 @@ def grafts(nixpatch: Run, vendored: Vendored, *more: str) -> dict[str, dict[str,
 def without_symbols(path: str) -> None:
     """Spoil the hash table: the headers are right, the symbols cannot be read."""
     with open(path, "rb") as file:
-        headers = look(file.fileno()).current
+        headers = views_of(file.fileno()).current.headers
         assert Image.of(file.fileno()).size
     offset = headers.file_offset(headers.values[DT_GNU_HASH])
     assert offset is not None

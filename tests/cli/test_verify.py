@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from nixpatch import elf
+from nixpatch.elf.inplace_writer import write_edited
 from nixpatch.model import ElfEdit
 from support.world import Run, World, record_row, shared
 
@@ -69,7 +69,7 @@ def test_a_store_path_that_was_collected(patched: World, nixpatch: Run) -> None:
 
 def test_a_search_path_that_somebody_else_changed(patched: World, nixpatch: Run) -> None:
     temp = os.open(patched.extension + ".new", os.O_RDWR | os.O_CREAT)
-    elf.write_edited(patched.extension, temp, ElfEdit("/somewhere/else"))
+    write_edited(patched.extension, temp, ElfEdit("/somewhere/else"))
     os.close(temp)
     os.replace(patched.extension + ".new", patched.extension)
 

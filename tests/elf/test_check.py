@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nixpatch.elf import check
 from nixpatch.elf import structs as elf
+from nixpatch.elf.check_inplace import check
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
 from nixpatch.errors import FileRefused

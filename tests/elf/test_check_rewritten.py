@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from nixpatch.elf import structs as elf
-from nixpatch.elf import write_checked
 from nixpatch.elf.check_rewritten import check_rewritten
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
 from nixpatch.elf.structs import Phdr, Shdr
+from nixpatch.elf.writer import write_checked
 from nixpatch.model import ElfEdit, Writer
 from support.programs import RICH, Workshop
 

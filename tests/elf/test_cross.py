@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from nixpatch.elf import read, write_checked
+from nixpatch.elf import read
 from nixpatch.elf.check_pair import shared_pages
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image
+from nixpatch.elf.writer import write_checked
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Writer
 from support.programs import RICH, Workshop, content, edit_file, interpreter_alias, need, restore_file, run

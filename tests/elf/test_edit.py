@@ -8,9 +8,10 @@ import pytest
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 
-from nixpatch.elf import read, write_edited
+from nixpatch.elf import read
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
+from nixpatch.elf.inplace_writer import write_edited
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Linkage, Tag
 from support.programs import (

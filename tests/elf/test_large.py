@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nixpatch.elf import check, read, write_edited
+from nixpatch.elf import read
+from nixpatch.elf.check_inplace import check
+from nixpatch.elf.inplace_writer import write_edited
 from nixpatch.model import ElfEdit, ElfFacts
 from support.programs import RICH, Workshop, load, need, read_headers
 
@@ -74,7 +76,8 @@ def test_file_above_4_gib(workshop: Workshop, tmp_path: Path, large: str) -> Non
 def test_memory_does_not_depend_on_the_size(workshop: Workshop, tmp_path: Path, large: str) -> None:
     code = (
         "import os, sys\n"
-        "from nixpatch.elf import check, write_edited\n"
+        "from nixpatch.elf.check_inplace import check\n"
+        "from nixpatch.elf.inplace_writer import write_edited\n"
         "from nixpatch.model import ElfEdit\n"
         "source, to, path = sys.argv[1:]\n"
         "edit = ElfEdit(path)\n"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from nixpatch.elf import read, write_checked
+from nixpatch.elf import read
 from nixpatch.elf.check_rewritten import check_rewritten
 from nixpatch.elf.lief import writer as writing
-from nixpatch.elf.writer import Written
+from nixpatch.elf.writer import CheckedEdit, write_checked
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Tag, Writer
 from support.programs import RICH, Workshop, content, edit_file, interpreter_alias, load, patched_bytes, run
@@ -43,7 +43,7 @@ PROGRAMS = {
 }
 
 
-def by_lief(source: str, to: str, edit: ElfEdit, writer: Writer = Writer.LIEF) -> Written:
+def by_lief(source: str, to: str, edit: ElfEdit, writer: Writer = Writer.LIEF) -> CheckedEdit:
     """Edit into a new file with the mode of the old one."""
     inside = os.open(source, os.O_RDONLY)
     out = os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.stat(source).st_mode & 0o777)

@@ -109,9 +109,11 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "names decide: text called .so breaks the run, and programs and .so.1 are missed": (
         "elf/test_read.py::test_files_that_are_not_elf",
         "elf/test_read.py::test_truncated_file",
-        "unit/test_tree.py::test_the_bytes_decide_and_not_the_name",
+        "unit/installed/test_scan.py::test_the_bytes_decide_and_not_the_name",
     ),
-    "files for other machines in the same wheel are edited": ("unit/test_precedence.py::test_left_alone",),
+    "files for other machines in the same wheel are edited": (
+        "unit/resolve/test_precedence.py::test_left_alone",
+    ),
     "the mode is lost, or setuid stays on contents it was not granted to": (
         "cli/test_patch.py::test_mode_and_times_stay_and_setuid_goes",
     ),
@@ -120,7 +122,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         "cli/test_elf.py::test_other_names_of_the_file_keep_its_bytes",
     ),
     "a file outside the tree is edited through a symbolic link": (
-        "unit/test_tree.py::test_links_and_special_files_are_left_alone",
+        "unit/installed/test_scan.py::test_links_and_special_files_are_left_alone",
         "elf/test_read.py::test_files_that_are_not_elf",
     ),
     "files of several gigabytes are cut, or take several times their size in memory": (
@@ -132,7 +134,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         "elf/test_undo.py::test_editing_and_stripping_in_turns_does_not_grow",
         "elf/test_survival.py::test_patching_and_fixing_up_in_turns_does_not_grow",
     ),
-    "the dynamic loader or libc itself is edited": ("unit/test_precedence.py::test_left_alone",),
+    "the dynamic loader or libc itself is edited": ("unit/resolve/test_precedence.py::test_left_alone",),
     "notes and the properties in them get out of step": (
         "elf/test_layouts.py::test_notes_stay_what_and_where_they_are",
     ),
@@ -165,8 +167,8 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         "property/test_elf_fuzz.py::test_truncated_anywhere",
     ),
     "a libc inside a wheel passes for a provider of libraries": (
-        "unit/test_store_index.py::test_a_directory_with_a_libc_is_marked",
-        "unit/test_choose.py::test_a_directory_with_a_libc_only_if_no_other_serves",
+        "unit/store/test_index.py::test_a_directory_with_a_libc_is_marked",
+        "unit/resolve/test_provider_choice.py::test_a_directory_with_a_libc_only_if_no_other_serves",
     ),
     "link settings that nobody thought of": ("property/test_elf_links.py::test_any_linking_under_any_edits",),
     "a program without PIE made by lld runs after the edit, but not after strip": (

@@ -11,9 +11,12 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 
-from nixpatch.elf import check, read, write_checked, write_edited
-from nixpatch.elf.dynamic import namings
-from nixpatch.elf.undo import look
+from nixpatch.elf import read
+from nixpatch.elf.check_inplace import check
+from nixpatch.elf.dynamic import need_references
+from nixpatch.elf.inplace_writer import write_edited
+from nixpatch.elf.undo import views_of
+from nixpatch.elf.writer import write_checked
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Writer
 from support.programs import (
@@ -64,9 +67,8 @@ def version_files(path: str) -> list[str]:
 def record_offset(path: str) -> int:
     """Where the verneed record has the library's name."""
     with open(path, "rb") as file:
-        seen = look(file.fileno())
-        names = namings(seen.current_image, seen.current)
-    return next(naming.offset for naming in names if naming.entry is None and naming.name in {OLD, NEW})
+        references = need_references(views_of(file.fileno()).current)
+    return next(r.offset for r in references if r.entry is None and r.name in {OLD, NEW})
 
 
 def test_ld_so_loads_it_by_the_new_name(library: str, there: str, tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_check_notices_a_rename_that_was_not_wished(library: str, there: str, tm
 def test_a_version_record_inside_another_table_is_refused(library: str, tmp_path: Path) -> None:
     """A hostile file whose version needs lie in its string table, which is copied and not changed."""
     with open(library, "rb") as file:
-        headers = look(file.fileno()).current
+        headers = views_of(file.fileno()).current.headers
     index = next(i for i, entry in enumerate(headers.live) if entry.tag == 0x6FFFFFFE)
     record = content(library)[record_offset(library) - 4 :][:16]
     at = headers.string_offset + headers.string_size - 40

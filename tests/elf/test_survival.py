@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nixpatch.elf import check, read, write_edited
+from nixpatch.elf import read
+from nixpatch.elf.check_inplace import check
+from nixpatch.elf.inplace_writer import write_edited
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason
 from support.programs import (

@@ -17,7 +17,7 @@ from importlib import resources
 
 from fuzz.forge import dlopen_note, samples
 from fuzz.targets_text import TARGET, empty_cache, store_row
-from nixpatch.elf import write_edited
+from nixpatch.elf.inplace_writer import write_edited
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Libc
 from nixpatch.store import lockfile

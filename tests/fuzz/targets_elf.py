@@ -5,11 +5,13 @@ import os
 from dataclasses import replace
 
 from fuzz.forge import Forged, dlopen_note
-from nixpatch.elf import Digests, check, mentions, read, read_symbols, write_edited, write_original
+from nixpatch.elf import mentions, read, read_symbols
+from nixpatch.elf.check_inplace import check
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image
-from nixpatch.elf.undo import State, guard, look, tables
-from nixpatch.elf.undo_record import FOOTER_SIZE, Footer, Record
+from nixpatch.elf.inplace_writer import Digests, write_edited, write_original
+from nixpatch.elf.undo import UndoState, guard, guarded_tables, views_of
+from nixpatch.elf.undo_record import FOOTER_SIZE, UndoFooter, UndoRecord
 from nixpatch.errors import FileRefused
 from nixpatch.installed.hashing import Hashing, hash_file
 from nixpatch.model import ElfEdit, ElfFacts, Skip, Tag
@@ -86,8 +88,8 @@ def edit(data: bytes) -> None:
         assert (old.result(), made.result()) == (hash_file(source), hash_file(_OUT.fd))
     if result.size < _LARGE:
         assert check(source, _OUT.fd, wish, deep=True) == ()
-    before = look(source)
-    original = before.original_image.read(0, before.original_image.size)
+    before = views_of(source)
+    original = before.original.image.read(0, before.original.image.size)
     if not result.changed:
         assert _OUT.content() == original
         return
@@ -96,17 +98,17 @@ def edit(data: bytes) -> None:
     assert wish.search_path is None or (after.current.search_path or "") == wish.search_path
     assert wish.interp is None or after.current.interp == wish.interp
     new = dict(wish.renames)
-    if isinstance(was := read(source, payload_ok=True), ElfFacts) and before.state is State.NONE:
+    if isinstance(was := read(source, payload_ok=True), ElfFacts) and before.state is UndoState.NONE:
         assert after.needed == tuple(new.get(name, name) for name in was.needed)
         assert [need.soname for need in after.version_needs] == [
             new.get(need.soname, need.soname) for need in was.version_needs
         ]
-    if before.state is State.STALE:
+    if before.state is UndoState.STALE:
         return
     try:
         write_original(_OUT.fd, _AGAIN.fill(b""))
     except FileRefused:
-        assert before.state is State.INTACT  # whose digest of the original is believed
+        assert before.state is UndoState.INTACT  # whose digest of the original is believed
     else:
         assert _AGAIN.content() == original
     write_edited(_OUT.fd, _AGAIN.fill(b""), wish)
@@ -126,8 +128,8 @@ def undo(data: bytes) -> None:
     except FileRefused:
         pass
     else:
-        seen = look(source)
-        assert _OUT.content() == seen.original_image.read(0, seen.original_image.size)
+        seen = views_of(source)
+        assert _OUT.content() == seen.original.image.read(0, seen.original.image.size)
     if len(data) % 4 == 0:  # dear, and much of it is the same
         edit(b"\1\1\0\0\0" + _SOURCE.content())
 
@@ -182,11 +184,11 @@ def _guarded(fd: int, data: bytes) -> bytes | None:
     image = Image.of(fd)
     headers = parse(image)
     at = headers.last_load.file_end - FOOTER_SIZE
-    footer = Footer.unpack(data[at : at + FOOTER_SIZE]) if at >= 0 else None
+    footer = UndoFooter.unpack(data[at : at + FOOTER_SIZE]) if at >= 0 else None
     if footer is None or not 0 < footer.record_length <= at:
         return None
     packed = data[at - footer.record_length : at]
-    record = Record.unpack(packed)
+    record = UndoRecord.unpack(packed)
     if record is None or sum(length for _, length in record.left) > len(data):
         return None
     footer = replace(footer, size=len(data))
@@ -196,5 +198,5 @@ def _guarded(fd: int, data: bytes) -> bytes | None:
         with contextlib.suppress(FileRefused):
             original = image.before_edit(footer.cut, footer.delta, size, record.patches)
             footer = replace(footer, sha256=original.sha256())
-    checksum = guard(image, tables(image, headers), packed, footer, record.left)
+    checksum = guard(image, guarded_tables(image, headers), packed, footer, record.left)
     return data[:at] + replace(footer, guard=checksum).pack() + data[at + FOOTER_SIZE :]

@@ -17,7 +17,7 @@ from importlib import resources
 from packaging.utils import canonicalize_name
 
 from nixpatch import policy
-from nixpatch.elf.lief.writer import answer_of
+from nixpatch.elf.lief.writer import parse_answer
 from nixpatch.errors import FileRefused
 from nixpatch.installed import dists, provenance, python_layout, record, target_python
 from nixpatch.model import Dist, FileHash, Libc, Machine, Target
@@ -228,7 +228,7 @@ def lief_answer(data: bytes) -> None:
     code, _, said = data.partition(b"\n")
     number = {b"": 0, b"1": 1}.get(code[:1], 0 if code[:1] != b"-" else -6)
     with contextlib.suppress(FileRefused):
-        address = answer_of(number, said, code[1:])
+        address = parse_answer(number, said, code[1:])
         assert isinstance(address, int)
         assert address >= 0
 

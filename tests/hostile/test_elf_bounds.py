@@ -14,8 +14,8 @@ from fuzz.seeds import edited
 from nixpatch.elf import read
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image
-from nixpatch.elf.undo import guard, tables
-from nixpatch.elf.undo_record import FOOTER_SIZE, Footer, Record
+from nixpatch.elf.undo import guard, guarded_tables
+from nixpatch.elf.undo_record import FOOTER_SIZE, UndoFooter, UndoRecord
 from nixpatch.model import ElfFacts, Skip, SkipReason
 from support.bounded import run
 
@@ -237,14 +237,16 @@ def test_patches_out_of_order_are_no_record(turned: bool, tmp_path: Path) -> Non
         image = Image.of(file.fileno())
         headers = parse(image)
         at = headers.last_load.file_end - FOOTER_SIZE
-        footer = Footer.unpack(bytes(data[at : at + FOOTER_SIZE]))
+        footer = UndoFooter.unpack(bytes(data[at : at + FOOTER_SIZE]))
         assert footer is not None
-        record = Record.unpack(bytes(data[at - footer.record_length : at]))
+        record = UndoRecord.unpack(bytes(data[at - footer.record_length : at]))
         assert record is not None
         if turned:
             record = replace(record, patches=record.patches[::-1])
         packed = record.pack()
-        footer = replace(footer, guard=guard(image, tables(image, headers), packed, footer, record.left))
+        footer = replace(
+            footer, guard=guard(image, guarded_tables(image, headers), packed, footer, record.left)
+        )
     data[at - len(packed) : at + FOOTER_SIZE] = packed + footer.pack()
     Path(path).write_bytes(data)
     found = read(path)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nixpatch.elf import write_checked
+from nixpatch.elf.writer import write_checked
 from nixpatch.fs import TEMP_PREFIX, TEMP_SUFFIX, remove, replace_bytes, replacement
 from nixpatch.model import Outcome
 from nixpatch.operations import apply as applying
@@ -78,7 +78,7 @@ def test_while_a_file_is_written(world: World, which: str, monkeypatch: pytest.M
             swaps.pop()()
         return write_checked(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("nixpatch.elf.write_checked", swapping)
+    monkeypatch.setattr("nixpatch.operations.edit_jobs.write_checked", swapping)
     applying.apply(plan)
 
     assert state_of(os.path.join(world.root, "outside")) == before

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from nixpatch.elf import check, read, write_edited, write_original
+from nixpatch.elf import read
+from nixpatch.elf.check_inplace import check
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image, Patch
-from nixpatch.elf.undo import guard, tables
-from nixpatch.elf.undo_record import FOOTER_SIZE, Footer, Record
+from nixpatch.elf.inplace_writer import write_edited, write_original
+from nixpatch.elf.undo import guard, guarded_tables
+from nixpatch.elf.undo_record import FOOTER_SIZE, UndoFooter, UndoRecord
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Skip
 from support.programs import RICH, Workshop, content, edit_file
@@ -168,9 +170,9 @@ def test_forged_record_with_a_valid_checksum(
     image = Image.of(fd)
     headers = parse(image)
     at = headers.last_load.file_end - FOOTER_SIZE
-    footer = Footer.unpack(bytes(data[at : at + FOOTER_SIZE]))
+    footer = UndoFooter.unpack(bytes(data[at : at + FOOTER_SIZE]))
     assert footer
-    record = Record(tuple(left), tuple(Patch(offset, new) for offset, new in patches)).pack()
+    record = UndoRecord(tuple(left), tuple(Patch(offset, new) for offset, new in patches)).pack()
     footer = replace(
         footer,
         record_length=len(record),
@@ -179,7 +181,7 @@ def test_forged_record_with_a_valid_checksum(
         delta=footer.delta if delta is None else delta,
     )
     try:
-        checksum = guard(image, tables(image, headers), record, footer, left)
+        checksum = guard(image, guarded_tables(image, headers), record, footer, left)
     except FileRefused:
         checksum = 0
     finally:

@@ -10,7 +10,9 @@ from elftools.elf.segments import InterpSegment
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nixpatch.elf import check, read, write_edited
+from nixpatch.elf import read
+from nixpatch.elf.check_inplace import check
+from nixpatch.elf.inplace_writer import write_edited
 from nixpatch.model import ElfEdit, ElfFacts, Linkage, Tag
 from support.programs import RICH, Workshop, content, restore_file
 

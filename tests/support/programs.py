@@ -1,4 +1,4 @@
-"""Small programs, compiled once a session, and what the tests do with them."""
+"""Small programs, compiled once a session, and helpers to edit, run and inspect them."""
 
 import hashlib
 import os
@@ -12,10 +12,11 @@ import pytest
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 
-from nixpatch.elf import Digests, check, read, write_edited, write_original
+from nixpatch.elf import read
+from nixpatch.elf.check_inplace import check
 from nixpatch.elf.headers import Headers, parse
 from nixpatch.elf.image import Image
-from nixpatch.elf.inplace_writer import EditResult
+from nixpatch.elf.inplace_writer import Digests, EditResult, write_edited, write_original
 from nixpatch.installed.hashing import Hashing, hash_file
 from nixpatch.model import ElfEdit, ElfFacts
 
@@ -24,16 +25,16 @@ RICH = ("-DWITH_BSS=9000", "-DWITH_TLS", "-DWITH_DATA")
 
 
 def need(tool: str) -> str:
-    """The path of a tool, or skip the test."""
-    found = shutil.which(tool)
-    if not found:
+    """Return the path of a tool, or skip the test."""
+    path = shutil.which(tool)
+    if not path:
         pytest.skip(f"{tool} is not installed")
-    return found
+    return path
 
 
 @dataclass
 class Workshop:
-    """Compiles into one directory and remembers what it made."""
+    """Compiles into one directory and caches the results."""
 
     directory: str
     compiler: str = "gcc"
@@ -43,7 +44,7 @@ class Workshop:
         return os.path.join(SOURCES, name)
 
     def gcc(self, name: str, *arguments: str) -> str:
-        """Run the compiler; the same call twice gives the same file. Gives the path of the output."""
+        """Run the compiler and return the path of the output; the same call twice compiles once."""
         key = (name, *arguments)
         if key not in self.made:
             compiler = need(self.compiler)
@@ -61,13 +62,13 @@ class Workshop:
         return self.gcc("libanswer.so", *flags, script, self.source("answer.c"))
 
     def library(self, *flags: str, name: str = "libuse.so") -> str:
-        """A library that needs libanswer.so and does not say where it is."""
+        """Build a library that needs libanswer.so, without a search path."""
         return self.gcc(
             name, "-shared", "-fPIC", f"-Wl,-soname,{name}", self.source("use.c"), *flags, self.answer
         )
 
     def program(self, *flags: str) -> str:
-        """A program that needs libanswer.so and does not say where it is."""
+        """Build a program that needs libanswer.so, without a search path."""
         return self.gcc("program", self.source("program.c"), self.source("use.c"), *flags, self.answer)
 
     @property
@@ -77,7 +78,7 @@ class Workshop:
 
 
 def edit_file(source: str, to: str, edit: ElfEdit) -> EditResult:
-    """Edit into a new file with the mode of the old one, and hold it against the original."""
+    """Edit into a new file with the mode of the old one, and check it against the original."""
     fd = os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.stat(source).st_mode & 0o777)
     before, after = Hashing(), Hashing()
     try:
@@ -100,9 +101,9 @@ def restore_file(source: str, to: str) -> bytes:
 
 
 def obstacle(source: str) -> str | None:
-    """What the facts say stands in the way of any edit, or why there are no facts."""
-    found = read(source, payload_ok=True)
-    return found.obstacle if isinstance(found, ElfFacts) else found.reason.value
+    """Return why the in-place writer would refuse any edit, or why the file is skipped."""
+    facts = read(source, payload_ok=True)
+    return facts.obstacle if isinstance(facts, ElfFacts) else facts.reason.value
 
 
 def copy(source: str, to: str) -> str:
@@ -111,12 +112,12 @@ def copy(source: str, to: str) -> str:
 
 
 def search_paths(path: str) -> list[tuple[str, str]]:
-    """Search path entries as an independent reader sees them; an empty one is as good as none."""
+    """Read search path entries with pyelftools, without empty ones."""
     names = {"DT_RPATH": "rpath", "DT_RUNPATH": "runpath"}
     with open(path, "rb") as file:
         segment = next(s for s in ELFFile(file).iter_segments() if isinstance(s, DynamicSegment))
-        found = [(tag.entry.d_tag, tag) for tag in segment.iter_tags() if tag.entry.d_tag in names]
-        entries = [(name, str(getattr(tag, names[name]))) for name, tag in found]
+        tags = [tag for tag in segment.iter_tags() if tag.entry.d_tag in names]
+        entries = [(tag.entry.d_tag, str(getattr(tag, names[tag.entry.d_tag]))) for tag in tags]
     return [entry for entry in entries if entry[1]]
 
 
@@ -138,7 +139,7 @@ def digest(path: str) -> bytes:
 
 
 def run(program: str, *, runner: tuple[str, ...] = ()) -> str:
-    """What a program prints; "failed" if ld.so or the program gives up."""
+    """Return the output of a program, or "failed ..." if ld.so or the program fails."""
     done = subprocess.run(
         [*runner, program], capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]}
     )
@@ -146,14 +147,14 @@ def run(program: str, *, runner: tuple[str, ...] = ()) -> str:
 
 
 def load(library: str, symbol: str = "use") -> str:
-    """What a function of a library returns when another process loads it."""
+    """Load a library in another process and return the result of one of its functions."""
     code = f"import ctypes; print(getattr(ctypes.CDLL({library!r}), {symbol!r})())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else f"failed {done.returncode}"
 
 
 def interpreter_alias(directory: str, loader: str, length: int) -> str:
-    """A path of at least ``length`` characters that leads to a dynamic loader."""
+    """Return a path of at least ``length`` characters to a dynamic loader."""
     path = os.path.join(directory, "loader")
     if not os.path.lexists(path):
         os.symlink(loader, path)
@@ -161,7 +162,7 @@ def interpreter_alias(directory: str, loader: str, length: int) -> str:
 
 
 def patched_bytes(source: str, to: str, change: Callable[[bytearray], None]) -> str:
-    """A copy of a file with some bytes changed."""
+    """Copy a file with some bytes changed and return its path."""
     data = bytearray(content(source))
     change(data)
     with open(to, "wb") as file:

@@ -12,7 +12,6 @@ PACKAGE = os.path.dirname(nixpatch.__file__)
 
 # Modules whose renames are still to be merged; a rule does not look at them until then.
 CLASSES_PENDING = (
-    "elf/",
     "installed/",
     "operations/elf_edit.py",
     "operations/installer_changes.py",
@@ -23,7 +22,6 @@ IDENTIFIERS_PENDING = (
     "api.py",
     "cli/",
     "data/load_probe.py",
-    "elf/",
     "fs.py",
     "installed/",
     "operations/",

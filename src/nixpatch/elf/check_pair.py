@@ -1,4 +1,4 @@
-"""An edited file beside its original: how offsets correspond, and whether bytes are equal."""
+"""An edited file beside its original, and the checks that hold whichever writer made it."""
 
 from __future__ import annotations
 
@@ -6,86 +6,137 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from nixpatch.elf import structs as elf
-from nixpatch.elf.dynamic import linkage, namings, places
-from nixpatch.elf.headers import Headers
-from nixpatch.elf.image import Image
-from nixpatch.elf.resolved_edit import Wish, wish_of
-from nixpatch.elf.undo import Opened
-from nixpatch.elf.undo_record import Footer
+from nixpatch.elf.dynamic import linkage, need_references, vn_file_ranges
+from nixpatch.elf.headers import ElfFile, Headers
+from nixpatch.elf.resolved_edit import SEARCH_PATH_TAGS, TAG_NUMBERS, ResolvedEdit, resolve_edit
+from nixpatch.elf.undo import ElfViews
+from nixpatch.elf.undo_record import UndoFooter
+from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Linkage
 
 _CHUNK = 1 << 20
 SAMPLE = 4096
-"""bytes at each end of a range that a quick comparison looks at"""
+"""bytes at each end of a range that a quick comparison reads"""
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """The original (seen through its undo record, if it has one), and the edited file as it is."""
+class FilePair:
+    """The original (seen through its undo record, if it has one) and the edited file."""
 
-    old_image: Image
-    old: Headers
+    old: ElfFile
+    new: ElfFile
     old_linkage: Linkage
-    new_image: Image
-    new: Headers
-    wish: Wish
     edit: ElfEdit
-    cut: int
-    """offset in the original behind the content of all PT_LOADs"""
-    footer: Footer | None
-    """of the edited file"""
+    resolved: ResolvedEdit
+    footer: UndoFooter | None
+    """undo footer of the edited file"""
     deep: bool
     """compare all bytes, not samples"""
 
     @classmethod
-    def of(cls, before: Opened, after: Opened, edit: ElfEdit, *, deep: bool) -> Pair:
-        """Pair up two files. Raises ``FileRefused`` for an edit that no file can have."""
-        image, headers = before.original_image, before.original
-        old = linkage(image, headers)
-        wish = wish_of(headers, old, edit, namings(image, headers) if edit.renames else ())
-        new_image, new = after.current_image, after.current
-        cut = max(p.file_end for p in headers.loads if p.filesz)
-        return cls(image, headers, old, new_image, new, wish, edit, cut, after.footer, deep)
+    def of(cls, before: ElfViews, after: ElfViews, edit: ElfEdit, *, deep: bool) -> FilePair:
+        """Pair up two files.
+
+        Raises:
+            FileRefused: the original cannot have this edit.
+
+        """
+        old = before.original
+        old_linkage = linkage(old)
+        references = need_references(old) if edit.renames else ()
+        resolved = resolve_edit(old.headers, old_linkage, edit, references)
+        return cls(old, after.current, old_linkage, edit, resolved, after.footer, deep)
 
     @property
-    def delta(self) -> int:
-        """By how much what stands behind the cut has moved."""
-        return self.new_image.size - self.old_image.size
+    def cut(self) -> int:
+        """Offset in the original of the end of all PT_LOADs: what follows has moved."""
+        return self.old.headers.loads_end
 
     @property
     def memory_end(self) -> int:
-        """Address where the new area begins: below it the memory image must be the old one."""
-        end = self.old.last_load.memory_end
+        """Address of the new area: below it, memory must be as before."""
+        end = self.old.headers.last_load.memory_end
         return min(end, self.footer.area) if self.footer else end
 
     @property
     def rewritten(self) -> list[tuple[int, int]]:
-        """Ranges of the original that this edit may overwrite."""
-        return [*_rewritten(self.old), *places(place.naming for place in self.wish.renamed)]
+        """``(offset, length)`` in the original of what this edit may overwrite."""
+        ranges = [(offset, length) for offset, length, _ in self.old.headers.rewritable]
+        return [*ranges, *vn_file_ranges(rename.reference for rename in self.resolved.renames)]
 
     def moved(self, offset: int) -> int:
-        """Where in the edited file a byte of the original stands."""
-        return offset + self.delta if offset >= self.cut else offset
+        """Map an offset in the original to the edited file."""
+        return offset + self.new.image.size - self.old.image.size if offset >= self.cut else offset
 
-    def differ(self, old: int, new: int, length: int, holes: Iterable[tuple[int, int]] = ()) -> int | None:
-        """First offset in the original at which two ranges differ, outside ``holes``; None if they do not.
+    def first_difference(
+        self, old: int, new: int, length: int, holes: Iterable[tuple[int, int]] = ()
+    ) -> int | None:
+        """Compare two ranges, given by their offsets, by bytes, or by samples if not ``deep``.
 
-        ``holes`` are ``(offset, length)`` in the original.
+        ``holes`` are ``(offset, length)`` in the original of ranges that may differ. Returns the offset of
+        the first difference in the original; None if there is none.
         """
-        hidden: _Ranges | None = None
-        for start, count in self._looked_at(old, length):
-            theirs = self.old_image.read(start, count)
-            ours = self.new_image.read(new + start - old, count)
-            if theirs == ours:
+        hidden: _MergedRanges | None = None
+        for start, count in self._compared(old, length):
+            before = self.old.image.read(start, count)
+            after = self.new.image.read(new + start - old, count)
+            if before == after:
                 continue
-            hidden = hidden or _Ranges(holes)
-            at = _first_difference(hidden.masked(theirs, start), hidden.masked(ours, start))
-            if at is not None:
-                return start + at
+            hidden = hidden or _MergedRanges(holes)
+            first, second = hidden.masked(before, start), hidden.masked(after, start)
+            if first != second:
+                return start + next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
         return None
 
-    def _looked_at(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+    def same_bytes(self, old: int, new: int, length: int) -> bool:
+        """Whether all bytes of two ranges, given by their offsets, are the same."""
+        return all(
+            self.old.image.read(offset, count) == self.new.image.read(new + offset - old, count)
+            for offset, count in chunks(old, length)
+        )
+
+    def is_zero(self, ranges: Iterable[tuple[int, int]]) -> bool:
+        """Whether all bytes of some ``(offset, length)`` of the edited file are zero."""
+        return all(self.new.image.read(offset, count).count(0) == count for offset, count in ranges)
+
+    def linkage_violations(self) -> Iterator[str]:
+        """Check search path, tag and interpreter against the edit."""
+        edit, old, new = self.edit, self.old_linkage, linkage(self.new)
+        tags = [entry.tag for entry in self.new.headers.live if entry.tag in SEARCH_PATH_TAGS]
+        search_path = old.search_path if edit.search_path is None else edit.search_path
+        if edit.search_path == "":
+            if tags:
+                yield "a search path entry is left"
+        elif new.search_path != search_path:
+            yield f"the search path is {new.search_path!r}, not {search_path!r}"
+        elif edit.search_path is None:
+            if new.tag is not old.tag:
+                yield "the search path is in an entry with another tag"
+        elif tags != [TAG_NUMBERS[self.resolved.tag]]:
+            yield f"the search path is not exactly one entry, with tag DT_{self.resolved.tag.value}"
+        interp = old.interp if edit.interp is None else edit.interp
+        if new.interp != interp:
+            yield f"the interpreter is {new.interp!r}, not {interp!r}"
+
+    def string_table_violations(self, kept: int) -> Iterator[str]:
+        """Check that the string table begins with ``kept`` bytes of the old one: offsets stay valid."""
+        old, new = self.old.headers, self.new.headers
+        length = min(kept, new.string_size, old.string_size)
+        if new.string_size < kept or not self.same_bytes(old.string_offset, new.string_offset, length):
+            yield "the string table is not the old one with additions"
+        if new.null_index is None:
+            yield "the dynamic section has no DT_NULL"
+
+    def load_table_violations(self) -> Iterator[str]:
+        """Check order and bounds of PT_LOADs (gABI, "Program Header")."""
+        loads = self.new.headers.loads
+        addresses = [p.vaddr for p in loads]
+        if addresses != sorted(addresses):
+            yield "PT_LOADs are not in ascending order"
+        if any(p.filesz and p.file_end > self.new.image.size for p in loads):
+            yield "a PT_LOAD reaches beyond the end of the file"
+
+    def _compared(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         if not self.deep and length > 2 * SAMPLE:
             yield offset, SAMPLE
             yield offset + length - SAMPLE, SAMPLE
@@ -93,8 +144,8 @@ class Pair:
         yield from chunks(offset, length)
 
 
-class _Ranges:
-    """Ranges that may overlap. A forged file may have 65,000 records to be renamed."""
+class _MergedRanges:
+    """Ranges that may overlap, merged: a forged file may have 65,000 records to be renamed."""
 
     def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
         self._starts: list[int] = []
@@ -107,7 +158,7 @@ class _Ranges:
                 self._ends.append(start + length)
 
     def masked(self, data: bytes, offset: int) -> bytearray:
-        """Return bytes that stand at an offset with zeros wherever one of the ranges is."""
+        """Return the bytes at an offset with zeros in place of these ranges."""
         shown = bytearray(data)
         end = offset + len(data)
         index = max(bisect_right(self._starts, offset) - 1, 0)
@@ -120,34 +171,14 @@ class _Ranges:
 
 
 def chunks(offset: int, length: int) -> Iterator[tuple[int, int]]:
-    """Split a range into runs of at most 1 MiB."""
+    """Split a range into ``(offset, length)`` of at most 1 MiB."""
     for start in range(offset, offset + length, _CHUNK):
         yield start, min(_CHUNK, offset + length - start)
 
 
-def _first_difference(one: bytearray, other: bytearray) -> int | None:
-    if one == other:
-        return None
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
-
-
-def _rewritten(headers: Headers) -> list[tuple[int, int]]:
-    """Give what any edit may overwrite: header tables, dynamic section, interpreter."""
-    holes = [
-        (0, headers.layout.ehdr.size),
-        (headers.ehdr.phoff, len(headers.phdr_bytes)),
-        (headers.ehdr.shoff, len(headers.shdr_bytes)),
-        (headers.dynamic_offset, len(headers.dynamic_bytes)),
-    ]
-    segment = headers.interp_segment
-    if segment:
-        holes.append((segment.offset, segment.filesz))
-    return holes
-
-
 def shared_pages(headers: Headers) -> set[int]:
-    """Find the PT_LOADs, by index, that begin in the (largest) page in which the one before ends."""
-    page = elf.largest_page(headers.ehdr.machine)
+    """Return the indexes of PT_LOADs that begin in the last page of the previous one, at the largest size."""
+    page = headers.machine.arch.max_page
     return {
         index
         for index, load in enumerate(headers.loads)
@@ -155,3 +186,18 @@ def shared_pages(headers: Headers) -> set[int]:
         and headers.loads[index - 1].memsz
         and (headers.loads[index - 1].memory_end - 1) // page >= load.vaddr // page
     }
+
+
+def collect(groups: Iterable[Iterator[str]]) -> tuple[str, ...]:
+    """Run checks and return what they yield.
+
+    If the edited file contradicts itself so that a check cannot go on, that is a violation too.
+    """
+    return tuple(violation for group in groups for violation in _guarded(group))
+
+
+def _guarded(violations: Iterator[str]) -> Iterator[str]:
+    try:
+        yield from violations
+    except FileRefused as refused:
+        yield f"the result contradicts itself: {refused}"

@@ -1,137 +1,92 @@
-"""Holding a file that another writer laid out anew against its original.
+"""Checks of a file that another writer laid out anew against the original.
 
-The set is its own, not the one of :mod:`nixpatch.elf.check_inplace`: here program headers may be added and
-moved.
-What must hold instead: no address of the original moves, and every byte of its memory is the same but for
-header tables, dynamic section and interpreter. All bytes are compared, not samples: the writer copied nothing
-by construction.
-
-The program headers of a file that was laid out anew: what the kernel and ld.so go by.
-
-The section headers of a file that was laid out anew: true, and every content the same.
+Unlike in :mod:`nixpatch.elf.check_inplace`, program headers may be added and moved. Instead, no address of
+the original may move, and all memory must be the same except for header tables, dynamic section and
+interpreter. All bytes are compared, not samples, because such a writer does not copy them by construction.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from nixpatch.elf import dynamic
 from nixpatch.elf import structs as elf
-from nixpatch.elf.check_pair import chunks, shared_pages
-from nixpatch.elf.headers import Headers
-from nixpatch.elf.image import Image
-from nixpatch.elf.resolved_edit import PATH_TAGS, TAG_NUMBERS, wish_of
-from nixpatch.elf.source import opened
+from nixpatch.elf.check_pair import FilePair, chunks, collect, shared_pages
+from nixpatch.elf.errors import SkippedFile
+from nixpatch.elf.headers import ElfFile, Headers
+from nixpatch.elf.resolved_edit import SEARCH_PATH_TAGS
 from nixpatch.elf.structs import Phdr, Shdr
-from nixpatch.elf.undo import look
-from nixpatch.elf.unfit import Unfit
-from nixpatch.errors import FileRefused
+from nixpatch.elf.undo import open_source, open_views, views_of
 from nixpatch.model import ElfEdit
 
-_SKIPPED = PATH_TAGS | {elf.DT_STRTAB, elf.DT_STRSZ}
+_SKIPPED = SEARCH_PATH_TAGS | {elf.DT_STRTAB, elf.DT_STRSZ}
+_SECTION_NAMES = 1 << 22  # bytes
 
 
 def check_rewritten(source: str | int, rewritten: str | int, edit: ElfEdit) -> tuple[str, ...]:
-    """Say what is wrong with ``rewritten`` as the outcome of ``edit`` on the original of ``source``.
+    """Check that ``rewritten`` is the result of ``edit`` on the original of ``source``.
 
-    Empty means that nothing is. Both files are parsed anew and read once in full; they are paths, or
-    descriptors that stay open.
+    Both are paths, or descriptors, which stay open. They are parsed anew and read once in full.
 
-    Raises ``FileRefused`` if ``source`` itself cannot be read as ELF, and ``OSError``.
+    Returns:
+        a line for each violation.
+
+    Raises:
+        FileRefused: ``source`` is not a well-formed dynamic ELF file.
+        OSError: a file cannot be read.
+
     """
-    with opened(source) as source_fd, opened(rewritten) as rewritten_fd:
-        before = look(source_fd)
-        old = Side(before.original_image, before.original)
+    with open_views(source) as before, open_source(rewritten) as rewritten_fd:
         try:
-            after = look(rewritten_fd)
-        except Unfit as unfit:
-            return (f"the result cannot be read: {unfit}",)
-        new = Side(after.current_image, after.current)
-        groups = (
-            _header(old, new),
-            segment_violations(old, new),
-            load_violations(old, new),
-            _linkage(old, new, edit),
-            _dynamic(old, new),
-            _strings(old, new),
-            _memory(old, new),
-            section_violations(old.image, old.headers, new.image, new.headers),
-            _overlay(old, new),
+            after = views_of(rewritten_fd)
+        except SkippedFile as error:
+            return (f"the result cannot be read: {error}",)
+        pair = FilePair.of(before, after, edit, deep=True)
+        old, new = pair.old, pair.new
+        return collect(
+            (
+                _header_violations(old.headers, new.headers),
+                _segment_violations(pair),
+                pair.load_table_violations(),
+                _load_violations(old.headers, new.headers),
+                pair.linkage_violations(),
+                _dynamic_violations(old, new),
+                pair.string_table_violations(old.headers.string_size),
+                _memory_violations(pair),
+                _section_violations(pair),
+                _overlay_violations(pair),
+            )
         )
-        return tuple(violation for group in groups for violation in _all_of(group))
 
 
-def _all_of(violations: Iterator[str]) -> Iterator[str]:
-    try:
-        yield from violations
-    except FileRefused as refused:
-        yield f"the result contradicts itself: {refused}"
-
-
-def _header(old: Side, new: Side) -> Iterator[str]:
-    """See that the ELF header differs only in where the tables are and how long."""
+def _header_violations(old: Headers, new: Headers) -> Iterator[str]:
+    """Check that the ELF header differs only in place and length of the tables."""
     free = {"phoff": 0, "shoff": 0, "phnum": 0, "shnum": 0, "shstrndx": 0}
-    if old.headers.ident != new.headers.ident or old.headers.ehdr._replace(
-        **free
-    ) != new.headers.ehdr._replace(**free):
+    if old.ident != new.ident or old.ehdr._replace(**free) != new.ehdr._replace(**free):
         yield "the ELF header differs in more than the places of the tables"
 
 
-def _linkage(old: Side, new: Side, edit: ElfEdit) -> Iterator[str]:
-    """Search path, tag and interpreter as wished."""
-    before = dynamic.linkage(old.image, old.headers)
-    found = dynamic.linkage(new.image, new.headers)
-    wish = wish_of(old.headers, before, edit)
-    tags = [entry.tag for entry in new.headers.live if entry.tag in PATH_TAGS]
-    if edit.search_path == "":
-        if tags:
-            yield "a search path entry is left"
-    elif edit.search_path is None:
-        if (found.search_path, found.tag) != (before.search_path, before.tag):
-            yield "the search path changed"
-    elif found.search_path != edit.search_path or tags != [TAG_NUMBERS[wish.tag]]:
-        yield f"the search path is {found.search_path!r}, wished is {edit.search_path!r} as {wish.tag.value}"
-    wished = before.interp if edit.interp is None else edit.interp
-    if found.interp != wished:
-        yield f"the interpreter is {found.interp!r}, wished is {wished!r}"
-
-
-def _dynamic(old: Side, new: Side) -> Iterator[str]:
-    """Every other dynamic entry is what it was, in order; those that are strings, as strings."""
-    if new.headers.null_index is None:
-        yield "the dynamic section has no DT_NULL"
+def _dynamic_violations(old: ElfFile, new: ElfFile) -> Iterator[str]:
+    """Check that all other dynamic entries are as before, in order. Strings are compared as strings."""
     if _entries(old) != _entries(new):
         yield "a dynamic entry other than the search path and the string table changed"
-    for tag, name in elf.ADDRESS_TAGS.items():
-        address = new.headers.values.get(tag)
-        if address is not None and not any(p.vaddr <= address <= p.memory_end for p in new.headers.loads):
-            yield f"{name} points outside all segments"
+    for name in new.headers.unmapped_entries:
+        yield f"{name} points outside all segments"
 
 
-def _entries(side: Side) -> list[tuple[int, int | str]]:
+def _entries(file: ElfFile) -> list[tuple[int, int | str]]:
     return [
-        (tag, dynamic.string_at(side.image, side.headers, value) if tag in elf.STRING_TAGS else value)
-        for tag, value in side.headers.live
+        (tag, dynamic.string_at(file, value) if tag in elf.STRING_TAGS else value)
+        for tag, value in file.headers.live
         if tag not in _SKIPPED
     ]
 
 
-def _strings(old: Side, new: Side) -> Iterator[str]:
-    """See that the string table is the old one with additions: offsets in all tables keep their meaning."""
-    size = old.headers.string_size
-    if new.headers.string_size < size or any(
-        old.image.read(old.headers.string_offset + at, count)
-        != new.image.read(new.headers.string_offset + at, count)
-        for at, count in chunks(0, size)
-    ):
-        yield "the string table is not the old one with additions"
-
-
-def _memory(old: Side, new: Side) -> Iterator[str]:
-    """See that memory holds what it held, but for what the edit and the new place of the headers change."""
-    holes = list(_written_anew(old))
+def _memory_violations(pair: FilePair) -> Iterator[str]:
+    """Compare memory, except for what the edit and the new place of the headers change."""
+    old, new = pair.old, pair.new
+    holes = sorted(_rewritten_addresses(old.headers))
     for load in old.headers.loads:
         for start, end in _without(load.vaddr, load.vaddr + load.filesz, holes):
             for address, length in chunks(start, end - start):
@@ -140,21 +95,17 @@ def _memory(old: Side, new: Side) -> Iterator[str]:
                     return
         for grown in new.headers.loads:
             if grown.vaddr == load.vaddr and grown.filesz > load.filesz:
-                count = min(grown.filesz, load.memsz) - load.filesz
-                for at, length in chunks(grown.offset + load.filesz, max(count, 0)):
-                    if new.image.read(at, length).count(0) != length:
-                        yield "memory that was .bss is not zero"
-                        return
+                length = max(min(grown.filesz, load.memsz) - load.filesz, 0)
+                if not pair.is_zero(chunks(grown.offset + load.filesz, length)):
+                    yield "memory that was .bss is not zero"
+                    return
 
 
-def _written_anew(old: Side) -> Iterator[tuple[int, int]]:
-    """Address ranges of header tables, dynamic section and interpreter."""
-    headers = old.headers
-    tables = [(0, headers.layout.ehdr.size), (headers.ehdr.phoff, len(headers.phdr_bytes))]
-    tables.append((headers.ehdr.shoff, len(headers.shdr_bytes)))
-    for offset, size in tables:
+def _rewritten_addresses(headers: Headers) -> Iterator[tuple[int, int]]:
+    """Yield ``(address, length)`` of header tables, dynamic section and interpreter."""
+    for offset, size, _ in headers.tables:
         for load in headers.loads:
-            if size and load.offset <= offset < load.file_end:
+            if load.offset <= offset < load.file_end:
                 yield offset - load.offset + load.vaddr, size
     yield headers.dynamic_segment.vaddr, headers.dynamic_segment.filesz
     if headers.interp_segment:
@@ -162,8 +113,8 @@ def _written_anew(old: Side) -> Iterator[tuple[int, int]]:
 
 
 def _without(start: int, end: int, holes: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Give what is left of a range."""
-    for hole, size in sorted(holes):
+    """Yield the parts of a range outside sorted holes."""
+    for hole, size in holes:
         if hole >= end or hole + size <= start:
             continue
         if hole > start:
@@ -173,78 +124,60 @@ def _without(start: int, end: int, holes: list[tuple[int, int]]) -> Iterator[tup
         yield start, end
 
 
-def _overlay(old: Side, new: Side) -> Iterator[str]:
-    """See that data behind all that headers describe stays the last thing in the file."""
-    start = old.headers.described_end
-    length = old.image.size - start
-    if length <= 1:  # one odd byte is what old versions of patchelf leave behind
+def _overlay_violations(pair: FilePair) -> Iterator[str]:
+    """Check that appended data is still the end of the file."""
+    start, size = pair.old.headers.described_end, pair.new.image.size
+    length = pair.old.image.size - start
+    if length <= 1:  # old versions of patchelf leave one byte behind
         return
-    if length > new.image.size or any(
-        old.image.read(at, count) != new.image.read(new.image.size - old.image.size + at, count)
-        for at, count in chunks(start, length)
-    ):
+    if length > size or not pair.same_bytes(start, size - length, length):
         yield "the appended data is no longer the last thing in the file"
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One of the two files."""
-
-    image: Image
-    headers: Headers
-
-    def memory(self, address: int, length: int) -> bytes | None:
-        """Content of a range of addresses; None where the file does not hold all of it."""
-        offset = self.headers.file_offset(address, length)
-        return None if offset is None else self.image.read(offset, length)
-
-
-def segment_violations(old: Side, new: Side) -> Iterator[str]:
-    """Every segment but PT_LOAD is there once, with the same memory, and where the tables say."""
-    apart = {elf.PT_LOAD, elf.PT_PHDR, elf.PT_DYNAMIC, elf.PT_INTERP}
-    before = [p for p in old.headers.phdrs if p.type not in apart]
-    after = [p for p in new.headers.phdrs if p.type not in apart]
+def _segment_violations(pair: FilePair) -> Iterator[str]:
+    """Check that each segment but PT_LOADs is there once, with the same memory, at the right offset."""
+    old, new = pair.old.headers, pair.new.headers
+    free = {elf.PT_LOAD, elf.PT_PHDR, elf.PT_DYNAMIC, elf.PT_INTERP}
+    before = [p for p in old.phdrs if p.type not in free]
+    after = [p for p in new.phdrs if p.type not in free]
     if [p._replace(offset=0) for p in before] != [p._replace(offset=0) for p in after]:
         yield "a program header other than PT_LOAD, PT_PHDR, PT_DYNAMIC and PT_INTERP changed"
-    for was, now in zip(before, after, strict=False):
-        if was.filesz and not _same_content(old, new, was, now):
-            yield f"the program header of type {now.type:#x} does not lead to the bytes it had"
-    for kind in apart - {elf.PT_LOAD}:
+    for first, second in zip(before, after, strict=False):
+        if first.filesz and not _same_content(pair, first, second):
+            yield f"the program header of type {second.type:#x} does not lead to the bytes it had"
+    for kind in free - {elf.PT_LOAD}:
         if _count(old, kind) != _count(new, kind):
             yield f"the number of program headers of type {kind} changed"
-    for segment in new.headers.phdrs:
-        if segment.type in {elf.PT_DYNAMIC, elf.PT_INTERP} and not _in_place(new, segment):
+    for segment in new.phdrs:
+        if segment.type in {elf.PT_DYNAMIC, elf.PT_INTERP} and not _offset_fits(new, segment):
             yield f"the program header of type {segment.type} is not where its address is in the file"
-    yield from _phdr_table(new)
+    yield from _phdr_table_violations(new)
 
 
-def _in_place(side: Side, segment: Phdr) -> bool:
-    return side.headers.file_offset(segment.vaddr, segment.filesz) == segment.offset
+def _offset_fits(headers: Headers, segment: Phdr) -> bool:
+    """Whether a segment's offset is that of its address."""
+    return headers.file_offset(segment.vaddr, segment.filesz) == segment.offset
 
 
-def _same_content(old: Side, new: Side, was: Phdr, now: Phdr) -> bool:
-    """Compare a segment that is in memory by its address, any other (attributes, RISC-V) by its bytes."""
-    if _in_place(old, was):
-        return _in_place(new, now)
-    return all(
-        old.image.read(at, count) == new.image.read(now.offset + at - was.offset, count)
-        for at, count in chunks(was.offset, was.filesz)
-    )
+def _same_content(pair: FilePair, before: Phdr, after: Phdr) -> bool:
+    """Compare a segment in memory by address, any other (such as RISC-V attributes) by content."""
+    if _offset_fits(pair.old.headers, before):
+        return _offset_fits(pair.new.headers, after)
+    return pair.same_bytes(before.offset, after.offset, before.filesz)
 
 
-def _count(side: Side, kind: int) -> int:
-    return sum(p.type == kind for p in side.headers.phdrs)
+def _count(headers: Headers, kind: int) -> int:
+    return sum(p.type == kind for p in headers.phdrs)
 
 
-def _phdr_table(new: Side) -> Iterator[str]:
-    """See that the kernel and ld.so find the table: AT_PHDR, PT_PHDR."""
-    headers = new.headers
+def _phdr_table_violations(headers: Headers) -> Iterator[str]:
+    """Check that kernel and ld.so find the table (AT_PHDR, PT_PHDR)."""
     start, size = headers.ehdr.phoff, len(headers.phdr_bytes)
-    holding = [p for p in headers.loads if p.offset <= start and start + size <= p.file_end]
-    if not holding:
+    load = next((p for p in headers.loads if p.offset <= start and start + size <= p.file_end), None)
+    if load is None:
         yield "the program headers lie in no PT_LOAD"
         return
-    address = start - holding[0].offset + holding[0].vaddr
+    address = start - load.offset + load.vaddr
     for segment in headers.phdrs:
         if segment.type == elf.PT_PHDR and (
             (segment.offset, segment.vaddr) != (start, address) or segment.memsz < size
@@ -252,25 +185,22 @@ def _phdr_table(new: Side) -> Iterator[str]:
             yield "PT_PHDR does not describe the program headers"
     first = headers.loads[0]
     if headers.interp_segment and address != first.vaddr - first.offset + start:
-        # Linux before 5.18 tells a program load_addr + e_phoff (fs/binfmt_elf.c, create_elf_tables).
+        # Before 5.18, AT_PHDR is load_addr + e_phoff (fs/binfmt_elf.c, create_elf_tables).
         yield "the program headers are not where kernels before 5.18 say they are"
 
 
-def load_violations(old: Side, new: Side) -> Iterator[str]:
-    """See to what the kernel and ld.so ask of PT_LOADs; every old one is there, new ones are data."""
-    loads = new.headers.loads
-    addresses = [p.vaddr for p in loads]
-    if addresses != sorted(addresses):
-        yield "PT_LOADs are not in ascending order"
-    if any(one.memory_end > other.vaddr for one, other in itertools.pairwise(loads)):
+def _load_violations(old: Headers, new: Headers) -> Iterator[str]:
+    """Check the rules of kernel and ld.so for PT_LOADs. Old ones must be there, new ones must be data."""
+    loads = new.loads
+    if any(load.memory_end > following.vaddr for load, following in itertools.pairwise(loads)):
         yield "PT_LOADs overlap"
     known: set[int] = set()
-    for load in old.headers.loads:
+    for load in old.loads:
         same = [p for p in loads if p.vaddr == load.vaddr]
         known.update(p.vaddr for p in same)
-        if len(same) != 1 or not _grown(load, same[0]):
+        if len(same) != 1 or not _is_grown(load, same[0]):
             yield f"the PT_LOAD at {load.vaddr:#x} is gone or no longer what it was"
-    page = elf.largest_page(new.headers.ehdr.machine)
+    page = new.machine.arch.max_page
     for load in loads:
         if load.vaddr not in known and load.flags & elf.PF_X:
             yield f"the new PT_LOAD at {load.vaddr:#x} is executable"
@@ -278,18 +208,13 @@ def load_violations(old: Side, new: Side) -> Iterator[str]:
             yield f"the PT_LOAD at {load.vaddr:#x}: offset and address differ modulo its alignment"
         if (load.offset - load.vaddr) % page and load.vaddr not in known:
             yield f"the new PT_LOAD at {load.vaddr:#x} cannot be mapped with the largest pages"
-        if load.filesz and load.file_end > new.image.size:
-            yield "a PT_LOAD reaches beyond the end of the file"
-    yield from _pages(old, new, page)
-    dynamic = new.headers.dynamic_segment
-    if not any(
-        p.flags & elf.PF_W and p.vaddr <= dynamic.vaddr and dynamic.memory_end <= p.memory_end for p in loads
-    ):
+    yield from _page_violations(old, new, page)
+    if not new.dynamic_is_writable:
         yield "PT_DYNAMIC lies in no writable PT_LOAD"
 
 
-def _grown(before: Phdr, after: Phdr) -> bool:
-    """Tell whether a segment is the old one, or the old one with more file behind its bytes."""
+def _is_grown(before: Phdr, after: Phdr) -> bool:
+    """Whether a segment is the old one, or the old one with more bytes at its end."""
     if before.filesz < before.memsz:
         grown = before.filesz <= after.filesz <= after.memsz == before.memsz or (
             after.memsz > before.memsz and after.filesz == after.memsz
@@ -299,50 +224,46 @@ def _grown(before: Phdr, after: Phdr) -> bool:
     return grown and (before.flags, before.align) == (after.flags, after.align)
 
 
-def _pages(old: Side, new: Side, page: int) -> Iterator[str]:
-    """No two PT_LOADs may share a page, unless they did or it is the same page of the file.
+def _page_violations(old: Headers, new: Headers, page: int) -> Iterator[str]:
+    """Check that no two PT_LOADs share a page, unless they did before or it is the same page of the file.
 
-    The later one is mapped over the earlier. Where both map the same page of the file, that changes the
-    page's permissions only: harmless for what has been put between the two, not for what the original has.
+    The later one is mapped over the earlier. If both map the same page of the file, that only changes the
+    page's permissions: harmless for what was added between the two, but not for the original's content.
     """
-    loads = new.headers.loads
-    old_shared = {old.headers.loads[index].vaddr for index in shared_pages(old.headers)}
-    for index in sorted(shared_pages(new.headers)):
-        load, previous = loads[index], loads[index - 1]
+    old_shared = {old.loads[index].vaddr for index in shared_pages(old)}
+    for index in sorted(shared_pages(new)):
+        load, previous = new.loads[index], new.loads[index - 1]
         if load.vaddr in old_shared:
             continue
-        ends = [p.memory_end for p in old.headers.loads if p.vaddr == previous.vaddr]
-        apart = ends and (ends[0] - 1) // page < load.vaddr // page
-        same_file = previous.offset - previous.vaddr == load.offset - load.vaddr
-        if not (apart and same_file and load.flags & elf.PF_R):
+        ends = [p.memory_end for p in old.loads if p.vaddr == previous.vaddr]
+        were_apart = ends and (ends[0] - 1) // page < load.vaddr // page
+        same_page = previous.offset - previous.vaddr == load.offset - load.vaddr
+        if not (were_apart and same_page and load.flags & elf.PF_R):
             yield f"the PT_LOAD at {load.vaddr:#x} shares a page with the one before it"
 
 
-_NAMES = 1 << 22  # bytes
+def _section_violations(pair: FilePair) -> Iterator[str]:
+    """Compare section headers, and contents of sections without an address.
 
-
-def section_violations(old_image: Image, old: Headers, new_image: Image, new: Headers) -> Iterator[str]:
-    """Compare section by section; memory is compared elsewhere, here is what has no address.
-
-    The section of section names is the one content that may differ: it is written anew, so names are
-    compared as words.
+    Section names are compared as strings, because writers write that section anew.
     """
+    old, new = pair.old.headers, pair.new.headers
     if not old.shdrs:
         return
     if len(old.shdrs) != len(new.shdrs):
         yield "the number of sections changed"
         return
-    names = [_names(old_image, old), _names(new_image, new)]
+    old_names, new_names = _section_names(pair.old), _section_names(pair.new)
+    free = {"name": 0, "addr": 0, "offset": 0, "size": 0, "flags": 0}
     for index, (before, after) in enumerate(zip(old.shdrs, new.shdrs, strict=True)):
-        if _name(names[0], before) != _name(names[1], after):
+        if _name(old_names, before) != _name(new_names, after):
             yield f"section {index} has another name"
-        free = {"name": 0, "addr": 0, "offset": 0, "size": 0, "flags": 0}
         if before._replace(**free) != after._replace(**free):
             yield f"section {index}: type, link, information, alignment or entry size changed"
         elif before.flags & elf.SHF_ALLOC:
             if not _allocated_ok(old, new, before, after):
                 yield f"section {index} at {after.addr:#x}: address, offset or size is wrong"
-        elif index != old.ehdr.shstrndx and not _same(old_image, new_image, before, after):
+        elif index != old.ehdr.shstrndx and not _same_section(pair, before, after):
             yield f"section {index} no longer has the bytes it had"
 
 
@@ -352,34 +273,32 @@ def _allocated_ok(old: Headers, new: Headers, before: Shdr, after: Shdr) -> bool
     if before.type == elf.SHT_DYNAMIC and before.addr == old.dynamic_segment.vaddr:
         segment = new.dynamic_segment
         return (after.addr, after.offset) == (segment.vaddr, segment.offset)
-    was, now = old.interp_segment, new.interp_segment
-    if was and now and (before.addr, before.size) == (was.vaddr, was.filesz):
-        return (after.addr, after.offset, after.size) == (now.vaddr, now.offset, now.filesz)
+    old_interp, new_interp = old.interp_segment, new.interp_segment
+    if old_interp and new_interp and (before.addr, before.size) == (old_interp.vaddr, old_interp.filesz):
+        interp = (new_interp.vaddr, new_interp.offset, new_interp.filesz)
+        return (after.addr, after.offset, after.size) == interp
     if (before.addr, before.size, before.flags) != (after.addr, after.size, after.flags):
         return False
     if before.type == elf.SHT_NOBITS or not before.size:
-        inside = any(p.vaddr <= after.addr <= p.memory_end for p in new.loads)
-        return inside or not any(p.vaddr <= before.addr <= p.memory_end for p in old.loads)
+        return new.is_mapped(after.addr) or not old.is_mapped(before.addr)
     return new.file_offset(after.addr, after.size) == after.offset or (
         old.file_offset(before.addr, before.size) != before.offset
     )
 
 
-def _same(old_image: Image, new_image: Image, before: Shdr, after: Shdr) -> bool:
-    if before.type in {elf.SHT_NULL, elf.SHT_NOBITS}:
+def _same_section(pair: FilePair, before: Shdr, after: Shdr) -> bool:
+    if not before.in_file:
         return True
-    return (before.size, before.addr, before.flags) == (after.size, after.addr, after.flags) and all(
-        old_image.read(at, count) == new_image.read(after.offset + at - before.offset, count)
-        for at, count in chunks(before.offset, before.size)
-    )
+    same = (before.size, before.addr, before.flags) == (after.size, after.addr, after.flags)
+    return same and pair.same_bytes(before.offset, after.offset, before.size)
 
 
-def _names(image: Image, headers: Headers) -> bytes:
-    index = headers.ehdr.shstrndx
-    if not index < len(headers.shdrs):
+def _section_names(file: ElfFile) -> bytes:
+    index = file.headers.ehdr.shstrndx
+    if index >= len(file.headers.shdrs):
         return b""
-    section = headers.shdrs[index]
-    return image.read(section.offset, min(section.size, _NAMES))
+    section = file.headers.shdrs[index]
+    return file.image.read(section.offset, min(section.size, _SECTION_NAMES))
 
 
 def _name(table: bytes, section: Shdr) -> bytes:

@@ -1,7 +1,7 @@
-"""Libraries that a file opens at run time and says so: the note of the "ELF dlopen metadata" specification.
+"""Libraries that a file declares for dlopen(3) in an ELF note.
 
-The UAPI group's specification puts a JSON array into an ELF note called FDO; every entry names alternatives
-for one library, the best first, and how much the program depends on it.
+The note of owner FDO holds a JSON array; each entry has alternative names of one library, the preferred one
+first, and a priority (https://uapi-group.org/specifications/specs/elf_dlopen_metadata/).
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ import struct
 from collections.abc import Iterator
 
 from nixpatch.elf import structs as elf
-from nixpatch.elf.headers import Headers
+from nixpatch.elf.errors import SkippedFile
+from nixpatch.elf.headers import ElfFile, Headers
 from nixpatch.elf.image import Image
-from nixpatch.elf.unfit import Unfit
 from nixpatch.fs import can_be_path
 from nixpatch.model import DlopenNeed, DlopenPriority
 
 _OWNER = b"FDO\0"
 _TYPE = 0x407C0C0A
-_SIZE = 1 << 20  # bytes of all segments of notes; real ones have some hundred
+_SIZE = 1 << 20  # bytes of all PT_NOTEs; real files have some hundred
 _ENTRIES = 256
-_ALTERNATIVES = 16  # each of them is looked for
-_SONAME = 255  # bytes, NAME_MAX: no longer name can be a file's
+_ALTERNATIVES = 16  # each costs a lookup
+_SONAME = 255  # bytes; NAME_MAX
 
 
-def dlopen_needs(image: Image, headers: Headers) -> tuple[DlopenNeed, ...]:
-    """Return what the file says it opens. A note that does not keep to the specification says nothing."""
+def dlopen_needs(file: ElfFile) -> tuple[DlopenNeed, ...]:
+    """Read the declared libraries. Notes that violate the specification are ignored."""
     needs = (
         need
-        for segment in _segments(headers)
-        for description in _descriptions(_content(image, segment), headers, segment.align)
+        for segment in _segments(file.headers)
+        for description in _descriptions(_content(file.image, segment), file.headers, segment.align)
         for need in _needs(description)
     )
     return tuple(dict.fromkeys(itertools.islice(needs, _ENTRIES)))
 
 
 def _segments(headers: Headers) -> Iterator[elf.Phdr]:
-    """Yield the segments of notes up to the bound on all of them: a thousand may lie over the same bytes."""
+    """Yield PT_NOTEs up to the bound on their sum: a thousand may cover the same bytes."""
     left = _SIZE
     for segment in headers.phdrs:
         if segment.type == elf.PT_NOTE and segment.filesz <= left:
@@ -48,29 +48,29 @@ def _segments(headers: Headers) -> Iterator[elf.Phdr]:
 
 
 def _content(image: Image, segment: elf.Phdr) -> bytes:
-    """Read a segment of notes; b"" where the file ends before it does: the loader does not look either."""
+    """Read a PT_NOTE; ``b""`` if the file is too short, which loaders do not check either."""
     try:
         return image.read(segment.offset, segment.filesz)
-    except Unfit:
+    except SkippedFile:
         return b""
 
 
 def _descriptions(data: bytes, headers: Headers, align: int) -> Iterator[bytes]:
-    """Yield the contents of FDO's notes (gABI, "Note Section"; aligned to 8 where the segment says so)."""
+    """Yield the descriptors of FDO's notes (gABI, "Note Section"), aligned to 4 bytes or to 8."""
     if _OWNER not in data:
         return
     align = 8 if align == 8 else 4
-    header = struct.Struct(("<" if headers.layout.byteorder == "little" else ">") + "III")
-    at = 0
-    while at + header.size <= len(data):
-        name_size, size, kind = header.unpack_from(data, at)
-        name = at + header.size
+    header = struct.Struct(headers.layout.order + "III")
+    offset = 0
+    while offset + header.size <= len(data):
+        name_size, size, kind = header.unpack_from(data, offset)
+        name = offset + header.size
         begin = elf.round_up(name + name_size, align)
         if begin + size > len(data):
             return
         if kind == _TYPE and data[name : name + name_size] == _OWNER:
             yield data[begin : begin + size]
-        at = elf.round_up(begin + size, align)
+        offset = elf.round_up(begin + size, align)
 
 
 def _needs(description: bytes) -> Iterator[DlopenNeed]:
@@ -89,7 +89,7 @@ def _needs(description: bytes) -> Iterator[DlopenNeed]:
 
 
 def _is_name(name: object) -> bool:
-    """Whether it can be a file's: JSON can also write half a surrogate pair, which no file name is."""
+    """Whether this can be a file name. JSON can also hold half a surrogate pair, which cannot."""
     return isinstance(name, str) and 0 < len(name) <= _SONAME and "/" not in name and can_be_path(name)
 
 
@@ -97,4 +97,4 @@ def _priority(text: object) -> DlopenPriority:
     try:
         return DlopenPriority(text)
     except ValueError:
-        return DlopenPriority.RECOMMENDED  # what the specification says where there is none
+        return DlopenPriority.RECOMMENDED  # the specification's default

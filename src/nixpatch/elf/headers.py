@@ -1,7 +1,8 @@
-"""All headers of one dynamic ELF file, parsed and bounded. Program headers only, as ld.so sees a file.
+"""The headers of one dynamic ELF file, parsed and bounded.
 
-The section header table is read too, since an edit has to keep it true and since it tells separate debug
-files; names of sections are never looked at, and nothing depends on the table being there.
+Contents are found by program headers, as in ld.so. The section header table is read because an edit has to
+keep it true and because it identifies separate debug files. Section names are ignored; the table may be
+absent.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nixpatch.elf import structs as elf
+from nixpatch.elf.errors import SkippedFile, malformed
 from nixpatch.elf.image import Image
 from nixpatch.elf.structs import LAYOUTS, Dyn, Ehdr, Layout, Phdr, Shdr
-from nixpatch.elf.unfit import Unfit, malformed
-from nixpatch.model import SkipReason
+from nixpatch.errors import FileRefused
+from nixpatch.model import Machine, SkipReason
+from nixpatch.model.elf import ELF_MAGIC
 
-# Bounds on what a hostile file can make us read.
+# Bounds on what a hostile file can make nixpatch read.
 _PHDR_TABLE = 1 << 16  # bytes; the kernel's own limit (fs/binfmt_elf.c, load_elf_phdrs)
 _SECTIONS = 1 << 16
 _DYNAMIC = 1 << 20  # bytes; 65,536 entries
@@ -25,7 +28,7 @@ _INTERP = 4096  # PATH_MAX, the kernel's limit (fs/binfmt_elf.c, load_elf_binary
 
 @dataclass(frozen=True)
 class Headers:
-    """What stands where. Offsets are those of the image that was parsed."""
+    """Header tables, dynamic section and interpreter. Offsets are those of the parsed image."""
 
     layout: Layout
     ident: bytes
@@ -37,21 +40,31 @@ class Headers:
     dynamic_offset: int
     dynamic_bytes: bytes
     dynamic: tuple[Dyn, ...]
-    """every entry of PT_DYNAMIC, the terminating and spare DT_NULL included"""
+    """every entry of PT_DYNAMIC, terminating and spare DT_NULL included"""
     string_offset: int
     string_size: int
     interp_bytes: bytes
-    """content of PT_INTERP, its NUL included; empty without one"""
+    """content of PT_INTERP with its NUL; empty without PT_INTERP"""
+
+    @functools.cached_property
+    def machine(self) -> Machine:
+        """Machine, class and byte order."""
+        return Machine(self.ehdr.machine, self.layout.bits, self.layout.byteorder)
 
     @functools.cached_property
     def loads(self) -> tuple[Phdr, ...]:
-        """PT_LOAD in table order."""
+        """PT_LOADs in table order."""
         return tuple(p for p in self.phdrs if p.type == elf.PT_LOAD)
 
     @functools.cached_property
     def last_load(self) -> Phdr:
         """PT_LOAD with the highest address: nothing is mapped behind it."""
         return max(self.loads, key=lambda p: (p.vaddr, p.memsz))
+
+    @functools.cached_property
+    def loads_end(self) -> int:
+        """File offset of the end of the content of all PT_LOADs."""
+        return max(p.file_end for p in self.loads if p.filesz)
 
     @functools.cached_property
     def dynamic_segment(self) -> Phdr:
@@ -65,36 +78,92 @@ class Headers:
 
     @functools.cached_property
     def null_index(self) -> int | None:
-        """Index of the first DT_NULL; None where the section is full to its end."""
+        """Index of the first DT_NULL; None if the section has none."""
         return next((i for i, entry in enumerate(self.dynamic) if entry.tag == elf.DT_NULL), None)
 
     @functools.cached_property
     def live(self) -> tuple[Dyn, ...]:
-        """The entries before DT_NULL: all that ld.so looks at."""
+        """Entries before DT_NULL: those that ld.so reads."""
         return self.dynamic[: self.null_index]
 
     @functools.cached_property
     def values(self) -> dict[int, int]:
-        """Value by tag. Of several entries the last counts, as in ld.so (elf_get_dynamic_info)."""
+        """Value by tag. The last of several entries counts, as in ld.so (elf_get_dynamic_info)."""
         return dict(self.live)
 
+    @functools.cached_property
+    def tables(self) -> tuple[tuple[int, int, str], ...]:
+        """``(offset, length, name)`` of ELF header, program headers and section headers."""
+        ranges = (
+            (0, self.layout.ehdr.size, "the ELF header"),
+            (self.ehdr.phoff, len(self.phdr_bytes), "the program headers"),
+            (self.ehdr.shoff, len(self.shdr_bytes), "the section headers"),
+        )
+        return tuple(entry for entry in ranges if entry[1])
+
+    @functools.cached_property
+    def rewritable(self) -> tuple[tuple[int, int, str], ...]:
+        """``(offset, length, name)`` of what an edit may overwrite: tables, dynamic section, interpreter."""
+        ranges = (*self.tables, (self.dynamic_offset, len(self.dynamic_bytes), "the dynamic section"))
+        if self.interp_segment:
+            ranges += ((self.interp_segment.offset, self.interp_segment.filesz, "the interpreter"),)
+        return ranges
+
     def file_offset(self, address: int, size: int = 1) -> int | None:
-        """Where the file holds ``size`` bytes at an address; None if they are in no PT_LOAD's content."""
+        """Return the file offset of ``size`` bytes at an address; None if no PT_LOAD's content holds them."""
         return _file_offset(self.loads, address, size)
+
+    def is_mapped(self, address: int) -> bool:
+        """Whether an address is in a PT_LOAD or at its end."""
+        return any(p.vaddr <= address <= p.memory_end for p in self.loads)
+
+    @property
+    def unmapped_entries(self) -> list[str]:
+        """Names of dynamic entries that point outside all PT_LOADs."""
+        values = self.values
+        named = elf.ADDRESS_TAGS.items()
+        return [name for tag, name in named if tag in values and not self.is_mapped(values[tag])]
+
+    @property
+    def dynamic_is_writable(self) -> bool:
+        """Whether PT_DYNAMIC is in a writable PT_LOAD: ld.so writes to it."""
+        start, end = self.dynamic_segment.vaddr, self.dynamic_segment.memory_end
+        return any(p.flags & elf.PF_W and p.vaddr <= start and end <= p.memory_end for p in self.loads)
 
     @property
     def described_end(self) -> int:
-        """File offset behind all that any header describes: what follows is an overlay."""
+        """File offset of the end of all that headers describe. An overlay begins here."""
         ends = [self.ehdr.phoff + len(self.phdr_bytes), self.ehdr.shoff + len(self.shdr_bytes)]
         ends += [p.file_end for p in self.phdrs if p.filesz]
-        ends += [s.offset + s.size for s in self.shdrs if s.type not in {elf.SHT_NULL, elf.SHT_NOBITS}]
+        ends += [s.offset + s.size for s in self.shdrs if s.in_file]
         return max(ends)
+
+
+@dataclass(frozen=True, slots=True)
+class ElfFile:
+    """The bytes of a file and its headers."""
+
+    image: Image
+    headers: Headers
+
+    @classmethod
+    def of(cls, image: Image) -> ElfFile:
+        """Parse an image, with the exceptions of :func:`parse`."""
+        return cls(image, parse(image))
+
+    def memory(self, address: int, length: int) -> bytes | None:
+        """Return the content of a range of addresses; None if the file does not hold all of it."""
+        offset = self.headers.file_offset(address, length)
+        return None if offset is None else self.image.read(offset, length)
 
 
 def parse(image: Image) -> Headers:
     """Read and check the headers of a dynamic ELF file.
 
-    Raises ``Unfit`` with the reason for anything else, and ``OSError`` for trouble with reading.
+    Raises:
+        SkippedFile: it is not a well-formed dynamic ELF file.
+        OSError: it cannot be read.
+
     """
     layout, ident, ehdr = _elf_header(image)
     phdr_bytes = _phdr_table(image, layout, ehdr)
@@ -102,14 +171,14 @@ def parse(image: Image) -> Headers:
     loads = tuple(p for p in phdrs if p.type == elf.PT_LOAD)
     dynamics = [p for p in phdrs if p.type == elf.PT_DYNAMIC]
     if not dynamics:
-        raise Unfit(SkipReason.STATIC, "no PT_DYNAMIC")
+        raise SkippedFile(SkipReason.STATIC, "no PT_DYNAMIC")
     shdr_bytes = _shdr_table(image, layout, ehdr)
     shdrs = layout.shdrs_of(shdr_bytes)
     if len(dynamics) > 1 or sum(p.type == elf.PT_INTERP for p in phdrs) > 1:
         raise malformed("more than one PT_DYNAMIC or PT_INTERP")
     segment = dynamics[0]
     if segment.filesz == 0 or any(s.addr == segment.vaddr and _is_nobits(s) for s in shdrs):
-        raise Unfit(SkipReason.DEBUG_FILE, "the dynamic section has no bytes in the file")
+        raise SkippedFile(SkipReason.DEBUG_FILE, "the dynamic section has no bytes in the file")
     if any(p.filesz and p.file_end > image.size for p in loads):
         raise malformed("truncated: a PT_LOAD reaches beyond the end of the file")
     if any(p.memsz < p.filesz for p in loads):
@@ -138,28 +207,39 @@ def parse(image: Image) -> Headers:
         _interp(image, phdrs),
     )
     if not headers.interp_bytes and not {elf.DT_NEEDED, elf.DT_SONAME} & headers.values.keys():
-        # A static PIE relocates itself and has nobody who would read a search path (glibc's then crashes).
-        raise Unfit(SkipReason.STATIC, "no PT_INTERP, no DT_NEEDED, no DT_SONAME")
+        # A static PIE relocates itself: no loader reads its search path, and glibc's startup crashes on one.
+        raise SkippedFile(SkipReason.STATIC, "no PT_INTERP, no DT_NEEDED, no DT_SONAME")
     return headers
+
+
+def refuse_machine(headers: Headers) -> None:
+    """Refuse machines whose files cannot be edited (:mod:`nixpatch.arch`).
+
+    Raises:
+        FileRefused: this is one of them.
+
+    """
+    if headers.machine.arch.refused is not None:
+        raise FileRefused(headers.machine.arch.refused)
 
 
 def _elf_header(image: Image) -> tuple[Layout, bytes, Ehdr]:
     if image.size < elf.EI_NIDENT:
-        raise Unfit(SkipReason.NOT_ELF)
+        raise SkippedFile(SkipReason.NOT_ELF)
     ident = image.read(0, elf.EI_NIDENT)
-    if not ident.startswith(elf.MAGIC):
-        raise Unfit(SkipReason.NOT_ELF)
+    if not ident.startswith(ELF_MAGIC):
+        raise SkippedFile(SkipReason.NOT_ELF)
     layout = LAYOUTS.get((ident[elf.EI_CLASS], ident[elf.EI_DATA]))
     if layout is None or ident[elf.EI_VERSION] != 1:
         raise malformed("unknown class, byte order or version")
     ehdr = layout.ehdr_of(image.read(0, layout.ehdr.size))
     if ehdr.type == elf.ET_REL:
-        raise Unfit(SkipReason.RELOCATABLE)
+        raise SkippedFile(SkipReason.RELOCATABLE)
     if ehdr.type not in {elf.ET_EXEC, elf.ET_DYN}:
-        raise Unfit(SkipReason.CORE, f"ELF type {ehdr.type}")
+        raise SkippedFile(SkipReason.CORE, f"ELF type {ehdr.type}")
     osabi = ident[elf.EI_OSABI]
     if osabi not in {elf.OSABI_SYSV, elf.OSABI_GNU}:
-        raise Unfit(SkipReason.OTHER_OSABI, f"OSABI {osabi}")
+        raise SkippedFile(SkipReason.OTHER_OSABI, f"OSABI {osabi}")
     return layout, ident, ehdr
 
 
@@ -178,7 +258,7 @@ def _shdr_table(image: Image, layout: Layout, ehdr: Ehdr) -> bytes:
         return b""
     count = ehdr.shnum
     if count == 0:
-        # gABI: a count of 0xff00 and more stands in sh_size of entry 0. sstrip leaves a bare offset.
+        # gABI: sh_size of entry 0 holds a count of 0xff00 and more. sstrip removes the table but not e_shoff.
         if ehdr.shentsize != layout.shdr.size or ehdr.shoff + layout.shdr.size > image.size:
             return b""
         count = layout.shdrs_of(image.read(ehdr.shoff, layout.shdr.size))[0].size
@@ -192,7 +272,7 @@ def _shdr_table(image: Image, layout: Layout, ehdr: Ehdr) -> bytes:
 
 
 def _is_nobits(section: Shdr) -> bool:
-    # .tbss takes no room, so what follows it, .dynamic too, may well stand at its address.
+    # .tbss takes no address space, so .dynamic may well have its address.
     return (
         section.type == elf.SHT_NOBITS
         and bool(section.flags & elf.SHF_ALLOC)
@@ -221,7 +301,7 @@ def _string_table(dynamic: Iterable[Dyn], loads: tuple[Phdr, ...]) -> tuple[int,
 def _interp(image: Image, phdrs: Iterable[Phdr]) -> bytes:
     for segment in phdrs:
         if segment.type == elf.PT_INTERP:
-            # 1: opencv-python's libQt5Core names the empty string; as a library it loads all the same.
+            # 1: libQt5Core of opencv-python has an empty interpreter; as a library it loads nevertheless.
             if not 1 <= segment.filesz <= _INTERP:
                 raise malformed(f"PT_INTERP of {segment.filesz} bytes")
             content = image.read(segment.offset, segment.filesz)
@@ -232,10 +312,10 @@ def _interp(image: Image, phdrs: Iterable[Phdr]) -> bytes:
 
 
 def _file_offset(loads: tuple[Phdr, ...], address: int, size: int) -> int | None:
-    """Where the file holds a range of addresses.
+    """Return the file offset of a range of addresses.
 
-    It may run through several PT_LOADs if each goes on where the one before ended, in memory and in the file:
-    an old patchelf that made room several times leaves a string table that spans four of them.
+    A range may span several PT_LOADs that are contiguous in memory and in the file: old versions of patchelf,
+    run several times, leave a string table that spans four.
     """
     start = None
     reached = address

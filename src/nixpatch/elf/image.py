@@ -1,7 +1,7 @@
-"""The bytes of a file, or of the file that it was before an edit, by one interface.
+"""Random access to the bytes of a file, or to those of its original.
 
-A patched file differs from its original by an inserted area and by a few overwritten bytes. An
-:class:`Image` sees through both: its offsets are those of the original.
+A patched file differs from its original by an inserted area and some overwritten bytes. An :class:`Image` of
+the original hides both: its offsets are those of the original.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from nixpatch.elf.unfit import malformed
+from nixpatch.elf.errors import malformed
 
 _BLOCK = 1 << 13
-_KEPT = 512  # blocks; headers that point all over a large file must not bring it all into memory
+_CACHED = 512  # blocks; headers that point all over a large file must not load it all into memory
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A run of image bytes and where the file holds it."""
+    """A run of image bytes and its place in the file."""
 
     start: int
     length: int
@@ -30,7 +30,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Bytes of the image that the file has overwritten."""
+    """Bytes of the image that were overwritten in the file."""
 
     offset: int
     data: bytes
@@ -38,34 +38,39 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """Random access to ``size`` bytes behind the descriptor ``fd``, which the caller keeps open."""
+    """``size`` bytes behind the descriptor ``fd``, which the caller keeps open."""
 
     fd: int
     size: int
     pieces: tuple[Piece, ...]
     patches: tuple[Patch, ...] = ()
-    """by offset, none over another"""
+    """sorted by offset, without overlaps"""
     _blocks: dict[int, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, fd: int) -> Image:
-        """Give the file as it is now."""
+        """Make the image of a file as it is."""
         size = os.fstat(fd).st_size
         return cls(fd, size, (Piece(0, size, 0),))
 
     def before_edit(self, cut: int, delta: int, size: int, patches: tuple[Patch, ...]) -> Image:
-        """Give the file before ``delta`` bytes came in at ``cut`` and ``patches`` were overwritten."""
+        """Make the image of the file before ``delta`` bytes were inserted at ``cut`` and ``patches`` lost."""
         head = Piece(0, min(cut, size), 0)
         tail = (Piece(cut, size - cut, cut + delta),) if size > cut else ()
         return Image(self.fd, size, (head, *tail), patches)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes; raises ``Unfit`` where the image has no such range."""
+        """Return exactly ``length`` bytes.
+
+        Raises:
+            SkippedFile: the range is not in the image.
+
+        """
         if offset < 0 or length < 0 or offset + length > self.size:
             raise malformed(f"bytes {offset:#x}+{length:#x} lie beyond the end of the file ({self.size:#x})")
         if length > _BLOCK:
             return self._assemble(offset, length)
-        # Headers and strings lie close together: a few blocks serve dozens of small reads.
+        # Headers and strings are close together: a few blocks serve dozens of small reads.
         inside = offset % _BLOCK
         base = offset - inside
         block = self._blocks.get(base)
@@ -75,29 +80,31 @@ class Image:
         return data
 
     def until_nul(self, offset: int, limit: int) -> bytes | None:
-        """Bytes from an offset up to a NUL less than ``limit`` bytes further on; None where there is none.
+        """Return the bytes before the next NUL; None if the ``limit`` bytes from ``offset`` on have none.
 
-        Raises ``Unfit`` where the image ends before.
+        Raises:
+            SkippedFile: the image ends first.
+
         """
         inside = offset % _BLOCK
         base = offset - inside
         block = self._blocks.get(base) if offset >= 0 else b""
         if block is None and base < self.size:
             block = self._block(base)
-        if block:  # nearly all strings lie in one block
+        if block:  # nearly all strings are within one block
             end = block.find(b"\0", inside, inside + limit)
             if end >= 0:
                 return block[inside:end]
-        found = b""
-        while len(found) < limit:
-            found += self.read(offset + len(found), min(_BLOCK, limit - len(found)))
-            text, nul, _ = found.partition(b"\0")
+        data = b""
+        while len(data) < limit:
+            data += self.read(offset + len(data), min(_BLOCK, limit - len(data)))
+            text, nul, _ = data.partition(b"\0")
             if nul:
                 return text
         return None
 
     def ranges(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
-        """``(image offset, length, file offset)`` of what makes up a range, not counting patches."""
+        """Yield ``(image offset, length, file offset)`` of the pieces of a range, ignoring patches."""
         for piece in self.pieces:
             start = max(offset, piece.start)
             end = min(offset + length, piece.start + piece.length)
@@ -105,8 +112,8 @@ class Image:
                 yield start, end - start, piece.file_offset + start - piece.start
 
     def patches_in(self, offset: int, length: int) -> Iterator[Patch]:
-        """Yield the patches that touch a range, clipped to it."""
-        # A forged record may have half a million: who reads block by block must not go through all of them.
+        """Yield the patches of a range, clipped to it."""
+        # A forged record may have half a million: reading a block must not visit all of them.
         first = max(bisect_right(self.patches, offset, key=lambda patch: patch.offset) - 1, 0)
         for index in range(first, len(self.patches)):
             patch = self.patches[index]
@@ -118,7 +125,7 @@ class Image:
                 yield Patch(start, patch.data[start - patch.offset : end - patch.offset])
 
     def sha256(self) -> bytes:
-        """Digest the whole image; reads it once."""
+        """Digest the whole image, reading it once."""
         digest = hashlib.sha256()
         for start in range(0, self.size, _CHUNK):
             digest.update(self._assemble(start, min(_CHUNK, self.size - start)))
@@ -127,7 +134,7 @@ class Image:
     def _block(self, base: int) -> bytes:
         block = self._blocks.get(base)
         if block is None:
-            if len(self._blocks) >= _KEPT:
+            if len(self._blocks) >= _CACHED:
                 self._blocks.clear()
             block = self._blocks[base] = self._assemble(base, min(_BLOCK, self.size - base))
         return block
@@ -135,17 +142,12 @@ class Image:
     def _assemble(self, offset: int, length: int) -> bytes:
         if len(self.pieces) == 1 and not self.patches:  # a file as it is
             return self._pread(length, offset)
-        parts = []
+        data = bytearray()
         for _, count, file_offset in self.ranges(offset, length):
-            parts.append(self._pread(count, file_offset))
-        data = b"".join(parts)
-        patches = list(self.patches_in(offset, length))
-        if not patches:
-            return data
-        mutable = bytearray(data)
-        for patch in patches:
-            mutable[patch.offset - offset : patch.offset - offset + len(patch.data)] = patch.data
-        return bytes(mutable)
+            data += self._pread(count, file_offset)
+        for patch in self.patches_in(offset, length):
+            data[patch.offset - offset : patch.offset - offset + len(patch.data)] = patch.data
+        return bytes(data)
 
     def _pread(self, length: int, file_offset: int) -> bytes:
         data = os.pread(self.fd, length, file_offset)

@@ -1,18 +1,17 @@
-"""Executables that look into their own file for data beside the program: an edit would move it."""
+"""Data appended to executables, which they look for in their own file: an edit would move it."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from nixpatch.elf import structs as elf
-from nixpatch.elf.headers import Headers
-from nixpatch.elf.image import Image
+from nixpatch.elf.headers import ElfFile
 
 _PADDING: Final = 16
-_TAIL: Final = (1 << 16) + 22  # bytes; a zip's end record may stand before a comment of 64 KiB
+_TAIL: Final = (1 << 16) + 22  # bytes; a comment of 64 KiB may follow a zip's end record
 
 _SECTION_END: Final = 128
-"""bytes; PyInstaller's cookie, the longest of the marks that end a section, has 88"""
+"""bytes; the longest mark at the end of a section is PyInstaller's cookie of 88"""
 
 _AT_START: Final = (
     (b"PK\3\4", "zip"),
@@ -31,50 +30,51 @@ _IN_TAIL: Final = (
 )
 
 
-def payload(image: Image, headers: Headers) -> str | None:
-    """Say what is appended to an executable; None where nothing of importance is.
+def payload(file: ElfFile) -> str | None:
+    """Describe the data appended to an executable; None if it has none.
 
-    Only files with PT_INTERP count: a shared object has no way to find its own file that programs use,
-    so its overlay moves along. Padding is none: up to 16 zero bytes, or the single odd byte that old
-    versions of patchelf leave behind a section header table that they moved.
+    Only files with PT_INTERP count: shared objects have no common way to open their own file, so their
+    overlay may move. Padding is not a payload: up to 16 zero bytes, or the single byte that old versions of
+    patchelf leave behind a section header table that they moved.
     """
-    if headers.interp_segment is None:
+    if file.headers.interp_segment is None:
         return None
-    return _in_section(image, headers) or _behind(image, headers)
+    return _in_section(file) or _behind(file)
 
 
-def _in_section(image: Image, headers: Headers) -> str | None:
-    """Find the same in a section of its own, as PyInstaller's bootloader has it since objcopy puts it there.
+def _in_section(file: ElfFile) -> str | None:
+    """Describe a payload in a section of its own, into which PyInstaller's objcopy puts it.
 
-    What a segment maps is no payload in this sense: it is found by its address, which stays.
+    Mapped sections do not count: a program finds those by address, which an edit keeps.
     """
-    for section in headers.shdrs:
-        end_at = section.offset + section.size
-        if section.type == elf.SHT_PROGBITS and not section.flags & elf.SHF_ALLOC and end_at <= image.size:
+    image = file.image
+    for section in file.headers.shdrs:
+        stop = section.offset + section.size
+        if section.type == elf.SHT_PROGBITS and not section.flags & elf.SHF_ALLOC and stop <= image.size:
             length = min(section.size, _SECTION_END)
-            end = image.read(end_at - length, length)
+            end = image.read(stop - length, length)
             for magic, name in _IN_TAIL:
                 if magic in end:
                     return f"{name}, {section.size} bytes in a section"
     return None
 
 
-def _behind(image: Image, headers: Headers) -> str | None:
-    start = headers.described_end
-    size = image.size - start
+def _behind(file: ElfFile) -> str | None:
+    start = file.headers.described_end
+    size = file.image.size - start
     if size <= 1:
         return None
-    head = image.read(start, min(size, _PADDING))
+    head = file.image.read(start, min(size, _PADDING))
     if size <= _PADDING and not any(head):
         return None
-    return f"{_kind(image, headers, head, size)}, {size} bytes"
+    return f"{_kind(file, head, size)}, {size} bytes"
 
 
-def _kind(image: Image, headers: Headers, head: bytes, size: int) -> str:
-    if headers.ident[8:10] == b"AI":
+def _kind(file: ElfFile, head: bytes, size: int) -> str:
+    if file.headers.ident[8:10] == b"AI":
         return "AppImage"
     length = min(size, _TAIL)
-    tail = image.read(image.size - length, length)
+    tail = file.image.read(file.image.size - length, length)
     for magic, name in _IN_TAIL:
         if magic in tail:
             return name

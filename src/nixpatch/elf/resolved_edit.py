@@ -1,4 +1,4 @@
-"""What an edit comes to for one file: which dynamic entries and which interpreter it shall have."""
+"""An edit resolved against one file: the byte strings and dynamic entries to write."""
 
 from __future__ import annotations
 
@@ -7,102 +7,112 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nixpatch.elf import structs as elf
-from nixpatch.elf.dynamic import Naming
+from nixpatch.elf.dynamic import NeedReference
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.structs import Dyn
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Linkage, Tag
 
 _PATH_MAX = 4096
-_SPARE = 4  # DT_NULL entries that a moved section offers to the next tool
+_SPARE = 4  # DT_NULL entries that a moved section leaves to other tools
 TAG_NUMBERS = {Tag.RPATH: elf.DT_RPATH, Tag.RUNPATH: elf.DT_RUNPATH}
-PATH_TAGS = frozenset(TAG_NUMBERS.values())
+SEARCH_PATH_TAGS = frozenset(TAG_NUMBERS.values())
 
 
 @dataclass(frozen=True, slots=True)
-class Renamed:
-    """A place that names a needed library and shall name another one."""
+class RenamedNeed:
+    """A reference to a needed library and its new name."""
 
-    naming: Naming
-    new: bytes
+    reference: NeedReference
+    name: bytes
     """without NUL"""
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """An edit in terms of the file."""
+class ResolvedEdit:
+    """The byte strings and dynamic entries to write. Parts that the file already has are left out."""
 
     search_path: bytes | None
-    """the string to add to .dynstr; None adds none"""
+    """string to add to .dynstr; None adds none"""
     tag: Tag
-    """the entry that shall hold it"""
-    remove: bool
-    """take every search path entry away"""
+    """dynamic entry of ``search_path``"""
+    removes_search_path: bool
+    """remove every search path entry"""
     interp: bytes | None
-    """without NUL; None leaves PT_INTERP"""
-    renamed: tuple[Renamed, ...] = ()
+    """without NUL; None leaves PT_INTERP alone"""
+    renames: tuple[RenamedNeed, ...] = ()
     """in file order: DT_NEEDED entries, then verneed records"""
 
     @property
-    def nothing(self) -> bool:
-        """The file is already as wished."""
-        return self.search_path is None and not self.remove and self.interp is None and not self.renamed
+    def is_noop(self) -> bool:
+        """The file already is as the edit would make it."""
+        return not (self.search_path is not None or self.removes_search_path or self.interp or self.renames)
 
     @property
     def strings(self) -> tuple[bytes, ...]:
-        """What is added to .dynstr, in this order, each with a NUL: the search path, new names once each."""
-        path = () if self.search_path is None else (self.search_path,)
-        return (*path, *dict.fromkeys(place.new for place in self.renamed))
+        """Strings to add to .dynstr, in this order, each with a NUL: search path, then each new name once."""
+        search_path = () if self.search_path is None else (self.search_path,)
+        return (*search_path, *dict.fromkeys(rename.name for rename in self.renames))
 
-    def names_from(self, start: int) -> Mapping[bytes, int]:
-        """Offset of each new name in a string table whose additions begin at offset ``start``."""
-        found: dict[bytes, int] = {}
-        for number, text in enumerate(self.strings):
-            if self.search_path is None or number:
-                found[text] = start
+    def name_offsets(self, start: int) -> Mapping[bytes, int]:
+        """Map new names to offsets in a string table whose additions begin at offset ``start``."""
+        offsets: dict[bytes, int] = {}
+        for index, text in enumerate(self.strings):
+            if self.search_path is None or index:
+                offsets[text] = start
             start += len(text) + 1
-        return found
+        return offsets
 
 
 @dataclass(frozen=True, slots=True)
 class NewDynamic:
-    """The dynamic section as it shall be, but for the place of the string table."""
+    """The edited dynamic section, with the old place of the string table."""
 
     entries: tuple[Dyn, ...]
     moves: bool
-    """there is no room for one more entry where it stands"""
+    """it does not fit into its old place"""
 
 
-def wish_of(headers: Headers, linkage: Linkage, edit: ElfEdit, namings: Sequence[Naming] = ()) -> Wish:
-    """Compare an edit with the file. Raises ``FileRefused`` for what no file can have.
+def resolve_edit(
+    headers: Headers, linkage: Linkage, edit: ElfEdit, references: Sequence[NeedReference] = ()
+) -> ResolvedEdit:
+    """Compare an edit with a file.
 
-    ``namings`` are the places that name needed libraries (:func:`nixpatch.elf.dynamic.namings`); they count
-    only for an edit that renames one.
+    Args:
+        headers: headers of the original.
+        linkage: linkage of the original.
+        edit: the linkage that it is to have.
+        references: result of :func:`nixpatch.elf.dynamic.need_references`, if the edit has renames.
+
+    Raises:
+        FileRefused: no file, or not this one, can be edited like this.
+
     """
     for text, name in ((edit.search_path, "search path"), (edit.interp, "interpreter")):
         if text is not None and "\0" in text:
             raise FileRefused(f"the new {name} contains a NUL byte")
-    return Wish(
-        *_path_wish(headers, linkage, edit),
-        _interp_wish(headers, linkage, edit),
-        _renamed(edit, namings),
+    return ResolvedEdit(
+        *_resolve_search_path(headers, linkage, edit),
+        _resolve_interp(headers, linkage, edit),
+        _resolve_renames(edit, references),
     )
 
 
-def _renamed(edit: ElfEdit, namings: Sequence[Naming]) -> tuple[Renamed, ...]:
-    new = {old: name for old, name in edit.renames if old != name}
-    needed = {naming.name for naming in namings if naming.entry is not None}
-    for old, name in new.items():
+def _resolve_renames(edit: ElfEdit, references: Sequence[NeedReference]) -> tuple[RenamedNeed, ...]:
+    names = {old: new for old, new in edit.renames if old != new}
+    needed = {reference.name for reference in references if reference.entry is not None}
+    for old, new in names.items():
         if old not in needed:
             raise FileRefused(f"it does not need {old}, so that cannot be renamed")
-        if not name or "\0" in name or len(os.fsencode(name)) >= _PATH_MAX:
-            raise FileRefused(f"{name!r} cannot be the name of a needed library")
-    return tuple(Renamed(naming, os.fsencode(new[naming.name])) for naming in namings if naming.name in new)
+        if not new or "\0" in new or len(os.fsencode(new)) >= _PATH_MAX:
+            raise FileRefused(f"{new!r} cannot be the name of a needed library")
+    renamed = (reference for reference in references if reference.name in names)
+    return tuple(RenamedNeed(reference, os.fsencode(names[reference.name])) for reference in renamed)
 
 
-def _path_wish(headers: Headers, linkage: Linkage, edit: ElfEdit) -> tuple[bytes | None, Tag, bool]:
+def _resolve_search_path(headers: Headers, linkage: Linkage, edit: ElfEdit) -> tuple[bytes | None, Tag, bool]:
     tag = edit.tag or linkage.tag or Tag.RUNPATH
-    entries = sum(entry.tag in PATH_TAGS for entry in headers.live)
+    entries = sum(entry.tag in SEARCH_PATH_TAGS for entry in headers.live)
     if edit.search_path is None:
         return None, tag, False
     if not edit.search_path:
@@ -112,7 +122,7 @@ def _path_wish(headers: Headers, linkage: Linkage, edit: ElfEdit) -> tuple[bytes
     return os.fsencode(edit.search_path), tag, False
 
 
-def _interp_wish(headers: Headers, linkage: Linkage, edit: ElfEdit) -> bytes | None:
+def _resolve_interp(headers: Headers, linkage: Linkage, edit: ElfEdit) -> bytes | None:
     if edit.interp is None:
         return None
     if headers.interp_segment is None:
@@ -125,21 +135,21 @@ def _interp_wish(headers: Headers, linkage: Linkage, edit: ElfEdit) -> bytes | N
     return interp
 
 
-def new_dynamic(headers: Headers, wish: Wish, string: int, *, must_move: bool) -> NewDynamic:
-    """Make the entries for a wish whose strings begin at offset ``string`` of the string table.
+def new_dynamic(headers: Headers, resolved: ResolvedEdit, string: int, *, must_move: bool) -> NewDynamic:
+    """Make the dynamic entries of an edit whose strings begin at offset ``string`` of the string table.
 
-    An entry that goes leaves no hole: ld.so reads up to the first DT_NULL, and nothing but
-    DT_MIPS_RLD_MAP_REL, which no supported machine has, points at a place in the section.
+    A removed entry leaves no gap: ld.so reads up to the first DT_NULL, and only DT_MIPS_RLD_MAP_REL, which no
+    supported machine has, refers to a place in the section.
     """
     live = list(headers.live)
-    names = wish.names_from(string)
-    for place in wish.renamed:
-        if place.naming.entry is not None:
-            live[place.naming.entry] = Dyn(elf.DT_NEEDED, names[place.new])
-    if wish.remove:
-        live = [entry for entry in live if entry.tag not in PATH_TAGS]
-    elif wish.search_path is not None:
-        live = _set(live, wish, string)
+    offsets = resolved.name_offsets(string)
+    for rename in resolved.renames:
+        if rename.reference.entry is not None:
+            live[rename.reference.entry] = Dyn(elf.DT_NEEDED, offsets[rename.name])
+    if resolved.removes_search_path:
+        live = [entry for entry in live if entry.tag not in SEARCH_PATH_TAGS]
+    elif resolved.search_path is not None:
+        live = _with_search_path(live, Dyn(TAG_NUMBERS[resolved.tag], string))
     room = len(headers.live) + 1
     if len(live) + 1 > room:
         room = len(live) + 1
@@ -151,12 +161,11 @@ def new_dynamic(headers: Headers, wish: Wish, string: int, *, must_move: bool) -
     return NewDynamic((*live, *[null] * (room - len(live))), must_move)
 
 
-def _set(live: list[Dyn], wish: Wish, string: int) -> list[Dyn]:
-    """One entry with the wished tag, in the place of the one that counted so far."""
-    places = [i for i, entry in enumerate(live) if entry.tag in PATH_TAGS]
-    runpaths = [i for i in places if live[i].tag == elf.DT_RUNPATH]
-    new = Dyn(TAG_NUMBERS[wish.tag], string)
-    if not places:
+def _with_search_path(live: list[Dyn], new: Dyn) -> list[Dyn]:
+    """Replace the search path entry that ld.so used, and remove the others."""
+    indexes = [i for i, entry in enumerate(live) if entry.tag in SEARCH_PATH_TAGS]
+    runpaths = [i for i in indexes if live[i].tag == elf.DT_RUNPATH]
+    if not indexes:
         return [*live, new]
-    kept = (runpaths or places)[-1]
-    return [new if i == kept else entry for i, entry in enumerate(live) if i == kept or i not in places]
+    kept = (runpaths or indexes)[-1]
+    return [new if i == kept else entry for i, entry in enumerate(live) if i == kept or i not in indexes]

@@ -1,7 +1,7 @@
-"""Where new bytes can go: behind the last PT_LOAD, which has to grow for them.
+"""The place for new bytes: behind the last PT_LOAD, which grows over its .bss.
 
-No program header is added or moved, so every address, AT_PHDR on every kernel, and the layout that strip
-derives from the section headers stay what they were.
+No program header is added or moved. All addresses, AT_PHDR on every kernel, and the layout that strip derives
+from the section headers stay the same.
 """
 
 from __future__ import annotations
@@ -11,67 +11,77 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nixpatch.elf import structs as elf
-from nixpatch.elf.dynamic import Naming, places
-from nixpatch.elf.headers import Headers
-from nixpatch.elf.structs import Phdr, Shdr
-from nixpatch.elf.undo_record import Footer
+from nixpatch.elf.dynamic import NeedReference, vn_file_ranges
+from nixpatch.elf.headers import Headers, refuse_machine
+from nixpatch.elf.structs import Phdr
+from nixpatch.elf.undo_record import UndoFooter
 from nixpatch.errors import FileRefused
 
-_BSS = 256 << 20  # bytes of .bss that become file content; the largest seen in a wheel is 14 MiB
+_BSS = 256 << 20  # bytes of .bss that may become file content; the most seen in a wheel is 14 MiB
 _ALIGN = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """The last PT_LOAD and the place behind it."""
+class SegmentGrowth:
+    """How the last PT_LOAD grows, and which image bytes stay, move or go."""
 
     load: Phdr
-    """as it is"""
+    """the PT_LOAD before the edit"""
     offset: int
-    """p_offset that it will have; differs only for a segment without file content"""
+    """its new p_offset, which differs only for a segment without file content"""
     head: int
-    """image bytes [0, head) keep their place"""
+    """image bytes [0, head) stay; bytes [head, cut) are discarded"""
     cut: int
-    """image bytes from here on move by a constant; in between lies what is thrown away"""
+    """image bytes from here on move by a constant"""
     area: int
     """address of the first new byte"""
     string_size: int
-    """how much of the string table is copied"""
+    """number of bytes of the string table to copy"""
     discarded: bool
-    """an area of an earlier edit is built anew"""
+    """the area of an earlier edit is replaced"""
 
-    def at(self, address: int) -> int:
-        """File offset of an address in the new area."""
+    def file_offset(self, address: int) -> int:
+        """Return the file offset of an address in the new area."""
         return self.offset + address - self.load.vaddr
 
-    def in_old_area(self, address: int) -> bool:
-        """Whether an address lies in what is thrown away."""
+    def discards(self, address: int) -> bool:
+        """Whether the edit discards what is at an address."""
         return self.discarded and address >= self.area
 
 
-def room_for(headers: Headers, size: int, stale: Footer | None) -> Room:
-    """Find the place in a file of ``size`` bytes. Raises ``FileRefused`` where there is none."""
-    _must_be_editable(headers)
-    load = headers.last_load
-    cut = max(p.file_end for p in headers.loads if p.filesz)
+def plan_growth(headers: Headers, size: int, stale: UndoFooter | None) -> SegmentGrowth:
+    """Find the place in a file of ``size`` bytes.
+
+    Args:
+        headers: headers of the file.
+        size: size of the file in bytes.
+        stale: footer of an undo record that is no longer valid.
+
+    Raises:
+        FileRefused: there is none.
+
+    """
+    _refuse_unsafe(headers)
+    load, cut = headers.last_load, headers.loads_end
     if load.filesz and load.file_end != cut:
         raise FileRefused("the PT_LOAD with the highest address is not the last one in the file")
     offset = load.offset if load.filesz else cut + (load.vaddr - cut) % max(load.align, 1)
     old = _old_area(headers, stale) if stale else None
     if stale and old:
-        room = Room(load, offset, offset + old - load.vaddr, cut, old, stale.string_size, discarded=True)
+        head, string_size = offset + old - load.vaddr, stale.string_size
+        growth = SegmentGrowth(load, offset, head, cut, old, string_size, discarded=True)
     else:
         area = elf.round_up(load.memory_end, _ALIGN)
-        room = Room(load, offset, cut, cut, area, headers.string_size, discarded=False)
-    if room.at(room.area) - cut > _BSS:
-        raise FileRefused(f"its .bss of {room.at(room.area) - cut} bytes would have to become file content")
-    _must_be_apart(headers, room, size)
-    return room
+        growth = SegmentGrowth(load, offset, cut, cut, area, headers.string_size, discarded=False)
+    bss = growth.file_offset(growth.area) - cut
+    if bss > _BSS:
+        raise FileRefused(f"its .bss of {bss} bytes would have to become file content")
+    _refuse_overlaps(headers, growth, size)
+    return growth
 
 
-def _must_be_editable(headers: Headers) -> None:
-    if headers.ehdr.machine == elf.EM_MIPS:
-        raise FileRefused("MIPS: its debugger entry stores a distance inside the dynamic section")
+def _refuse_unsafe(headers: Headers) -> None:
+    refuse_machine(headers)
     if headers.null_index is None:
         raise FileRefused("its dynamic section has no DT_NULL, so it has no end that could be moved")
     addresses = [p.vaddr for p in headers.loads]
@@ -81,29 +91,25 @@ def _must_be_editable(headers: Headers) -> None:
         raise FileRefused("its last PT_LOAD is not readable, so no string table can stand there")
 
 
-def must_be_apart_from(headers: Headers, room: Room, renamed: Iterable[Naming]) -> None:
-    """Refuse if a verneed record that is overwritten overlaps anything else that is, or is thrown away."""
-    names = [(start, length, "a version record") for start, length in places(renamed)]
+def refuse_overlapping_renames(
+    headers: Headers, growth: SegmentGrowth, renamed: Iterable[NeedReference]
+) -> None:
+    """Refuse to overwrite verneed records that overlap other overwritten ranges or do not stay in place.
+
+    Raises:
+        FileRefused: one of them does.
+
+    """
+    names = [(start, length, "a version record") for start, length in vn_file_ranges(renamed)]
     if not names:
         return
     _must_not_overlap([*_overwritten(headers), *names])
-    if any(start + length > room.head for start, length, _ in names):
+    if any(start + length > growth.head for start, length, _ in names):
         raise FileRefused("its version records lie behind its segments, or in the area of an earlier edit")
 
 
 def _overwritten(headers: Headers) -> list[tuple[int, int, str]]:
-    ehdr, segment = headers.ehdr, headers.interp_segment
-    found = [
-        (0, headers.layout.ehdr.size, "the ELF header"),
-        (ehdr.phoff, len(headers.phdr_bytes), "the program headers"),
-        (headers.dynamic_offset, len(headers.dynamic_bytes), "the dynamic section"),
-        (headers.string_offset, headers.string_size, "the string table"),
-    ]
-    if headers.shdr_bytes:
-        found.append((ehdr.shoff, len(headers.shdr_bytes), "the section headers"))
-    if segment:
-        found.append((segment.offset, segment.filesz, "the interpreter"))
-    return found
+    return [*headers.rewritable, (headers.string_offset, headers.string_size, "the string table")]
 
 
 def _must_not_overlap(ranges: list[tuple[int, int, str]]) -> None:
@@ -112,32 +118,27 @@ def _must_not_overlap(ranges: list[tuple[int, int, str]]) -> None:
             raise FileRefused(f"{name} and {other} overlap")
 
 
-def _must_be_apart(headers: Headers, room: Room, size: int) -> None:
-    """Refuse if what is overwritten overlaps, or if something would be torn apart where bytes come in."""
+def _refuse_overlaps(headers: Headers, growth: SegmentGrowth, size: int) -> None:
+    """Refuse files whose overwritten ranges overlap or in which the insertion would split something."""
     ehdr = headers.ehdr
     _must_not_overlap(_overwritten(headers))
-    if ehdr.phoff + len(headers.phdr_bytes) > room.head:
+    if ehdr.phoff + len(headers.phdr_bytes) > growth.head:
         raise FileRefused("its program headers lie behind its segments")
-    things = [(ehdr.shoff, len(headers.shdr_bytes))]
-    things += [(p.offset, p.filesz) for p in headers.phdrs if p.type not in {elf.PT_LOAD, elf.PT_GNU_RELRO}]
-    things += [(s.offset, s.size) for s in headers.shdrs if not is_memory(s)]
-    if any(length and start < room.cut < start + length for start, length in things):
+    ranges = [(ehdr.shoff, len(headers.shdr_bytes))]
+    ranges += [(p.offset, p.filesz) for p in headers.phdrs if p.type not in {elf.PT_LOAD, elf.PT_GNU_RELRO}]
+    ranges += [(s.offset, s.size) for s in headers.shdrs if s.in_file]
+    if any(length and start < growth.cut < start + length for start, length in ranges):
         raise FileRefused("something lies half inside and half behind its last segment")
-    if room.discarded and headers.shdr_bytes and room.head <= ehdr.shoff < room.cut:
+    if growth.discarded and headers.shdr_bytes and growth.head <= ehdr.shoff < growth.cut:
         raise FileRefused("its section headers lie in the area of an earlier edit")
-    if room.cut > size:
+    if growth.cut > size:
         raise FileRefused("truncated")
 
 
-def is_memory(section: Shdr) -> bool:
-    """Whether a section has no bytes of its own in the file."""
-    return section.type in {elf.SHT_NULL, elf.SHT_NOBITS}
+def _old_area(headers: Headers, stale: UndoFooter) -> int | None:
+    """Return the address of an earlier edit's area if it holds nothing else; None otherwise.
 
-
-def _old_area(headers: Headers, stale: Footer) -> int | None:
-    """Address of an earlier edit's area if only what we put there is in it, else None.
-
-    Without this, editing and stripping in turns would add one more string table each time.
+    Otherwise, alternating edit and strip would add one string table each time.
     """
     load, area = headers.last_load, stale.area
     values = headers.values
@@ -149,8 +150,8 @@ def _old_area(headers: Headers, stale: Footer) -> int | None:
     if any(offset >= stale.string_size for offset in kept):
         return None
     others = [values[tag] for tag in elf.ADDRESS_TAGS if tag in values and tag != elf.DT_STRTAB]
-    ours = {elf.PT_DYNAMIC, elf.PT_INTERP, elf.PT_LOAD}
-    others += [p.vaddr for p in headers.phdrs if p.type not in ours and p.memsz]
+    moved = {elf.PT_DYNAMIC, elf.PT_INTERP, elf.PT_LOAD}
+    others += [p.vaddr for p in headers.phdrs if p.type not in moved and p.memsz]
     starts = {values[elf.DT_STRTAB], headers.dynamic_segment.vaddr}
     if headers.interp_segment:
         starts.add(headers.interp_segment.vaddr)

@@ -1,7 +1,7 @@
-"""The structures of the gABI by class and byte order, and the numbers in them that have names.
+"""Structures of the gABI by class and byte order, and their named constants.
 
-Source: System V gABI, chapters 4 and 5 (ELF header, program header, section header, dynamic section);
-symbol versioning: LSB core specification, "Symbol Versioning". GNU extensions carry GNU in the name.
+Sources: System V gABI, chapters 4 and 5 (https://www.sco.com/developers/gabi/latest/contents.html); LSB core
+specification, "Symbol Versioning", for verneed and verdef. GNU extensions have GNU in their names.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ import functools
 import itertools
 import struct
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-MAGIC: Final = b"\x7fELF"
 EI_CLASS, EI_DATA, EI_VERSION, EI_OSABI, EI_NIDENT = 4, 5, 6, 7, 16
 OSABI_SYSV, OSABI_GNU = 0, 3
 
-ET_REL, ET_EXEC, ET_DYN, ET_CORE = 1, 2, 3, 4
-EM_MIPS: Final = 8
+ET_REL, ET_EXEC, ET_DYN = 1, 2, 3
 PN_XNUM: Final = 0xFFFF
 
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_PHDR, PT_TLS = 1, 2, 3, 4, 6, 7
@@ -38,7 +36,7 @@ VER_FLG_BASE: Final = 1
 STRING_TAGS: Final = frozenset(
     {DT_NEEDED, DT_SONAME, DT_RPATH, DT_RUNPATH, DT_CONFIG, DT_DEPAUDIT, DT_AUDIT, DT_AUXILIARY, DT_FILTER}
 )
-"""dynamic entries whose value is an offset into the string table"""
+"""dynamic entries whose value is a string table offset"""
 
 ADDRESS_TAGS: Final = {
     3: "DT_PLTGOT",
@@ -61,32 +59,14 @@ ADDRESS_TAGS: Final = {
 }
 """dynamic entries whose value is an address (gABI figure 5-10 and the GNU ones)"""
 
-_MAX_PAGE: Final = {
-    3: 0x1000,  # i386
-    62: 0x1000,  # x86_64
-    40: 0x1000,  # ARM, 32 bits
-    22: 0x1000,  # s390
-    243: 0x1000,  # RISC-V
-}
-_MAX_PAGE_ELSEWHERE: Final = 0x10000
-
-
-def largest_page(machine: int) -> int:
-    """Largest page size, in bytes, that a Linux kernel for this ``e_machine`` can be built with.
-
-    Source: arch/*/Kconfig of the kernel. 4 KiB only: x86, ARM with 32 bits, s390, RISC-V; up to 64 KiB:
-    AArch64, PowerPC, LoongArch. Any machine not listed is taken to have 64 KiB, which is the careful answer.
-    """
-    return _MAX_PAGE.get(machine, _MAX_PAGE_ELSEWHERE)
-
 
 def round_up(value: int, alignment: int) -> int:
-    """Give the least multiple of ``alignment`` (> 0) not below ``value``, which may be negative."""
+    """Round up to a multiple of ``alignment`` (> 0). ``value`` may be negative."""
     return -(-value // alignment) * alignment
 
 
 class Ehdr(NamedTuple):
-    """ELF header without ``e_ident``."""
+    """ELF header, without ``e_ident``."""
 
     type: int
     machine: int
@@ -117,17 +97,17 @@ class Phdr(NamedTuple):
 
     @property
     def file_end(self) -> int:
-        """File offset behind its content."""
+        """File offset of the end of the content."""
         return self.offset + self.filesz
 
     @property
     def memory_end(self) -> int:
-        """Address behind its memory, .bss included."""
+        """Address of the end of the memory, .bss included."""
         return self.vaddr + self.memsz
 
 
 class Shdr(NamedTuple):
-    """Section header. The name is an index that nothing here looks up."""
+    """Section header. ``name`` is an offset into the section name table."""
 
     name: int
     type: int
@@ -140,6 +120,11 @@ class Shdr(NamedTuple):
     addralign: int
     entsize: int
 
+    @property
+    def in_file(self) -> bool:
+        """Whether the section has bytes in the file."""
+        return self.type not in {SHT_NULL, SHT_NOBITS}
+
 
 class Dyn(NamedTuple):
     """Entry of the dynamic section."""
@@ -148,7 +133,7 @@ class Dyn(NamedTuple):
     value: int
 
 
-# What _make does without its check of the length, which the struct has made: files have dozens of each.
+# _make without its length check: struct has checked the length, and files have dozens of each.
 _PHDR: Final = functools.partial(tuple.__new__, Phdr)
 _SHDR: Final = functools.partial(tuple.__new__, Shdr)
 _DYN: Final = functools.partial(tuple.__new__, Dyn)
@@ -156,10 +141,10 @@ _DYN: Final = functools.partial(tuple.__new__, Dyn)
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Precompiled structures of one class and byte order."""
+    """Compiled structures of one class and byte order."""
 
     bits: int
-    byteorder: str
+    byteorder: Literal["little", "big"]
     ehdr: struct.Struct
     phdr: struct.Struct
     shdr: struct.Struct
@@ -169,8 +154,13 @@ class Layout:
     verdef: struct.Struct
     verdaux: struct.Struct
 
+    @property
+    def order(self) -> str:
+        """Byte order character of the :mod:`struct` module."""
+        return "<" if self.byteorder == "little" else ">"
+
     def ehdr_of(self, data: bytes) -> Ehdr:
-        """Unpack the ELF header, the first ``ehdr.size`` bytes of a file."""
+        """Unpack the ELF header from the first ``ehdr.size`` bytes of a file."""
         return Ehdr._make(self.ehdr.unpack(data))
 
     def phdrs_of(self, data: bytes) -> tuple[Phdr, ...]:
@@ -187,50 +177,51 @@ class Layout:
         return tuple(map(_SHDR, self.shdr.iter_unpack(data)))
 
     def dyns_of(self, data: bytes) -> tuple[Dyn, ...]:
-        """Unpack a dynamic section; a last entry that is cut short is left out."""
+        """Unpack a dynamic section. An incomplete last entry is ignored."""
         whole = len(data) - len(data) % self.dyn.size
         return tuple(map(_DYN, self.dyn.iter_unpack(data[:whole])))
 
     def pack_ehdr(self, ident: bytes, header: Ehdr) -> bytes:
-        """``e_ident`` and header as they stand in a file."""
+        """Pack ``e_ident`` and the ELF header."""
         return ident + self.ehdr.pack(*header)[EI_NIDENT:]
 
     def pack_phdr(self, header: Phdr) -> bytes:
-        """One program header as it stands in a file."""
+        """Pack one program header."""
         if self.bits == 64:
             return self.phdr.pack(*header)
         type_, flags, *middle, align = header
         return self.phdr.pack(type_, *middle, flags, align)
 
     def pack_shdr(self, header: Shdr) -> bytes:
-        """One section header as it stands in a file."""
+        """Pack one section header."""
         return self.shdr.pack(*header)
 
     def pack_dyns(self, entries: tuple[Dyn, ...]) -> bytes:
-        """Give a dynamic section as it stands in a file."""
+        """Pack a dynamic section."""
         return b"".join(itertools.starmap(self.dyn.pack, entries))
 
 
-def _layout(bits: int, byteorder: str) -> Layout:
-    mark = "<" if byteorder == "little" else ">"
+def _layout(bits: int, byteorder: Literal["little", "big"]) -> Layout:
+    order = "<" if byteorder == "little" else ">"
     wide = bits == 64
     return Layout(
         bits,
         byteorder,
-        struct.Struct(mark + ("16xHHIQQQIHHHHHH" if wide else "16xHHIIIIIHHHHHH")),
-        struct.Struct(mark + ("IIQQQQQQ" if wide else "IIIIIIII")),
-        struct.Struct(mark + ("IIQQQQIIQQ" if wide else "IIIIIIIIII")),
-        struct.Struct(mark + ("QQ" if wide else "II")),
-        struct.Struct(mark + "HHIII"),  # vn_version vn_cnt vn_file vn_aux vn_next
-        struct.Struct(mark + "IHHII"),  # vna_hash vna_flags vna_other vna_name vna_next
-        struct.Struct(mark + "HHHHIII"),  # vd_version vd_flags vd_ndx vd_cnt vd_hash vd_aux vd_next
-        struct.Struct(mark + "II"),  # vda_name vda_next
+        struct.Struct(order + ("16xHHIQQQIHHHHHH" if wide else "16xHHIIIIIHHHHHH")),
+        struct.Struct(order + ("IIQQQQQQ" if wide else "IIIIIIII")),
+        struct.Struct(order + ("IIQQQQIIQQ" if wide else "IIIIIIIIII")),
+        struct.Struct(order + ("QQ" if wide else "II")),
+        struct.Struct(order + "HHIII"),  # vn_version vn_cnt vn_file vn_aux vn_next
+        struct.Struct(order + "IHHII"),  # vna_hash vna_flags vna_other vna_name vna_next
+        struct.Struct(order + "HHHHIII"),  # vd_version vd_flags vd_ndx vd_cnt vd_hash vd_aux vd_next
+        struct.Struct(order + "II"),  # vda_name vda_next
     )
 
 
 LAYOUTS: Final = {
-    (class_, data): _layout(bits, byteorder)
-    for class_, bits in ((1, 32), (2, 64))
-    for data, byteorder in ((1, "little"), (2, "big"))
+    (1, 1): _layout(32, "little"),
+    (1, 2): _layout(32, "big"),
+    (2, 1): _layout(64, "little"),
+    (2, 2): _layout(64, "big"),
 }
 """by (EI_CLASS, EI_DATA)"""

@@ -1,8 +1,8 @@
-"""The dynamic symbols of a file, as ld.so sees them: .dynsym by DT_SYMTAB, versions by DT_VERSYM.
+"""The dynamic symbols of a file, as ld.so reads them: .dynsym by DT_SYMTAB, versions by DT_VERSYM.
 
-How many there are, no dynamic entry says: DT_HASH has the number, DT_GNU_HASH implies it where it has any
-symbol, and relocations name those that are imported. Section headers, which say it too, are not what ld.so
-goes by and may be gone.
+No dynamic entry holds their number. DT_HASH has it, DT_GNU_HASH implies it if it contains any symbol, and
+relocations refer to imported symbols. Section headers have it too, but ld.so ignores them, and they may be
+gone.
 """
 
 from __future__ import annotations
@@ -12,25 +12,20 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from nixpatch.elf import structs as elf
-from nixpatch.elf.dynamic import Names, version_need_parts
-from nixpatch.elf.dynamic import records as chain
-from nixpatch.elf.headers import Headers
-from nixpatch.elf.image import Image
-from nixpatch.elf.source import opened
-from nixpatch.elf.undo import look
-from nixpatch.elf.unfit import malformed
+from nixpatch.elf.dynamic import StringReader, verdef_names, verneed_with_versions
+from nixpatch.elf.errors import malformed
+from nixpatch.elf.headers import ElfFile
+from nixpatch.elf.undo import open_views
 from nixpatch.model import Definition, Reference, SymbolKind, Symbols
 
 _SYMBOLS: Final = 1 << 18  # libtorch_cpu.so has 76,000; 400 bytes of memory each
 _STRINGS: Final = 32 << 20  # bytes, of the table and of all names together; libtorch_cpu.so has five million
 _BUCKETS: Final = 1 << 20
-_CHUNK: Final = 1 << 10  # words of a hash table that are read at a time
+_CHUNK: Final = 1 << 10  # words of a hash table to read at once
 _RELOCATIONS: Final = 64 << 20  # bytes
 DT_HASH, DT_SYMTAB, DT_GNU_HASH, DT_VERSYM = 4, 6, 0x6FFFFEF5, 0x6FFFFFF0
 DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_REL, DT_RELSZ, DT_PLTREL, DT_JMPREL = 2, 7, 8, 17, 18, 20, 23
 _TABLES: Final = ((DT_RELA, DT_RELASZ), (DT_REL, DT_RELSZ))
-_WIDE_HASH: Final = {22, 0x9026}  # EM_S390, EM_ALPHA: their 64-bit ABIs have 64-bit words in DT_HASH
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
 _STB_GLOBAL, _STB_WEAK, _STB_GNU_UNIQUE = 1, 2, 10
 _STV_INTERNAL, _STV_HIDDEN = 1, 2
@@ -46,21 +41,25 @@ _HIDDEN, _INDEX = 0x8000, 0x7FFF
 
 
 def read_symbols(source: str | int) -> Symbols:
-    """Read what a file exports and imports.
+    """Read the exported and imported symbols of a file.
 
-    ``source`` is a path, or a descriptor that stays open. Raises ``FileRefused`` for a file that is no
-    dynamic ELF or contradicts itself, ``OSError`` for trouble with reading.
+    Args:
+        source: a path, or a descriptor, which stays open.
+
+    Raises:
+        FileRefused: it is not a well-formed dynamic ELF file.
+        OSError: it cannot be read.
+
     """
-    with opened(source) as fd:
-        seen = look(fd)
-        return _Table(seen.current_image, seen.current).read()
+    with open_views(source) as views:
+        return _SymbolTable(views.current).read()
 
 
-class _Table:
-    def __init__(self, image: Image, headers: Headers) -> None:
-        self.image = image
-        self.headers = headers
-        self.order = "<" if headers.layout.byteorder == "little" else ">"
+class _SymbolTable:
+    def __init__(self, file: ElfFile) -> None:
+        self.file = file
+        self.headers = file.headers
+        self.order = file.headers.layout.order
 
     def read(self) -> Symbols:
         values = self.headers.values
@@ -69,26 +68,26 @@ class _Table:
         if address is None or count == 0:
             return Symbols({}, (), versioned=False)
         entry = struct.Struct(self.order + ("IBBHQQ" if self.headers.layout.bits == 64 else "IIIBBH"))
-        table = self._at(address, count * entry.size)
+        table = self._read(address, count * entry.size)
         numbers = self._numbers(values.get(DT_VERSYM), count)
         defs, needs = self._definitions(), self._needs()
         if self.headers.string_size > _STRINGS:
             raise malformed(f"a string table of {self.headers.string_size} bytes")
-        strings = self.image.read(self.headers.string_offset, self.headers.string_size)
+        strings = self.file.image.read(self.headers.string_offset, self.headers.string_size)
         left = _STRINGS
         defined: dict[str, list[Definition]] = {}
         wanted: list[Reference] = []
         for number, fields in zip(numbers, entry.iter_unpack(table), strict=True):
             if self.headers.layout.bits == 64:
-                name_at, info, other, section, value, size = fields
+                name_offset, info, other, section, value, size = fields
             else:
-                name_at, value, size, info, other, section = fields
+                name_offset, value, size, info, other, section = fields
             binding, kind = info >> 4, info & 0xF
-            if binding not in {_STB_GLOBAL, _STB_WEAK, _STB_GNU_UNIQUE} or name_at == 0:
+            if binding not in {_STB_GLOBAL, _STB_WEAK, _STB_GNU_UNIQUE} or name_offset == 0:
                 continue
-            name = _string(strings, name_at)
+            name = _string(strings, name_offset)
             left -= len(name)
-            if left < 0:  # they may be tails of one long string
+            if left < 0:  # all may be tails of one long string
                 raise malformed(f"names of symbols of more than {_STRINGS} bytes")
             index = number & _INDEX
             if section == _SHN_UNDEF:
@@ -107,27 +106,26 @@ class _Table:
                         binding != _STB_GLOBAL,
                     )
                 )
-        return Symbols(
-            {name: tuple(found) for name, found in defined.items()}, tuple(wanted), DT_VERSYM in values
-        )
+        exported = {name: tuple(definitions) for name, definitions in defined.items()}
+        return Symbols(exported, tuple(wanted), DT_VERSYM in values)
 
     def _count(self) -> int:
         values = self.headers.values
         if DT_HASH in values:
-            wide = self.headers.layout.bits == 64 and self.headers.ehdr.machine in _WIDE_HASH
+            wide = self.headers.machine.arch.hash_word == 8
             words = struct.Struct(self.order + ("QQ" if wide else "II"))
-            _, count = words.unpack(self._at(values[DT_HASH], words.size))
+            _, count = words.unpack(self._read(values[DT_HASH], words.size))
         else:
             count = self._gnu_count(values[DT_GNU_HASH]) if DT_GNU_HASH in values else None
-            # ld.so finds nothing in it, but what it imports it looks up elsewhere: ld gives a program without
-            # exports a table that begins with symbol 1, whatever stands there.
+            # Without a count the file exports nothing, but it may import: for a program without exports, ld
+            # writes a table that begins with symbol 1, exported or not.
             count = self._relocated() if count is None else count
         if count > _SYMBOLS:
             raise malformed(f"{count} dynamic symbols")
         return int(count)
 
     def _relocated(self) -> int:
-        """Return one more than the highest index that a relocation names."""
+        """Return the highest symbol index of all relocations plus one."""
         values, bits = self.headers.values, self.headers.layout.bits
         tables = [(values.get(tag), values.get(size, 0), tag) for tag, size in _TABLES]
         tables.append((values.get(DT_JMPREL), values.get(DT_PLTRELSZ, 0), values.get(DT_PLTREL, DT_RELA)))
@@ -137,16 +135,16 @@ class _Table:
                 continue
             if size > _RELOCATIONS:
                 raise malformed(f"{size} bytes of relocations")
-            words = "2" if kind == DT_REL else "3"  # offset and info; DT_RELA has an addend behind them
+            words = "2" if kind == DT_REL else "3"  # offset, info, and the addend of DT_RELA
             entry = struct.Struct(self.order + words + ("Q" if bits == 64 else "I"))
-            data = self._at(address, size - size % entry.size)
-            found = max((info[1] >> (32 if bits == 64 else 8) for info in entry.iter_unpack(data)), default=0)
-            highest = max(highest, found)
+            data = self._read(address, size - size % entry.size)
+            shift = 32 if bits == 64 else 8
+            highest = max(highest, max((info[1] >> shift for info in entry.iter_unpack(data)), default=0))
         return highest + 1
 
     def _gnu_count(self, address: int) -> int | None:
-        """Walk to the end of the last chain, whose lowest bit is set; None where there is no chain."""
-        buckets, first, words, _ = struct.unpack(self.order + "4I", self._at(address, 16))
+        """Walk to the end of the last chain, whose lowest bit is set. Return None if there is no chain."""
+        buckets, first, words, _ = struct.unpack(self.order + "4I", self._read(address, 16))
         if buckets > _BUCKETS or words > _BUCKETS:
             raise malformed("an absurd DT_GNU_HASH")
         start = address + 16 + words * (self.headers.layout.bits // 8)
@@ -160,7 +158,7 @@ class _Table:
         raise malformed("a hash chain without end")
 
     def _words(self, address: int, count: int) -> Iterator[int]:
-        """Yield 32-bit words, a few at a time: a chain ends anywhere, and may end where the segment does."""
+        """Yield 32-bit words. Reads a few at a time, because a chain may end where its segment does."""
         step = _CHUNK
         while count > 0:
             step = min(step, count)
@@ -168,39 +166,33 @@ class _Table:
             if offset is None and step > 1:
                 step //= 2
                 continue
-            data = self._at(address, 4 * step)
+            data = self._read(address, 4 * step)
             yield from struct.unpack(f"{self.order}{step}I", data)
             address, count = address + 4 * step, count - step
 
     def _numbers(self, address: int | None, count: int) -> tuple[int, ...]:
         if address is None:
             return (1,) * count
-        return struct.unpack(f"{self.order}{count}H", self._at(address, 2 * count))
+        return struct.unpack(f"{self.order}{count}H", self._read(address, 2 * count))
 
     def _definitions(self) -> dict[int, str]:
-        """Version index to name, from verdef."""
-        layout, values, names = self.headers.layout, self.headers.values, Names(self.image, self.headers)
-        found = {}
-        number = values.get(elf.DT_VERDEFNUM, 0)
-        for at, fields in chain(self.image, self.headers, values.get(elf.DT_VERDEF), number, layout.verdef):
-            name, _ = layout.verdaux.unpack(self._at(at + fields[5], layout.verdaux.size))
-            found[fields[2] & _INDEX] = names.at(name)
-        return found
+        """Map version index to name, from verdef."""
+        return {index & _INDEX: name for index, name in verdef_names(self.file, with_base=True)}
 
     def _needs(self) -> dict[int, tuple[str | None, str | None]]:
-        """Version index to library and version name, from verneed."""
-        names = Names(self.image, self.headers)
-        found: dict[int, tuple[str | None, str | None]] = {}
-        for fields, versions in version_need_parts(self.image, self.headers):
-            for aux in versions:
-                found[aux[2] & _INDEX] = (names.at(fields[2]), names.at(aux[3]))
-        return found
+        """Map version index to library and version name, from verneed."""
+        string = StringReader(self.file)
+        return {
+            aux[2] & _INDEX: (string(fields[2]), string(aux[3]))
+            for fields, versions in verneed_with_versions(self.file)
+            for aux in versions
+        }
 
-    def _at(self, address: int, size: int) -> bytes:
+    def _read(self, address: int, size: int) -> bytes:
         offset = self.headers.file_offset(address, max(size, 1))
         if offset is None:
             raise malformed(f"symbols or hashes at {address:#x} lie in no PT_LOAD")
-        return self.image.read(offset, size)
+        return self.file.image.read(offset, size)
 
 
 def _string(strings: bytes, offset: int) -> str:

@@ -1,144 +1,172 @@
-"""Tell a file as its maker left it from one patched with a way back and one patched and changed since."""
+"""Two views of one file: as it is, and as it was before nixpatch edited it."""
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import errno
 import itertools
+import os
+import stat
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from nixpatch.elf.headers import Headers, parse
+from nixpatch.elf.errors import SkippedFile
+from nixpatch.elf.headers import ElfFile, Headers
 from nixpatch.elf.image import Image
-from nixpatch.elf.undo_record import FOOTER_SIZE, MAGIC, RECORD_LIMIT, Footer, Record
-from nixpatch.elf.unfit import Unfit
+from nixpatch.elf.undo_record import FOOTER_SIZE, RECORD_LIMIT, UNDO_MAGIC, UndoFooter, UndoRecord
+from nixpatch.model import SkipReason
 
 _CHUNK = 1 << 18
-_TAIL = 1 << 14  # bytes; more than any search path that another tool puts behind the record
+_TAIL = 1 << 14  # bytes; more than any search path that another tool adds behind the record
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # NONBLOCK: opening a FIFO must not block
+_NOT_A_FILE = {errno.ELOOP: "a symbolic link", errno.ENXIO: "not a regular file"}
 
 
-class State(enum.Enum):
-    """What the undo record of a file is worth."""
+class UndoState(enum.Enum):
+    """State of the undo record of a file."""
 
     NONE = enum.auto()
     INTACT = enum.auto()
     STALE = enum.auto()
+    """another tool changed the file after nixpatch"""
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A file as it is and as it was. For anything but ``INTACT`` the two are the same."""
+class ElfViews:
+    """A file as it is and as it was. The two differ only if the undo record is ``INTACT``."""
 
-    state: State
-    footer: Footer | None
-    current_image: Image
-    current: Headers
-    original_image: Image
-    original: Headers
+    state: UndoState
+    footer: UndoFooter | None
+    current: ElfFile
+    original: ElfFile
 
 
-def look(fd: int) -> Opened:
-    """Parse a file, through its undo record where that is intact.
+@contextlib.contextmanager
+def open_views(source: str | int) -> Iterator[ElfViews]:
+    """Open and parse a path, or parse an open descriptor, which stays open.
 
-    Raises ``Unfit`` if it is not editable ELF, ``OSError`` for trouble with reading.
+    Raises:
+        SkippedFile: it is a link, not a regular file, or not a well-formed dynamic ELF file.
+        OSError: it cannot be read.
+
     """
-    image = Image.of(fd)
-    headers = parse(image)
-    footer = _footer(image, headers)
+    with open_source(source) as fd:
+        yield views_of(fd)
+
+
+@contextlib.contextmanager
+def open_source(source: str | int) -> Iterator[int]:
+    """Yield a descriptor for a path and close it afterwards, or the caller's descriptor, which stays open.
+
+    Raises:
+        SkippedFile: it is a link or not a regular file.
+        OSError: it cannot be opened.
+
+    """
+    try:
+        fd = source if isinstance(source, int) else os.open(source, _FLAGS)
+    except OSError as error:
+        if error.errno in _NOT_A_FILE:
+            raise SkippedFile(SkipReason.NOT_ELF, _NOT_A_FILE[error.errno]) from None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise SkippedFile(SkipReason.NOT_ELF, "not a regular file")
+        yield fd
+    finally:
+        if not isinstance(source, int):
+            os.close(fd)
+
+
+def views_of(fd: int) -> ElfViews:
+    """Parse a file, and its original if the undo record is intact.
+
+    Raises:
+        SkippedFile: it is not a well-formed dynamic ELF file.
+        OSError: it cannot be read.
+
+    """
+    current = ElfFile.of(Image.of(fd))
+    footer = _footer(current)
     if footer is None:
-        return Opened(State.NONE, None, image, headers, image, headers)
-    record = _record(image, headers, footer)
+        return ElfViews(UndoState.NONE, None, current, current)
+    record = _record(current, footer)
     if record is not None:
-        original_image = image.before_edit(footer.cut, footer.delta, footer.original_size, record.patches)
-        try:
-            original = parse(original_image)
-        except Unfit:
-            pass
-        else:
-            return Opened(State.INTACT, footer, image, headers, original_image, original)
-    return Opened(State.STALE, footer, image, headers, image, headers)
+        image = current.image.before_edit(footer.cut, footer.delta, footer.original_size, record.patches)
+        with contextlib.suppress(SkippedFile):
+            return ElfViews(UndoState.INTACT, footer, current, ElfFile.of(image))
+    return ElfViews(UndoState.STALE, footer, current, current)
 
 
 def guard(
-    image: Image, table_bytes: Iterable[bytes], record: bytes, footer: Footer, left: Iterable[tuple[int, int]]
+    image: Image, tables: Iterable[bytes], record: bytes, footer: UndoFooter, left: Iterable[tuple[int, int]]
 ) -> int:
-    """Checksum that tells whether another tool went over a patched file.
+    """Compute the checksum that detects changes by another tool.
 
-    It covers the header tables, but also the bytes left behind at their old places: they stand in no section
-    any more, so strip puts zeros there, and a second strip does so without changing a single header.
+    It covers the header tables and the bytes left behind at their old places: no section contains those any
+    more, so strip overwrites them with zeros, and a second strip does so without changing a single header.
     """
-    plain = Footer(
-        footer.cut,
-        footer.delta,
-        footer.original_size,
-        footer.size,
-        footer.area,
-        footer.string_size,
-        footer.record_length,
-        0,
-        footer.sha256,
-    )
-    checksum = zlib.crc32(plain.pack(), zlib.crc32(record))
-    for part in table_bytes:
-        checksum = zlib.crc32(part, checksum)
+    checksum = zlib.crc32(replace(footer, guard=0).pack(), zlib.crc32(record))
+    for table in tables:
+        checksum = zlib.crc32(table, checksum)
     for offset, length in left:
         for start in range(offset, offset + length, _CHUNK):
             checksum = zlib.crc32(image.read(start, min(_CHUNK, offset + length - start)), checksum)
     return checksum
 
 
-def tables(image: Image, headers: Headers) -> tuple[bytes, ...]:
-    """Give the header tables that :func:`guard` covers."""
+def guarded_tables(image: Image, headers: Headers) -> tuple[bytes, ...]:
+    """Return the header tables that :func:`guard` covers."""
     ehdr = image.read(0, headers.layout.ehdr.size)
     return ehdr, headers.phdr_bytes, headers.shdr_bytes, headers.dynamic_bytes
 
 
-def _footer(image: Image, headers: Headers) -> Footer | None:
-    load = headers.last_load
-    found = None
+def _footer(file: ElfFile) -> UndoFooter | None:
+    load = file.headers.last_load
+    footer = None
     if load.filesz >= FOOTER_SIZE:
-        found = Footer.unpack(image.read(load.file_end - FOOTER_SIZE, FOOTER_SIZE))
-    return found or _carried_away(image, headers)
+        footer = UndoFooter.unpack(file.image.read(load.file_end - FOOTER_SIZE, FOOTER_SIZE))
+    return footer or _displaced_footer(file)
 
 
-def _carried_away(image: Image, headers: Headers) -> Footer | None:
-    """Find the footer in a string table that patchelf moved to make room behind it.
+def _displaced_footer(file: ElfFile) -> UndoFooter | None:
+    """Find the footer in a string table that patchelf moved and extended.
 
-    Such a record is stale, but the file must not pass for one that was never patched.
+    Such a record is stale, but the file must not count as one that was never patched.
     """
-    length = min(headers.string_size, _TAIL)
-    tail = image.read(headers.string_offset + headers.string_size - length, length)
-    at = tail.rfind(MAGIC)
-    return Footer.unpack(tail[at : at + FOOTER_SIZE]) if at >= 0 else None
+    length = min(file.headers.string_size, _TAIL)
+    tail = file.image.read(file.headers.string_offset + file.headers.string_size - length, length)
+    start = tail.rfind(UNDO_MAGIC)
+    return UndoFooter.unpack(tail[start : start + FOOTER_SIZE]) if start >= 0 else None
 
 
-def _record(image: Image, headers: Headers, footer: Footer) -> Record | None:
-    """Give the record if it is whole and nobody changed the file since; None otherwise."""
-    load = headers.last_load
+def _record(file: ElfFile, footer: UndoFooter) -> UndoRecord | None:
+    """Return the record if it is valid and the file unchanged since; None otherwise."""
+    image, load = file.image, file.headers.last_load
     end = load.file_end - FOOTER_SIZE
-    if not 0 < footer.record_length <= min(RECORD_LIMIT, load.filesz - FOOTER_SIZE):
-        return None
-    if footer.size != image.size or footer.delta <= 0:
-        return None
     tail = max(footer.original_size - footer.cut, 0)
-    if tail and footer.cut + footer.delta + tail != image.size:
-        return None
-    if min(footer.original_size, footer.cut) > image.size:
-        return None
-    if image.read(end, FOOTER_SIZE) != footer.pack():  # padding that is not zero
+    if (
+        not 0 < footer.record_length <= min(RECORD_LIMIT, load.filesz - FOOTER_SIZE)
+        or footer.size != image.size
+        or footer.delta <= 0
+        or (tail and footer.cut + footer.delta + tail != image.size)
+        or min(footer.original_size, footer.cut) > image.size
+        or image.read(end, FOOTER_SIZE) != footer.pack()  # padding that is not zero
+    ):
         return None
     data = image.read(end - footer.record_length, footer.record_length)
-    record = Record.unpack(data)
-    if record is None:
-        return None
-    if sum(length for _, length in record.left) > image.size:
-        return None
-    if any(p.offset + len(p.data) > footer.original_size for p in record.patches):
-        return None
-    if any(p.offset + len(p.data) > after.offset for p, after in itertools.pairwise(record.patches)):
+    record = UndoRecord.unpack(data)
+    if (
+        record is None
+        or sum(length for _, length in record.left) > image.size
+        or any(p.offset + len(p.data) > footer.original_size for p in record.patches)
+        or any(p.offset + len(p.data) > after.offset for p, after in itertools.pairwise(record.patches))
+    ):
         return None
     try:
-        found = guard(image, tables(image, headers), data, footer, record.left)
-    except Unfit:
+        checksum = guard(image, guarded_tables(image, file.headers), data, footer, record.left)
+    except SkippedFile:
         return None
-    return record if found == footer.guard else None
+    return record if checksum == footer.guard else None

@@ -1,89 +1,74 @@
-"""The undo record: how a patched file remembers what it was.
+"""The undo record: what a patched file keeps of its original.
 
-It stands inside .dynstr, as its last bytes and the last bytes of the last PT_LOAD::
+It is the end of .dynstr and of the last PT_LOAD, so that strip and patchelf keep it as part of a section::
 
     [ranges left behind][overwritten bytes][footer, which ends in NUL]
 
-so strip and patchelf carry it along as part of a section they know. The footer has a fixed size and a magic
-number; numbers of the record are LEB128 (DWARF 5, section 7.6), since most are small, and nothing is
-compressed, since the same edit has to give the same bytes with any zlib.
+The footer has a fixed size and a magic number. Numbers of the record are LEB128 (DWARF 5, section 7.6),
+because most are small. Nothing is compressed, because the same edit must give the same bytes with any zlib.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 from nixpatch.elf.image import Patch
 
-MAGIC: Final = b"\0nixpatch undo 1"
+UNDO_MAGIC: Final = b"\0nixpatch undo 1"
 _FOOTER: Final = struct.Struct("<16sQqQQQQII32s7x1x")
 FOOTER_SIZE: Final = _FOOTER.size
 RECORD_LIMIT: Final = 1 << 20
-"""bytes; room for a file with 65,536 sections, and what a hostile file can make us parse"""
+"""bytes; enough for 65,536 sections, and a bound on what a hostile file can make nixpatch parse"""
 
 
 @dataclass(frozen=True, slots=True)
-class Footer:
-    """The fixed part of the record."""
+class UndoFooter:
+    """The fixed part of the record, in the order of the file."""
 
     cut: int
-    """file offset at which bytes came in"""
+    """file offset at which bytes were inserted"""
     delta: int
-    """how many"""
+    """number of those bytes"""
     original_size: int
+    """size of the original in bytes"""
     size: int
-    """of the patched file"""
+    """size of the patched file in bytes"""
     area: int
-    """address where the new bytes begin"""
+    """address of the first new byte"""
     string_size: int
     """DT_STRSZ of the original"""
     record_length: int
+    """bytes of the record; 0 if a file was edited after its record had become stale: the original is lost"""
     guard: int
     """checksum over the headers, the record and the ranges left behind"""
     sha256: bytes
-    """of the whole original"""
-
-    @property
-    def has_record(self) -> bool:
-        """False where a file was edited again after its record had become stale: no way back is left."""
-        return self.record_length > 0
+    """digest of the whole original"""
 
     def pack(self) -> bytes:
-        """As it stands in the file."""
-        return _FOOTER.pack(
-            MAGIC,
-            self.cut,
-            self.delta,
-            self.original_size,
-            self.size,
-            self.area,
-            self.string_size,
-            self.record_length,
-            self.guard,
-            self.sha256,
-        )
+        """Return the bytes that the file holds."""
+        return _FOOTER.pack(UNDO_MAGIC, *astuple(self))
 
     @classmethod
-    def unpack(cls, data: bytes) -> Footer | None:
-        """From the last ``FOOTER_SIZE`` bytes of a segment; None if this is no footer."""
-        if len(data) != FOOTER_SIZE or not data.startswith(MAGIC):
+    def unpack(cls, data: bytes) -> UndoFooter | None:
+        """Read the last ``FOOTER_SIZE`` bytes of a segment. Return None if they are not a footer."""
+        if len(data) != FOOTER_SIZE or not data.startswith(UNDO_MAGIC):
             return None
         return cls(*_FOOTER.unpack(data)[1:])
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """The variable part."""
+class UndoRecord:
+    """The variable part of the record."""
 
     left: tuple[tuple[int, int], ...]
-    """(offset, length) in the patched file of what nothing points at any more: strip may put zeros there"""
+    """(offset, length) in the patched file of ranges that nothing refers to any more; strip may zero them"""
     patches: tuple[Patch, ...]
-    """overwritten bytes, by offset in the original"""
+    """overwritten bytes, sorted by offset in the original"""
 
     def pack(self) -> bytes:
-        """As it stands in the file."""
+        """Return the bytes that the file holds."""
         out = bytearray()
         _put(out, len(self.left))
         for offset, length in self.left:
@@ -97,27 +82,27 @@ class Record:
         return bytes(out)
 
     @classmethod
-    def unpack(cls, data: bytes) -> Record | None:
-        """None if the bytes are no record."""
+    def unpack(cls, data: bytes) -> UndoRecord | None:
+        """Parse a record. Return None if the bytes are not one."""
         try:
-            count, at = _get(data, 0)
+            count, position = _get(data, 0)
             left = []
             for _ in range(count):
-                offset, at = _get(data, at)
-                length, at = _get(data, at)
+                offset, position = _get(data, position)
+                length, position = _get(data, position)
                 left.append((offset, length))
-            count, at = _get(data, at)
+            count, position = _get(data, position)
             patches = []
             for _ in range(count):
-                offset, at = _get(data, at)
-                length, at = _get(data, at)
-                if at + length > len(data):
+                offset, position = _get(data, position)
+                length, position = _get(data, position)
+                if position + length > len(data):
                     return None
-                patches.append(Patch(offset, data[at : at + length]))
-                at += length
+                patches.append(Patch(offset, data[position : position + length]))
+                position += length
         except IndexError:
             return None
-        return cls(tuple(left), tuple(patches)) if at == len(data) else None
+        return cls(tuple(left), tuple(patches)) if position == len(data) else None
 
 
 def _put(out: bytearray, number: int) -> None:
@@ -127,14 +112,15 @@ def _put(out: bytearray, number: int) -> None:
     out.append(number)
 
 
-def _get(data: bytes, at: int) -> tuple[int, int]:
+def _get(data: bytes, position: int) -> tuple[int, int]:
+    """Return a number and the position behind it; IndexError means that it is incomplete or too large."""
     number = shift = 0
     while True:
-        byte = data[at]
-        at += 1
+        byte = data[position]
+        position += 1
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return number, at
+            return number, position
         shift += 7
         if shift > 63:
             raise IndexError

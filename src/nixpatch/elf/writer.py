@@ -1,26 +1,25 @@
-"""Which writer makes an edit, and the rule that nothing unchecked gets out."""
+"""The choice of a writer, and the rule that no unchecked file leaves this package."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nixpatch.elf.check_inplace import check, check_seen
-from nixpatch.elf.digests import Digests
-from nixpatch.elf.inplace_writer import EditResult, write_seen
-from nixpatch.elf.undo import look
-from nixpatch.elf.unfit import Unfit
+from nixpatch.elf.check_inplace import check, check_views
+from nixpatch.elf.errors import SkippedFile
+from nixpatch.elf.inplace_writer import Digests, EditResult, write_edited_views
+from nixpatch.elf.undo import views_of
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Writer
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A checked file and who wrote it."""
+class CheckedEdit:
+    """An edit that passed its checks."""
 
     result: EditResult
     writer: Writer
     declined: str | None = None
-    """why the in-place edit would not, where LIEF wrote in its stead"""
+    """why the in-place writer declined, if LIEF wrote the file instead"""
 
 
 def write_checked(
@@ -30,45 +29,53 @@ def write_checked(
     original_sha256: bytes | None = None,
     writer: Writer = Writer.INPLACE,
     digests: Digests | None = None,
-) -> Written:
-    """Write ``source`` with the wished linkage into ``temp_fd`` and hold the result against the original.
+) -> CheckedEdit:
+    """Write ``source`` with an edited linkage into ``temp_fd`` and check the result against the original.
 
-    Where the in-place edit declines a file because of its layout, LIEF is tried. The arguments are those of
-    :func:`nixpatch.elf.write_edited`.
+    If the in-place writer declines the layout of the file, LIEF is tried. The arguments are those of
+    :func:`nixpatch.elf.inplace_writer.write_edited`.
 
-    Raises ``FileRefused`` if the edit is declined, by LIEF too, or if its outcome fails a check; ``OSError``
-    for trouble with reading or writing. What is in ``temp_fd`` then is to be thrown away.
+    Raises:
+        FileRefused: every writer declined, or the result failed a check. The caller discards ``temp_fd``.
+        OSError: reading or writing failed. The caller discards ``temp_fd``.
+
     """
     if writer is Writer.LIEF:
-        return _by_lief(source, temp_fd, edit, original_sha256)
-    seen = look(source)  # raises where it is no file that anybody could edit
+        return _write_by_lief(source, temp_fd, edit, original_sha256)
+    views = views_of(source)  # raises SkippedFile for a file that no writer can edit
     try:
-        result = write_seen(seen, temp_fd, edit, original_sha256, digests)
-    except Unfit:
-        raise  # the same
-    except FileRefused as refused:
+        result = write_edited_views(views, temp_fd, edit, original_sha256, digests)
+    except SkippedFile:
+        raise
+    except FileRefused as declined:
         try:
-            written = _by_lief(source, temp_fd, edit, original_sha256)
-        except FileRefused as too:
-            raise FileRefused(f"{refused}; {too}") from None
-        return Written(written.result, written.writer, str(refused))
-    _must_pass(check_seen(seen, temp_fd, edit))
-    return Written(result, Writer.INPLACE)
+            written = _write_by_lief(source, temp_fd, edit, original_sha256)
+        except FileRefused as refused:
+            raise FileRefused(f"{declined}; {refused}") from None
+        return CheckedEdit(written.result, written.writer, str(declined))
+    must_pass(check_views(views, temp_fd, edit))
+    return CheckedEdit(result, Writer.INPLACE)
 
 
-def _by_lief(source: int, temp_fd: int, edit: ElfEdit, original_sha256: bytes | None) -> Written:
-    # Late: hardly any run needs it.
+def _write_by_lief(source: int, temp_fd: int, edit: ElfEdit, original_sha256: bytes | None) -> CheckedEdit:
+    # Imported here, because few runs need it.
     from nixpatch.elf.check_rewritten import check_rewritten  # noqa: PLC0415
     from nixpatch.elf.lief.writer import write_lief  # noqa: PLC0415
 
     result = write_lief(source, temp_fd, edit, original_sha256)
     if not result.changed:
-        _must_pass(check(source, temp_fd, edit))
-        return Written(result, Writer.INPLACE)
-    _must_pass(check_rewritten(source, temp_fd, edit), "LIEF's output")
-    return Written(result, Writer.LIEF)
+        must_pass(check(source, temp_fd, edit))
+        return CheckedEdit(result, Writer.INPLACE)
+    must_pass(check_rewritten(source, temp_fd, edit), "LIEF's output")
+    return CheckedEdit(result, Writer.LIEF)
 
 
-def _must_pass(violations: tuple[str, ...], what: str = "the edited file") -> None:
+def must_pass(violations: tuple[str, ...], subject: str = "the edited file") -> None:
+    """Refuse an edited file that violates a check.
+
+    Raises:
+        FileRefused: there are violations; the message has the first.
+
+    """
     if violations:
-        raise FileRefused(f"{what} failed its checks and was thrown away: {violations[0]}")
+        raise FileRefused(f"{subject} failed its checks and was thrown away: {violations[0]}")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from nixpatch.escape import of_the_machine, shown, why
 from nixpatch.fs import Identity, identity, is_temporary, read_head
 from nixpatch.installed.provenance import GRAFTS
+from nixpatch.model.elf import ELF_MAGIC
 
-ELF_MAGIC = b"\x7fELF"
 _SMALLEST_ELF = 52  # the header of the 32-bit class, gABI
 _EXECUTE = 0o111
 _NOT_ENTERED = frozenset({"__pycache__", GRAFTS})

@@ -52,6 +52,26 @@ def encode_digest(digest: bytes) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 
 
+def format_sha256(digest: bytes) -> str:
+    """Write a digest as provenance does: ``sha256=<hex>``."""
+    return f"{DEFAULT_ALGORITHM}={digest.hex()}"
+
+
+def parse_sha256(text: str) -> bytes:
+    """Read what :func:`format_sha256` wrote.
+
+    Raises:
+        ValueError: it is not a hexadecimal number.
+
+    """
+    return bytes.fromhex(text.removeprefix(f"{DEFAULT_ALGORITHM}="))
+
+
+def has_sha256(file: str | int, text: str) -> bool:
+    """Whether ``text`` is the digest of a file that :func:`hash_file` can read."""
+    return format_sha256(hash_file(file).digests[DEFAULT_ALGORITHM]) == text
+
+
 def hash_file(file: str | int, algorithms: Collection[str] = (DEFAULT_ALGORITHM,)) -> FileHash:
     """Read a file once and return its size and one digest for each algorithm.
 

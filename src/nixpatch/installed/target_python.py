@@ -18,8 +18,8 @@ from nixpatch.errors import MachineError, RequestError
 from nixpatch.escape import of_the_machine, shown, why
 from nixpatch.fs import read_head
 from nixpatch.installed import python_layout
-from nixpatch.installed.elf_files import ELF_MAGIC
 from nixpatch.model import ElfFacts, Libc, Machine, Skip, Target, Tree
+from nixpatch.model.elf import ELF_MAGIC
 
 _LAUNCHER_HEAD = 4 << 10
 _BY_TREE = "the tree"
@@ -276,18 +276,6 @@ Reader = Callable[[str], ElfFacts | Skip]
 _GLIBC = "libc.so.6"
 _GLIBC_VERSION = re.compile(r"GLIBC_([0-9]{1,9}(?:\.[0-9]{1,9})+)")
 
-# Debian's multiarch tuples, where they are not "<machine>-linux-gnu".
-_TUPLES = {
-    "x32": "x86_64-linux-gnux32",
-    "i686": "i386-linux-gnu",
-    "armv7l": "arm-linux-gnueabihf",
-    "ppc64le": "powerpc64le-linux-gnu",
-    "ppc64": "powerpc64-linux-gnu",
-    "mipsel": "mipsel-linux-gnu",
-    "mips64el": "mips64el-linux-gnuabi64",
-    "loongarch64": "loongarch64-linux-gnu",
-}
-
 # What nix-ld, whose own loader stands at the FHS path, starts unless NIX_LD says otherwise.
 _NIX_LD_DEFAULT = "/run/current-system/sw/share/nix-ld/lib/ld.so"
 
@@ -333,7 +321,7 @@ def _directories(loader: str, machine: Machine) -> Iterator[str]:
     yield os.path.dirname(os.path.realpath(loader))
     # /lib64/ld-linux-x86-64.so.2 is the name in every program; the distribution chooses where libc is.
     base = os.path.dirname(os.path.dirname(loader)).rstrip("/")
-    name = _TUPLES.get(machine.name, f"{machine.name}-linux-gnu")
+    name = machine.arch.multiarch
     for place in (f"lib/{name}", f"usr/lib/{name}", "lib64", "usr/lib64", "lib", "usr/lib"):
         yield f"{base}/{place}"
     yield os.path.dirname(os.path.realpath(_NIX_LD_DEFAULT))

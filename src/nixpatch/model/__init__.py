@@ -1,4 +1,4 @@
-"""The values that all other packages exchange, frozen. Imports no other package of nixpatch.
+"""The values that all other packages exchange, frozen. Imports no other module of nixpatch but ``arch``.
 
 Paths, sonames and search paths are ``str`` made by ``os.fsdecode`` (PEP 383): any bytes survive the way
 in and, through ``os.fsencode``, the way out. Paths are absolute unless a field says otherwise.

@@ -1,14 +1,20 @@
-"""What ELF headers say, and what may be changed in them."""
+"""Values that describe ELF files: what their headers hold, why a file is skipped, how one is edited."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
+
+from nixpatch.arch import Arch, arch_of
+
+ELF_MAGIC: Final = b"\x7fELF"
+"""first bytes of every ELF file (gABI, e_ident)"""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Machine:
-    """What two ELF files must share to live in one process (gABI, ELF header)."""
+    """Header fields that must agree for two ELF files to be loaded into one process (gABI, ELF header)."""
 
     number: int
     """e_machine"""
@@ -18,30 +24,18 @@ class Machine:
     """``"little"`` or ``"big"`` (EI_DATA)"""
 
     @property
+    def arch(self) -> Arch:
+        """Facts of this machine that no header holds."""
+        return arch_of(self.number, self.bits, self.byteorder)
+
+    @property
     def name(self) -> str:
-        """The name people use, such as ``x86_64``; ``machine 190`` for one without a name here."""
-        return _MACHINE_NAMES.get((self.number, self.bits, self.byteorder), f"machine {self.number}")
-
-
-_MACHINE_NAMES = {
-    (62, 64, "little"): "x86_64",
-    (62, 32, "little"): "x32",
-    (3, 32, "little"): "i686",
-    (183, 64, "little"): "aarch64",
-    (40, 32, "little"): "armv7l",
-    (21, 64, "little"): "ppc64le",
-    (21, 64, "big"): "ppc64",
-    (22, 64, "big"): "s390x",
-    (243, 64, "little"): "riscv64",
-    (258, 64, "little"): "loongarch64",
-    (8, 32, "little"): "mipsel",
-    (8, 32, "big"): "mips",
-    (8, 64, "little"): "mips64el",
-}
+        """Name as ``platform.machine()`` spells it, or ``machine <e_machine>`` for one not in ``ARCHES``."""
+        return self.arch.name
 
 
 class Tag(enum.Enum):
-    """Which dynamic entry holds a search path; ld.so(8) treats the two differently."""
+    """Dynamic entry that holds a search path. ld.so(8) searches the two in different places."""
 
     RPATH = "RPATH"
     RUNPATH = "RUNPATH"
@@ -49,28 +43,31 @@ class Tag(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Linkage:
-    """What nixpatch may change in a file."""
+    """The parts of a file that nixpatch edits."""
 
     search_path: str | None
-    """the string of DT_RUNPATH, else of DT_RPATH, as written; None where there is neither"""
+    """string of DT_RUNPATH, else of DT_RPATH, as written; None without either"""
     tag: Tag | None
-    """RUNPATH wins where a file has both, as in ld.so(8)"""
+    """RUNPATH if the file has both, as in ld.so(8)"""
     interp: str | None
-    """PT_INTERP, None for a file without one"""
+    """PT_INTERP; None for a file without one"""
     renamed: tuple[tuple[str, str], ...] = ()
-    """needed libraries that go by another name than in the original: (original name, name), sorted"""
+    """(name in the original, name now) of needed libraries whose names differ, sorted"""
 
 
 @dataclass(frozen=True, slots=True)
 class VersionNeed:
-    """One verneed record: versions that the file wants from one library (gABI supplement, LSB)."""
+    """One verneed record: the versions required of one library (LSB, "Symbol Version Requirements")."""
 
     soname: str
     versions: tuple[str, ...]
 
 
 class DlopenPriority(enum.Enum):
-    """How much a program depends on a library that it opens itself (ELF dlopen metadata specification)."""
+    """How much a program depends on a library that it opens by dlopen(3).
+
+    Source: https://uapi-group.org/specifications/specs/elf_dlopen_metadata/
+    """
 
     REQUIRED = "required"
     RECOMMENDED = "recommended"
@@ -79,16 +76,16 @@ class DlopenPriority(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class DlopenNeed:
-    """A library that the file opens at run time."""
+    """A library that a note of the file declares for dlopen(3)."""
 
     sonames: tuple[str, ...]
-    """alternatives, the best first"""
+    """alternatives, the preferred one first"""
     priority: DlopenPriority
 
 
 @dataclass(frozen=True, slots=True)
 class ElfFacts:
-    """What the headers of one dynamic ELF file say."""
+    """Contents of the headers of one dynamic ELF file."""
 
     machine: Machine
     executable: bool
@@ -97,28 +94,28 @@ class ElfFacts:
     needed: tuple[str, ...]
     """DT_NEEDED in file order"""
     current: Linkage
-    """as the file is now"""
+    """linkage of the file as it is"""
     original: Linkage
-    """as it was before nixpatch; equal to ``current`` where the file holds no intact undo record"""
+    """linkage before nixpatch; equal to ``current`` without an intact undo record"""
     original_sha256: bytes | None
     """digest of the whole original, from the undo record"""
     stale_undo: bool = False
-    """an undo record is there, but another tool (strip) changed the file after nixpatch"""
+    """there is an undo record, but another tool (such as strip) changed the file after nixpatch"""
     no_default_lib: bool = False
-    """DF_1_NODEFLIB: ld.so does not look into its default directories"""
+    """DF_1_NODEFLIB: ld.so skips its default directories"""
     both_tags: bool = False
-    """DT_RPATH and DT_RUNPATH are both there"""
+    """the file has DT_RPATH and DT_RUNPATH"""
     version_needs: tuple[VersionNeed, ...] = ()
     version_defs: tuple[str, ...] = ()
     """verdef names without the base definition"""
     dlopen_needs: tuple[DlopenNeed, ...] = ()
-    """from the note of that purpose, in file order"""
+    """from the ELF dlopen metadata note, in file order"""
     obstacle: str | None = None
-    """why the layout of the file leaves no room for an edit in place, whatever the edit"""
+    """why the in-place writer would refuse any edit of this file"""
 
 
 class SkipReason(enum.Enum):
-    """Why a file is left alone, byte for byte. The value is the text people read."""
+    """Why a file is left alone, byte for byte. The value is shown to users."""
 
     NOT_ELF = "not an ELF file"
     RELOCATABLE = "relocatable object file (ET_REL)"
@@ -131,8 +128,6 @@ class SkipReason(enum.Enum):
     LOADER_OR_LIBC = "the dynamic loader or libc itself"
     PAYLOAD = "has data appended that it may look for by offset"
     MALFORMED = "malformed ELF"
-    REFUSED = "cannot be edited safely"
-    NOT_WRITABLE = "cannot be written"
     UNOWNED = "belongs to no dist"
 
 
@@ -143,16 +138,21 @@ class Skip:
     reason: SkipReason
     detail: str = ""
 
+    @property
+    def text(self) -> str:
+        """Reason and detail in one line."""
+        return f"{self.reason.value}: {self.detail}" if self.detail else self.reason.value
+
 
 @dataclass(frozen=True, slots=True)
 class ElfEdit:
-    """The wish for one file, complete: what its linkage shall be."""
+    """The linkage that one file is to have."""
 
     search_path: str | None
-    """the new string; ``""`` takes the entry away; None leaves it as it was originally"""
+    """the new string; ``""`` removes the entry; None keeps the original's"""
     tag: Tag | None = None
-    """None keeps the tag the file has, or RUNPATH for a file without one"""
+    """None keeps the original's tag, or means RUNPATH for a file without one"""
     interp: str | None = None
-    """None leaves it as it was originally"""
+    """None keeps the original's"""
     renames: tuple[tuple[str, str], ...] = ()
-    """(name in DT_NEEDED of the original, name that it shall have there and in the version needs)"""
+    """(name in DT_NEEDED of the original, new name there and in the version needs)"""

@@ -13,6 +13,7 @@ from nixpatch import __version__
 from nixpatch.errors import FileRefused, MachineError
 from nixpatch.fs import lock, remove
 from nixpatch.installed.dist_records import Ledger, algorithms, ledger, needs_of, without_undo
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256
 from nixpatch.installed.provenance import PatchedFile
 from nixpatch.model import FileOutcome, FilePlan, Finding, Manner, Outcome, Plan, VendoredPlan, Writer
 from nixpatch.operations.edit_jobs import Job, run_jobs
@@ -214,10 +215,10 @@ def _entry(where: Ledger, done: FileOutcome) -> PatchedFile | None:
     assert done.after is not None
     if wished == facts.original:
         return None
-    original = facts.original_sha256 or done.before.digests["sha256"]
+    original = facts.original_sha256 or done.before.digests[DEFAULT_ALGORITHM]
     return PatchedFile(
-        original=f"sha256={original.hex()}",
-        patched=f"sha256={done.after.digests['sha256'].hex()}",
+        original=format_sha256(original),
+        patched=format_sha256(done.after.digests[DEFAULT_ALGORITHM]),
         search_path=wished.search_path,
         tag=wished.tag,
         interp=wished.interp,

@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nixpatch import elf
-from nixpatch.elf import Digests
+from nixpatch.elf.inplace_writer import Digests
+from nixpatch.elf.writer import write_checked
 from nixpatch.errors import FileRefused
 from nixpatch.fs import Identity, identity, open_regular, replacement
 from nixpatch.installed.dist_records import original_hash
-from nixpatch.installed.hashing import Hashing, hash_file
+from nixpatch.installed.hashing import Hashing, has_sha256, hash_file
 from nixpatch.model import ElfEdit, FileHash, Writer
 
 PARALLEL_FROM = 48 << 20
@@ -158,7 +158,7 @@ def _carry_out(job: Job) -> Done:
 
 
 def _must_have_original(job: Job, source: int) -> None:
-    if job.no_original is None or job.no_original != f"sha256={hash_file(source).digests['sha256'].hex()}":
+    if job.no_original is None or not has_sha256(source, job.no_original):
         return
     # LIEF corrupts what it has written before (its issue 1366), and an undo record made now would lead back
     # to LIEF's output and call it the original.
@@ -171,7 +171,7 @@ def _must_have_original(job: Job, source: int) -> None:
 def _edited(job: Job, edit: ElfEdit, source: int, temp: int) -> Done:
     """Write the edited file and digest both, in one reading where the writer can do that."""
     digests = Digests(old := Hashing(job.algorithms), new := Hashing(job.algorithms))
-    written = elf.write_checked(source, temp, edit, job.original_sha256, job.writer, digests)
+    written = write_checked(source, temp, edit, job.original_sha256, job.writer, digests)
     if written.result.digested:
         before, after = old.result(), new.result()
     else:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from nixpatch import elf
+from nixpatch.elf.check_inplace import check
+from nixpatch.elf.inplace_writer import write_edited, write_original
+from nixpatch.elf.writer import must_pass
 from nixpatch.errors import FileRefused
 from nixpatch.fs import replacement, sweep
 from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason, Tag
@@ -51,7 +54,7 @@ def facts_of(path: str, *, payload_ok: bool) -> ElfFacts:
     """Read a file. Raises ``FileRefused`` with the reason where that is impossible, and ``OSError``."""
     found = elf.read(path, payload_ok=payload_ok)
     if isinstance(found, Skip):
-        raise FileRefused(f"{found.reason.value}: {found.detail}" if found.detail else found.reason.value)
+        raise FileRefused(found.text)
     return found
 
 
@@ -169,10 +172,8 @@ def carry_out(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...]
             _copy(source, temp)
             notes: tuple[str, ...] = ()
         else:
-            result = elf.write_edited(source, temp, edit)
-            violations = elf.check(source, temp, edit)
-            if violations:
-                raise FileRefused(f"the edited file failed its checks and was thrown away: {violations[0]}")
+            result = write_edited(source, temp, edit)
+            must_pass(check(source, temp, edit))
             if not result.changed and elf.original_sha256(temp) != result.original_sha256:
                 raise FileRefused("another tool changed it after the last edit: there is no way back")
             notes = result.notes
@@ -184,7 +185,7 @@ def restore(source: str, output: str) -> None:
     """Put the original in the place of ``output``. Raises what :func:`carry_out` raises."""
     sweep(output)
     with replacement(output) as temp:
-        elf.write_original(source, temp)
+        write_original(source, temp)
     _take_mode(source, output)
 
 

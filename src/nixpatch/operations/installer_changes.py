@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from nixpatch.errors import RequestError
 from nixpatch.fs import read_head
 from nixpatch.installed import scan
-from nixpatch.installed.elf_files import ELF_MAGIC
 from nixpatch.model import Finding, Plan, Tree
+from nixpatch.model.elf import ELF_MAGIC
 
 # Device, inode number and change stamp (st_ctime_ns) of a file: compared for equality, never with a clock.
 # The number alone does not do, as a file system gives the number of a removed file to the next one, and uv

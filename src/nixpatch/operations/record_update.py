@@ -20,7 +20,7 @@ from nixpatch.errors import FileRefused
 from nixpatch.fs import Identity, read_identified, remove, replace_bytes
 from nixpatch.installed import provenance, record
 from nixpatch.installed.dist_records import Ledger, describes, rows_by_file
-from nixpatch.installed.hashing import DEFAULT_ALGORITHM, encode_digest
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, encode_digest, format_sha256, parse_sha256
 from nixpatch.installed.record import Row
 from nixpatch.model import FileHash, Finding
 
@@ -162,9 +162,9 @@ def _is_ours(row: Row, change: Change, entry: provenance.PatchedFile | None) -> 
     """
     if entry is None or row.check_algorithm != DEFAULT_ALGORITHM or row.digest is None:
         return False
-    originals = {f"sha256={file.digests[DEFAULT_ALGORITHM].hex()}" for file in (change.before, change.after)}
+    originals = {format_sha256(file.digests[DEFAULT_ALGORITHM]) for file in (change.before, change.after)}
     try:
-        patched = bytes.fromhex(entry.patched.removeprefix("sha256="))
+        patched = parse_sha256(entry.patched)
     except ValueError:  # somebody wrote into our file
         return False
     return entry.original in originals and row.digest.rstrip("=") == encode_digest(patched)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from nixpatch.installed import scan
 from nixpatch.installed.dist_records import ledger, without_undo
-from nixpatch.installed.hashing import hash_file
+from nixpatch.installed.hashing import has_sha256
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, Tree, TreeFile
 from nixpatch.operations.plan import Reader, mark_unrecorded
 from nixpatch.unvendor.apply import distrusted, removed_grafts
@@ -58,10 +58,7 @@ def _no_way_back(tree: Tree) -> Iterator[Finding]:
     """Find what LIEF wrote: nothing in such a file tells what it was."""
     for info in (*(dist.info for dist in tree.dists), ""):
         for path, left in without_undo(ledger(tree, info)).items():
-            if (
-                os.path.isfile(path)
-                and f"sha256={hash_file(path, {'sha256'}).digests['sha256'].hex()}" == left
-            ):
+            if os.path.isfile(path) and has_sha256(path, left):
                 text = "cannot be restored: LIEF wrote it, and its output holds no undo record"
                 yield Finding("error", path, f"{text}; install the dist again")
 

@@ -9,7 +9,7 @@ from nixpatch.errors import FileRefused
 from nixpatch.fs import read_regular
 from nixpatch.installed import provenance, record
 from nixpatch.installed.dist_records import Ledger, describes, needs_of, original_hash, rows_by_file
-from nixpatch.installed.hashing import DEFAULT_ALGORITHM, encode_digest, hash_file
+from nixpatch.installed.hashing import encode_digest, has_sha256, parse_sha256
 from nixpatch.model import ElfFacts, FilePlan, Linkage
 
 _SHA256 = re.compile(rb",sha256=([\w-]{43}),")
@@ -62,7 +62,7 @@ def _has_all(data: bytes, entries: Iterable[provenance.PatchedFile]) -> bool:
     RECORD is written once, after all files of its dist: it has all of the digests or none.
     """
     try:
-        digests = {bytes.fromhex(entry.patched.removeprefix("sha256=")) for entry in entries}
+        digests = {parse_sha256(entry.patched) for entry in entries}
     except ValueError:  # somebody wrote into our file
         return False
     known = frozenset(_SHA256.findall(data))
@@ -80,6 +80,6 @@ def _outdated(where: Ledger, file: FilePlan, facts: ElfFacts, entry: provenance.
 def _is(path: str, digest: str) -> bool:
     """Whether a file has a digest, ``sha256=<hex>``."""
     try:
-        return f"sha256={hash_file(path).digests[DEFAULT_ALGORITHM].hex()}" == digest
+        return has_sha256(path, digest)
     except OSError:
         return False

@@ -21,19 +21,6 @@ from nixpatch.model.trace import SearchedPlace, Start, Trace, TracedNeed
 from nixpatch.operations.plan import Reader
 from nixpatch.resolve.ld_so import LoaderConfig, simulate
 
-# Where the psABI of each machine puts glibc's loader: for a library that nothing else tells of.
-_LOADERS = {
-    "x86_64": "/lib64/ld-linux-x86-64.so.2",
-    "i686": "/lib/ld-linux.so.2",
-    "aarch64": "/lib/ld-linux-aarch64.so.1",
-    "armv7l": "/lib/ld-linux-armhf.so.3",
-    "ppc64le": "/lib64/ld64.so.2",
-    "s390x": "/lib/ld64.so.1",
-    "riscv64": "/lib/ld-linux-riscv64-lp64d.so.1",
-    "loongarch64": "/lib64/ld-linux-loongarch-lp64d.so.1",
-}
-
-
 # What needs nothing of a loader; nothing is wrong with it.
 _NEEDLESS = frozenset({SkipReason.STATIC, SkipReason.RELOCATABLE, SkipReason.CORE, SkipReason.DEBUG_FILE})
 
@@ -68,8 +55,7 @@ def trace_file(path: str, request: Request) -> Trace:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
     if isinstance(found, Skip):
         if found.reason not in _NEEDLESS:
-            why = f"{found.reason.value}: {found.detail}" if found.detail else found.reason.value
-            raise RequestError(f"{path}: {why}; name an ELF file or a tree")
+            raise RequestError(f"{path}: {found.text}; name an ELF file or a tree")
         alone = Start(None, "not asked for", None, BuiltIn())
         return Trace(file, {}, (file,), alone, (), skipped={file: found})
     start = _start(file, found, request, reader)
@@ -152,7 +138,7 @@ def _start(file: str, facts: ElfFacts, request: Request, reader: Reader) -> Star
     beside = _beside_libc(file, facts, reader)
     if beside is not None:
         return Start(None, "beside the libc that it needs", beside, built_in(beside), path)
-    usual = _LOADERS.get(facts.machine.name)
+    usual = facts.machine.arch.loader
     if usual is not None and os.path.exists(usual):
         return Start(None, f"the usual place for {facts.machine.name}", usual, built_in(usual), path)
     return Start(None, f"no loader for {facts.machine.name} on this machine", None, BuiltIn(), path)
@@ -178,7 +164,7 @@ def _beside_libc(file: str, facts: ElfFacts, reader: Reader) -> str | None:
         if need.need != "libc.so.6" or need.path is None:
             continue
         where = os.path.dirname(need.path)
-        name = os.path.basename(_LOADERS.get(facts.machine.name, ""))
+        name = os.path.basename(facts.machine.arch.loader or "")
         if name and os.path.exists(f"{where}/{name}"):
             return f"{where}/{name}"
     return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nixpatch.errors import FileRefused
 from nixpatch.fs import read_regular
 from nixpatch.installed import Locator, hash_file, record
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256
 from nixpatch.installed.record import Row
 from nixpatch.model import Finding, Tree
 from nixpatch.operations.edit_jobs import PARALLEL_FROM
@@ -95,7 +96,7 @@ def _row(file: str, row: Row, patched: Mapping[str, str]) -> Finding | None:
         return Finding(
             "error", file, "differs from RECORD, and not because of nixpatch: it was changed otherwise"
         )
-    if f"sha256={now.digests['sha256'].hex()}" == known:
+    if format_sha256(now.digests[DEFAULT_ALGORITHM]) == known:
         text = "is as nixpatch left it, but RECORD does not say so: run nixpatch again"
     else:
         text = "was changed after nixpatch: neither RECORD nor provenance describes it"

@@ -6,15 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+from nixpatch.arch import ARCHES
 from nixpatch.model import Libc, ProviderChoice, Target
 from nixpatch.model.manylinux import ManylinuxPolicy, Promise
 from nixpatch.policy import packaged_table
 from nixpatch.resolve.provider_choice import missing_versions, newest, version_text
-
-# packaging.tags makes manylinux tags for these, from its lowest glibc on.
-_OLDEST = {"x86_64": 5, "i686": 5} | dict.fromkeys(
-    ("aarch64", "armv7l", "ppc64", "ppc64le", "s390x", "loongarch64", "riscv64"), 17
-)
 
 
 @cache
@@ -31,7 +27,11 @@ def policies() -> tuple[ManylinuxPolicy, ...]:
             libraries=tuple(
                 name for name, since in data["libraries"].items() if _version(since) <= _version(row["glibc"])
             ),
-            versions={machine: _versions(row, machine, data["series"]) for machine in row["machines"]},
+            versions={
+                arch.name: _versions(row, arch.name, data["series"])
+                for arch in ARCHES
+                if _version(row["glibc"])[1] in arch.auditwheel
+            },
             only=only,
         )
         for row in data["policy"]
@@ -58,11 +58,12 @@ def claimed_tags(target: Target, allows: Callable[[tuple[int, int]], bool | None
     ``allows`` returns the answer of the target's ``_manylinux``, True for all where there is none.
     """
     machine = target.machine.name
-    if target.libc is not Libc.GLIBC or machine not in _OLDEST or target.libc_version[:1] != (2,):
+    oldest = target.machine.arch.manylinux_since
+    if target.libc is not Libc.GLIBC or oldest is None or target.libc_version[:1] != (2,):
         return ()
     aliases = {policy.glibc: policy.alias for policy in policies() if policy.alias}
     tags = []
-    for minor in range(target.libc_version[1], _OLDEST[machine] - 1, -1):
+    for minor in range(target.libc_version[1], oldest - 1, -1):
         if allows((2, minor)):
             tags.append(f"manylinux_2_{minor}_{machine}")
             if (2, minor) in aliases:

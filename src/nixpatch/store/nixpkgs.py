@@ -20,7 +20,6 @@ from nixpatch.model.missing import Attribute, AttributeKind
 from nixpatch.store.catalog import Catalog, packaged
 from nixpatch.store.nix_store import Store
 
-_SYSTEMS = {"armv7l": "armv7l", "ppc64le": "powerpc64le", "ppc64": "powerpc64"}
 _NAMED = 5
 _FLAKES = ("--extra-experimental-features", "nix-command flakes")
 
@@ -169,7 +168,7 @@ def _run(
             f"--nixpkgs {nixpkgs.given}: no {name} that manages {store.directory}; put Nix on the PATH, "
             "and in a Nix build use buildInputs instead"
         )
-    options = ["--option", "system", _system(machine)] if machine.name != os.uname().machine else []
+    options = ["--option", "system", machine.arch.nix_system] if machine.name != os.uname().machine else []
     if nixpkgs.flake:
         # Variables that nixpkgs reads (NIXPKGS_ALLOW_UNFREE) only count in an impure evaluation.
         options += ["--impure"] if any(key.startswith("NIXPKGS_") for key in environ) else []
@@ -185,10 +184,6 @@ def _run(
         )
     except OSError as error:
         raise MachineError(f"--nixpkgs {nixpkgs.given}: cannot run {program}: {error.strerror}") from None
-
-
-def _system(machine: Machine) -> str:
-    return f"{_SYSTEMS.get(machine.name, machine.name)}-linux"
 
 
 def _outputs(store: Store, nixpkgs: Nixpkgs, printed: bytes) -> tuple[str, ...]:

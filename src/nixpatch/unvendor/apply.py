@@ -20,7 +20,7 @@ from nixpatch.fs import make_directory, move, read_regular, remove_directory, re
 from nixpatch.fs import remove as remove_file
 from nixpatch.installed import provenance, record, sbom
 from nixpatch.installed.dist_records import Ledger, ledger, rows_by_file
-from nixpatch.installed.hashing import DEFAULT_ALGORITHM, hash_file
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, has_sha256, hash_file
 from nixpatch.installed.provenance import Provenance, RemovedGraft
 from nixpatch.installed.record_paths import Locator
 from nixpatch.model import ElfFacts, FileHash, Finding, Skip, Tree, VendoredPlan
@@ -103,7 +103,7 @@ def _objection(
     if there and not _is_original(place, graft):
         facts = elf.read(place) if os.path.isfile(place) and not os.path.islink(place) else None
         original = facts.original_sha256 if isinstance(facts, ElfFacts) else None
-        if original is None or f"sha256={original.hex()}" != graft.sha256:
+        if original is None or format_sha256(original) != graft.sha256:
             return "the file there is another one"
     return None
 
@@ -248,7 +248,7 @@ def _put_aside(
         spelled = rows.rows_for(spelled.path)[0]
     provider = graft.provider
     return RemovedGraft(
-        sha256=f"sha256={digest.hex()}",
+        sha256=format_sha256(digest),
         row=os.fsdecode(spelled.raw),
         kept=where.key(kept) if kept else None,
         soname=graft.soname,
@@ -259,9 +259,11 @@ def _put_aside(
 
 
 def _write_original(path: str, kept: str, *, durable: bool) -> None:
+    from nixpatch.elf.inplace_writer import write_original  # noqa: PLC0415 - not needed by plan
+
     make_directory(os.path.dirname(kept))
     with replacement(kept, durable=durable, like=os.stat(path)) as temp:
-        elf.write_original(path, temp)
+        write_original(path, temp)
 
 
 def _settle(
@@ -335,7 +337,7 @@ def _is_empty(directory: str) -> bool:
 
 def _is_original(kept: str, graft: RemovedGraft) -> bool:
     try:
-        return f"sha256={hash_file(kept).digests[DEFAULT_ALGORITHM].hex()}" == graft.sha256
+        return has_sha256(kept, graft.sha256)
     except OSError:
         return False
 

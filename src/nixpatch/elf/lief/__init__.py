@@ -1,1 +1,1 @@
-"""The second writer: LIEF lays a file out anew, in a child process, under checks of its own."""
+"""The second writer: LIEF lays a file out anew, in a child process; nixpatch checks the result."""

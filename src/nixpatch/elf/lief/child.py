@@ -1,8 +1,8 @@
-"""Run as a program of its own, never imported: let LIEF add one segment to a file.
+"""A program, not a module: let LIEF add one segment to a file.
 
-Reads one JSON object from standard input, writes one to standard output: ``{"address": where}`` when the
-output is written, ``{"refused": why}`` otherwise; says nothing if LIEF ends the process. Imports nothing of
-nixpatch, so that it also runs isolated from the environment (``-I``).
+Reads one JSON object from standard input and writes one to standard output: ``{"address": ...}`` once the
+file is written, ``{"refused": ...}`` otherwise, and none if LIEF ends the process. Imports nothing of
+nixpatch, so that it also runs isolated from the environment (``python -I``).
 """
 
 import base64
@@ -27,19 +27,19 @@ def main() -> None:
         answer = {"refused": f"LIEF cannot be imported here ({error})"}
     except MemoryError:
         answer = {"refused": "LIEF ran out of the memory it may take"}
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is about this one file
+    except Exception as error:  # noqa: BLE001 - any error concerns this one file only
         answer = {"refused": f"LIEF failed: {type(error).__name__}: {error}"}
     json.dump(answer, sys.stdout)
 
 
 def add_segment(request: dict[str, Any]) -> dict[str, object]:
-    """Parse, add, write; return what to tell."""
-    import lief  # noqa: PLC0415 - it may fail, and the limits come first
+    """Parse the source, add the segment, write the output; return the answer."""
+    import lief  # noqa: PLC0415 - it may fail, and the limits must be set first
 
     lief.logging.set_level(lief.logging.LEVEL.ERROR)
     parsing = lief.ELF.ParserConfig()
-    # No address moves, so what refers to addresses stays as it is, unread. That is most of LIEF's time and
-    # memory; it also sorts the symbols that it reads, and stops at 3,000,000 relocations.
+    # No address moves, so everything that refers to addresses stays unread. It would take most of LIEF's time
+    # and memory; LIEF also sorts the symbols that it reads, and stops at 3,000,000 relocations.
     for name in ("relocations", "symtab_symbols", "dyn_symbols", "symbol_versions", "notes"):
         setattr(parsing, f"parse_{name}", False)
     binary = lief.ELF.parse(f"/proc/self/fd/{request['source']}", parsing)
@@ -48,7 +48,7 @@ def add_segment(request: dict[str, Any]) -> dict[str, object]:
     if not make_room(lief, binary, program=request["program"]):
         return {"refused": "LIEF has no room for its program headers unless every address moves"}
     for entry in list(binary.dynamic_entries):
-        binary.remove(entry)  # from LIEF's sight: it builds anew whatever an entry leads it to
+        binary.remove(entry)  # from LIEF's view: it rebuilds everything that an entry points to
     segment = lief.ELF.Segment()
     segment.type = lief.ELF.Segment.TYPE.LOAD
     segment.flags = lief.ELF.Segment.FLAGS(request["flags"])
@@ -63,19 +63,19 @@ def add_segment(request: dict[str, Any]) -> dict[str, object]:
 
 
 def make_room(lief: Any, binary: Any, *, program: bool) -> bool:
-    """Find the program headers, which are to become more, a place that moves no address.
+    """Find a place for one more program header without moving an address. Return False if there is none.
 
-    The default puts them where they were and shifts all that follows by a page, with all pointers to it. A
-    program gets no table at its end: the kernel tells it where the table is, and before Linux 5.18 counts
-    from the first segment for that (fs/binfmt_elf.c, load_addr + e_phoff).
+    LIEF's default leaves the table in place and shifts everything behind it, and all pointers to that, by a
+    page. A program gets no table at its end: before Linux 5.18, the kernel computes its address from the
+    first segment (fs/binfmt_elf.c, load_addr + e_phoff).
     """
-    kinds = lief.ELF.Binary.PHDR_RELOC
-    places = (kinds.SEGMENT_GAP,) if program else (kinds.SEGMENT_GAP, kinds.FILE_END)
-    return any(binary.relocate_phdr_table(place) for place in places)
+    relocation = lief.ELF.Binary.PHDR_RELOC
+    kinds = (relocation.SEGMENT_GAP,) if program else (relocation.SEGMENT_GAP, relocation.FILE_END)
+    return any(binary.relocate_phdr_table(kind) for kind in kinds)
 
 
 def nothing_else(lief: Any) -> Any:
-    """Configure LIEF to build nothing but the header tables."""
+    """Make a configuration with which LIEF builds only the header tables."""
     config = lief.ELF.Builder.config_t()
     for name in dir(config):
         if not name.startswith("_") and isinstance(getattr(config, name), bool):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase, translate
 from functools import cache, lru_cache
@@ -49,6 +49,40 @@ class LibcNames:
 
 
 @dataclass(frozen=True, slots=True)
+class DlopenOpener:
+    """A library that calls dlopen(3) for others, so that ld.so searches its RUNPATH and not theirs."""
+
+    symbols: tuple[str, ...]
+    """globs: a file that imports such a function opens libraries by it"""
+    libraries: tuple[str, ...]
+    """globs over the sonames of the library that has the function"""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """An environment variable that gives a dist the place of its libraries."""
+
+    dist: str
+    """normalized name"""
+    variable: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DlopenPolicy:
+    """The tables about libraries that are opened by name."""
+
+    openers: tuple[DlopenOpener, ...] = ()
+    names: tuple[Rule, ...] = ()
+    """libraries whose names do not stand in the file that opens them"""
+    never: tuple[Rule, ...] = ()
+    """names that stand in a file and are no need"""
+    switches: tuple[Switch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """All tables."""
 
@@ -60,6 +94,7 @@ class Policy:
     """libraries that may be missing without anything being wrong"""
     runtime: tuple[Rule, ...] = ()
     """libraries that files open with dlopen(3), which no header names"""
+    dlopen: DlopenPolicy = DlopenPolicy()
 
     def libc_of(self, soname: str) -> Libc | None:
         """Return the libc that a soname is a part of."""
@@ -110,6 +145,12 @@ class Policy:
             (*other.system, *self.system),
             (*other.ignore, *self.ignore),
             (*other.runtime, *self.runtime),
+            DlopenPolicy(
+                (*other.dlopen.openers, *self.dlopen.openers),
+                (*other.dlopen.names, *self.dlopen.names),
+                (*other.dlopen.never, *self.dlopen.never),
+                (*other.dlopen.switches, *self.dlopen.switches),
+            ),
         )
 
 
@@ -152,7 +193,7 @@ def _is_deep(line: bytes) -> bool:
     return False
 
 
-_TABLES = frozenset({"libc", "drivers", "system", "ignore", "runtime"})
+_TABLES = frozenset({"libc", "drivers", "system", "ignore", "runtime", "dlopen"})
 
 
 def parse(data: Mapping[str, Any]) -> Policy:
@@ -178,6 +219,25 @@ def parse(data: Mapping[str, Any]) -> Policy:
         system=_strings(_table(data, "system"), "system", "sonames"),
         ignore=_rules(data, "ignore"),
         runtime=_rules(data, "runtime"),
+        dlopen=_dlopen(_table(data, "dlopen")),
+    )
+
+
+def _dlopen(data: Mapping[str, Any]) -> DlopenPolicy:
+    unknown = data.keys() - {"opener", "name", "never", "switch"}
+    if unknown:
+        raise PolicyError(f"dlopen.{min(unknown)}: no such table")
+    return DlopenPolicy(
+        openers=tuple(
+            DlopenOpener(_strings(row, name, "symbols"), _strings(row, name, "libraries"), row["reason"])
+            for name, row in _rows(data, "opener", ("reason",), "dlopen.")
+        ),
+        names=_rules(data, "name", "dlopen."),
+        never=_rules(data, "never", "dlopen."),
+        switches=tuple(
+            Switch(row["dist"], row["variable"], row["value"], row["reason"])
+            for _, row in _rows(data, "switch", ("dist", "variable", "value", "reason"), "dlopen.")
+        ),
     )
 
 
@@ -200,20 +260,28 @@ def _strings(table: Mapping[str, Any], table_name: str, key: str) -> tuple[str, 
     return tuple(values)
 
 
-def _rules(data: Mapping[str, Any], name: str) -> tuple[Rule, ...]:
+def _rules(data: Mapping[str, Any], name: str, prefix: str = "") -> tuple[Rule, ...]:
+    return tuple(
+        Rule(row["file"], _strings(row, row_name, "sonames"), row["reason"])
+        for row_name, row in _rows(data, name, ("file", "reason"), prefix)
+    )
+
+
+def _rows(
+    data: Mapping[str, Any], name: str, keys: tuple[str, ...], prefix: str = ""
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each row of a list of tables, with its name for messages; the values of ``keys`` are strings."""
     rows = data.get(name, [])
     if not isinstance(rows, list):
-        raise PolicyError(f"{name}: not a list of tables")
-    rules: list[Rule] = []
+        raise PolicyError(f"{prefix}{name}: not a list of tables")
     for number, row in enumerate(rows, 1):
-        row_name = f"{name}, row {number}"
+        row_name = f"{prefix}{name}, row {number}"
         if not isinstance(row, dict):
             raise PolicyError(f"{row_name}: not a table")
-        for key in ("file", "reason"):
+        for key in keys:
             if not isinstance(row.get(key), str):
                 raise PolicyError(f"{row_name}: {key} is not a string; every rule says why it is there")
-        rules.append(Rule(row["file"], _strings(row, row_name, "sonames"), row["reason"]))
-    return tuple(rules)
+        yield row_name, row
 
 
 @cache

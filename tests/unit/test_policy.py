@@ -142,3 +142,30 @@ def test_what_wheels_may_expect_is_what_the_manylinux_policies_promise_but_for_l
     promised = {name for policy in policies() for name in policy.libraries}
     assert {name for name in promised if POLICY.libc_of(name) is None} == set(POLICY.system)
     assert not POLICY.is_system("libm.so.6")
+
+
+def test_every_row_about_dlopen_has_a_reason() -> None:
+    rows = POLICY.dlopen
+    reasons = [
+        *(row.reason for row in rows.openers),
+        *(row.reason for row in (*rows.names, *rows.never)),
+        *(row.reason for row in rows.switches),
+    ]
+    assert reasons
+    assert all(reasons)
+    assert ("triton", "TRITON_LIBCUDA_PATH") in {(row.dist, row.variable) for row in rows.switches}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"what": []}, "dlopen.what: no such table"),
+        ({"never": {}}, "dlopen.never: not a list of tables"),
+        ({"never": [{"file": "*", "sonames": ["x"]}]}, "dlopen.never, row 1: reason is not a string"),
+        ({"opener": [{"symbols": "f", "libraries": [], "reason": "r"}]}, "dlopen.opener, row 1.symbols"),
+        ({"switch": [{"dist": "d", "value": "v", "reason": "r"}]}, "dlopen.switch, row 1: variable"),
+    ],
+)
+def test_wrong_rows_about_dlopen_are_refused(table: dict[str, object], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        parse({"dlopen": table})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from nixpatch.elf.dynamic import StringReader, verdef_names, verneed_with_versions
@@ -53,6 +53,16 @@ def read_symbols(source: str | int) -> Symbols:
     """
     with open_views(source) as views:
         return _SymbolTable(views.current).read()
+
+
+def undefined_names(file: ElfFile, names: Collection[int]) -> frozenset[int]:
+    """Return which of these offsets into the string table are names of symbols that the file imports.
+
+    Raises:
+        SkippedFile: the symbol table contradicts itself.
+
+    """
+    return _SymbolTable(file).undefined_names(names)
 
 
 class _SymbolTable:
@@ -108,6 +118,17 @@ class _SymbolTable:
                 )
         exported = {name: tuple(definitions) for name, definitions in defined.items()}
         return Symbols(exported, tuple(wanted), DT_VERSYM in values)
+
+    def undefined_names(self, names: Collection[int]) -> frozenset[int]:
+        address, count = self.headers.values.get(DT_SYMTAB), self._count()
+        if address is None or count == 0:
+            return frozenset()
+        # st_name and st_shndx; what lies between them, and behind, differs by class
+        entry = struct.Struct(self.order + ("I2xH16x" if self.headers.layout.bits == 64 else "I10xH"))
+        table = self._read(address, count * entry.size)
+        return frozenset(
+            name for name, section in entry.iter_unpack(table) if section == _SHN_UNDEF and name in names
+        )
 
     def _count(self) -> int:
         values = self.headers.values

@@ -4,6 +4,7 @@ Paths, sonames and search paths are ``str`` made by ``os.fsdecode`` (PEP 383): a
 in and, through ``os.fsencode``, the way out. Paths are absolute unless a field says otherwise.
 """
 
+from nixpatch.model.dlopen import DlopenStrings, OpenedName, Opener
 from nixpatch.model.elf import (
     DlopenNeed,
     DlopenPriority,
@@ -29,6 +30,7 @@ __all__ = [
     "Dist",
     "DlopenNeed",
     "DlopenPriority",
+    "DlopenStrings",
     "DroppedEntry",
     "ElfEdit",
     "ElfFacts",
@@ -40,6 +42,8 @@ __all__ = [
     "Linkage",
     "Machine",
     "Manner",
+    "OpenedName",
+    "Opener",
     "Origin",
     "Outcome",
     "Plan",

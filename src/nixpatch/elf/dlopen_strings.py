@@ -4,7 +4,8 @@ Compilers put string literals into read-only data, but old linkers put that into
 arrays stand in writable data: so every PT_LOAD is searched, whatever its flags, but for the string tables of
 dynamic linking. Section headers are not asked: strip removes them.
 
-Measured on 3,819 ELF files (12.6 GB) of 250 dists: 345 import dlopen, 165 of them hold names of libraries.
+Measured on 3,819 ELF files (12.6 GB) of 250 dists: 345 import dlopen, 192 hold what looks like names, and the
+rules of ``resolve/opened_libraries.py`` leave some in 144. 18 s for all of them, 0.7 s for cublasLt.
 """
 
 from __future__ import annotations

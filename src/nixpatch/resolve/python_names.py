@@ -375,7 +375,7 @@ class _Dist:
                 return _Value(_joined([value.texts for value in values]))
             case ast.BinOp(left=left, op=ast.Mod(), right=right):
                 given = right.elts if isinstance(right, ast.Tuple) else [right]
-                texts = [self._value(scope, one, depth).texts for one in given]
+                texts = [self._value(scope, item, depth).texts for item in given]
                 return _Value(_percent(self._value(scope, left, depth).texts, texts))
             case ast.BinOp(op=ast.Div()):
                 return _Value((f"{_UNKNOWN}/",))

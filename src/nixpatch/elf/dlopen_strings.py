@@ -83,7 +83,8 @@ def _imported(file: ElfFile, symbols: Collection[str]) -> tuple[str, ...]:
         pattern += rb"[^\0]*\0" if symbol.endswith("*") else rb"\0"
         for match in re.finditer(pattern, strings):
             begins[match.start()] = match[0][:-1].decode("utf-8", "replace")
-    return tuple(sorted({begins[at] for at in undefined_names(file, begins.keys())})) if begins else ()
+    undefined = undefined_names(file, begins.keys()) if begins else ()
+    return tuple(sorted({begins[offset] for offset in undefined}))
 
 
 def _windows(fd: int, headers: Headers, tables: list[tuple[int, int]]) -> Iterator[tuple[bytes, int, int]]:

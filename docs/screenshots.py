@@ -16,11 +16,10 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from nixpatch.operations.plan import PatchRequest, make_plan
-from nixpatch.operations.trace import Request as Tracing
-from nixpatch.operations.trace import trace_file
+from nixpatch.operations.trace import TraceOptions, trace_file
 from nixpatch.report.html import page, plan_page
 from nixpatch.report.text import plan_report
-from nixpatch.report.tree import tree_report
+from nixpatch.report.trace import tree_report
 from nixpatch.store import find_store
 
 _SIZE = "1180,1000"
@@ -47,7 +46,7 @@ def main(venv: str, directory: str) -> None:
     for file in plan.files:
         if "_multiarray_umath" in file.file.path:
             console.print(f"\n$ nixpatch tree {os.path.basename(file.file.path)}", style="bold")
-            trace = trace_file(file.file.path, Tracing(search_path=os.environ["PATH"]))
+            trace = trace_file(file.file.path, TraceOptions(path_env=os.environ["PATH"]))
             console.print(tree_report(trace, store_dir=store.directory, verbosity=0))
     console.save_svg(os.path.join(directory, "report.svg"), title="nixpatch")
     print(picture, os.path.getsize(picture), "bytes")

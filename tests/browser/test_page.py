@@ -178,9 +178,9 @@ def test_filter_states_and_order(browser: webdriver.Chrome) -> None:
     assert one(browser, ".empty").text == "No file fits."
     field.send_keys(Keys.CONTROL, "a")
     field.send_keys(Keys.DELETE)
-    one(browser, '[data-state="left alone"]').click()
+    one(browser, '[data-state="skipped"]').click()
     assert listed(browser) == ["numpy/b.o"]
-    one(browser, '[data-state="left alone"]').click()
+    one(browser, '[data-state="skipped"]').click()
     size = one(browser, '[data-sort="size"]')
     size.click()
     size.click()

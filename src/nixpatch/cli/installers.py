@@ -18,17 +18,16 @@ import typer
 
 from nixpatch.cli import destinations
 from nixpatch.cli import options as opt
-from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.exit_codes import ExitCode, run_code
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import MachineError, NixpatchError
 from nixpatch.escape import shown
 from nixpatch.installed import python_layout
 from nixpatch.operations.gc_roots import prune
-from nixpatch.operations.installer_changes import Change, Snapshot, difference, restrict, snapshot
+from nixpatch.operations.installer_changes import InstallerChanges, Snapshot, difference, restrict, snapshot
 from nixpatch.operations.options import PatchOptions
 from nixpatch.operations.patch import patch
-from nixpatch.report.summary import totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +173,9 @@ def _run(command: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _answer(tree: str, change: Change, call: Call, chosen: PatchOptions, output: Output) -> ExitCode:
+def _answer(
+    tree: str, change: InstallerChanges, call: Call, chosen: PatchOptions, output: Output
+) -> ExitCode:
     """Patch what an installer changed in one tree; report trouble, since the installer is done."""
     code = ExitCode.SATISFIED
     try:
@@ -190,7 +191,7 @@ def _answer(tree: str, change: Change, call: Call, chosen: PatchOptions, output:
     return code
 
 
-def _patch(tree: str, change: Change, call: Call, chosen: PatchOptions, output: Output) -> ExitCode:
+def _patch(tree: str, change: InstallerChanges, call: Call, chosen: PatchOptions, output: Output) -> ExitCode:
     begun = time.monotonic()
     if chosen.python is None and python_layout.read_config(tree) is None:
         chosen = replace(chosen, python=call.python)
@@ -202,4 +203,4 @@ def _patch(tree: str, change: Change, call: Call, chosen: PatchOptions, output: 
 
         report = plan_report(plan, outcome, verbosity=output.verbosity, seconds=time.monotonic() - begun)
         console(stderr=True).print(report)
-    return ExitCode.SATISFIED if totals(plan, outcome).satisfied else ExitCode.REMAINS
+    return run_code(plan, outcome)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from nixpatch.cli import options as opt
-from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.exit_codes import ExitCode, run_code, verdict_code
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import RequestError
@@ -19,7 +19,6 @@ from nixpatch.model import Outcome, Plan, Writer
 from nixpatch.operations.options import PatchOptions
 from nixpatch.operations.patch import patch, restore
 from nixpatch.operations.plan import PatchRequest, check_request, make_plan
-from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 
 
@@ -58,32 +57,32 @@ def patch_command(
             begun = time.monotonic()
             if writing:
                 outcome = patch(request, chosen, output.events())
-                made = outcome.plan
-                done = _report(made, outcome, output, begun)
+                code = max(code, _report(outcome.plan, outcome, output, begun))
             else:
-                made = make_plan(request, output.say, output.bar.reading)
-                done = _report(made, None, output, begun)
+                plan = make_plan(request, output.say, output.bar.reading)
+                code = max(code, _report(plan, None, output, begun, check=check))
             if verbose and not as_json:
                 _tell_of_bare_names(request)
-            code = max(code, ExitCode.REMAINS if check and made.pending else done)
     return code
 
 
 def _tell_of_bare_names(request: PatchRequest) -> None:
     """Name what Python code opens by bare name, which no search path reaches."""
-    from nixpatch.operations.dlopen_names import look  # noqa: PLC0415 - reads the tree's sources: only for -v
+    from nixpatch.operations.dlopen_names import find_dlopen_names  # noqa: PLC0415 - reads the tree's sources: only for -v
     from nixpatch.report.dlopen_names import lines  # noqa: PLC0415 - as above
 
-    names = lines(look(request))
+    names = lines(find_dlopen_names(request))
     if names:
         sys.stdout.write("Opened by bare name, which no search path reaches (see nixpatch env):\n")
         sys.stdout.writelines(f"  {line}\n" for line in names)
 
 
-def _report(plan: Plan, outcome: Outcome | None, output: Output, begun: float) -> ExitCode:
+def _report(
+    plan: Plan, outcome: Outcome | None, output: Output, begun: float, *, check: bool = False
+) -> ExitCode:
     """Report a plan, or its outcome; ``begun`` is when its making began (``time.monotonic``)."""
     output.plan(plan, outcome, time.monotonic() - begun)
-    return ExitCode.SATISFIED if totals(plan, outcome).satisfied else ExitCode.REMAINS
+    return run_code(plan, outcome, check=check)
 
 
 def plan_command(_paths: opt.Paths) -> None:
@@ -148,11 +147,11 @@ def verify_command(
                 path,
                 store,
                 python=chosen.python,
-                search_path=os.environ.get("PATH"),
+                path_env=os.environ.get("PATH"),
                 locked=chosen.locked,
                 load=load,
                 workers=chosen.jobs,
             )
             output.verdict(verdict, store.directory)
-            code = max(code, ExitCode.REMAINS if verdict.errors else ExitCode.SATISFIED)
+            code = max(code, verdict_code(verdict))
     return code

@@ -5,7 +5,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const SITE = /^lib(?:64)?\/python[0-9.]+\/site-packages\//;
   const AT_ONCE = 400, PILLS = 4;
-  const STATES = ["missing", "failed", "patched", "right", "left alone"];
+  const STATES = ["missing", "failed", "patched", "unchanged", "skipped"];
   const SORT_OF = { "store": "store", "other dist": "dist", "own dist": "dist", "driver": "driver", "missing": "missing" };
   let tree, text = "", state = "", focus = null, sort = "state", down = false, whole = false;
 

@@ -142,7 +142,7 @@ class TestPip:
         assert (code, "no venv: activate one" in err) == (2, True)
 
         code, _, err = call("pip", "--python", "/usr/bin/env", "install", "one")
-        assert (code, "in no venv" in err) == (2, True)
+        assert (code, "not in a venv" in err) == (2, True)
 
     def test_the_venv_is_found(self, shop: Shop, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("VIRTUAL_ENV")

@@ -15,7 +15,7 @@ from nixpatch.report.summary import totals
 
 if TYPE_CHECKING:  # most runs need none of these
     from nixpatch.model.diff import Difference
-    from nixpatch.model.dlopen import DlopenNames
+    from nixpatch.model.dlopen_names import DlopenNames
     from nixpatch.model.manylinux import Promise
     from nixpatch.model.trace import Trace
 

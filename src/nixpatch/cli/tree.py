@@ -43,7 +43,7 @@ def tree_command(
     ] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show missing libraries only.")] = False,
 ) -> ExitCode:
-    """Show the libraries that files need and where ld.so finds each. Runs nothing, needs no patched files."""
+    """Show the libraries that files need, and where ld.so finds each. Works on unpatched files, too."""
     from nixpatch.operations.trace import (  # noqa: PLC0415 - no other command needs it
         TraceOptions,
         trace_file,

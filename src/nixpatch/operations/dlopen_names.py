@@ -17,7 +17,7 @@ from nixpatch.fs import TEMP_PREFIX, TEMP_SUFFIX
 from nixpatch.installed import find_target, scan
 from nixpatch.installed.python_sources import sources
 from nixpatch.model import Target
-from nixpatch.model.dlopen import CallSite, DlopenName, DlopenNames, DlopenStatus
+from nixpatch.model.dlopen_names import CallSite, DlopenName, DlopenNames, DlopenStatus
 from nixpatch.operations.plan import PatchRequest, Reader, sources_of
 from nixpatch.resolve.dlopen_calls import call_sites
 from nixpatch.resolve.provider_choice import choose_provider

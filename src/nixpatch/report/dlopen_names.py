@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from nixpatch.escape import below, shown
-from nixpatch.model.dlopen import DlopenName, DlopenNames
+from nixpatch.model.dlopen_names import DlopenName, DlopenNames
 from nixpatch.report.phrases import first_few
 
 WARNING = (

@@ -32,9 +32,7 @@ def steps(link: TracedNeed, trace: Trace, indent: str) -> Iterator[Text]:
 
 def _place_line(place: SearchedPlace, indent: str) -> Text:
     # The entry as written and its directory differ where it has $ORIGIN or another token.
-    expanded = (
-        place.how in {SearchStep.RPATH, SearchStep.PARENT_RPATH, SearchStep.RUNPATH} and "$" in place.entry
-    )
+    expanded = place.how in _SEARCH_PATHS and "$" in place.entry
     entry = f"{shown(place.entry)} = " if expanded else ""
     if place.why is None:
         return Text(f"{indent}{entry}{shown(place.path or '')}: found", style="green")

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from nixpatch.model.dlopen import FIND_LIBRARY, CallSite
+from nixpatch.model.dlopen_names import FIND_LIBRARY, CallSite
 
 WORDS = re.compile(rb"CDLL|PyDLL|LoadLibrary|find_library|dlopen")
 """what a source must contain to be worth parsing"""

@@ -32,8 +32,9 @@ from nixpatch.model import (
 from nixpatch.model.diff import Difference
 from nixpatch.model.dlopen_names import DlopenName, DlopenNames, DlopenStatus
 from nixpatch.model.elf import ElfEdit
-from nixpatch.model.trace import Link, Start, Trace
-from nixpatch.resolve.manylinux import Promise, policies
+from nixpatch.model.manylinux import Promise
+from nixpatch.model.trace import SearchedPlace, SearchStep, Start, Trace, TracedNeed
+from nixpatch.resolve.manylinux import policies
 from support.resolving import STORE, TARGET
 
 TREE = Tree("/t", "/t", TreeKind.PLAIN, ())
@@ -74,7 +75,10 @@ def test_one_missing_library_of_any_tree_counts() -> None:
 
 @pytest.mark.parametrize(("soname", "code"), [(None, 1), ("libx.so", 0), ("liby.so", 1)])
 def test_with_why_only_that_soname_counts(soname: str | None, code: int) -> None:
-    links = (Link("/a", "libx.so", "/libx.so", None, ()), Link("/a", "liby.so", None, None, ()))
+    links = (
+        TracedNeed("/a", "libx.so", "/libx.so", (SearchedPlace(SearchStep.RUNPATH, "/libx.so"),)),
+        TracedNeed("/a", "liby.so", None),
+    )
     trace = Trace("/a", {}, ("/a",), Start(None, "", None, BuiltIn()), links)
     assert trace_code([trace], soname) == code
 

@@ -23,9 +23,9 @@ from nixpatch.model import (
 )
 from nixpatch.model.diff import Difference, FieldChange, LibraryChange
 from nixpatch.model.elf import ElfEdit
-from nixpatch.model.trace import Link, Start, Trace
+from nixpatch.model.trace import SearchedPlace, SearchStep, Start, Trace, TracedNeed
 from nixpatch.report.closing import diff_closing, lock_closing, run_closing, trace_closing, verdict_closing
-from nixpatch.store.lockfile import Lock
+from nixpatch.store.lockfile import Lockfile
 from support.resolving import STORE, TARGET, elf
 
 TREE = Tree("/t", "/t", TreeKind.PLAIN, ())
@@ -77,7 +77,10 @@ def test_a_verdict_says_ok_or_failed() -> None:
 
 def test_a_trace_says_whether_everything_is_found() -> None:
     start = Start(None, "", None, BuiltIn())
-    links = (Link("/a", "libx.so", "/libx.so", None, ()), Link("/a", "liby.so", None, None, ()))
+    links = (
+        TracedNeed("/a", "libx.so", "/libx.so", (SearchedPlace(SearchStep.RUNPATH, "/libx.so"),)),
+        TracedNeed("/a", "liby.so", None),
+    )
     facts = {"/a": elf("libx.so", "liby.so")}
     assert trace_closing(Trace("/a", facts, ("/a",), start, links)) == (
         "1 file, 2 dependencies, 1 library: 1 not found."
@@ -102,6 +105,6 @@ def test_a_difference_names_its_kinds() -> None:
 
 
 def test_a_lockfile_says_whether_it_changed() -> None:
-    lock = Lock("x86_64", "/ld.so", Libc.GLIBC, (2, 40), {})
+    lock = Lockfile("x86_64", "/ld.so", Libc.GLIBC, (2, 40), {})
     assert lock_closing(lock, "a.lock", changed=True) == "Locked 0 libraries from 0 store paths in a.lock."
     assert lock_closing(lock, "a.lock", changed=False).startswith("Unchanged: 0 libraries")

@@ -11,10 +11,9 @@ from nixpatch.errors import RequestError
 from nixpatch.installed import loader_defaults
 from nixpatch.installed.manylinux_parser import answers
 from nixpatch.model.diff import DiffSide
-from nixpatch.operations.diff import parse_side
+from nixpatch.operations.diff import compare, parse_side
 from nixpatch.report import diff as report
 from nixpatch.report.as_json import difference_object
-from nixpatch.resolve.diff import compare
 from nixpatch.resolve.dlopen_calls import call_sites
 from nixpatch.unvendor.versions import components as sbom_components
 

@@ -1,14 +1,19 @@
-"""Read two plans (``plan --json``) or two lockfiles, and compare them."""
+"""Read two plans (``plan --json``) or two lockfiles, and compare them.
+
+Plans are compared by their effect on a process: which file serves a soname, and the search path and the
+interpreter of each file. Trees are matched by their position in the document and files by their path in the
+tree, so that two checkouts of one project can be compared.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nixpatch import bounded_json
 from nixpatch.errors import RequestError
-from nixpatch.model.diff import Difference, DiffSide, FileState
-from nixpatch.resolve.diff import compare
+from nixpatch.model.diff import Difference, DiffSide, FieldChange, FileState, LibraryChange
 from nixpatch.store.lockfile import LockfileError, load
 
 _MAX_SIZE = 64 << 20  # bytes; the plan of 1,200 files has four million
@@ -28,6 +33,53 @@ def diff_files(before: str, after: str) -> Difference:
     if old.kind != new.kind:
         raise RequestError(f"{before} is a {old.kind}, {after} is a {new.kind}: compare two of the same kind")
     return compare(old, new)
+
+
+def compare(before: DiffSide, after: DiffSide) -> Difference:
+    """Compare two sides of the same kind."""
+    return Difference(
+        after.kind,
+        target=tuple(_compare_values(before.target, after.target)),
+        libraries=tuple(
+            LibraryChange(change.what, change.before, change.after, _users(change.what, before, after))
+            for change in _compare_values(before.libraries, after.libraries)
+        ),
+        files=tuple(_compare_files(before.files, after.files)),
+        gained=tuple(sorted(after.findings - before.findings)),
+        lost=tuple(sorted(before.findings - after.findings)),
+    )
+
+
+def _compare_values(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[FieldChange]:
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            yield FieldChange(name, before.get(name), after.get(name))
+
+
+def _users(soname: str, before: DiffSide, after: DiffSide) -> int:
+    return after.users.get(soname, 0) or before.users.get(soname, 0)
+
+
+def _compare_files(
+    before: Mapping[str, FileState], after: Mapping[str, FileState]
+) -> Iterator[tuple[str, tuple[FieldChange, ...]]]:
+    for path in sorted(before.keys() | after.keys()):
+        old, new = before.get(path), after.get(path)
+        if old is None or new is None:
+            yield path, (FieldChange("file", "there" if old else None, "there" if new else None),)
+        elif old != new:
+            yield path, tuple(_compare_file(old, new))
+
+
+def _compare_file(old: FileState, new: FileState) -> Iterator[FieldChange]:
+    for what, before, after in (
+        ("search path", old.search_path, new.search_path),
+        ("tag", old.tag, new.tag),
+        ("interpreter", old.interpreter, new.interpreter),
+        ("status", old.status, new.status),
+    ):
+        if before != after:
+            yield FieldChange(what, before, after)
 
 
 def read_side(path: str) -> DiffSide:

@@ -60,9 +60,9 @@ def snapshot(path: str) -> Snapshot:
     if tree is None:
         return Snapshot()
     return Snapshot(
-        {dist.info: _stamp(os.path.join(dist.info, "RECORD")) for dist in tree.dists},
+        {dist.info: _stamp(os.path.join(dist.info, "RECORD"), "st_ctime_ns") for dist in tree.dists},
         # No st_ctime_ns: the inode of such a file may be shared, and every link to it changes the time.
-        {file.path: _contents_stamp(file.path) for file in tree.files if not file.owners},
+        {file.path: _stamp(file.path, "st_size", "st_mtime_ns") for file in tree.files if not file.owners},
     )
 
 
@@ -138,17 +138,9 @@ def _is_link_to_elf_outside(path: str, inside: str) -> bool:
         return False
 
 
-def _stamp(path: str) -> _Stamp:
+def _stamp(path: str, *fields: str) -> _Stamp:
     try:
         status = os.lstat(path)
     except OSError:
         return ()
-    return (status.st_dev, status.st_ino, status.st_ctime_ns)
-
-
-def _contents_stamp(path: str) -> _Stamp:
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return ()
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return (status.st_dev, status.st_ino, *(getattr(status, field) for field in fields))

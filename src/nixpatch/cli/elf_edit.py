@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,9 +23,8 @@ _PRINT = "Print"
 _EDIT = "Edit"
 
 
-def _flag(name: str, text: str, panel: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(name, help=text, rich_help_panel=panel)
-    return option
+def _option(panel: str, text: str, *flags: str, metavar: str | None = None) -> Any:
+    return typer.Option(*flags, metavar=metavar, help=text, rich_help_panel=panel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,53 +45,42 @@ class PrintOptions:
 @guarded
 def elf_command(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Dynamic ELF files.")],
-    print_rpath: Annotated[bool, _flag("--print-rpath", "The search path.", _PRINT)] = False,
-    print_interpreter: Annotated[bool, _flag("--print-interpreter", "The dynamic linker.", _PRINT)] = False,
-    print_needed: Annotated[bool, _flag("--print-needed", "The needed libraries.", _PRINT)] = False,
-    print_soname: Annotated[bool, _flag("--print-soname", "The library's own name.", _PRINT)] = False,
-    set_rpath: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Replace the search path.", rich_help_panel=_EDIT)
-    ] = None,
-    add_rpath: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Append to the search path.", rich_help_panel=_EDIT)
-    ] = None,
-    remove_rpath: Annotated[bool, _flag("--remove-rpath", "Remove the search path.", _EDIT)] = False,
+    print_rpath: Annotated[bool, _option(_PRINT, "The search path.", "--print-rpath")] = False,
+    print_interpreter: Annotated[bool, _option(_PRINT, "The dynamic linker.", "--print-interpreter")] = False,
+    print_needed: Annotated[bool, _option(_PRINT, "The needed libraries.", "--print-needed")] = False,
+    print_soname: Annotated[bool, _option(_PRINT, "The library's own name.", "--print-soname")] = False,
+    set_rpath: Annotated[str | None, _option(_EDIT, "Replace the search path.", metavar="PATH")] = None,
+    add_rpath: Annotated[str | None, _option(_EDIT, "Append to the search path.", metavar="PATH")] = None,
+    remove_rpath: Annotated[bool, _option(_EDIT, "Remove the search path.", "--remove-rpath")] = False,
     shrink_rpath: Annotated[
-        bool, _flag("--shrink-rpath", "Remove directories without a library that the file needs.", _EDIT)
+        bool, _option(_EDIT, "Remove directories without a library that the file needs.", "--shrink-rpath")
     ] = False,
     allowed_rpath_prefixes: Annotated[
         str | None,
-        typer.Option(
+        _option(
+            _EDIT,
+            "With --shrink-rpath, also remove directories outside these (colon-separated).",
             metavar="PREFIXES",
-            help="With --shrink-rpath, also remove directories outside these (colon-separated).",
-            rich_help_panel=_EDIT,
         ),
     ] = None,
     force_rpath: Annotated[
-        bool, _flag("--force-rpath", "Write DT_RPATH instead of DT_RUNPATH.", _EDIT)
+        bool, _option(_EDIT, "Write DT_RPATH instead of DT_RUNPATH.", "--force-rpath")
     ] = False,
     set_interpreter: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Replace the dynamic linker.", rich_help_panel=_EDIT)
+        str | None, _option(_EDIT, "Replace the dynamic linker.", metavar="PATH")
     ] = None,
     replace_needed: Annotated[
         tuple[str, str] | None,
-        typer.Option(
-            metavar="OLD NEW",
-            help="Rename a needed library, in DT_NEEDED and in the version needs.",
-            rich_help_panel=_EDIT,
-        ),
+        _option(_EDIT, "Rename a needed library, in DT_NEEDED and in the version needs.", metavar="OLD NEW"),
     ] = None,
     restore: Annotated[
-        bool, _flag("--restore", "Restore the file as it was before its first edit.", _EDIT)
+        bool, _option(_EDIT, "Restore the file as it was before its first edit.", "--restore")
     ] = False,
     output: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="Write to this file, and do not change the input.", rich_help_panel=_EDIT
-        ),
+        str | None, _option(_EDIT, "Write to this file, and do not change the input.", metavar="FILE")
     ] = None,
     force_payload: Annotated[
-        bool, _flag("--force-payload", "Also edit programs with appended data.", _EDIT)
+        bool, _option(_EDIT, "Also edit programs with appended data.", "--force-payload")
     ] = False,
 ) -> ExitCode:
     """Print or edit single ELF files, with the options of patchelf. Does not update RECORD."""

@@ -1,9 +1,9 @@
-# nixpatch for people without flakes: `(import ./. { inherit pkgs; }).nixpatchHook`, or `nix-build -A nixpatch`.
+# nixpatch without flakes: `(import ./. { inherit pkgs; }).nixpatchHook`, or `nix-build -A nixpatch`.
 { pkgs ? import <nixpkgs> { } }:
 let
   version = builtins.head (builtins.match ".*__version__ = \"([^\"]+)\".*"
     (builtins.readFile ./src/nixpatch/__init__.py));
-  # Only what the package is made of: a change of a test rebuilds nothing.
+  # Only the files of the package, so that a change of a test does not rebuild it.
   parts = [ "pyproject.toml" "README.md" "LICENSE" "src" "docs" ];
   root = toString ./. + "/";
   part = path: builtins.head (builtins.split "/" (builtins.substring (builtins.stringLength root) (-1) path));
@@ -16,12 +16,12 @@ in
 rec {
   nixpatch = pkgs.callPackage ./src/nixpatch/nix/package.nix { inherit src version; };
   nixpatchHook = pkgs.callPackage ./src/nixpatch/nix/hook.nix {
-    # The hook runs where the build does, also in a cross build.
+    # The hook runs on the build platform.
     nixpatch = pkgs.buildPackages.callPackage ./src/nixpatch/nix/package.nix { inherit src version; };
   };
-  # What manylinux wheels may expect from the system: `nixpatch bundle` prints it for other policies.
+  # The system libraries of manylinux wheels; `nixpatch bundle` prints it for other policies.
   bundle = import ./src/nixpatch/nix/bundle.nix { inherit pkgs; };
-  # For the Python of nixpkgs; `wheelFor python` for another one.
+  # For python3 of nixpkgs; `wheelFor python` is for another Python.
   wheel = wheelFor pkgs.python3;
   environment = environmentFor pkgs.python3;
   wheelFor = python: import ./src/nixpatch/nix/wheel.nix { inherit (pkgs) stdenv; inherit python nixpatchHook; };

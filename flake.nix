@@ -25,7 +25,7 @@
 
       checks = each (pkgs: {
         inherit (of pkgs) nixpatch;
-        # The program starts, and its hook is a hook.
+        # The program starts, and the hook defines its function.
         hook = pkgs.runCommand "nixpatch-hook-check"
           { nativeBuildInputs = [ (of pkgs).nixpatchHook (of pkgs).nixpatch ]; }
           ''

@@ -1,9 +1,9 @@
-"""The man page and the completions, made from the command line itself.
+"""Generate the man page and the shell completions from the command line.
 
 usage: python docs/manual.py [DIR]
 
 Writes ``nixpatch.1``, ``nixpatch.bash``, ``_nixpatch`` and ``nixpatch.fish`` into DIR, by default the folder
-of this file. A test holds the committed ones against what this makes. The wheel has them below ``share``.
+of this file. A test compares the committed files with the generated ones. The wheel has them in ``share``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ COMPLETIONS = {"bash": "nixpatch.bash", "zsh": "_nixpatch", "fish": "nixpatch.fi
 
 _INTRODUCTION = """\
 Wheels from PyPI are linked for /lib64 and /usr/lib, which NixOS and Nix builds do not have. nixpatch reads
-the ELF files of an installed tree, maps every needed soname to a library of the wheel itself, of another
-wheel, or of a store path, rewrites RPATH or RUNPATH and PT_INTERP in place, and brings RECORD up to date."""
+the ELF files of an installed tree, finds a library for every needed soname (in the wheel itself, in another
+wheel, or in a store path), rewrites RPATH or RUNPATH and PT_INTERP in place, and updates RECORD."""
 
 _TAIL = r"""
 .SH EXIT STATUS
@@ -36,30 +36,29 @@ _TAIL = r"""
 Satisfied.
 .TP
 .B 1
-Something remains: a library that nothing provides, a file that failed, a finding; with \-\-check also:
-changes are pending.
+A library is missing, a file failed, or there is an error finding; with \-\-check also: changes are pending.
 .TP
 .B 2
 The request is wrong: a path, an option, a file that was named.
 .TP
 .B 3
-The machine is wrong: no store, no permission, Nix failed.
+The machine lacks something: a store, a permission, a working Nix.
 .TP
 .B 130
-Interrupted. Every file is whole; run it again to finish.
+Interrupted. Every file is whole; run nixpatch again to finish.
 .SH ENVIRONMENT
 .TP
 .B NIX_STORE_DIR
-The store directory, if it is not /nix/store; \-\-store goes before it.
+The store directory, if it is not /nix/store; \-\-store overrides it.
 .TP
 .B PATH
-Where the target Python is looked for last, and nix\-store.
+Searched for nix\-store and, last, for the target Python.
 .TP
 .BR XDG_CACHE_HOME ", " HOME
-Where what is known of the store is kept: nixpatch/providers.sqlite. It may be deleted at any time.
+The directory of the cache of the store's contents, nixpatch/providers.sqlite. It can be deleted at any time.
 .TP
 .BR NIX_BUILD_TOP ", " IN_NIX_SHELL
-In a Nix build the local store at large is not searched, as with \-\-pure, and nothing is kept.
+In a Nix build the local store is not searched, as with \-\-pure, and nothing is cached.
 .TP
 .BR VIRTUAL_ENV
 The venv of \fBnixpatch pip\fR and \fBnixpatch wrap\fR.
@@ -69,29 +68,29 @@ No colour; no progress bar.
 .SH FILES
 .TP
 .I nixpatch.lock
-What \fBnixpatch lock\fR writes: soname, store path, sha256, what chose it.
+The lockfile of \fBnixpatch lock\fR: soname, store path, sha256 and source of each library.
 .TP
 .I *.dist\-info/nixpatch.json
-What was done to the files of a dist. It is in RECORD and goes with pip uninstall.
+The changes to the files of a dist. It is in RECORD, so pip uninstall removes it.
 .TP
 .I pyproject.toml
-[tool.nixpatch] adds rules, in the form of policy.toml.
+[tool.nixpatch] adds rules of the form of policy.toml.
 .SH EXAMPLES
 .TP
 .B nixpatch .venv
 Patch a virtual environment against the local store.
 .TP
 .B nixpatch plan \-v .venv
-Show every file that would change, and write nothing.
+Show every file that would change; write nothing.
 .TP
 .B nixpatch uv sync
 Run uv, then patch what it installed.
 .TP
 .B nixpatch missing \-\-format nix .venv > missing.nix
-A Nix function from nixpkgs to the list of what is missing.
+Print a Nix function from nixpkgs to the list of missing packages.
 .TP
 .B nixpatch lock .venv && nixpatch \-\-locked nixpatch.lock .venv
-Write down which store path serves what, and obey it.
+Write a lockfile, and use only its store paths.
 .SH SEE ALSO
 .BR ld.so (8),
 .BR patchelf (1),
@@ -138,7 +137,7 @@ def _command(name: str, command: Any) -> list[str]:
 
 
 def _options(command: Any, known: frozenset[str] = frozenset()) -> list[str]:
-    """Return what is to be said of a command's options; those that patch has too are only named."""
+    """Return the options of a command; options that patch has, too, are only listed."""
     lines: list[str] = []
     shared: list[str] = []
     for parameter in command.params:
@@ -151,7 +150,7 @@ def _options(command: Any, known: frozenset[str] = frozenset()) -> list[str]:
         value = "" if parameter.is_flag or parameter.count else rf" \fI{_plain(_value(parameter))}\fR"
         lines += [".TP", spelled + value, _plain(parameter.help or "")]
     if shared:
-        lines += [".PP", f"Of the options of nixpatch patch it takes {', '.join(shared)}."]
+        lines += [".PP", f"Options of nixpatch patch that it takes: {', '.join(shared)}."]
     return lines
 
 
@@ -173,16 +172,18 @@ def _value(parameter: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Escape what groff would read as its own (groff(7))."""
+    """Escape the characters that groff interprets (groff(7))."""
     text = text.replace("\\", r"\e").replace("-", r"\-")
     return re.sub(r"^([.'])", r"\\&\1", text, flags=re.MULTILINE)
 
 
 def completion(shell: str) -> str:
     """Return the completion script of a shell."""
-    # What click documents for it; the function behind has no public name.
-    asked = {**os.environ, "_NIXPATCH_COMPLETE": f"source_{shell}"}
-    done = subprocess.run([sys.executable, "-c", _RUN], env=asked, capture_output=True, text=True, check=True)
+    # The documented interface of click; the function behind it is not public.
+    environ = {**os.environ, "_NIXPATCH_COMPLETE": f"source_{shell}"}
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN], env=environ, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip() + "\n"
 
 
@@ -195,7 +196,7 @@ def files() -> dict[str, str]:
 
 
 def main() -> None:
-    """Write them."""
+    """Write all files."""
     directory = sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__))
     for name, text in files().items():
         with open(os.path.join(directory, name), "w", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
 """Make the pictures of the README from a real run: ``python docs/screenshots.py VENV [DIRECTORY]``.
 
-VENV is one that nixpatch can plan for on this machine; nothing in it is changed. Needs chromium and selenium
-(the page) and writes page.png and report.svg into DIRECTORY, by default the one of this file.
+VENV is a venv that nixpatch can plan for on this machine; it is not changed. Needs chromium and selenium, and
+writes page.png and report.svg into DIRECTORY, by default the folder of this file.
 """
 
 import io
@@ -16,11 +16,10 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from nixpatch.operations.plan import PatchRequest, make_plan
-from nixpatch.operations.trace import Request as Tracing
-from nixpatch.operations.trace import trace_file
+from nixpatch.operations.trace import TraceOptions, trace_file
 from nixpatch.report.html import page, plan_page
 from nixpatch.report.text import plan_report
-from nixpatch.report.tree import tree_report
+from nixpatch.report.trace import tree_report
 from nixpatch.store import find_store
 
 _SIZE = "1180,1000"
@@ -28,7 +27,7 @@ _COLUMNS = 100
 
 
 def main(venv: str, directory: str) -> None:
-    """Plan once, then photograph the page and draw the terminal."""
+    """Plan once, then take a screenshot of the page and draw the terminal."""
     store = find_store(None, os.environ)
     begun = time.monotonic()
     plan = make_plan(PatchRequest(path=venv, store=store, path_env=os.environ["PATH"]))
@@ -38,22 +37,22 @@ def main(venv: str, directory: str) -> None:
         path = os.path.join(scratch, "page.html")
         with open(path, "wb") as written:
             written.write(page("nixpatch plan", [plan_page(plan, None, seconds)]))
-        _photograph(path, picture)
+        _screenshot(path, picture)
 
-    nowhere = io.StringIO()
-    console = Console(record=True, width=_COLUMNS, highlight=False, file=nowhere)
+    ignored = io.StringIO()
+    console = Console(record=True, width=_COLUMNS, highlight=False, file=ignored)
     console.print("$ nixpatch plan .venv", style="bold")
     console.print(plan_report(plan, None, verbosity=0, seconds=seconds))
     for file in plan.files:
         if "_multiarray_umath" in file.file.path:
             console.print(f"\n$ nixpatch tree {os.path.basename(file.file.path)}", style="bold")
-            trace = trace_file(file.file.path, Tracing(search_path=os.environ["PATH"]))
+            trace = trace_file(file.file.path, TraceOptions(path_env=os.environ["PATH"]))
             console.print(tree_report(trace, store_dir=store.directory, verbosity=0))
     console.save_svg(os.path.join(directory, "report.svg"), title="nixpatch")
     print(picture, os.path.getsize(picture), "bytes")
 
 
-def _photograph(path: str, picture: str) -> None:
+def _screenshot(path: str, picture: str) -> None:
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or "chromium"
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):

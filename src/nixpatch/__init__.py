@@ -18,8 +18,8 @@ if TYPE_CHECKING:
         Verdict,
         Writer,
     )
-    from nixpatch.report.missing import Missing
-    from nixpatch.report.summary import Totals
+    from nixpatch.model.missing import Missing
+    from nixpatch.model.summary import Totals
 
 __version__ = "0.1.0"
 

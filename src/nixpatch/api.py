@@ -37,6 +37,9 @@ from nixpatch.model import (
     Verdict,
     Writer,
 )
+from nixpatch.model.missing import Missing
+from nixpatch.model.summary import Totals
+from nixpatch.operations.missing import find_missing
 from nixpatch.operations.options import ApplyOptions, PatchOptions, PlanOptions, types_of, words_of
 from nixpatch.operations.patch import PatchEvents, carry_out
 from nixpatch.operations.patch import restore as _restore
@@ -44,9 +47,7 @@ from nixpatch.operations.plan import make_plan
 from nixpatch.operations.request import request_for
 from nixpatch.operations.verify import check_tree
 from nixpatch.report import as_json
-from nixpatch.report import missing as _missing
-from nixpatch.report.missing import Missing
-from nixpatch.report.summary import Totals, totals
+from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 
 _P = ParamSpec("_P")
@@ -179,7 +180,7 @@ def verify(
         path,
         find_store(store, found),
         python=python,
-        search_path=found.get("PATH"),
+        path_env=found.get("PATH"),
         locked=locked,
         load=load,
         workers=jobs,
@@ -188,7 +189,7 @@ def verify(
 
 def missing(plan: Plan) -> tuple[Missing, ...]:
     """Return what nothing provides, by soname, with the nixpkgs attribute that has it."""
-    return _missing.missing(plan)
+    return find_missing(plan)
 
 
 def summary(plan: Plan, outcome: Outcome | None = None) -> Totals:

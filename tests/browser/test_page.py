@@ -175,12 +175,12 @@ def test_filter_states_and_order(browser: webdriver.Chrome) -> None:
     assert listed(browser) == ["numpy/_a.so"]
     assert one(browser, "#shown").text == "1 of 5 files"
     field.send_keys("nothing of the kind")
-    assert one(browser, ".empty").text == "No file fits."
+    assert one(browser, ".empty").text == "No matching files."
     field.send_keys(Keys.CONTROL, "a")
     field.send_keys(Keys.DELETE)
-    one(browser, '[data-state="left alone"]').click()
+    one(browser, '[data-state="skipped"]').click()
     assert listed(browser) == ["numpy/b.o"]
-    one(browser, '[data-state="left alone"]').click()
+    one(browser, '[data-state="skipped"]').click()
     size = one(browser, '[data-sort="size"]')
     size.click()
     size.click()

@@ -51,7 +51,7 @@ def test_a_plan_before_and_after_the_store_moved(world: World, nixpatch: Run) ->
         "    search path",
         f"      - {world.library}",
         f"      + {new}",
-        "Different: 1 library, 2 files.",
+        "Differences: 1 library, 2 files.",
     ]
 
 
@@ -59,9 +59,9 @@ def test_nothing_differs_between_a_plan_and_itself_nor_once_it_is_carried_out(
     world: World, nixpatch: Run
 ) -> None:
     before = saved(world, nixpatch, "before.json")
-    assert nixpatch("diff", before, before)[:2] == (0, "No difference.\n")
+    assert nixpatch("diff", before, before)[:2] == (0, "No differences.\n")
     nixpatch("patch", world.venv)
-    assert nixpatch("diff", before, saved(world, nixpatch, "after.json"))[:2] == (0, "No difference.\n")
+    assert nixpatch("diff", before, saved(world, nixpatch, "after.json"))[:2] == (0, "No differences.\n")
 
 
 def test_what_comes_goes_and_is_missing(world: World, nixpatch: Run) -> None:
@@ -75,13 +75,13 @@ def test_what_comes_goes_and_is_missing(world: World, nixpatch: Run) -> None:
 
     code, out, _ = nixpatch("diff", before, after)
     assert code == 1
-    assert "libanswer.so.1  answer-1.0 -> nothing provides it  for 2 files" in out
-    assert "libgone.so.3    + nothing provides it  for 1 file" in out
-    assert "    new\n" in out
+    assert "libanswer.so.1  answer-1.0 -> not found  for 2 files" in out
+    assert "libgone.so.3    + not found  for 1 file" in out
+    assert "    added\n" in out
 
     _, out, _ = nixpatch("diff", after, before)
-    assert "libgone.so.3    - nothing provides it  for 1 file" in out
-    assert "    gone\n" in out
+    assert "libgone.so.3    - not found  for 1 file" in out
+    assert "    removed\n" in out
 
     code, out, _ = nixpatch("diff", "--json", before, after)
     document = json.loads(out)
@@ -103,7 +103,7 @@ def test_two_locks(world: World, nixpatch: Run) -> None:
     nixpatch("lock", world.venv, "--output", after)
     assert nixpatch("diff", before, before)[0] == 0
     code, out, _ = nixpatch("diff", before, after)
-    assert (code, out) == (1, "libanswer.so.1  answer-1.0 -> answer-2.0\nDifferent: 1 library.\n")
+    assert (code, out) == (1, "libanswer.so.1  answer-1.0 -> answer-2.0\nDifferences: 1 library.\n")
 
 
 def test_what_cannot_be_compared_is_said_in_one_line(world: World, nixpatch: Run) -> None:
@@ -127,5 +127,5 @@ def test_what_cannot_be_compared_is_said_in_one_line(world: World, nixpatch: Run
         assert err.startswith(f"nixpatch: {path}: ")
     code, _, err = nixpatch("diff", plan, lock)
     assert code == 2
-    assert "compare two of one kind" in err
+    assert "compare two of the same kind" in err
     assert nixpatch("diff", plan, os.path.join(world.root, "none"))[0] == 2

@@ -206,8 +206,8 @@ def test_path_bytes_come_out_as_they_went_in(
     ("flags", "why"),
     [
         (("--set-rpath", "/a", "--add-rpath", "/b", "F"), "only one of"),
-        (("--allowed-rpath-prefixes", "/a", "F"), "belongs to --shrink-rpath"),
-        (("--restore", "--remove-rpath", "F"), "no other edit"),
+        (("--allowed-rpath-prefixes", "/a", "F"), "needs --shrink-rpath"),
+        (("--restore", "--remove-rpath", "F"), "cannot be combined with another edit"),
         (("--output", "o", "F", "F"), "single FILE"),
         (("--print-rpath", "nothing"), "No such file"),
         (("--print-rpath", "."), "not a regular file"),

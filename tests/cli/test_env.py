@@ -39,8 +39,8 @@ def test_only_what_is_needed_is_in_the_directory(world: World, nixpatch: Run, mo
     assert f"libanswer.so.1: {world.library}/libanswer.so.1, opened by {where}:2" in err
     assert f"libc.so.6: libc, opened by {where}:3" in err
     assert f"libcuda.so.1: driver, opened by {where}:4" in err
-    assert f"_ext.so: the tree brings it, opened by {where}:5" in err
-    assert f"libgone.so.9: nothing provides it, opened by {where}:6" in err
+    assert f"_ext.so: in the tree, opened by {where}:5" in err
+    assert f"libgone.so.9: not found, opened by {where}:6" in err
     assert "every child process inherits it" in err
 
 

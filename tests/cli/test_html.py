@@ -61,7 +61,7 @@ def test_the_page_has_what_the_report_has(world: World, nixpatch: Run) -> None:
     _, data = written(world, nixpatch, "patch", world.venv)
     assert data["trees"][0]["closing"].startswith("Patched 2 of 2 ELF files")
     _, data = written(world, nixpatch, "verify", world.venv)
-    assert data["trees"][0]["closing"].startswith("Right: 2 patched files")
+    assert data["trees"][0]["closing"].startswith("OK: checked 2 patched files")
     assert data["trees"][0]["store_paths"] == [os.path.dirname(world.library)]
 
 

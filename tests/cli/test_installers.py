@@ -42,7 +42,7 @@ class TestPip:
         assert shop.ask("one") == "42"
         # The dist that was there before is as it was, and that is said.
         assert "libanswer.so.1: cannot open shared object file" in shop.world.ask()
-        assert "2 ELF files that were there before would be linked anew, too" in err
+        assert "2 ELF files that were installed before need patching, too" in err
 
     def test_a_command_that_installs_nothing_patches_nothing(self, shop: Shop, call: Call) -> None:
         wheel = shop.wheel("one")
@@ -90,7 +90,7 @@ class TestPip:
 
         assert code == 1
         assert "failed its checks and was thrown away" in err
-        assert "not all that pip installed" in err
+        assert "some files that pip installed" in err
         with zipfile.ZipFile(wheel) as archive, open(shop.extension("one"), "rb") as file:
             assert file.read() == archive.read("one/native/_ext.so")
         assert not [name for name in shop.traces() if "nixpatch" in name]
@@ -102,8 +102,8 @@ class TestPip:
         code, _, err = pip("one")
 
         assert code == 1
-        assert "libanswer.so.1: nothing provides it" in err
-        assert "not all that pip installed" in err
+        assert "libanswer.so.1: not found" in err
+        assert "some files that pip installed" in err
 
     def test_uninstalling_leaves_nothing_behind(self, shop: Shop, pip: Call, call: Call) -> None:
         shop.wheel("one")
@@ -142,7 +142,7 @@ class TestPip:
         assert (code, "no venv: activate one" in err) == (2, True)
 
         code, _, err = call("pip", "--python", "/usr/bin/env", "install", "one")
-        assert (code, "in no venv" in err) == (2, True)
+        assert (code, "not in a venv" in err) == (2, True)
 
     def test_the_venv_is_found(self, shop: Shop, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("VIRTUAL_ENV")

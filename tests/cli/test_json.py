@@ -56,4 +56,4 @@ def test_a_name_with_control_characters_cannot_write_on_the_terminal(world: Worl
     _, out, _ = nixpatch("plan", "-v", world.venv)
 
     assert "\x1b" not in out
-    assert "odd\\n\\x1b[31m.so: left alone" in out
+    assert "odd\\n\\x1b[31m.so: skipped" in out

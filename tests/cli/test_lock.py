@@ -38,7 +38,7 @@ def test_the_lock_says_what_serves_and_what_chose_it(world: World, nixpatch: Run
     code, out, _ = nixpatch("lock", world.venv, "-o", lock)
 
     assert code == 0
-    assert out.splitlines()[-1] == f"Locked 1 library of 1 store path in {lock}."
+    assert out.splitlines()[-1] == f"Locked 1 library from 1 store path in {lock}."
     library = os.path.join(world.library, "libanswer.so.1")
     with open(library, "rb") as file:
         digest = hashlib.sha256(file.read()).hexdigest()
@@ -168,7 +168,7 @@ def test_verify_tells_whether_a_tree_is_what_the_lock_says(world: World, nixpatc
     code, out, _ = nixpatch("verify", "--locked", lock, world.venv)
 
     assert code == 1
-    assert f"{newer}: is used, and {lock} does not have it" in out
+    assert f"{newer}: is used but not in {lock}" in out
     assert nixpatch("verify", world.venv)[0] == 0
 
 

@@ -62,11 +62,11 @@ def test_text_names_who_needs_what_and_the_line_to_paste(lacking: World, missing
     assert code == 1
     assert "libxkbcommon.so.0, needed by lib/" in out
     assert "nixpkgs has it in libxkbcommon\n" in out
-    assert "nixpkgs is not known to have this version; it has libsodium.so." in out
-    assert "nixpkgs is not known to have it\n" in out
+    assert "no nixpkgs package is known to have this version; nixpkgs has libsodium.so." in out
+    assert "no nixpkgs package is known to have it\n" in out
     assert out.endswith(
         "buildInputs = with pkgs; [ libxkbcommon (lib.getLib openssl) ];\n"
-        "2 of 4 cannot be had by an attribute of nixpkgs: see above.\n"
+        "No nixpkgs attribute has 2 of these 4: see above.\n"
     )
 
 
@@ -107,7 +107,7 @@ def test_nix_is_a_function_that_nix_evaluates(lacking: World, missing: Call) -> 
 
     assert code == 1
     assert out.splitlines()[-1] == "pkgs: with pkgs; [ libxkbcommon (lib.getLib openssl) ]"
-    assert "# libnobody.so.1: nixpkgs is not known to have it\n" in out
+    assert "# libnobody.so.1: no nixpkgs package is known to have it\n" in out
     if shutil.which("nix-instantiate") is None:
         pytest.skip("not installed: nix-instantiate")
     pkgs = '{ libxkbcommon = "xkb"; openssl = "ssl"; lib.getLib = name: "lib of ${name}"; }'
@@ -143,4 +143,4 @@ def test_one_line_of_advice() -> None:
         "nixpkgs has it in libxkbcommon: add it with buildInputs = with pkgs; [ libxkbcommon ];"
     )
     assert "[ (lib.getLib openssl) ];" in advice("/usr/lib/libssl.so.3")
-    assert advice("libnobody-has-this.so.1") == "nixpkgs is not known to have it"
+    assert advice("libnobody-has-this.so.1") == "no nixpkgs package is known to have it"

@@ -37,14 +37,14 @@ def test_a_patched_tree_is_right(patched: World, nixpatch: Run) -> None:
     code, out, _ = nixpatch("verify", patched.venv)
 
     assert code == 0
-    assert out.startswith("Right: 2 patched files")
+    assert out.startswith("OK: checked 2 patched files")
 
 
 def test_load_asks_the_real_loader(patched: World, nixpatch: Run) -> None:
     code, out, _ = nixpatch("verify", "--load", patched.venv)
 
     assert code == 0
-    assert "2 files opened by the loader: 0 things wrong" in out
+    assert "2 files opened by the loader: no errors" in out
 
 
 def test_load_notices_what_the_search_path_alone_does_not_tell(patched: World, nixpatch: Run) -> None:
@@ -76,7 +76,7 @@ def test_a_search_path_that_somebody_else_changed(patched: World, nixpatch: Run)
     code, out, _ = nixpatch("verify", patched.venv)
 
     assert code == 1
-    assert "search path is '/somewhere/else', provenance says" in out
+    assert "search path is '/somewhere/else', provenance has" in out
     assert "was changed after nixpatch" in out
 
 
@@ -142,7 +142,7 @@ def test_a_string_table_that_another_tool_moved(patched: World, nixpatch: Run) -
 
     assert code == 1
     assert "was changed by another tool after nixpatch" in out
-    assert "provenance says" in out
+    assert "provenance has" in out
     code, out, _ = nixpatch("restore", patched.venv)
     assert code == 1
     assert "cannot be restored: another tool" in out
@@ -154,7 +154,7 @@ def test_load_notices_what_a_program_lacks_behind_its_own_needs(patched: World, 
 
     _, out, _ = nixpatch("verify", "--load", patched.venv)
 
-    assert "bin/pkg-tool: the loader says: libgone.so.3: cannot open shared object file" in out
+    assert "bin/pkg-tool: the loader failed: libgone.so.3: cannot open shared object file" in out
 
 
 def test_a_need_that_is_met_later_without_a_change_of_the_file(world: World, nixpatch: Run) -> None:

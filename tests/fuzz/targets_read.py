@@ -10,9 +10,10 @@ from rich.console import Console
 from nixpatch.errors import RequestError
 from nixpatch.installed import loader_defaults
 from nixpatch.installed.manylinux_parser import answers
-from nixpatch.operations.diff import side_of
+from nixpatch.model.diff import DiffSide
+from nixpatch.operations.diff import compare, parse_side
 from nixpatch.report import diff as report
-from nixpatch.resolve.diff import Side, compare
+from nixpatch.report.as_json import difference_object
 from nixpatch.resolve.dlopen_calls import call_sites
 from nixpatch.unvendor.versions import components as sbom_components
 
@@ -72,13 +73,13 @@ def compared(data: bytes) -> None:
         return
     found = compare(before, after)
     assert compare(after, after).same
-    json.dumps(report.json(found, "before", "after"))
+    json.dumps(difference_object(found, "before", "after"))
     Console(file=io.StringIO(), width=80).print(report.text(found, verbosity=1))
 
 
-def _side(data: bytes) -> Side | None:
+def _side(data: bytes) -> DiffSide | None:
     try:
-        return side_of(data, "x")
+        return parse_side(data, "x")
     except RequestError as error:
         if len(str(error)) > _SENTENCE:
             raise AssertionError("a refusal of more than a sentence") from error

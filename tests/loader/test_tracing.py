@@ -9,7 +9,7 @@ import pytest
 
 from loader.graphs import loader, read
 from nixpatch.installed import built_in
-from nixpatch.operations.trace import Request, trace_file
+from nixpatch.operations.trace import TraceOptions, trace_file
 
 _LINE = re.compile(r"^\s*(?P<name>\S+) => (?P<path>not found|/.*?)(?: \(0x[0-9a-f]+\))?$", re.MULTILINE)
 _BIN = "/usr/bin"
@@ -51,7 +51,7 @@ def test_every_library_is_found_where_the_loader_finds_it() -> None:
             match["name"]: None if match["path"] == "not found" else os.path.realpath(match["path"])
             for match in _LINE.finditer(done.stdout)
         }
-        trace = trace_file(path, Request())
+        trace = trace_file(path, TraceOptions())
         ours = {link.need: os.path.realpath(link.path) if link.path else None for link in trace.links}
         for name, where in real.items():
             if "glibc-hwcaps" not in (where or ""):

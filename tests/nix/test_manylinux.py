@@ -77,7 +77,7 @@ def test_uv_sees_it_too(store_venv: StoreVenvFactory, tmp_path: os.PathLike[str]
 
     told = _nixpatch("manylinux", "honest", venv.path)
 
-    assert "run it once with --refresh" in told.stderr
+    assert "run uv once with --refresh" in told.stderr
     assert install("--refresh").returncode == 0
     assert glob.glob(f"{venv.site_packages}/{WHEEL}/_speedups*.so")
 

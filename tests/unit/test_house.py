@@ -13,20 +13,19 @@ PACKAGE = os.path.dirname(nixpatch.__file__)
 # Modules whose renames are still to be merged; a rule does not look at them until then.
 CLASSES_PENDING = (
     "installed/",
-    "operations/elf_edit.py",
-    "operations/installer_changes.py",
     "operations/record_update.py",
-    "operations/trace.py",
 )
 IDENTIFIERS_PENDING = (
     "api.py",
-    "cli/",
-    "data/load_probe.py",
     "fs.py",
     "installed/",
-    "operations/",
-    "report/",
-    "resolve/diff.py",
+    "operations/apply.py",
+    "operations/edit_jobs.py",
+    "operations/record_update.py",
+    "operations/request.py",
+    "operations/restore.py",
+    "operations/resume.py",
+    "operations/worker_pool.py",
     "resolve/dlopen_calls.py",
     "store/gc_roots.py",
     "unvendor/apply.py",

@@ -1,4 +1,4 @@
-"""The command line: the only place that prints, exits or reads the process's environment."""
+"""The command line. Nothing below it prints or exits."""
 
 from nixpatch.cli.app import run
 

@@ -1,4 +1,4 @@
-"""The command line: which commands there are, and the one of them that a run is about."""
+"""The table of commands, and ``run``, which starts one of them."""
 
 from __future__ import annotations
 
@@ -15,59 +15,63 @@ from typer.core import TyperGroup
 from nixpatch import __version__
 from nixpatch.cli.exit_codes import ExitCode
 
-_PATCHING = "Trees"
-_LOOKING = "Seeing what is and what lacks"
-_INSTALLING = "Round installers and processes"
-_STORE = "The store"
-_OTHERS = "Single files, and a try"
+_TREES = "Trees"
+_INSPECT = "Inspect"
+_WRAP = "Wrap an installer"
+_PYTHON = "Python and its environment"
+_NIX = "Lockfiles and Nix expressions"
+_FILES = "Single files"
+_DEMO = "Try it"
 
 _ANY_GRAFT = "--unvendor=*"
 _TOP_OPTIONS = frozenset({"--help", "-h", "--version", "--install-completion", "--show-completion"})
 _COMPLETING = "_NIXPATCH_COMPLETE"
-"""what a shell sets where it asks for words (click, "Shell Completion")"""
+"""the variable that a shell sets to ask for completions (click, "Shell Completion")"""
 
-# nixpatch's own options end at the first word that is no option: from the installer's command on every word
-# is the installer's, `--help` and `--python` too. So is an option before it that nixpatch does not know.
+# The options of nixpatch end at the first word that is no option. From there on every word belongs to the
+# wrapped command, `--help` and `--python` too. So does an option before it that nixpatch does not know.
 _VERBATIM = {"allow_interspersed_args": False, "ignore_unknown_options": True}
 
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    """Where a command is, so that a run need not import the others."""
+    """The module of a command, so that a run imports no other."""
 
     module: str
-    """of ``nixpatch.cli``"""
+    """name below ``nixpatch.cli``"""
     panel: str
+    """heading in ``nixpatch --help``"""
     verbatim: bool = False
+    """it wraps another command, whose words it passes on"""
     group: bool = False
-    """a command of commands"""
+    """it has subcommands"""
 
 
 COMMANDS = {
-    "patch": _Command("patch", _PATCHING),
-    "plan": _Command("patch", _PATCHING),
-    "restore": _Command("patch", _PATCHING),
-    "verify": _Command("patch", _PATCHING),
-    "tree": _Command("tree", _LOOKING),
-    "missing": _Command("missing", _LOOKING),
-    "diff": _Command("diff", _LOOKING),
-    "pip": _Command("installers", _INSTALLING, verbatim=True),
-    "uv": _Command("installers", _INSTALLING, verbatim=True),
-    "wrap": _Command("installers", _INSTALLING, verbatim=True),
-    "manylinux": _Command("manylinux", _INSTALLING, group=True),
-    "env": _Command("env", _INSTALLING, verbatim=True),
-    "lock": _Command("lockfile", _STORE),
-    "bundle": _Command("bundle", _STORE),
-    "elf": _Command("elf_edit", _OTHERS),
-    "demo": _Command("demo", _OTHERS),
+    "patch": _Command("patch", _TREES),
+    "plan": _Command("patch", _TREES),
+    "restore": _Command("patch", _TREES),
+    "verify": _Command("patch", _TREES),
+    "tree": _Command("tree", _INSPECT),
+    "missing": _Command("missing", _INSPECT),
+    "diff": _Command("diff", _INSPECT),
+    "pip": _Command("installers", _WRAP, verbatim=True),
+    "uv": _Command("installers", _WRAP, verbatim=True),
+    "wrap": _Command("installers", _WRAP, verbatim=True),
+    "manylinux": _Command("manylinux", _PYTHON, group=True),
+    "env": _Command("env", _PYTHON, verbatim=True),
+    "lock": _Command("lockfile", _NIX),
+    "bundle": _Command("bundle", _NIX),
+    "elf": _Command("elf_edit", _FILES),
+    "demo": _Command("demo", _DEMO),
 }
 
 
 class _Shorthand(TyperGroup):
-    """Knows ``nixpatch PATH`` for ``nixpatch patch PATH``, when it runs and when a shell completes words."""
+    """Accepts ``nixpatch PATH`` for ``nixpatch patch PATH``, in a run and in shell completion."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the command in that was left out, and what ``plan`` is short for."""
+        """Insert the omitted command, and replace ``plan`` by what it is short for."""
         return super().parse_args(ctx, _spelled_out(args))
 
 
@@ -78,13 +82,13 @@ def _spelled_out(args: list[str]) -> list[str]:
     elif first not in COMMANDS and first not in _TOP_OPTIONS:
         args = ["patch", *args]
     if args[:1] == ["patch"]:
-        # An option with an optional value, which typer has no notion of.
+        # typer has no options with an optional value.
         args = [_ANY_GRAFT if word == "--unvendor" else word for word in args]
     return args
 
 
 def command_line(names: Collection[str] = COMMANDS) -> typer.Typer:
-    """Build the command line with some of its commands; what is not wanted costs nothing."""
+    """Build the command line with some of its commands; the modules of the others are not imported."""
     app = typer.Typer(
         name="nixpatch",
         cls=_Shorthand,
@@ -112,8 +116,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     try:
         app = command_line(_wanted(arguments))
-    except (ImportError, OSError) as error:  # a failing disk, no more descriptors, half an installation
-        text = f"its own files cannot be read ({error}); nothing was changed: mend this, or install it again"
+    except (ImportError, OSError) as error:  # a failing disk, no free descriptor, an incomplete installation
+        text = f"its own files cannot be read ({error}); nothing was changed: fix this or install it again"
         sys.stderr.write(f"nixpatch: {text}\n")
         return ExitCode.MACHINE
     try:
@@ -124,7 +128,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _wanted(arguments: Sequence[str]) -> Collection[str]:
-    """Return the commands that a command line can be about: all of them where it asks what there is."""
+    """Return the commands to build: all of them for the help and for completion."""
     first = next(iter(_spelled_out(list(arguments))), "--help")
     return COMMANDS if _COMPLETING in os.environ or first in _TOP_OPTIONS else {first}
 

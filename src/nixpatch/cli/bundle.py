@@ -1,4 +1,4 @@
-"""``nixpatch bundle``: the libraries that manylinux promises, as a Nix expression."""
+"""``nixpatch bundle``: print a Nix expression for the libraries of a manylinux policy."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from nixpatch.model import Libc
 from nixpatch.policy import default_policy
 
 DEFAULT = "manylinux_2_28"
-"""what src/nixpatch/nix/bundle.nix is for, too"""
+"""the policy of src/nixpatch/nix/bundle.nix, too"""
 
 
 @guarded
 def bundle_command(
     policy: Annotated[
-        str, typer.Option("--policy", metavar="NAME", help="Such as manylinux2014 or manylinux_2_34.")
+        str,
+        typer.Option("--policy", metavar="NAME", help="The policy, such as manylinux2014 or manylinux_2_34."),
     ] = DEFAULT,
 ) -> ExitCode:
-    """Print a Nix expression: the libraries that a manylinux policy promises, as one directory for --lib."""
+    """Print a Nix expression for a directory with the libraries of a manylinux policy, for --lib."""
     from nixpatch.report import bundle as report  # noqa: PLC0415 - no other command needs it
     from nixpatch.resolve.manylinux import named, policies  # noqa: PLC0415
 
-    found = named(policy)
-    if found is None:
-        known = ", ".join(one.alias or one.name for one in policies())
-        raise RequestError(f"--policy {policy}: no such manylinux policy; there are {known}")
-    sys.stdout.write(report.nix(found, lambda soname: default_policy().libc_of(soname) is Libc.GLIBC))
+    manylinux = named(policy)
+    if manylinux is None:
+        known = ", ".join(item.alias or item.name for item in policies())
+        raise RequestError(f"--policy {policy}: no such manylinux policy; known are {known}")
+    sys.stdout.write(report.nix(manylinux, lambda soname: default_policy().libc_of(soname) is Libc.GLIBC))
     return ExitCode.SATISFIED

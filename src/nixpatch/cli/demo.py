@@ -1,4 +1,4 @@
-"""``nixpatch demo``, told step by step."""
+"""``nixpatch demo``."""
 
 from __future__ import annotations
 
@@ -12,60 +12,61 @@ from typing import Annotated
 
 import typer
 
-from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.exit_codes import ExitCode, run_code, verdict_code
 from nixpatch.cli.session import guarded
 from nixpatch.escape import shown
 from nixpatch.operations import demo
 from nixpatch.operations.apply import apply
-from nixpatch.operations.demo import Sighting
+from nixpatch.operations.demo import DemoProcess
 from nixpatch.operations.plan import Reader
-from nixpatch.operations.verify_provenance import verify
+from nixpatch.operations.verify_provenance import check_provenance
 from nixpatch.policy import default_policy
-from nixpatch.report.summary import totals
+from nixpatch.report.closing import verdict_closing
 from nixpatch.store import find_store
 
 
 @guarded
 def demo_command(
     keep: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Work in this new directory and leave it there.")
+        str | None, typer.Option(metavar="DIR", help="Use this new directory, and keep it.")
     ] = None,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Use an embedded store even if the machine has one.")
     ] = False,
 ) -> ExitCode:
-    """Try it: install real wheels into a scratch venv, patch them, show what a process maps from where."""
-    from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - rich comes when there is a report
+    """Install real wheels into a scratch venv, patch them, and show which libraries their processes map."""
+    from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - rich is slow to import
 
     scratch = _new_directory(keep)
     try:
         begun = time.monotonic()
-        _say(f"1. A scratch venv in {scratch} with {', '.join(demo.WHEELS)} from PyPI ...")
+        _say(f"1. Installing {', '.join(demo.WHEELS)} from PyPI into a scratch venv in {scratch} ...")
         venv = demo.install(scratch, os.environ)
-        _say(f"   installed in {time.monotonic() - begun:.1f} s. What its processes map now:")
-        _tell(demo.look(venv), "")
+        _say(f"   installed in {time.monotonic() - begun:.1f} s. Its processes map these libraries:")
+        _print_processes(demo.run_processes(venv), "")
         store = find_store(None, os.environ)
         begun = time.monotonic()
         plan, is_embedded = demo.plan_for(venv, store, scratch, embedded=embedded)
-        what = "an embedded store, made from this machine's own libraries" if is_embedded else "the Nix store"
-        _say(f"2. Patching against {what}: {plan.store_dir}")
+        kind = "an embedded store, made of this machine's libraries" if is_embedded else "the Nix store"
+        _say(f"2. Patching against {kind}: {plan.store_dir}")
         outcome = apply(plan)
         seconds = time.monotonic() - begun
         console().print(plan_report(plan, outcome, verbosity=0, seconds=seconds))
         assert plan.target is not None
-        verdict = verify(plan.tree, plan.target, Reader())
-        checked = f"{verdict.patched} patched files, {verdict.rows} RECORD rows"
-        _say(f"3. Verified {checked}: {verdict.errors} wrong.")
-        _say("4. What the same processes map after it:")
-        after = demo.look(venv)
-        _tell(after, plan.store_dir)
+        verdict = check_provenance(plan.tree, plan.target, Reader())
+        _say(f"3. Verifying. {verdict_closing(verdict, plan.store_dir)}")
+        _say("4. The same processes map these libraries now:")
+        after = demo.run_processes(venv)
+        _print_processes(after, plan.store_dir)
     finally:
         if keep is None:
             shutil.rmtree(scratch, ignore_errors=True)
-    served = all(not sight.error and _from(sight, plan.store_dir) for sight in after)
-    well = served and not verdict.errors and totals(plan, outcome).satisfied
-    _say("Every process runs on the store's libraries." if well else "Something is not as it should be.")
-    return ExitCode.SATISFIED if well else ExitCode.REMAINS
+    served = all(not process.error and _store_libraries(process, plan.store_dir) for process in after)
+    code = max(
+        run_code(plan, outcome), verdict_code(verdict), ExitCode.SATISFIED if served else ExitCode.REMAINS
+    )
+    _say("Failed: see above." if code else "OK: every process uses libraries of the store.")
+    return code
 
 
 def _new_directory(keep: str | None) -> str:
@@ -75,23 +76,23 @@ def _new_directory(keep: str | None) -> str:
     return os.path.realpath(keep)
 
 
-def _tell(sightings: Sequence[Sighting], store_dir: str) -> None:
-    for sight in sightings:
-        _say(f"   {sight.name}: {shown(sight.error) if sight.error else 'runs'}")
-        for path in _from(sight, store_dir) if store_dir else _of_the_system(sight):
+def _print_processes(processes: Sequence[DemoProcess], store_dir: str) -> None:
+    for process in processes:
+        _say(f"   {process.name}: {shown(process.error) if process.error else 'runs'}")
+        for path in _store_libraries(process, store_dir) if store_dir else _system_libraries(process):
             _say(f"      {shown(path)}")
 
 
-def _from(sight: Sighting, store_dir: str) -> list[str]:
-    return [path for path in sight.mapped if path.startswith(store_dir.rstrip("/") + "/")]
+def _store_libraries(process: DemoProcess, store_dir: str) -> list[str]:
+    return [path for path in process.mapped if path.startswith(store_dir.rstrip("/") + "/")]
 
 
-def _of_the_system(sight: Sighting) -> list[str]:
-    """Leave out what the wheels brought along themselves, Python's own modules, and libc."""
+def _system_libraries(process: DemoProcess) -> list[str]:
+    """Return the libraries that belong neither to the wheels nor to Python nor to libc."""
     policy = default_policy()
     return [
         path
-        for path in sight.mapped
+        for path in process.mapped
         if "/site-packages/" not in path
         and "/lib-dynload/" not in path
         and policy.libc_of(os.path.basename(path)) is None

@@ -1,4 +1,4 @@
-"""``nixpatch diff``: what changes when nixpkgs, a wheel or an option does."""
+"""``nixpatch diff``."""
 
 from __future__ import annotations
 
@@ -9,37 +9,32 @@ from typing import Annotated
 import typer
 
 from nixpatch.cli import options as opt
-from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.exit_codes import ExitCode, diff_code
 from nixpatch.cli.session import guarded
 from nixpatch.cli.terminal import is_watched
-from nixpatch.report.as_json import document
 
 
 @guarded
 def diff_command(
     before: Annotated[
-        str, typer.Argument(metavar="BEFORE", help="What nixpatch plan --json printed, or a nixpatch.lock.")
+        str, typer.Argument(metavar="BEFORE", help="The output of nixpatch plan --json, or a nixpatch.lock.")
     ],
-    after: Annotated[str, typer.Argument(metavar="AFTER", help="Another one of the same kind.")],
+    after: Annotated[str, typer.Argument(metavar="AFTER", help="Another file of the same kind.")],
     as_json: opt.Json = False,
-    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Every file.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the exit code.")] = False,
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="List every file.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing.")] = False,
 ) -> ExitCode:
-    """Show what differs between two plans or two locks. Exit code 0: nothing; 1: something."""
-    from nixpatch.operations.diff import difference  # noqa: PLC0415 - no other command needs it
+    """Compare two plans or two lockfiles. Exit code 1 if they differ."""
+    from nixpatch.operations.diff import diff_files  # noqa: PLC0415 - no other command needs it
 
-    found = difference(before, after)
+    difference = diff_files(before, after)
     if as_json:
-        import json  # noqa: PLC0415 - only who asks for it pays for it
+        from nixpatch.report.as_json import difference_object, document, write  # noqa: PLC0415 - for JSON only
 
-        from nixpatch.report import diff as report  # noqa: PLC0415
-
-        told = {**document("diff", []), "diff": report.json(found, before, after)}
-        json.dump(told, sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        write(document("diff", [], diff=difference_object(difference, before, after)), sys.stdout)
     elif not quiet:
-        from nixpatch.report import diff as report  # noqa: PLC0415
+        from nixpatch.report import diff as report  # noqa: PLC0415 - rich is slow to import
         from nixpatch.report.text import console  # noqa: PLC0415
 
-        console(plain=not is_watched(os.environ)).print(report.text(found, verbosity=verbose))
-    return ExitCode.SATISFIED if found.same else ExitCode.REMAINS
+        console(plain=not is_watched(os.environ)).print(report.text(difference, verbosity=verbose))
+    return diff_code(difference)

@@ -1,4 +1,4 @@
-"""``nixpatch elf``: print or edit single files, with patchelf's names for what means the same."""
+"""``nixpatch elf``: print or edit single files, with the option names of patchelf."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,20 +17,19 @@ from nixpatch.errors import FileRefused, RequestError
 from nixpatch.escape import shown
 from nixpatch.model import ElfFacts, Linkage
 from nixpatch.operations import elf_edit
-from nixpatch.operations.elf_edit import Change, PathChange
+from nixpatch.operations.elf_edit import FileChange, PathAction
 
 _PRINT = "Print"
 _EDIT = "Edit"
 
 
-def _flag(name: str, text: str, panel: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(name, help=text, rich_help_panel=panel)
-    return option
+def _option(panel: str, text: str, *flags: str, metavar: str | None = None) -> Any:
+    return typer.Option(*flags, metavar=metavar, help=text, rich_help_panel=panel)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which facts are to be printed."""
+class PrintOptions:
+    """The values to print."""
 
     interpreter: bool
     soname: bool
@@ -38,80 +37,69 @@ class Wanted:
     needed: bool
 
     @property
-    def nothing(self) -> bool:
-        """None was asked for by name."""
+    def is_empty(self) -> bool:
+        """Whether none was selected."""
         return not (self.interpreter or self.soname or self.rpath or self.needed)
 
 
 @guarded
 def elf_command(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Dynamic ELF files.")],
-    print_rpath: Annotated[bool, _flag("--print-rpath", "The search path.", _PRINT)] = False,
-    print_interpreter: Annotated[bool, _flag("--print-interpreter", "The dynamic linker.", _PRINT)] = False,
-    print_needed: Annotated[bool, _flag("--print-needed", "The needed libraries.", _PRINT)] = False,
-    print_soname: Annotated[bool, _flag("--print-soname", "The library's own name.", _PRINT)] = False,
-    set_rpath: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Replace the search path.", rich_help_panel=_EDIT)
-    ] = None,
-    add_rpath: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Append to the search path.", rich_help_panel=_EDIT)
-    ] = None,
-    remove_rpath: Annotated[bool, _flag("--remove-rpath", "Remove the search path.", _EDIT)] = False,
+    print_rpath: Annotated[bool, _option(_PRINT, "The search path.", "--print-rpath")] = False,
+    print_interpreter: Annotated[bool, _option(_PRINT, "The dynamic linker.", "--print-interpreter")] = False,
+    print_needed: Annotated[bool, _option(_PRINT, "The needed libraries.", "--print-needed")] = False,
+    print_soname: Annotated[bool, _option(_PRINT, "The library's own name.", "--print-soname")] = False,
+    set_rpath: Annotated[str | None, _option(_EDIT, "Replace the search path.", metavar="PATH")] = None,
+    add_rpath: Annotated[str | None, _option(_EDIT, "Append to the search path.", metavar="PATH")] = None,
+    remove_rpath: Annotated[bool, _option(_EDIT, "Remove the search path.", "--remove-rpath")] = False,
     shrink_rpath: Annotated[
-        bool, _flag("--shrink-rpath", "Remove directories that hold nothing the file needs.", _EDIT)
+        bool, _option(_EDIT, "Remove directories without a library that the file needs.", "--shrink-rpath")
     ] = False,
     allowed_rpath_prefixes: Annotated[
         str | None,
-        typer.Option(
+        _option(
+            _EDIT,
+            "With --shrink-rpath, also remove directories outside these (colon-separated).",
             metavar="PREFIXES",
-            help="With --shrink-rpath, also remove directories with another beginning (colon-separated).",
-            rich_help_panel=_EDIT,
         ),
     ] = None,
     force_rpath: Annotated[
-        bool, _flag("--force-rpath", "Write DT_RPATH instead of DT_RUNPATH.", _EDIT)
+        bool, _option(_EDIT, "Write DT_RPATH instead of DT_RUNPATH.", "--force-rpath")
     ] = False,
     set_interpreter: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Replace the dynamic linker.", rich_help_panel=_EDIT)
+        str | None, _option(_EDIT, "Replace the dynamic linker.", metavar="PATH")
     ] = None,
     replace_needed: Annotated[
         tuple[str, str] | None,
-        typer.Option(
-            metavar="OLD NEW",
-            help="Need NEW in the place of OLD, in DT_NEEDED and in the version needs.",
-            rich_help_panel=_EDIT,
-        ),
+        _option(_EDIT, "Rename a needed library, in DT_NEEDED and in the version needs.", metavar="OLD NEW"),
     ] = None,
     restore: Annotated[
-        bool, _flag("--restore", "Give the file back as it was before its first edit.", _EDIT)
+        bool, _option(_EDIT, "Restore the file as it was before its first edit.", "--restore")
     ] = False,
     output: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Write here, leave the file itself alone.", rich_help_panel=_EDIT),
+        str | None, _option(_EDIT, "Write to this file, and do not change the input.", metavar="FILE")
     ] = None,
     force_payload: Annotated[
-        bool, _flag("--force-payload", "Edit programs that carry appended data, too.", _EDIT)
+        bool, _option(_EDIT, "Also edit programs with appended data.", "--force-payload")
     ] = False,
 ) -> ExitCode:
-    """Print or edit single ELF files, with patchelf's flags. RECORD is not brought up to date: see patch."""
-    paths = [
-        change
-        for change, given in (
-            (PathChange.SET, set_rpath is not None),
-            (PathChange.ADD, add_rpath is not None),
-            (PathChange.REMOVE, remove_rpath),
-            (PathChange.SHRINK, shrink_rpath),
+    """Print or edit single ELF files, with the options of patchelf. Does not update RECORD."""
+    actions = [
+        action
+        for action, given in (
+            (PathAction.SET, set_rpath is not None),
+            (PathAction.ADD, add_rpath is not None),
+            (PathAction.REMOVE, remove_rpath),
+            (PathAction.SHRINK, shrink_rpath),
         )
         if given
     ]
-    if len(paths) > 1:
-        raise RequestError(
-            "only one of --set-rpath, --add-rpath, --remove-rpath and --shrink-rpath is possible"
-        )
+    if len(actions) > 1:
+        raise RequestError("use only one of --set-rpath, --add-rpath, --remove-rpath and --shrink-rpath")
     if allowed_rpath_prefixes is not None and not shrink_rpath:
-        raise RequestError("--allowed-rpath-prefixes belongs to --shrink-rpath")
-    change = Change(
-        paths[0] if paths else PathChange.KEEP,
+        raise RequestError("--allowed-rpath-prefixes needs --shrink-rpath")
+    change = FileChange(
+        actions[0] if actions else PathAction.KEEP,
         set_rpath or add_rpath or "",
         tuple(prefix for prefix in (allowed_rpath_prefixes or "").split(":") if prefix),
         force_rpath,
@@ -119,65 +107,71 @@ def elf_command(
         replace_needed,
     )
     if replace_needed is not None and not all(replace_needed):
-        raise RequestError("--replace-needed takes two names, and none may be empty")
-    if restore and not change.nothing:
-        raise RequestError("--restore goes with no other edit")
+        raise RequestError("--replace-needed takes two names that are not empty")
+    if restore and not change.is_empty:
+        raise RequestError("--restore cannot be combined with another edit")
     if output is not None and len(files) > 1:
         raise RequestError("--output takes a single FILE")
-    wanted = Wanted(print_interpreter, print_soname, print_rpath, print_needed)
+    printing = PrintOptions(print_interpreter, print_soname, print_rpath, print_needed)
     for file in files:
-        _must_be_file(file)
+        _require_file(file)
     code = ExitCode.SATISFIED
     for file in files:
         try:
-            _one(file, wanted, change, output, restore=restore, payload_ok=force_payload)
+            _process(file, printing, change, output, restore=restore, payload_ok=force_payload)
         except FileRefused as refused:
-            _complain(file, str(refused))
+            _warn(file, str(refused))
             code = ExitCode.REMAINS
         except OSError as error:
-            _complain(file, error.strerror or str(error))
+            _warn(file, error.strerror or str(error))
             code = ExitCode.REMAINS
     return code
 
 
-def _one(
-    file: str, wanted: Wanted, change: Change, output: str | None, *, restore: bool, payload_ok: bool
+def _process(
+    file: str,
+    printing: PrintOptions,
+    change: FileChange,
+    output: str | None,
+    *,
+    restore: bool,
+    payload_ok: bool,
 ) -> None:
-    source = os.path.realpath(file)  # like patchelf: a link is not replaced, the file behind it is
+    source = os.path.realpath(file)  # like patchelf, edit the file behind a link
     facts = elf_edit.facts_of(source, payload_ok=True)
-    reading = change.nothing and output is None and not restore
-    if reading or not wanted.nothing:
-        for line in _everything(file, facts) if wanted.nothing else _asked_for(facts, wanted):
+    read_only = change.is_empty and output is None and not restore
+    if read_only or not printing.is_empty:
+        for line in _all_values(file, facts) if printing.is_empty else _selected_values(facts, printing):
             _print(line)
-    if reading:
+    if read_only:
         return
-    to = source if output is None else os.path.realpath(output)
+    destination = source if output is None else os.path.realpath(output)
     if restore:
-        elf_edit.restore(source, to)
+        elf_edit.restore(source, destination)
         return
     elf_edit.facts_of(source, payload_ok=payload_ok)
-    edit = elf_edit.edit_of(facts, change, elf_edit.holder_of(facts))
-    if edit is None and to == source:
+    edit = elf_edit.edit_of(facts, change, elf_edit.library_finder(facts))
+    if edit is None and destination == source:
         return
-    for note in elf_edit.carry_out(source, to, edit):
-        _complain(file, note)
+    for note in elf_edit.apply_edit(source, destination, edit):
+        _warn(file, note)
 
 
-def _asked_for(facts: ElfFacts, wanted: Wanted) -> Iterator[str]:
-    """Yield what patchelf prints, in its order."""
-    if wanted.interpreter:
+def _selected_values(facts: ElfFacts, printing: PrintOptions) -> Iterator[str]:
+    """Yield the selected values in the order of patchelf."""
+    if printing.interpreter:
         if facts.current.interp is None:
             raise FileRefused("it has no interpreter")
         yield facts.current.interp
-    if wanted.soname and facts.soname is not None:
+    if printing.soname and facts.soname is not None:
         yield facts.soname
-    if wanted.rpath:
+    if printing.rpath:
         yield facts.current.search_path or ""
-    if wanted.needed:
+    if printing.needed:
         yield from facts.needed
 
 
-def _everything(file: str, facts: ElfFacts) -> Iterator[str]:
+def _all_values(file: str, facts: ElfFacts) -> Iterator[str]:
     yield f"file: {file}"
     yield f"machine: {facts.machine.name}"
     yield f"kind: {'program' if facts.executable else 'library'}"
@@ -206,7 +200,7 @@ def _linkage(linkage: Linkage, prefix: str) -> Iterator[str]:
 
 
 def _print(line: str) -> None:
-    """Bytes as they are for a program that reads them, printable ones for a person."""
+    """Print a line: escaped on a terminal, else with the bytes of the file."""
     if sys.stdout.isatty():
         sys.stdout.write(f"{shown(line)}\n")
         return
@@ -215,7 +209,7 @@ def _print(line: str) -> None:
     sys.stdout.buffer.flush()
 
 
-def _must_be_file(path: str) -> None:
+def _require_file(path: str) -> None:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
@@ -224,5 +218,5 @@ def _must_be_file(path: str) -> None:
         raise RequestError(f"{path}: not a regular file; nixpatch patch takes directories")
 
 
-def _complain(file: str, text: str) -> None:
+def _warn(file: str, text: str) -> None:
     sys.stderr.write(f"nixpatch: {shown(file)}: {shown(text)}\n")

@@ -1,4 +1,4 @@
-"""``nixpatch env``: LD_LIBRARY_PATH for what no search path can reach."""
+"""``nixpatch env``: run a command with LD_LIBRARY_PATH for libraries opened by bare name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from nixpatch.cli import options as opt
 from nixpatch.cli.destinations import venv_of_pip
-from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.exit_codes import ExitCode, dlopen_code
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
 from nixpatch.errors import MachineError, RequestError
@@ -26,10 +26,10 @@ def env_command(
     chosen: PatchOptions,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND...|PATH", help="What to run; with --print, the tree."),
+        typer.Argument(metavar="COMMAND...|PATH", help="The command to run; with --print, the tree."),
     ] = None,
     printing: Annotated[
-        bool, typer.Option("--print", help="Run nothing: print the value for a tree.")
+        bool, typer.Option("--print", help="Print the value for a tree, run nothing.")
     ] = False,
     tree: Annotated[
         str | None, typer.Option("--tree", metavar="PATH", help="The tree [the active venv, ./.venv].")
@@ -37,13 +37,13 @@ def env_command(
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
-    """Run a command with LD_LIBRARY_PATH for libraries that Python code opens by bare name (ctypes, cffi).
+    """Run a command with LD_LIBRARY_PATH set for libraries that Python code opens by name (ctypes, cffi).
 
-    A last resort: it goes before RUNPATH, and every child process inherits it.
+    Use it as a last resort: LD_LIBRARY_PATH comes before RUNPATH, and every child process inherits it.
     """
     words = words or []
     if printing and len(words) > 1:
-        raise RequestError("env --print takes one tree, and no command")
+        raise RequestError("env --print takes one tree and no command")
     if not printing and not words:
         raise RequestError("env: name a command to run, or --print; to patch a directory of this name: ./env")
     path = (words[0] if printing and words else tree) or venv_of_pip(None, os.environ)[0]
@@ -51,21 +51,21 @@ def env_command(
     from nixpatch.operations import dlopen_names  # noqa: PLC0415
     from nixpatch.report import dlopen_names as report  # noqa: PLC0415 - no other command needs it
 
-    found = dlopen_names.look(request)
-    dlopen_names.prepare(found, request)
-    value = dlopen_names.search_path(found)
+    names = dlopen_names.find_dlopen_names(request)
+    dlopen_names.write_links(names, request)
+    value = dlopen_names.ld_library_path(names)
     if not quiet:
-        told = report.lines(found) if verbose else report.missing(found)
-        sys.stderr.writelines(f"nixpatch: {line}\n" for line in told)
+        lines = report.lines(names) if verbose else report.missing(names)
+        sys.stderr.writelines(f"nixpatch: {line}\n" for line in lines)
         if value:
             sys.stderr.write(f"nixpatch: {report.WARNING}\n")
     if printing:
         sys.stdout.write(f"{value}\n")
-        return ExitCode.REMAINS if report.missing(found) else ExitCode.SATISFIED
-    environment = dict(os.environ)
+        return dlopen_code(names)
+    environ = dict(os.environ)
     if value:
-        environment[_VARIABLE] = ":".join(filter(None, (value, environment.get(_VARIABLE))))
+        environ[_VARIABLE] = ":".join(filter(None, (value, environ.get(_VARIABLE))))
     try:
-        os.execvpe(words[0], words, environment)  # noqa: S606 - the very command that the user named
+        os.execvpe(words[0], words, environ)  # noqa: S606 - the command that the user named
     except OSError as error:
         raise MachineError(f"{shown(words[0])}: cannot be started: {error.strerror}") from error

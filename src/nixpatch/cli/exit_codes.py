@@ -1,19 +1,76 @@
-"""What a run comes to, for the shell."""
+"""Exit codes, and which result of a command gives which code.
+
+Every command takes its code from here. An exception that ends a command has its own (``errors.py``): 2 for a
+``RequestError``, 3 for a ``MachineError``.
+"""
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from nixpatch.model import Outcome, Plan, Verdict
+from nixpatch.report.summary import totals
+
+if TYPE_CHECKING:  # most runs need none of these
+    from nixpatch.model.diff import Difference
+    from nixpatch.model.dlopen_names import DlopenNames
+    from nixpatch.model.manylinux import Promise
+    from nixpatch.model.trace import Trace
 
 
 class ExitCode(enum.IntEnum):
-    """Exit codes of every command."""
+    """Exit codes of all commands."""
 
     SATISFIED = 0
     REMAINS = 1
-    """something is missing, failed or found wrong; with ``--check`` also: changes are pending"""
+    """a library is missing, a file failed, a finding is an error, or with ``--check`` changes are pending"""
     REQUEST = 2
-    """what was asked for is wrong"""
+    """the request is wrong"""
     MACHINE = 3
-    """what the machine offers is not enough"""
+    """the machine lacks something: a store, a permission, a working Nix"""
     INTERRUPTED = 130
-    """Ctrl-C, after the file in hand was whole"""
+    """Ctrl-C or SIGTERM; every file is whole"""
+
+
+def run_code(plan: Plan, outcome: Outcome | None = None, *, check: bool = False) -> ExitCode:
+    """Return the code of patch, plan, restore, lock and the installers.
+
+    ``Totals.satisfied`` decides: no file failed, no need is missing, no finding is an error.
+    """
+    return _code(not totals(plan, outcome).satisfied or (check and plan.pending))
+
+
+def verdict_code(verdict: Verdict) -> ExitCode:
+    """Return the code of verify: 1 for an error finding."""
+    return _code(verdict.errors > 0)
+
+
+def missing_code(plans: Iterable[Plan]) -> ExitCode:
+    """Return the code of missing: 1 if a need of any file is missing."""
+    return _code(any(file.missing for plan in plans for file in plan.files))
+
+
+def trace_code(traces: Iterable[Trace], soname: str | None) -> ExitCode:
+    """Return the code of tree: 1 if a need is not found; with ``--why`` only that soname counts."""
+    return _code(any(soname in {None, link.need} for trace in traces for link in trace.unmet))
+
+
+def diff_code(difference: Difference) -> ExitCode:
+    """Return the code of diff: 1 for any difference."""
+    return _code(not difference.same)
+
+
+def manylinux_code(promises: Iterable[Promise]) -> ExitCode:
+    """Return the code of manylinux status: 1 if a policy is claimed, or may be, and not met."""
+    return _code(any(promise.claimed is not False and not promise.kept for promise in promises))
+
+
+def dlopen_code(names: DlopenNames) -> ExitCode:
+    """Return the code of env --print: 1 if nothing provides a name."""
+    return _code(bool(names.missing))
+
+
+def _code(remains: bool) -> ExitCode:
+    return ExitCode.REMAINS if remains else ExitCode.SATISFIED

@@ -1,6 +1,6 @@
 """``nixpatch pip``, ``nixpatch uv`` and ``nixpatch wrap``: run an installer, then patch what it installed.
 
-The installer has the terminal and standard output to itself; what nixpatch says goes to standard error.
+Standard output belongs to the installer; nixpatch prints to standard error.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ import typer
 
 from nixpatch.cli import destinations
 from nixpatch.cli import options as opt
-from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.exit_codes import ExitCode, run_code
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import MachineError, NixpatchError
 from nixpatch.escape import shown
 from nixpatch.installed import python_layout
 from nixpatch.operations.gc_roots import prune
-from nixpatch.operations.installer_changes import Change, Snapshot, difference, restrict, snapshot
+from nixpatch.operations.installer_changes import InstallerChanges, Snapshot, difference, restrict, snapshot
 from nixpatch.operations.options import PatchOptions
 from nixpatch.operations.patch import patch
-from nixpatch.report.summary import totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,36 +35,40 @@ class Call:
     """One installer to run."""
 
     name: str
-    """what people call it"""
+    """its name in messages"""
     command: tuple[str, ...]
     trees: Callable[[], Iterable[str]]
-    """where it may install to; asked before and after, since an installer may make new places"""
+    """returns the directories that it may install to; called before and after, as new ones may appear"""
     python: str | None = None
-    """the Python of a tree that does not tell by itself"""
+    """the Python of a tree, if it cannot be found from the tree"""
     preparation: tuple[str, ...] | None = None
-    """what only installs, where ``command`` also starts what it has installed"""
+    """a command that only installs, if ``command`` also starts what it installed"""
 
 
 Words = Annotated[
     list[str],
     typer.Argument(
-        metavar="COMMAND...", help="The installer's own words, taken as they are.", show_default=False
+        metavar="COMMAND...", help="The arguments of the installer, passed on unchanged.", show_default=False
     ),
 ]
 Trees = Annotated[
     list[str] | None,
-    typer.Option("--tree", metavar="PATH", help="What it installs to, if that is not found by itself."),
+    typer.Option(
+        "--tree", metavar="PATH", help="The directory that it installs to, if nixpatch cannot find it."
+    ),
 ]
 
 
-# What is installed is owned by dists, and its copies of libraries stay: nobody looked at the plan.
+# Installed files belong to dists, and bundled libraries stay, as the user has not seen a plan.
 _TAKEN = tuple(name for name in opt.ALL if name not in {"owned_only", "unvendor", "accept_modified"})
 
 
 def _command(call: Callable[[tuple[str, ...], str | None], Call], doc: str) -> Callable[..., None]:
-    """Make a command: ``call`` turns the installer's words and ``--python`` into what is to be run."""
+    """Return a command; ``call`` makes a ``Call`` from the installer's arguments and ``--python``."""
 
-    @takes(*_TAKEN, python="The Python that will load the tree; for pip, that of the venv to install into.")
+    @takes(
+        *_TAKEN, python="The Python that will load the tree; for pip, the Python of the venv to install to."
+    )
     def command(
         words: Words,
         chosen: PatchOptions,
@@ -73,9 +76,9 @@ def _command(call: Callable[[tuple[str, ...], str | None], Call], doc: str) -> C
         verbose: opt.Verbose = 0,
         quiet: opt.Quiet = False,
     ) -> int:
-        made = call(tuple(words), chosen.python)
+        installer = call(tuple(words), chosen.python)
         output = Output("patch", as_json=False, verbosity=-1 if quiet else verbose)
-        return _install(replace(made, trees=lambda: tree) if tree else made, chosen, output)
+        return _install(replace(installer, trees=lambda: tree) if tree else installer, chosen, output)
 
     command.__doc__ = doc
     return guarded(command)
@@ -112,58 +115,58 @@ wrap_command = _command(
 
 
 def _install(call: Call, chosen: PatchOptions, output: Output) -> int:
-    """Run an installer and patch what it changed; its exit code if it failed, else that of the patch.
+    """Run an installer and patch what it changed; return its exit code if it failed, else that of the patch.
 
-    What a failed installer did change is patched, too: some install one dist after the other.
+    The changes of a failed installer are patched, too: some install one dist after the other.
 
     Raises:
-        RequestError: an option is wrong. Nothing was run yet.
+        RequestError: an option is wrong. The installer was not run.
         MachineError: the installer cannot be started.
 
     """
-    # A slip in the options shall not be found after the download.
+    # Report wrong options before the download.
     opt.request_for(".", chosen)
     code = ExitCode.SATISFIED
     for command in filter(None, (call.preparation, call.command)):
-        before = _look(call)
+        before = _snapshots(call)
         failed = _run(command)
         try:
-            after = _look(call)
+            after = _snapshots(call)
         except NixpatchError as error:
-            return failed or _told(error)
+            return failed or _print_error(error)
         for tree, now in after.items():
-            change = difference(before.get(tree, Snapshot()), now)
-            code = max(code, _answer(tree, change, call, chosen, output))
+            changes = difference(before.get(tree, Snapshot()), now)
+            code = max(code, _patch_changes(tree, changes, call, chosen, output))
         if failed:
             return failed
     return code
 
 
-def _told(error: NixpatchError) -> ExitCode:
+def _print_error(error: NixpatchError) -> ExitCode:
     sys.stderr.write(f"nixpatch: {shown(str(error))}\n")
     return ExitCode(error.exit_code)
 
 
-def _look(call: Call) -> dict[str, Snapshot]:
-    """Look at every place that the installer may install to, each once however it is called."""
+def _snapshots(call: Call) -> dict[str, Snapshot]:
+    """Return the state of every directory that the installer may install to, by real path."""
     return {tree: snapshot(tree) for tree in sorted({os.path.realpath(tree) for tree in call.trees()})}
 
 
 def _run(command: Sequence[str]) -> int:
-    """Run a command with our terminal; return its exit code, 128 and the signal as a shell does.
+    """Run a command on this terminal; return its exit code, or 128 plus its signal, as a shell does.
 
     Raises:
         MachineError: it cannot be started.
 
     """
-    # Ctrl-C reaches the installer, too, and it is for the installer to clean up and to end. A handler is not
-    # passed on to it (execve(2)); an ignored signal would be.
+    # Ctrl-C reaches the installer, too, which cleans up and ends. A handler, unlike SIG_IGN, is not inherited
+    # by it (execve(2)).
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         process = subprocess.Popen(command)
         try:
             code = process.wait()
-        except BaseException:  # SIGTERM was for us alone
+        except BaseException:  # SIGTERM was sent to nixpatch only
             process.terminate()
             process.wait()
             raise
@@ -174,32 +177,38 @@ def _run(command: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _answer(tree: str, change: Change, call: Call, chosen: PatchOptions, output: Output) -> ExitCode:
-    """Patch what an installer changed in one tree; report trouble, since the installer is done."""
+def _patch_changes(
+    tree: str, changes: InstallerChanges, call: Call, chosen: PatchOptions, output: Output
+) -> ExitCode:
+    """Patch the changes in one tree; an error is printed, not raised, as the installer has finished."""
     code = ExitCode.SATISFIED
     try:
-        if change.anything:
-            code = _patch(tree, change, call, chosen, output)
-        elif change.gone and chosen.gc_roots:
+        if changes.anything:
+            code = _patch(tree, changes, call, chosen, output)
+        elif changes.gone and chosen.gc_roots:
             prune(os.path.realpath(tree))
     except NixpatchError as error:
-        code = _told(error)
+        code = _print_error(error)
     if code is not ExitCode.SATISFIED:
-        text = f"not all that {call.name} installed into {tree} could be patched; what is not is as installed"
+        text = (
+            f"some files that {call.name} installed into {tree} could not be patched; they are as installed"
+        )
         sys.stderr.write(f"nixpatch: {shown(text)}\n")
     return code
 
 
-def _patch(tree: str, change: Change, call: Call, chosen: PatchOptions, output: Output) -> ExitCode:
+def _patch(
+    tree: str, changes: InstallerChanges, call: Call, chosen: PatchOptions, output: Output
+) -> ExitCode:
     begun = time.monotonic()
     if chosen.python is None and python_layout.read_config(tree) is None:
         chosen = replace(chosen, python=call.python)
     request = opt.request_for(tree, chosen)
-    outcome = patch(request, chosen, output.events(), restrict=lambda plan: restrict(plan, change))
+    outcome = patch(request, chosen, output.events(), restrict=lambda plan: restrict(plan, changes))
     plan = outcome.plan
     if plan.files or plan.findings:
-        from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - rich is for the report alone
+        from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - rich is slow to import
 
         report = plan_report(plan, outcome, verbosity=output.verbosity, seconds=time.monotonic() - begun)
         console(stderr=True).print(report)
-    return ExitCode.SATISFIED if totals(plan, outcome).satisfied else ExitCode.REMAINS
+    return run_code(plan, outcome)

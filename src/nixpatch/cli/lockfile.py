@@ -1,4 +1,4 @@
-"""``nixpatch lock``: write down which store path serves which soname."""
+"""``nixpatch lock``: write a lockfile, which names the store path of each soname."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from nixpatch.cli import options as opt
-from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.exit_codes import ExitCode, run_code
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded, write_output
 from nixpatch.escape import shown
@@ -20,8 +20,6 @@ from nixpatch.operations.options import PatchOptions
 from nixpatch.operations.plan import make_plan
 from nixpatch.report import lockfile as report
 from nixpatch.report import missing
-from nixpatch.report.as_json import document, plan_entry
-from nixpatch.report.summary import totals
 from nixpatch.store.lockfile import NAME, dump
 
 
@@ -33,12 +31,12 @@ def lock_command(
     ],
     chosen: PatchOptions,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Where to write the lock.")
+        str, typer.Option("--output", "-o", metavar="FILE", help="The lockfile to write.")
     ] = NAME,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
-    """Write down what the store would serve to a tree, for --locked. The tree itself is not changed."""
+    """Write a lockfile for --locked: the store path that serves each soname. Does not change the tree."""
     session = Output("lock", as_json=as_json, verbosity=-1 if quiet else 0)
     request = opt.request_for(path, chosen)
     plan = make_plan(request, session.say)
@@ -46,14 +44,10 @@ def lock_command(
     plan = replace(plan, findings=(*plan.findings, *findings))
     changed = _write(output, dump(lock))
     if as_json:
-        import json  # noqa: PLC0415 - only who asks for it pays for it
+        from nixpatch.report import as_json as fields  # noqa: PLC0415 - for JSON only
 
-        told = {
-            **document("lock", [plan_entry(plan, None)]),
-            "lock": report.json(lock, output, changed=changed),
-        }
-        json.dump(told, sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        lock_object = fields.lock_object(lock, output, changed=changed)
+        fields.write(fields.document("lock", [fields.plan_entry(plan, None)], lock=lock_object), sys.stdout)
     else:
         errors = [finding for finding in plan.findings if finding.severity == "error"]
         sys.stdout.writelines(f"{shown(finding.path)}: {shown(finding.text)}\n" for finding in errors)
@@ -61,15 +55,15 @@ def lock_command(
             sys.stdout.write(missing.text([plan]))
         if not quiet:
             sys.stdout.write(report.text(lock, output, changed=changed))
-    return ExitCode.SATISFIED if totals(plan, None).satisfied else ExitCode.REMAINS
+    return run_code(plan)
 
 
 def _write(path: str, data: bytes) -> bool:
     """Write the lockfile unless it has these bytes; return whether it was written."""
-    place = os.path.realpath(path)
+    real = os.path.realpath(path)
     with contextlib.suppress(OSError):
-        if os.path.isfile(place):
-            with open(place, "rb") as file:
+        if os.path.isfile(real):
+            with open(real, "rb") as file:
                 if file.read(len(data) + 1) == data:
                     return False
     write_output(path, data, option="--output")

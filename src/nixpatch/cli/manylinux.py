@@ -1,4 +1,4 @@
-"""``nixpatch manylinux``: what a Python tells installers about manylinux wheels, and whether it is true."""
+"""``nixpatch manylinux``: show and change the manylinux tags that a Python claims."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from nixpatch.cli import options as opt
 from nixpatch.cli.destinations import venv_of_pip
-from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.exit_codes import ExitCode, manylinux_code
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
 from nixpatch.escape import shown
@@ -20,19 +20,17 @@ from nixpatch.operations.options import PatchOptions
 from nixpatch.operations.plan import PatchRequest, Reader
 from nixpatch.report import manylinux as report
 
-_LIBRARIES = ("python", "lib", "closure", "store", "pure", "locked")
-
 manylinux_app = typer.Typer(
-    help="Say what a Python tells installers about manylinux wheels, and change it.",
+    help="Show or change which manylinux wheels a Python accepts.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Where = Annotated[
+_LIBRARIES = ("python", "lib", "closure", "store", "pure", "locked")
+
+TreePath = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[PATH]", help="A venv, a prefix or a site-packages; by default the active venv, or ./.venv."
-    ),
+    typer.Argument(metavar="[PATH]", help="A venv, prefix or site-packages [the active venv, ./.venv]."),
 ]
 
 
@@ -41,41 +39,39 @@ Where = Annotated[
 @takes(*_LIBRARIES)
 def status(
     chosen: PatchOptions,
-    path: Where = None,
+    path: TreePath = None,
     as_json: opt.Json = False,
     verbose: opt.Verbose = 0,
 ) -> ExitCode:
-    """Say what is claimed, why, and policy by policy whether the libraries at hand keep it.
+    """Show the claimed tags, and for each policy whether the available libraries meet it.
 
-    Exit code 1: something is claimed and not kept.
+    Exit code 1 if a claimed policy is not met.
     """
     request, reader = _request(path, chosen), Reader()
-    claim = manylinux.claim(request, reader)
+    claim = manylinux.read_claim(request, reader)
     promises = manylinux.promises(request, claim, reader)
     if as_json:
-        import json  # noqa: PLC0415 - only who asks for it pays for it
+        from nixpatch.report.as_json import document, manylinux_entry, write  # noqa: PLC0415 - for JSON only
 
-        json.dump(report.json(claim, promises), sys.stdout, indent=1)
-        sys.stdout.write("\n")
+        write(document("manylinux", [manylinux_entry(claim, promises)]), sys.stdout)
     else:
         sys.stdout.write(report.text(claim, promises, verbose=verbose > 0))
-    broken = any(one.claimed is not False and not one.kept for one in promises)
-    return ExitCode.REMAINS if broken else ExitCode.SATISFIED
+    return manylinux_code(promises)
 
 
 @manylinux_app.command()
 @guarded
 @takes("python")
-def allow(chosen: PatchOptions, path: Where = None) -> ExitCode:
-    """Write a _manylinux module that welcomes all manylinux wheels that glibc allows."""
+def allow(chosen: PatchOptions, path: TreePath = None) -> ExitCode:
+    """Write a _manylinux module that accepts all manylinux wheels that the glibc version allows."""
     return _write(_request(path, chosen), Mode.ALLOW)
 
 
 @manylinux_app.command()
 @guarded
 @takes("python")
-def deny(chosen: PatchOptions, path: Where = None) -> ExitCode:
-    """Write a _manylinux module that refuses every manylinux wheel."""
+def deny(chosen: PatchOptions, path: TreePath = None) -> ExitCode:
+    """Write a _manylinux module that refuses all manylinux wheels."""
     return _write(_request(path, chosen), Mode.DENY)
 
 
@@ -84,28 +80,28 @@ def deny(chosen: PatchOptions, path: Where = None) -> ExitCode:
 @takes(*_LIBRARIES)
 def honest(
     chosen: PatchOptions,
-    path: Where = None,
+    path: TreePath = None,
 ) -> ExitCode:
-    """Write a _manylinux module that answers by what the libraries at hand keep now."""
+    """Write a _manylinux module that accepts the policies that the available libraries meet now."""
     return _write(_request(path, chosen), Mode.HONEST)
 
 
 @manylinux_app.command()
 @guarded
-def reset(path: Where = None) -> ExitCode:
-    """Take the _manylinux module away that nixpatch wrote."""
+def reset(path: TreePath = None) -> ExitCode:
+    """Remove the _manylinux module that nixpatch wrote."""
     removed = manylinux.reset(_path(path))
-    told = f"{removed}: removed" if removed else f"{_path(path)}: nixpatch has written none there"
-    sys.stdout.write(f"{shown(told)}\n")
+    text = f"{removed}: removed" if removed else f"{_path(path)}: no _manylinux module by nixpatch"
+    sys.stdout.write(f"{shown(text)}\n")
     return ExitCode.SATISFIED
 
 
 def _write(request: PatchRequest, mode: Mode) -> ExitCode:
-    done = manylinux.write(request, mode)
-    first, *rest = report.written(done, mode.value)
+    module = manylinux.write(request, mode)
+    first, *rest = report.written(module, mode.value)
     sys.stdout.write(f"{first}\n")
     sys.stderr.writelines(f"nixpatch: {line}\n" for line in rest)
-    return ExitCode.REMAINS if done.shadowed_by is not None else ExitCode.SATISFIED
+    return ExitCode.REMAINS if module.shadowed_by is not None else ExitCode.SATISFIED
 
 
 def _request(path: str | None, chosen: PatchOptions) -> PatchRequest:

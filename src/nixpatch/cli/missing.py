@@ -1,4 +1,4 @@
-"""``nixpatch missing``: what a tree needs that nothing provides, and what to add for it."""
+"""``nixpatch missing``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nixpatch.cli import options as opt
-from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.exit_codes import ExitCode, missing_code
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
 from nixpatch.operations.options import PatchOptions
@@ -18,7 +18,7 @@ from nixpatch.report import missing as report
 
 
 class Format(enum.StrEnum):
-    """How to tell it."""
+    """Formats of the list."""
 
     TEXT = "text"
     NIX = "nix"
@@ -30,22 +30,21 @@ class Format(enum.StrEnum):
 def missing_command(
     paths: opt.Paths,
     chosen: PatchOptions,
-    as_format: Annotated[
-        Format, typer.Option("--format", help="text for people; nix: a function from pkgs to a list; json.")
+    output_format: Annotated[
+        Format,
+        typer.Option("--format", help="text; nix, a function from pkgs to a list of packages; or json."),
     ] = Format.TEXT,
     as_json: opt.Json = False,
 ) -> ExitCode:
-    """Say what is needed and not there, by dist, with the nixpkgs attribute and the line to paste."""
+    """List the libraries that files need and nothing provides, with the nixpkgs attribute for each."""
     plans = [make_plan(opt.request_for(path, chosen)) for path in paths]
-    match Format.JSON if as_json else as_format:
+    match Format.JSON if as_json else output_format:
         case Format.TEXT:
             sys.stdout.write(report.text(plans))
         case Format.NIX:
             sys.stdout.write(report.nix(plans))
         case Format.JSON:
-            import json  # noqa: PLC0415 - only who asks for it pays for it
+            from nixpatch.report.as_json import document, missing_entry, write  # noqa: PLC0415 - for JSON only
 
-            json.dump(report.json(plans), sys.stdout, indent=1)
-            sys.stdout.write("\n")
-    lacking = any(file.missing for plan in plans for file in plan.files)
-    return ExitCode.REMAINS if lacking else ExitCode.SATISFIED
+            write(document("missing", [missing_entry(plan) for plan in plans]), sys.stdout)
+    return missing_code(plans)

@@ -25,8 +25,8 @@ Paths = Annotated[
         metavar="PATH...", help="A site-packages, a venv, a prefix, a build's $out, or ELF files."
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan, write nothing.")]
-Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if something would change.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan, write nothing.")]
+Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 if something would change.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print a JSON document to standard output.", rich_help_panel=_OUTPUT)
 ]
@@ -35,26 +35,28 @@ Html = Annotated[
     typer.Option(
         "--html",
         metavar="FILE",
-        help="Also write a page: dists and store paths as a graph, a table of files, findings.",
+        help="Also write a page with a graph of dists and store paths, a table of files, and findings.",
         rich_help_panel=_OUTPUT,
     ),
 ]
 Verbose = Annotated[
     int,
     typer.Option(
-        "--verbose", "-v", count=True, help="Every changed file; -vv: every need.", rich_help_panel=_OUTPUT
+        "--verbose",
+        "-v",
+        count=True,
+        help="List every changed file; -vv every need.",
+        rich_help_panel=_OUTPUT,
     ),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Only what remains to be done.", rich_help_panel=_OUTPUT)
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print problems only.", rich_help_panel=_OUTPUT)]
 
 
 def takes(*names: str, **help_texts: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a command some options of a run, by the names of their fields.
+    """Add options of a run to a command, by the names of their fields.
 
-    The command has one parameter, ``chosen``, of type ``PatchOptions``; the options stand in its place. A
-    keyword gives an option another help text for this command.
+    They replace the command's parameter ``chosen``, a ``PatchOptions``. ``help_texts`` overrides the help
+    text of an option for this command.
     """
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
@@ -111,7 +113,7 @@ def _turns_off(name: str) -> bool:
 
 
 def request_for(path: str, chosen: PatchOptions, environ: Mapping[str, str] | None = None) -> PatchRequest:
-    """Put a request together, with the rules of the project that the tree or the current directory is in.
+    """Make a request, with the rules of the project of the tree or of the current directory.
 
     Raises:
         RequestError: ``--store`` is not a directory, or a policy cannot be used.

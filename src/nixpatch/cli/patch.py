@@ -1,4 +1,4 @@
-"""Patch, restore and verify trees: options to a request, a value to a report and an exit code."""
+"""``nixpatch patch``, ``plan``, ``restore`` and ``verify``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from nixpatch.cli import options as opt
-from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.exit_codes import ExitCode, run_code, verdict_code
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import RequestError
@@ -19,7 +19,6 @@ from nixpatch.model import Outcome, Plan, Writer
 from nixpatch.operations.options import PatchOptions
 from nixpatch.operations.patch import patch, restore
 from nixpatch.operations.plan import PatchRequest, check_request, make_plan
-from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 
 
@@ -35,7 +34,7 @@ def patch_command(
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
-    """Patch trees: this is what nixpatch PATH... does."""
+    """Patch trees. nixpatch PATH... is short for it."""
     if chosen.unvendor and chosen.writer is Writer.LIEF:
         raise RequestError("--unvendor: only the in-place writer can rename what a file needs")
     writing = not (dry_run or check)
@@ -51,43 +50,43 @@ def patch_command(
     with output:
         requests = [opt.request_for(path, chosen) for path in paths]
         if writing and len(requests) > 1:
-            # Before anything is written: a slip in the last path must not leave the first one patched.
+            # Before anything is written: an error in the last path must not leave the first one patched.
             for request in requests:
                 check_request(request)
         for request in requests:
             begun = time.monotonic()
             if writing:
                 outcome = patch(request, chosen, output.events())
-                made = outcome.plan
-                done = _report(made, outcome, output, begun)
+                code = max(code, _report(outcome.plan, outcome, output, begun))
             else:
-                made = make_plan(request, output.say, output.bar.reading)
-                done = _report(made, None, output, begun)
+                plan = make_plan(request, output.say, output.bar.reading)
+                code = max(code, _report(plan, None, output, begun, check=check))
             if verbose and not as_json:
-                _tell_of_bare_names(request)
-            code = max(code, ExitCode.REMAINS if check and made.pending else done)
+                _print_dlopen_names(request)
     return code
 
 
-def _tell_of_bare_names(request: PatchRequest) -> None:
-    """Name what Python code opens by bare name, which no search path reaches."""
-    from nixpatch.operations.dlopen_names import look  # noqa: PLC0415 - reads the tree's sources: only for -v
+def _print_dlopen_names(request: PatchRequest) -> None:
+    """Print the libraries that Python code opens by bare name."""
+    from nixpatch.operations.dlopen_names import find_dlopen_names  # noqa: PLC0415 - reads the tree's sources: only for -v
     from nixpatch.report.dlopen_names import lines  # noqa: PLC0415 - as above
 
-    names = lines(look(request))
+    names = lines(find_dlopen_names(request))
     if names:
-        sys.stdout.write("Opened by bare name, which no search path reaches (see nixpatch env):\n")
+        sys.stdout.write("Opened by bare name, out of reach of search paths (see nixpatch env):\n")
         sys.stdout.writelines(f"  {line}\n" for line in names)
 
 
-def _report(plan: Plan, outcome: Outcome | None, output: Output, begun: float) -> ExitCode:
-    """Report a plan, or its outcome; ``begun`` is when its making began (``time.monotonic``)."""
+def _report(
+    plan: Plan, outcome: Outcome | None, output: Output, begun: float, *, check: bool = False
+) -> ExitCode:
+    """Print a plan or its outcome, and return the exit code; ``begun`` is the start (``time.monotonic``)."""
     output.plan(plan, outcome, time.monotonic() - begun)
-    return ExitCode.SATISFIED if totals(plan, outcome).satisfied else ExitCode.REMAINS
+    return run_code(plan, outcome, check=check)
 
 
 def plan_command(_paths: opt.Paths) -> None:
-    """Show what patch would do and write nothing: patch --dry-run, with the same options."""
+    """Print what patch would do, and write nothing: patch --dry-run, with the same options."""
 
 
 @guarded
@@ -101,7 +100,7 @@ def restore_command(
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
-    """Put every patched file back, byte for byte, and RECORD with it."""
+    """Restore every patched file byte for byte, and RECORD."""
     output = Output(
         "restore", as_json=as_json, verbosity=-1 if quiet else verbose, html=html, several=len(paths) > 1
     )
@@ -127,14 +126,17 @@ def verify_command(
     paths: opt.Paths,
     chosen: PatchOptions,
     load: Annotated[
-        bool, typer.Option("--load", help="Also open each file in the target Python and compare.")
+        bool,
+        typer.Option(
+            "--load", help="Also open each file in the target Python, and check the mapped libraries."
+        ),
     ] = False,
     as_json: opt.Json = False,
     html: opt.Html = None,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
-    """Check that patched trees are what their provenance says."""
+    """Check patched trees: files, RECORD, needs, store paths and garbage-collector roots."""
     from nixpatch.operations.verify import check_tree  # noqa: PLC0415 - no other command needs it
 
     output = Output(
@@ -148,11 +150,11 @@ def verify_command(
                 path,
                 store,
                 python=chosen.python,
-                search_path=os.environ.get("PATH"),
+                path_env=os.environ.get("PATH"),
                 locked=chosen.locked,
                 load=load,
                 workers=chosen.jobs,
             )
             output.verdict(verdict, store.directory)
-            code = max(code, ExitCode.REMAINS if verdict.errors else ExitCode.SATISFIED)
+            code = max(code, verdict_code(verdict))
     return code

@@ -1,7 +1,7 @@
-"""A progress bar for long work, on a terminal only: what is done, how many files and bytes, how long still.
+"""A progress bar with files, bytes and remaining time, on a terminal only.
 
-No thread draws it: the workers are forked, and a fork does not go well with threads. It is drawn when
-something is done, ten times a second at the most, and never where the work ends before anyone could read it.
+It is drawn after a file is done, at most ten times a second, and not at all for short work. No thread draws
+it: workers are forked, and forking a process with threads is unsafe (fork(2)).
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from nixpatch.model import FileOutcome, Plan, TreeFile
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_AFTER = 0.4
-_EVERY = 0.1
-_WIDE = 76
-"""columns, from which speed and time have room beside the bar"""
+_DELAY = 0.4
+"""seconds before the bar is drawn"""
+_INTERVAL = 0.1
+"""seconds between two drawings"""
+_MIN_WIDTH = 76
+"""columns that speed and time need beside the bar"""
 
 
 class Bar:
-    """Shows one phase after the other; nothing if standard error is no terminal."""
+    """Shows the progress of one phase after the other; nothing if standard error is no terminal."""
 
     def __init__(self, *, wanted: bool) -> None:
-        """``wanted``: somebody is there to look."""
+        """``wanted`` False shows nothing, even on a terminal."""
         self._wanted = wanted and sys.stderr.isatty()
 
     def reading(self, files: Iterable[TreeFile]) -> Iterator[TreeFile]:
-        """Pass the files on as their headers are read."""
+        """Yield the files; the caller reads the headers of each."""
         if not self._wanted:
             yield from files
             return
@@ -43,7 +45,7 @@ class Bar:
 
     @contextmanager
     def writing(self, plan: Plan) -> Iterator[Callable[[FileOutcome], None]]:
-        """Give what is to be called after each file of a plan that is carried out."""
+        """Yield the function to call after each file of a plan is written."""
         if not self._wanted:
             yield lambda _: None
             return
@@ -54,7 +56,7 @@ class Bar:
 
 
 class _Phase:
-    """One bar, from the moment at which the work turns out to be long."""
+    """One bar, drawn once the work takes longer than the delay."""
 
     def __init__(self, name: str, files: int, size: int | None) -> None:
         self._name = name
@@ -71,11 +73,11 @@ class _Phase:
             self._progress.stop()
 
     def step(self, size: int) -> None:
-        """One more file is done."""
+        """Count one more file of ``size`` bytes."""
         self._done += 1
         self._bytes += size
         now = time.monotonic()
-        if now - self._begun < _AFTER or now - self._drawn < _EVERY:
+        if now - self._begun < _DELAY or now - self._drawn < _INTERVAL:
             return
         self._drawn = now
         if self._progress is None:
@@ -100,9 +102,9 @@ class _Phase:
         ]
         if self._size is not None:
             columns.append(rich.DownloadColumn())
-            if screen.width >= _WIDE:
+            if screen.width >= _MIN_WIDTH:
                 columns.append(rich.TransferSpeedColumn())
-        if screen.width >= _WIDE:
+        if screen.width >= _MIN_WIDTH:
             columns.append(rich.TimeRemainingColumn(compact=True))
         progress = rich.Progress(*columns, console=screen, transient=True, auto_refresh=False, expand=True)
         total = self._size if self._size is not None else self._files

@@ -1,4 +1,4 @@
-"""One run of a command: where its words go, and what its troubles come to."""
+"""The output of a command, and how its errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NAMES = {"status": "manylinux"}
 
 
 class Output:
-    """Data to standard output, talk to standard error."""
+    """Prints reports to standard output and messages to standard error."""
 
     def __init__(
         self,
@@ -43,9 +43,16 @@ class Output:
         options: PatchOptions | None = None,
         several: bool = False,
     ) -> None:
-        """``several``: the run is about more trees than one, so each report begins with its tree.
+        """Prepare the output of one command.
 
-        ``verbosity``: -1 quiet, 0 the default, 1 and 2 more. ``html`` is where the page is written.
+        Args:
+            command: its name in the JSON document.
+            as_json: print one JSON document at the end instead of text.
+            verbosity: -1 quiet, 0 the default, 1 and 2 more.
+            html: the file to write the page to.
+            options: the options for the JSON document.
+            several: print the path of each tree, as there is more than one.
+
         """
         self._options = options
         self._several = several
@@ -59,9 +66,9 @@ class Output:
         self._pages: list[dict[str, Any]] = []
 
     def plan(self, plan: Plan, outcome: Outcome | None, seconds: float) -> None:
-        """Tell of a plan or of what became of it: now as text, or at the end as JSON or a page."""
+        """Print a plan or its outcome as text, or keep it for the JSON document and the page."""
         if self._html is not None:
-            from nixpatch.report.html import plan_page  # noqa: PLC0415 - only who asks for it pays for it
+            from nixpatch.report.html import plan_page  # noqa: PLC0415 - slow to import, rarely needed
 
             self._pages.append(plan_page(plan, outcome, seconds))
         if self.as_json:
@@ -71,13 +78,13 @@ class Output:
             return
         from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - JSON needs no rich
 
-        self._name(plan.tree)
+        self._print_root(plan.tree)
         console(plain=not self._watched).print(
             plan_report(plan, outcome, verbosity=self.verbosity, seconds=seconds)
         )
 
     def verdict(self, verdict: Verdict, store_dir: str) -> None:
-        """Tell what verify found: now as text, or at the end as JSON or a page."""
+        """Print a verdict as text, or keep it for the JSON document and the page."""
         if self._html is not None:
             from nixpatch.report.html import verdict_page  # noqa: PLC0415 - as above
 
@@ -89,12 +96,12 @@ class Output:
             return
         from nixpatch.report.text import console, verdict_report  # noqa: PLC0415 - as above
 
-        self._name(verdict.tree)
+        self._print_root(verdict.tree)
         console(plain=not self._watched).print(
             verdict_report(verdict, store_dir=store_dir, verbosity=self.verbosity)
         )
 
-    def _name(self, tree: Tree) -> None:
+    def _print_root(self, tree: Tree) -> None:
         if self._several:
             sys.stdout.write(f"{shown(tree.root)}\n")
 
@@ -102,10 +109,10 @@ class Output:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        """Print the JSON document and write the page, if that is what was asked for.
+        """Print the JSON document and write the page.
 
-        A run that ends early prints the document, too, with the trees that it has come to and the error: what
-        reads it must never get half a document, or none.
+        If an error ends the run early, the document has the finished trees and the error, so that a program
+        that reads it never gets an incomplete document or none.
 
         Raises:
             MachineError: the page cannot be written.
@@ -119,7 +126,7 @@ class Output:
             self._write_page(self._html)
 
     def _write_page(self, path: str) -> None:
-        from nixpatch.report.html import page  # noqa: PLC0415 - only who asks for it pays for it
+        from nixpatch.report.html import page  # noqa: PLC0415 - as above
 
         write_output(path, page(f"nixpatch {self._command}", self._pages), option="--html")
 
@@ -130,7 +137,7 @@ class Output:
         return PatchEvents(self.say, self.bar.reading, self.bar.writing)
 
     def say(self, text: str) -> None:
-        """Print a line of talk."""
+        """Print a message."""
         if self.verbosity >= 0:
             sys.stderr.write(f"nixpatch: {shown(text)}\n")
 
@@ -143,43 +150,40 @@ def print_document(
     error: NixpatchError | None = None,
 ) -> None:
     """Print a whole JSON document to standard output, with the error that ended the run early."""
-    import json  # noqa: PLC0415 - only who asks for it pays for it
+    from nixpatch.operations.options import as_json  # noqa: PLC0415 - for JSON only
+    from nixpatch.report.as_json import document, write  # noqa: PLC0415
 
-    from nixpatch.operations.options import as_json  # noqa: PLC0415 - as above
-    from nixpatch.report.as_json import document  # noqa: PLC0415 - as above
-
-    whole = document(command, trees)
+    extra: dict[str, Any] = {}
     if options is not None:
-        whole["options"] = as_json(options)
+        extra["options"] = as_json(options)
     if error is not None:
-        whole["error"] = shown(str(error))
+        extra["error"] = shown(str(error))
         error.is_in_document = True
-    json.dump(whole, sys.stdout, indent=1)
-    sys.stdout.write("\n")
+    write(document(command, trees, **extra), sys.stdout)
 
 
 def write_output(path: str, data: bytes, *, option: str) -> None:
-    """Write a file that the user named: a regular one atomically, anything else (a pipe, a device) as it is.
+    """Write a file that the user named: a regular file atomically, a pipe or a device in place.
 
     Raises:
-        MachineError: it cannot be written; a regular file is as it was.
+        MachineError: it cannot be written; a regular file is unchanged.
 
     """
-    place = os.path.realpath(path)
+    real = os.path.realpath(path)
     try:
-        if os.path.lexists(place) and not os.path.isfile(place):
-            with open(place, "wb") as file:
+        if os.path.lexists(real) and not os.path.isfile(real):
+            with open(real, "wb") as file:
                 file.write(data)
             return
-        sweep(place)
-        replace_bytes(place, data)
+        sweep(real)
+        replace_bytes(real, data)
     except OSError as error:
         text = f"{option} {path}: cannot be written: {error.strerror}; the file is as it was"
         raise MachineError(text) from error
 
 
 def guarded(command: Callable[_P, int]) -> Callable[_P, None]:
-    """Turn what a command returns or raises into one line and an exit code."""
+    """Turn the result of a command into its exit code, and an error into a message and an exit code."""
 
     @functools.wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -195,16 +199,17 @@ def guarded(command: Callable[_P, int]) -> Callable[_P, None]:
             sys.stderr.write(f"nixpatch: {shown(str(error))}\n")
             code = error.exit_code
         except BrokenPipeError:
-            # Whoever read our report has gone (nixpatch ... | head); Python would complain again at exit.
+            # The reader of the report has closed it (nixpatch ... | head); Python would complain at exit,
+            # too.
             _forget_output()
             code = ExitCode.REMAINS
         except OSError as error:
-            # What no story expects: standard output on a full disk, no more descriptors.
-            sys.stderr.write(f"nixpatch: {shown(_trouble(error))}\n")
+            # Errors that no operation handles: standard output on a full disk, no free descriptor.
+            sys.stderr.write(f"nixpatch: {shown(_os_error_text(error))}\n")
             _forget_output()
             code = ExitCode.MACHINE
         except ImportError as error:
-            # What is imported late may be gone: half an installation, or no descriptor to look for it with.
+            # A module that is imported late is gone: an incomplete installation, or no free descriptor.
             text = f"its own files cannot be read ({error}); every file is whole: install it again"
             sys.stderr.write(f"nixpatch: {text}\n")
             code = ExitCode.MACHINE
@@ -218,13 +223,13 @@ def guarded(command: Callable[_P, int]) -> Callable[_P, None]:
     return run
 
 
-def _trouble(error: OSError) -> str:
+def _os_error_text(error: OSError) -> str:
     name = error.filename if isinstance(error.filename, str) else "standard output or a file of the run"
-    return f"{name}: {error.strerror or error}; every file is whole, mend this and run nixpatch again"
+    return f"{name}: {error.strerror or error}; every file is whole, fix this and run nixpatch again"
 
 
 def _forget_output() -> None:
-    """Keep Python from complaining at exit of what it cannot write."""
+    """Keep Python from reporting unwritten output at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

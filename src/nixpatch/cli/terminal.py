@@ -1,4 +1,4 @@
-"""Who reads what is printed."""
+"""Whether a person watches the terminal."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from nixpatch.operations.request import in_nix_build
 
 
-def is_watched(environment: Mapping[str, str]) -> bool:
-    """Whether a terminal, if there is one, has somebody before it.
+def is_watched(environ: Mapping[str, str]) -> bool:
+    """Return whether output to a terminal is read there.
 
-    Nix gives a builder a terminal, too, and writes a log of what it prints there; many a CI does the same. A
-    progress bar in a log is thousands of control characters.
+    Nix and many CI systems give a build a terminal and log its output; a progress bar in a log is thousands
+    of control characters.
     """
-    return not in_nix_build(environment) and not environment.get("CI")
+    return not in_nix_build(environ) and not environ.get("CI")

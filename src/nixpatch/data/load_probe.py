@@ -1,8 +1,8 @@
-"""Run by the target Python, never imported: open each shared object in a child, tell what got mapped.
+"""Open each shared object in a child process and print the files it mapped: a script for the target Python.
 
-Reads a JSON list of paths from standard input, writes one JSON object a line: first what Python itself has
-mapped, then one for each path. Uses nothing but the standard library of Python 3.8 and later. A child for
-each, because libraries stay loaded and a constructor may crash.
+Input: a JSON list of paths. Output: one JSON object a line, first the mapped files of Python itself, then one
+object for each path. Each path has its own child, because libraries stay loaded and a constructor may crash.
+The script needs only the standard library of Python 3.8 or later.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ import sys
 
 
 def mapped() -> "list[str]":
-    """Return the files this process has mapped."""
+    """Return the mapped files of this process."""
     names = set()
     with open("/proc/self/maps", "rb") as maps:
         for line in maps:
@@ -23,7 +23,7 @@ def mapped() -> "list[str]":
 
 
 def probe(path: str) -> "dict[str, object]":
-    """Open one file and return what to tell about it."""
+    """Open one file and return its result."""
     try:
         ctypes.CDLL(path, mode=os.RTLD_LAZY)
     except OSError as error:
@@ -32,7 +32,7 @@ def probe(path: str) -> "dict[str, object]":
 
 
 def in_a_child(path: str) -> "dict[str, object]":
-    """Fork, probe there, and return what the child told; how it died if it told nothing."""
+    """Probe in a forked child and return its result, or its signal if it died."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -44,12 +44,12 @@ def in_a_child(path: str) -> "dict[str, object]":
             out.write(json.dumps(probe(path)).encode("ascii"))
         os._exit(0)
     os.close(writing)
-    with os.fdopen(reading, "rb") as told:
-        data = told.read()
+    with os.fdopen(reading, "rb") as results:
+        data = results.read()
     status = os.waitpid(child, 0)[1]
     if data:
         return dict(json.loads(data))
-    return {"path": path, "error": f"died of signal {status & 0x7F} while it was loaded", "mapped": []}
+    return {"path": path, "error": f"loading it ended the process with signal {status & 0x7F}", "mapped": []}
 
 
 def main() -> None:

@@ -40,3 +40,22 @@ class NearMiss:
 
     soname: str
     attribute: Attribute
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A soname that nothing provides."""
+
+    soname: str
+    files: tuple[str, ...]
+    """the files that need it, sorted"""
+    dists: tuple[str, ...]
+    """``name version`` of the dists of those files, sorted"""
+    attribute: Attribute | None
+    """the attribute to add; None where the catalog does not know the soname"""
+    alternatives: tuple[Attribute, ...]
+    """other attributes that have it, best first"""
+    near: tuple[NearMiss, ...]
+    """other versions in nixpkgs, where ``attribute`` is None"""
+    considered: tuple[str, ...] = ()
+    """for the first file that needs it: each searched place, and why it does not serve"""

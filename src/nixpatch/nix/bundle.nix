@@ -1,11 +1,11 @@
-# The libraries that manylinux_2_28 promises to wheels (PEP 600), as one directory of links.
+# A directory of links to the system libraries that manylinux_2_28 wheels may use (PEP 600).
 #
 #   nixpatch --lib "$(nix-build --no-out-link bundle.nix)" .venv
 #
-# or in the buildInputs of a derivation with nixpatchHook. Files get the store paths behind the links, so that
-# only what is used comes into a closure. libc's own are not here: they come with the Python.
-# The build fails where a library is missing, and says which. `more` adds to them: soname -> package.
-# Made by `nixpatch bundle`.
+# or in the buildInputs of a derivation with nixpatchHook. Files get the store paths behind the links, so only
+# used libraries become part of a closure. The libraries of libc are not included: they come with the Python.
+# The build fails if a library is missing, and names it. `more` adds libraries: soname -> package.
+# Written by `nixpatch bundle`.
 { pkgs ? import <nixpkgs> { }, more ? { } }:
 let
   getLib = package: package.lib or package.out or package;

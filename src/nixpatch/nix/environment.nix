@@ -1,7 +1,7 @@
-# Wheels that see each other: all of them installed into one site-packages and linked as one tree.
+# Install wheels into one site-packages and link them as one tree, so that they find each other's libraries.
 #
-# `wheels` are files (paths or fetchurl) named as wheels are; `buildInputs` have the libraries. Whatever else is
-# given goes to mkDerivation: nixpatchIgnoreMissing, runtimeDependencies, ...
+# `wheels` are files (paths or fetchurl) with the names of wheels; `buildInputs` have the libraries. All other
+# arguments go to mkDerivation: nixpatchIgnoreMissing, runtimeDependencies, ...
 { stdenv
 , python
 , nixpatchHook
@@ -17,7 +17,7 @@ stdenv.mkDerivation (removeAttrs arguments [ "wheels" ] // {
   buildInputs = [ python ] ++ buildInputs;
   strictDeps = arguments.strictDeps or true;
 
-  # The name of a wheel is a part of it, a store path has a hash before that.
+  # Installers need the name of a wheel; the name of a store path has a hash before it.
   unpackPhase = ''
     runHook preUnpack
     mkdir dist
@@ -30,7 +30,7 @@ stdenv.mkDerivation (removeAttrs arguments [ "wheels" ] // {
   '';
   dontConfigure = true;
   dontBuild = true;
-  # Bytecode would hold the times at which its sources were written.
+  # No bytecode: it would contain the modification times of its sources.
   installPhase = ''
     runHook preInstall
     for wheel in dist/*.whl; do
@@ -39,7 +39,7 @@ stdenv.mkDerivation (removeAttrs arguments [ "wheels" ] // {
     done
     runHook postInstall
   '';
-  # Wheels come stripped or with a reason not to be, and RECORD says what is in them.
+  # Wheels are stripped already or must not be, and RECORD has the hashes of their files.
   dontStrip = arguments.dontStrip or true;
   dontPatchELF = arguments.dontPatchELF or true;
 })

@@ -1,7 +1,7 @@
-# The setup hook; `nixpatch` is the program that it runs.
+# The setup hook; `nixpatch` is the package with the program that it runs.
 { makeSetupHook, nixpatch }:
 makeSetupHook {
   name = "nixpatch-hook";
-  # By its full path, and not propagated: neither nixpatch nor its Python get into the build's PATH.
+  # The hook runs it by its full path, so neither nixpatch nor its Python are in the PATH of the build.
   substitutions = { inherit nixpatch; };
 } ./setup-hook.sh

@@ -6,11 +6,11 @@ python3Packages.buildPythonApplication {
   pyproject = true;
   build-system = [ python3Packages.hatchling ];
   dependencies = with python3Packages; [ lief packaging pyelftools typer ];
-  # The bounds keep a fresh install from PyPI pure; what nixpkgs builds from source needs none. LIEF is loaded only
-  # for --writer lief, and its output is checked.
+  # The bounds keep an install from PyPI pure Python; packages that nixpkgs builds from source do not need them.
+  # LIEF is loaded only for --writer lief, and its output is checked.
   pythonRelaxDeps = [ "lief" "typer" ];
   pythonImportsCheck = [ "nixpatch" ];
-  # They need a Nix store of their own: see .ci/run.
+  # The tests need a Nix store of their own: see .ci/run.
   doCheck = false;
   meta = {
     description = "Link installed PyPI wheels against the Nix store, in place";

@@ -1,35 +1,35 @@
 # shellcheck shell=bash
-# nixpatchHook: links the wheels in a build's outputs against the libraries of its host inputs.
+# nixpatchHook: link the wheels in the outputs of a build against the libraries of its host inputs.
 #
-# Runs by itself in postFixup, or where a phase calls `nixpatchPatch [PATH...]`. What a derivation may set:
-#   dontNixpatch            leave the outputs alone, unless a phase calls nixpatchPatch
+# Runs in postFixup, or where a phase calls `nixpatchPatch [PATH...]`. Attributes of the derivation:
+#   dontNixpatch            do nothing, unless a phase calls nixpatchPatch
 #   nixpatchPython          the Python that will load the tree, or its package [bin/python3 of a host input, then of PATH]
-#   nixpatchFlags           more options for nixpatch; nixpatchFlagsArray for those with spaces in them
+#   nixpatchFlags           more options for nixpatch; nixpatchFlagsArray for options with spaces
 #   nixpatchIgnoreMissing   globs of sonames that may be missing
 #   runtimeDependencies     packages whose libraries are opened by name: every file gets their directories
-#   appendRunpaths          directories to put last into every file's search path
+#   appendRunpaths          directories to append to the search path of every file
 
-# No declare: stdenv sources this in a function, where it would make them local.
+# Without declare: stdenv sources this file in a function, where declare would make them local.
 nixpatchLibs=()
 nixpatchHostPython=
 nixpatchDone=
 
-# nixpatchHasLibraries DIR: whether there is anything for --lib, which refuses a directory that serves nothing
+# nixpatchHasLibraries DIR: whether it has shared libraries; --lib refuses a directory without any
 nixpatchHasLibraries() {
   local file magic
   for file in "$1"/*.so "$1"/*.so.*; do
     [ -f "$file" ] && [ -r "$file" ] || continue
     magic=
-    # Four bytes are enough to tell a library from a linker script.
+    # The ELF magic: libc.so and others may be linker scripts.
     LC_ALL=C IFS= read -r -d '' -n 4 magic <"$file" || true
     if [ "$magic" = $'\x7fELF' ]; then return 0; fi
   done
   return 1
 }
 
-# nixpatchIsHostInput PACKAGE: whether the result may refer to it
+# nixpatchIsHostInput PACKAGE: whether the outputs may refer to it
 nixpatchIsHostInput() {
-  # Without strictDeps, stdenv shows every input to every hook. A tool of the build must not serve libraries then.
+  # Without strictDeps, stdenv passes every input to every hook; a build tool must not provide libraries then.
   declare -p pkgsHostTarget >/dev/null 2>&1 || return 0
   local package
   for package in ${pkgsHostHost+"${pkgsHostHost[@]}"} ${pkgsHostTarget+"${pkgsHostTarget[@]}"}; do
@@ -41,7 +41,7 @@ nixpatchIsHostInput() {
 nixpatchGather() {
   nixpatchIsHostInput "$1" || return 0
   nixpatchGatherLib "$1/lib"
-  # Often a link to lib: that would be the same directory under another name.
+  # lib64 is often a link to lib: the same directory under another name.
   [ -L "$1/lib64" ] || nixpatchGatherLib "$1/lib64"
   if [ -z "$nixpatchHostPython" ] && [ -x "$1/bin/python3" ]; then nixpatchHostPython=$1/bin/python3; fi
 }
@@ -54,12 +54,12 @@ nixpatchGatherLib() {
   if nixpatchHasLibraries "$1"; then nixpatchLibs+=("$1"); fi
 }
 
-# The platform that the hook's target is, is where the result will run: this hook belongs in nativeBuildInputs.
+# The hook belongs into nativeBuildInputs, so its target platform is the one where the outputs run.
 # shellcheck disable=SC2154
 addEnvHooks "$targetOffset" nixpatchGather
 
-# nixpatchWords NAME: put the elements of a variable into nixpatchWordsOf; lists are arrays with
-# __structuredAttrs, and strings with spaces in between without
+# nixpatchWords NAME: put the elements of a variable into nixpatchWordsOf. A list is an array with
+# __structuredAttrs, and a string with spaces without
 nixpatchWords() {
   nixpatchWordsOf=()
   local kind
@@ -73,7 +73,7 @@ nixpatchWords() {
   esac
 }
 
-# nixpatchOutputs: put the outputs that exist into nixpatchTrees; detached debug information has nothing to link
+# nixpatchOutputs: put the existing outputs into nixpatchTrees, but not debug, whose files have no needs
 nixpatchOutputs() {
   nixpatchTrees=()
   local name path
@@ -90,11 +90,11 @@ nixpatchOutputs() {
   done
 }
 
-# nixpatchPatch [OPTION...] [PATH...]: patch these, by default all outputs
+# nixpatchPatch [OPTION...] [PATH...]: patch the paths, by default all outputs
 nixpatchPatch() {
   local -a nixpatchWordsOf=() nixpatchTrees=() arguments=()
   local word directory
-  # A shell for development is no build: there, too, only what was named may serve.
+  # --pure is needed in a development shell, where nixpatch would search the whole store.
   arguments=(--pure --no-gc-roots --jobs "${NIX_BUILD_CORES:-1}")
   for word; do
     case $word in
@@ -108,15 +108,15 @@ nixpatchPatch() {
   fi
   if [ ${#nixpatchTrees[@]} -eq 0 ]; then return 0; fi
 
-  # Where a phase before fixup calls this: patchelf --shrink-rpath would drop what is only opened by name, and both
-  # would make RECORD wrong.
+  # For a phase before fixup: patchelf --shrink-rpath would drop directories of libraries that are opened by name,
+  # and both tools would make RECORD wrong.
   dontStrip=1
   dontPatchELF=1
 
   word=${nixpatchPython:-$nixpatchHostPython}
   if [ -d "$word" ]; then word=$word/bin/python3; fi
   if [ -n "$word" ]; then arguments+=(--python "$word"); fi
-  # Outputs serve each other, as they do where autoPatchelfHook patches them.
+  # Outputs provide libraries for each other, as with autoPatchelfHook.
   if [ ${#nixpatchTrees[@]} -gt 1 ]; then
     for word in "${nixpatchTrees[@]}"; do
       if nixpatchHasLibraries "$word/lib"; then arguments+=(--lib "$word/lib"); fi
@@ -125,7 +125,7 @@ nixpatchPatch() {
   for directory in ${nixpatchLibs+"${nixpatchLibs[@]}"}; do arguments+=(--lib "$directory"); done
   nixpatchWords runtimeDependencies
   for word in ${nixpatchWordsOf+"${nixpatchWordsOf[@]}"}; do
-    # /run/opengl-driver and its like need not exist while building.
+    # Directories such as /run/opengl-driver need not exist during the build.
     if nixpatchHasLibraries "$word/lib"; then arguments+=(--lib "$word/lib"); fi
     arguments+=(--append-rpath "$word/lib")
   done
@@ -141,12 +141,12 @@ nixpatchPatch() {
   NIX_BUILD_TOP=${NIX_BUILD_TOP:-$PWD} @nixpatch@/bin/nixpatch patch "${arguments[@]}" -- "${nixpatchTrees[@]}"
 }
 
-# In postFixup, because patchelf --shrink-rpath and strip have run by then. They may have changed files that RECORD
-# lists: it is the build itself that did, so RECORD may follow.
+# In postFixup, after patchelf --shrink-rpath and strip. These may have changed files of RECORD; as the build itself
+# did it, --accept-modified updates RECORD.
 nixpatchPostFixup() {
   if [ -n "${dontNixpatch-}" ] || [ -n "$nixpatchDone" ]; then return 0; fi
   if declare -F autoPatchelf >/dev/null && [ -z "${dontAutoPatchelf-}" ]; then
-    echo "nixpatchHook: autoPatchelfHook is here, too, and replaces search paths: set dontAutoPatchelf" >&2
+    echo "nixpatchHook: autoPatchelfHook would replace the search paths: set dontAutoPatchelf" >&2
   fi
   nixpatchPatch --accept-modified
 }

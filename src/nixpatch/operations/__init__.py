@@ -1,11 +1,8 @@
-"""What nixpatch does, each story a page: glue between what is read, what is decided and what is written.
+"""Operations: what each command does, from reading to writing. Start with ``patch``, a whole run on one page.
 
-``plan`` decides over a tree, ``work`` edits one file, ``apply`` carries a plan out, ``recording`` writes down
-what was done where ``ledger`` says, ``unfinished`` finds what a killed run did not write down. ``verify``,
-``transitive`` and ``loading`` hold a tree against its promise: statically, behind it, for real.
-
-The others stand beside these: ``restore``, ``unvendor`` and ``grafting`` (the store's library instead of a
-wheel's copy), ``rooting`` (garbage-collector roots), ``locking``, ``installing`` (what an installer changed),
-``tracing`` (who needs what), ``comparing``, ``promising`` (manylinux), ``opening`` (what Python code opens by
-name), ``single`` (one file), ``demo``.
+``plan`` decides, ``apply`` writes (``edit_jobs`` one file, ``record_update`` RECORD and provenance,
+``resume`` finds what a killed run did not record), ``restore`` reverts, ``gc_roots`` keeps store paths alive.
+``verify`` runs the checks of ``verify_provenance``, ``verify_record``, ``verify_transitive`` and
+``verify_load``. The other modules have the name of what they find or change: ``trace``, ``missing``,
+``diff``, ``lockfile``, ``manylinux``, ``dlopen_names``, ``installer_changes``, ``elf_edit``.
 """

@@ -1,8 +1,7 @@
-"""The main job on real input, for someone who has just installed nixpatch: ``nixpatch demo``.
+"""Demonstrate nixpatch on real wheels: ``nixpatch demo``.
 
-Makes a scratch venv, installs real wheels, patches them against the machine's Nix store or, where there is
-none that serves, against an embedded one assembled from the host's libraries, and looks at running
-processes to see what was mapped from where.
+Make a scratch venv, install wheels, patch them, and read from running processes which libraries they mapped.
+The store is the machine's; if it lacks a library, an embedded store assembled from the host's libraries.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ from dataclasses import dataclass, replace
 from nixpatch.errors import MachineError
 from nixpatch.model import Plan
 from nixpatch.operations.plan import PatchRequest, Reader, make_plan
+from nixpatch.operations.verify_load import clean_environ
 from nixpatch.store import Store, assemble
 
 WHEELS = ("numpy", "pillow", "ruff")
-"""one that needs libstdc++, one that needs zlib, one that is a program"""
+"""one needs libstdc++, one needs zlib, one is a program"""
 
 _IMPORTS = "import numpy.linalg, PIL._imaging"
 _MAPS = """
@@ -34,40 +34,29 @@ _SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """What one process did."""
+class DemoProcess:
+    """The result of one process."""
 
     name: str
     error: str | None
     mapped: tuple[str, ...]
-    """the shared libraries it had mapped, sorted"""
+    """its mapped shared libraries, sorted"""
 
 
-def install(directory: str, environment: Mapping[str, str]) -> str:
-    """Make a venv of the running Python, install the wheels from PyPI, return the venv.
+def install(directory: str, environ: Mapping[str, str]) -> str:
+    """Make a venv of the running Python, install the wheels from PyPI, and return the venv.
 
     Raises:
         MachineError: venv or pip failed.
 
     """
     venv = os.path.join(directory, "venv")
-    uv = shutil.which("uv", path=environment.get("PATH"))
+    uv = shutil.which("uv", path=environ.get("PATH"))
     if uv:
-        # Copies: a demonstration has no business near the links into uv's cache, safe as it would be.
+        # Copies, so that the demo does not depend on how links into uv's cache are handled.
         _run([uv, "venv", "--quiet", "--python", sys.executable, venv])
-        _run(
-            [
-                uv,
-                "pip",
-                "install",
-                "--quiet",
-                "--link-mode",
-                "copy",
-                "--python",
-                _bin(venv, "python"),
-                *WHEELS,
-            ]
-        )
+        python = _bin(venv, "python")
+        _run([uv, "pip", "install", "--quiet", "--link-mode", "copy", "--python", python, *WHEELS])
     else:
         _run([sys.executable, "-m", "venv", venv])
         _run([_bin(venv, "python"), "-m", "pip", "install", "--quiet", "--only-binary", ":all:", *WHEELS])
@@ -75,9 +64,10 @@ def install(directory: str, environment: Mapping[str, str]) -> str:
 
 
 def plan_for(venv: str, store: Store, directory: str, *, embedded: bool) -> tuple[Plan, bool]:
-    """Plan against the machine's store; against an embedded one if there is none or it lacks something.
+    """Plan against the machine's store, or against an embedded one if that is missing or lacks a library.
 
-    Returns the plan and whether the store is an embedded one.
+    Returns:
+        the plan, and whether its store is an embedded one.
 
     Raises:
         MachineError: the host lacks a library, too.
@@ -96,12 +86,12 @@ def plan_for(venv: str, store: Store, directory: str, *, embedded: bool) -> tupl
     return make_plan(request), True
 
 
-def look(venv: str) -> tuple[Sighting, ...]:
-    """Start the installed things and read what each process has mapped (proc(5), /proc/pid/maps)."""
-    return (_look_at_python(venv), _look_at_ruff(venv))
+def run_processes(venv: str) -> tuple[DemoProcess, ...]:
+    """Start the installed programs and read what each process has mapped (proc(5), /proc/pid/maps)."""
+    return (_run_python(venv), _run_ruff(venv))
 
 
-def _look_at_python(venv: str) -> Sighting:
+def _run_python(venv: str) -> DemoProcess:
     name = "python, with numpy and pillow imported"
     done = subprocess.run(
         [_bin(venv, "python"), "-c", f"{_IMPORTS}\n{_MAPS}"],
@@ -109,25 +99,25 @@ def _look_at_python(venv: str) -> Sighting:
         text=True,
         timeout=_SECONDS,
         check=False,
-        env=_environment(),
+        env=clean_environ(),
     )
     if done.returncode:
-        return Sighting(name, _last_line(done.stderr), ())
-    return Sighting(name, None, _libraries(json.loads(done.stdout)))
+        return DemoProcess(name, _last_line(done.stderr), ())
+    return DemoProcess(name, None, _libraries(json.loads(done.stdout)))
 
 
-def _look_at_ruff(venv: str) -> Sighting:
-    """Look while it waits for a program on its standard input."""
+def _run_ruff(venv: str) -> DemoProcess:
+    """Read the maps while it waits for its standard input."""
     try:
         process = subprocess.Popen(
             [_bin(venv, "ruff"), "check", "--exit-zero", "-"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=_environment(),
+            env=clean_environ(),
         )
     except OSError as error:
-        return Sighting("ruff", f"{error.strerror} (its interpreter)", ())
+        return DemoProcess("ruff", f"{error.strerror} (its interpreter)", ())
     mapped: tuple[str, ...] = ()
     for _ in range(100):
         time.sleep(0.02)
@@ -139,17 +129,12 @@ def _look_at_ruff(venv: str) -> Sighting:
         if now and now == mapped:
             break
         mapped = now or mapped
-    said = os.fsdecode(process.communicate(b"")[1])
-    return Sighting("ruff", _last_line(said) if process.returncode else None, mapped)
+    stderr = os.fsdecode(process.communicate(b"")[1])
+    return DemoProcess("ruff", _last_line(stderr) if process.returncode else None, mapped)
 
 
 def _libraries(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({path for path in paths if ".so" in os.path.basename(path)}))
-
-
-def _environment() -> dict[str, str]:
-    """Nothing that steers the loader: what is seen is what the files say."""
-    return {key: value for key, value in os.environ.items() if not key.startswith(("LD_", "PYTHON"))}
 
 
 def _bin(venv: str, name: str) -> str:
@@ -163,4 +148,4 @@ def _run(command: Sequence[str]) -> None:
 
 
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1].strip()
+    return (text.strip().splitlines() or ["no error message"])[-1].strip()

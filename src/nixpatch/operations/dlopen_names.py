@@ -1,25 +1,25 @@
-"""What the Python code of a tree opens by bare name, who serves it, and how ld.so is made to find it.
+"""Find the libraries that Python code opens by bare name, and make ld.so find them.
 
-The way is a directory of links to those libraries alone: LD_LIBRARY_PATH goes before RUNPATH in every process
-that inherits it: to name a whole lib directory, such as that of gcc, would replace libstdc++ for all of them.
+LD_LIBRARY_PATH comes before RUNPATH in every process that inherits it (ld.so(8)): a whole lib directory in
+it, such as gcc's, would replace libstdc++ for all of them. So it names a directory of links to the opened
+libraries and to nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
-import enum
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from nixpatch import __version__
 from nixpatch.errors import MachineError
 from nixpatch.fs import TEMP_PREFIX, TEMP_SUFFIX
 from nixpatch.installed import find_target, scan
 from nixpatch.installed.python_sources import sources
-from nixpatch.model import Provider, Target, Tree
+from nixpatch.model import Target
+from nixpatch.model.dlopen_names import CallSite, DlopenName, DlopenNames, DlopenStatus
 from nixpatch.operations.plan import PatchRequest, Reader, sources_of
-from nixpatch.resolve.dlopen_calls import CallSite, call_sites
+from nixpatch.resolve.dlopen_calls import call_sites
 from nixpatch.resolve.provider_choice import choose_provider
 from nixpatch.store import ProviderIndex, gc_roots, open_index
 
@@ -27,130 +27,97 @@ DIRECTORY = ".nixpatch-env"
 """name of the directory of links, in the prefix of the tree"""
 
 
-class Fate(enum.Enum):
-    """What becomes of a name. The value is the text people read."""
-
-    SERVED = "served"
-    TREE = "the tree brings it"
-    LIBC = "libc"
-    DRIVER = "driver"
-    IGNORED = "ignored"
-    MISSING = "nothing provides it"
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """One name that code opens."""
-
-    name: str
-    finds: bool
-    """it is a name for ``find_library``"""
-    sites: tuple[CallSite, ...]
-    fate: Fate
-    provider: Provider | None = None
-    beside: bool = False
-    """the library looks for others by $ORIGIN, so that a link to it elsewhere would not do"""
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """All that a tree opens."""
-
-    tree: Tree
-    driver_directory: str
-    opened: tuple[Opened, ...]
-
-
-def look(request: PatchRequest) -> Opening:
-    """Find the call sites of a tree and decide who serves each. Nothing is run or written.
+def find_dlopen_names(request: PatchRequest) -> DlopenNames:
+    """Find the call sites of a tree and the library for each. Runs and writes nothing.
 
     Raises:
         RequestError: the path, an option or the target is wrong.
-        MachineError: what is locked is gone or changed, or Nix failed.
+        MachineError: a locked store path is gone or changed, or Nix failed.
 
     """
     tree, reader = scan(request.path), Reader()
     target = find_target(tree, request.python, request.path_env, reader)
-    by_name: dict[tuple[str, bool], list[CallSite]] = {}
+    sites_by_name: dict[tuple[str, bool], list[CallSite]] = {}
     for path, source in sources(tree.root):
         for site in call_sites(source, path):
-            by_name.setdefault((site.name, site.finds), []).append(site)
-    own = {os.path.basename(file.path) for file in tree.files}
+            sites_by_name.setdefault((site.name, site.finds), []).append(site)
+    bundled = {os.path.basename(file.path) for file in tree.files}
     with open_index(
         request.store, target, reader, sources_of(request, target), cache=request.cache, edition=__version__
     ) as index:
-        decide = _decider(request, target, index, reader, own)
-        opened = tuple(decide(name, tuple(sites)) for (name, _), sites in sorted(by_name.items()))
-    return Opening(tree, request.policy.driver_directory, opened)
+        resolve = _resolver(request, target, index, reader, bundled)
+        names = tuple(resolve(name, tuple(sites)) for (name, _), sites in sorted(sites_by_name.items()))
+    return DlopenNames(tree, request.policy.driver_directory, names)
 
 
-def _decider(
-    request: PatchRequest, target: Target, index: ProviderIndex, reader: Reader, own: set[str]
-) -> Callable[[str, tuple[CallSite, ...]], Opened]:
+def _resolver(
+    request: PatchRequest, target: Target, index: ProviderIndex, reader: Reader, bundled: set[str]
+) -> Callable[[str, tuple[CallSite, ...]], DlopenName]:
     policy = request.policy
-    libc = [name for name in os.listdir(target.libc_dir) if policy.libc_of(name) is target.libc]
+    libc = {name for name in os.listdir(target.libc_dir) if policy.libc_of(name) is target.libc}
 
-    def decide(name: str, sites: tuple[CallSite, ...]) -> Opened:
+    def serves(name: str, finds: bool, files: set[str]) -> bool:
+        return finds and any(file.startswith(f"lib{name}.so") for file in files)
+
+    def resolve(name: str, sites: tuple[CallSite, ...]) -> DlopenName:
         finds = sites[0].finds
-        candidates = index.versions(f"lib{name}.so") if finds else (name,)
-        if (finds and any(one.startswith(f"lib{name}.so") for one in libc)) or policy.libc_of(
-            name
-        ) is not None:
-            return Opened(name, finds, sites, Fate.LIBC)
-        if name in own or (finds and any(one.startswith(f"lib{name}.so") for one in own)):
-            return Opened(name, finds, sites, Fate.TREE)
+        if policy.libc_of(name) is not None or serves(name, finds, libc):
+            return DlopenName(name, finds, sites, DlopenStatus.LIBC)
+        if name in bundled or serves(name, finds, bundled):
+            return DlopenName(name, finds, sites, DlopenStatus.TREE)
         if policy.is_driver(name) or (finds and policy.is_driver(f"lib{name}.so.1")):
-            return Opened(name, finds, sites, Fate.DRIVER)
-        for soname in candidates:
+            return DlopenName(name, finds, sites, DlopenStatus.DRIVER)
+        for soname in index.versions(f"lib{name}.so") if finds else (name,):
             provider = choose_provider(index.providers(soname), frozenset(), target).provider
-            # find_library gives back the DT_SONAME: that is the name that is opened then.
+            # find_library returns the DT_SONAME, which the code then opens.
             if provider is not None and (not finds or provider.soname == soname):
                 facts = reader.facts(provider.real)
-                beside = facts is not None and "ORIGIN" in (facts.current.search_path or "")
-                return Opened(name, finds, sites, Fate.SERVED, provider, beside)
+                siblings = facts is not None and "ORIGIN" in (facts.current.search_path or "")
+                return DlopenName(name, finds, sites, DlopenStatus.SERVED, provider, siblings)
         ignored = all(policy.ignored(site.path, name) for site in sites)
-        return Opened(name, finds, sites, Fate.IGNORED if ignored else Fate.MISSING)
+        return DlopenName(name, finds, sites, DlopenStatus.IGNORED if ignored else DlopenStatus.MISSING)
 
-    return decide
-
-
-def links(opening: Opening) -> dict[str, str]:
-    """Return the links that the directory holds: name -> library. Pure."""
-    found: dict[str, str] = {}
-    for one in opening.opened:
-        if one.provider is not None and not one.beside:
-            path = os.path.join(one.provider.directory, one.provider.name)
-            found[one.provider.name] = path
-            if one.finds:  # what the linker looks for, which find_library asks
-                found[f"lib{one.name}.so"] = path
-    return found
+    return resolve
 
 
-def search_path(opening: Opening) -> str:
-    """Return the value of LD_LIBRARY_PATH; "" where nothing is needed. Pure."""
-    entries = [os.path.join(opening.tree.prefix, DIRECTORY)] if links(opening) else []
-    entries += [one.provider.directory for one in opening.opened if one.provider is not None and one.beside]
-    entries += [opening.driver_directory for one in opening.opened if one.fate is Fate.DRIVER]
+def links(names: DlopenNames) -> dict[str, str]:
+    """Return the links of the directory: name -> library."""
+    result: dict[str, str] = {}
+    for name in names.opened:
+        if name.provider is not None and not name.needs_siblings:
+            path = os.path.join(name.provider.directory, name.provider.name)
+            result[name.provider.name] = path
+            if name.finds:  # find_library asks the linker, which looks for this name
+                result[f"lib{name.name}.so"] = path
+    return result
+
+
+def ld_library_path(names: DlopenNames) -> str:
+    """Return the value of LD_LIBRARY_PATH; "" where no library needs it."""
+    entries = [os.path.join(names.tree.prefix, DIRECTORY)] if links(names) else []
+    entries += [name.provider.directory for name in names.opened if name.provider and name.needs_siblings]
+    entries += [names.driver_directory for name in names.opened if name.status is DlopenStatus.DRIVER]
     return ":".join(dict.fromkeys(entries))
 
 
-def prepare(opening: Opening, request: PatchRequest) -> None:
-    """Make the directory of links hold what is needed and nothing else, and root what is behind them.
+def write_links(names: DlopenNames, request: PatchRequest) -> None:
+    """Make the directory hold these links and no others, and add garbage-collector roots for them.
 
     Raises:
-        MachineError: it cannot be written, or Nix refused.
+        MachineError: the directory cannot be written, or Nix refused a root.
 
     """
-    wanted, directory = links(opening), os.path.join(opening.tree.prefix, DIRECTORY)
-    used = {request.store.store_path_of(one.provider.real) for one in opening.opened if one.provider} - {None}
-    if gc_roots.wanted(request.store, opening.tree.prefix):
-        gc_roots.add(request.store, opening.tree.prefix, [path for path in used if path is not None])
+    wanted, directory = links(names), os.path.join(names.tree.prefix, DIRECTORY)
+    used = {request.store.store_path_of(name.provider.real) for name in names.opened if name.provider} - {
+        None
+    }
+    if gc_roots.wanted(request.store, names.tree.prefix):
+        gc_roots.add(request.store, names.tree.prefix, [path for path in used if path is not None])
     try:
         if wanted:
             os.makedirs(directory, exist_ok=True)
-        present = os.listdir(directory) if os.path.isdir(directory) else []
-        for name in present:
-            # What is no link is not ours.
+        for name in os.listdir(directory) if os.path.isdir(directory) else []:
+            # nixpatch makes only links here: other files belong to the user.
             if name not in wanted and os.path.islink(os.path.join(directory, name)):
                 os.unlink(os.path.join(directory, name))
         for name, target in wanted.items():
@@ -160,7 +127,7 @@ def prepare(opening: Opening, request: PatchRequest) -> None:
                 os.symlink(target, temp)
                 os.replace(temp, link)
         if not wanted:
-            with contextlib.suppress(FileNotFoundError, OSError):
+            with contextlib.suppress(OSError):
                 os.rmdir(directory)
     except OSError as error:
         raise MachineError(f"{directory}: cannot be written: {error.strerror}") from error

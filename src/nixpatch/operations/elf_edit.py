@@ -1,7 +1,4 @@
-"""One file at a time, in patchelf's terms: what was asked for, as an edit, carried out like any other.
-
-Nothing of packages is looked at: neither RECORD nor provenance learns of it.
-"""
+"""Edit single files with the semantics of patchelf. RECORD and provenance are neither read nor updated."""
 
 from __future__ import annotations
 
@@ -19,8 +16,8 @@ from nixpatch.fs import replacement, sweep
 from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason, Tag
 
 
-class PathChange(enum.Enum):
-    """What shall happen to a search path."""
+class PathAction(enum.Enum):
+    """What to do with the search path."""
 
     KEEP = enum.auto()
     SET = enum.auto()
@@ -30,68 +27,79 @@ class PathChange(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """What one command line asks of each of its files."""
+class FileChange:
+    """The changes that one command line makes to each of its files."""
 
-    path: PathChange = PathChange.KEEP
+    path: PathAction = PathAction.KEEP
     entries: str = ""
-    """what is set or added"""
+    """the entries to set or add"""
     prefixes: tuple[str, ...] = ()
-    """for ``SHRINK``: absolute entries have to begin with one of these; empty allows any"""
+    """for ``SHRINK``: remove absolute entries that begin with none of these; empty keeps all"""
     rpath: bool = False
-    """write DT_RPATH where it would be DT_RUNPATH"""
+    """write DT_RPATH instead of DT_RUNPATH"""
     interp: str | None = None
     need: tuple[str, str] | None = None
-    """a needed library and the name that it shall have instead"""
+    """(old name, new name) of a DT_NEEDED entry"""
 
     @property
-    def nothing(self) -> bool:
-        """Nothing is to be changed."""
-        return self.path is PathChange.KEEP and self.interp is None and self.need is None
+    def is_empty(self) -> bool:
+        """Whether nothing changes."""
+        return self.path is PathAction.KEEP and self.interp is None and self.need is None
 
 
 def facts_of(path: str, *, payload_ok: bool) -> ElfFacts:
-    """Read a file. Raises ``FileRefused`` with the reason where that is impossible, and ``OSError``."""
-    found = elf.read(path, payload_ok=payload_ok)
-    if isinstance(found, Skip):
-        raise FileRefused(found.text)
-    return found
+    """Read a file; ``payload_ok`` also reads programs with appended data.
+
+    Raises:
+        FileRefused: it is no ELF file that can be edited.
+        OSError: it cannot be read.
+
+    """
+    facts = elf.read(path, payload_ok=payload_ok)
+    if isinstance(facts, Skip):
+        raise FileRefused(facts.text)
+    return facts
 
 
 def payload_of(path: str) -> str | None:
-    """Say what data a program carries for itself. Raises ``OSError``."""
-    found = elf.read(path)
-    return found.detail if isinstance(found, Skip) and found.reason is SkipReason.PAYLOAD else None
+    """Describe the data appended to a program, None without any.
+
+    Raises:
+        OSError: the file cannot be read.
+
+    """
+    facts = elf.read(path)
+    return facts.detail if isinstance(facts, Skip) and facts.reason is SkipReason.PAYLOAD else None
 
 
-def edit_of(facts: ElfFacts, change: Change, has: Callable[[str, str], bool]) -> ElfEdit | None:
-    """Complete a change to all that the file's linkage shall be; None if it is that already.
+def edit_of(facts: ElfFacts, change: FileChange, has: Callable[[str, str], bool]) -> ElfEdit | None:
+    """Return the complete edit for a change; None if the file has the result already.
 
-    An :class:`ElfEdit` starts from the original, a command line from what the last one left: what is not
-    asked for keeps its present value. As in patchelf, a search path that is written becomes DT_RUNPATH
-    unless DT_RPATH is asked for. ``has`` tells whether a directory holds a library for this file.
+    An :class:`ElfEdit` starts from the original file, a command line from the current one: values that it
+    does not change stay as they are now. As in patchelf, a written search path becomes DT_RUNPATH unless
+    ``--force-rpath`` is given. ``has(directory, name)`` is whether a directory has a library for this file.
     """
     now, was = facts.current, facts.original
     path, tag = now.search_path, now.tag
     match change.path:
-        case PathChange.KEEP:
+        case PathAction.KEEP:
             pass
-        case PathChange.REMOVE:
+        case PathAction.REMOVE:
             path = None
-        case PathChange.SET:
+        case PathAction.SET:
             path = change.entries
-        case PathChange.ADD:
+        case PathAction.ADD:
             path = ":".join(part for part in (path, change.entries) if part)
-        case PathChange.SHRINK:
+        case PathAction.SHRINK:
             path = shrunk(path or "", facts.needed, has, change.prefixes)
     path = path or None
     if path is None:
         tag = None
-    elif change.path is not PathChange.KEEP:
+    elif change.path is not PathAction.KEEP:
         tag = Tag.RPATH if change.rpath else Tag.RUNPATH
     interp = now.interp if change.interp is None else change.interp
     renames = now.renamed if change.need is None else renamed(facts, *change.need)
-    settled = not facts.both_tags or change.path is PathChange.KEEP
+    settled = not facts.both_tags or change.path is PathAction.KEEP
     same = (path, tag, interp) == (now.search_path, now.tag, now.interp) and renames == now.renamed
     if same and settled:
         return None
@@ -105,19 +113,19 @@ def edit_of(facts: ElfFacts, change: Change, has: Callable[[str, str], bool]) ->
 
 
 def renamed(facts: ElfFacts, old: str, new: str) -> tuple[tuple[str, str], ...]:
-    """Return all needs that are to have another name than originally, once ``old`` is ``new``.
+    """Return all renames of the file's needs after ``old`` is renamed to ``new``: (original name, name).
 
-    As in patchelf, a file that does not need ``old`` stays as it is.
+    As in patchelf, a file that does not need ``old`` is not changed.
     """
-    names = dict(zip(facts.needed, originally(facts), strict=True))
+    names = dict(zip(facts.needed, original_needs(facts), strict=True))
     if old not in names:
         return facts.current.renamed
     renames = {**dict(facts.current.renamed), names[old]: new}
     return tuple(sorted((before, after) for before, after in renames.items() if before != after))
 
 
-def originally(facts: ElfFacts) -> tuple[str, ...]:
-    """Return the needs under the names that they had before any edit."""
+def original_needs(facts: ElfFacts) -> tuple[str, ...]:
+    """Return the names of the needs before any edit."""
     back = {now: was for was, now in facts.current.renamed}
     return tuple(back.get(need, need) for need in facts.needed)
 
@@ -125,10 +133,10 @@ def originally(facts: ElfFacts) -> tuple[str, ...]:
 def shrunk(
     search_path: str, needed: Iterable[str], has: Callable[[str, str], bool], prefixes: Iterable[str] = ()
 ) -> str:
-    """Leave out the absolute directories that are not the first to hold a needed library.
+    """Remove the absolute directories that are not the first to have a needed library.
 
     This is patchelf's ``--shrink-rpath``: entries that do not begin with a slash stay, unless they are empty.
-    ``prefixes``, if there are any, is what absolute entries have to begin with.
+    With ``prefixes``, absolute entries that begin with none of them are removed, too.
     """
     prefixes = tuple(prefixes)
     missing = dict.fromkeys(needed)
@@ -139,32 +147,37 @@ def shrunk(
             continue
         if prefixes and not entry.startswith(prefixes):
             continue
-        found = [name for name in missing if has(entry, name)]
-        if found:
+        served = [name for name in missing if has(entry, name)]
+        if served:
             kept.append(entry)
-        for name in found:
+        for name in served:
             del missing[name]
     return ":".join(kept)
 
 
-def holder_of(facts: ElfFacts) -> Callable[[str, str], bool]:
-    """Tell whether a directory holds a library that a process of this file's machine can load."""
+def library_finder(facts: ElfFacts) -> Callable[[str, str], bool]:
+    """Return ``has(directory, name)``: whether a directory has a library for this file's machine."""
 
     def has(directory: str, name: str) -> bool:
         try:
-            found = elf.read(os.path.realpath(os.path.join(directory, name)))
+            library = elf.read(os.path.realpath(os.path.join(directory, name)))
         except OSError:
             return False
-        return isinstance(found, ElfFacts) and found.machine == facts.machine
+        return isinstance(library, ElfFacts) and library.machine == facts.machine
 
     return has
 
 
-def carry_out(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...]:
-    """Put the edited file in the place of ``output``, which may be ``source``; give the notes.
+def apply_edit(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...]:
+    """Replace ``output``, which may be ``source``, by the edited file, or without an edit by a copy.
 
-    Without an edit, ``output`` becomes a copy. Raises ``FileRefused`` if the file cannot be edited safely,
-    ``OSError`` for trouble with reading or writing; then ``output`` is as it was.
+    Returns:
+        notes for the user.
+
+    Raises:
+        FileRefused: the file cannot be edited safely; ``output`` is unchanged.
+        OSError: a file cannot be read or written; ``output`` is unchanged.
+
     """
     sweep(output)
     with replacement(output) as temp:
@@ -175,18 +188,26 @@ def carry_out(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...]
             result = write_edited(source, temp, edit)
             must_pass(check(source, temp, edit))
             if not result.changed and elf.original_sha256(temp) != result.original_sha256:
-                raise FileRefused("another tool changed it after the last edit: there is no way back")
+                raise FileRefused(
+                    "another tool changed it after the last edit: its original cannot be restored"
+                )
             notes = result.notes
-    _take_mode(source, output)
+    _copy_mode(source, output)
     return notes
 
 
 def restore(source: str, output: str) -> None:
-    """Put the original in the place of ``output``. Raises what :func:`carry_out` raises."""
+    """Replace ``output`` by the original of ``source``.
+
+    Raises:
+        FileRefused: there is no intact undo record; ``output`` is unchanged.
+        OSError: a file cannot be read or written; ``output`` is unchanged.
+
+    """
     sweep(output)
     with replacement(output) as temp:
         write_original(source, temp)
-    _take_mode(source, output)
+    _copy_mode(source, output)
 
 
 def _copy(source: str, temp: int) -> None:
@@ -197,7 +218,6 @@ def _copy(source: str, temp: int) -> None:
                 view = view[os.write(temp, view) :]
 
 
-def _take_mode(source: str, output: str) -> None:
-    """Give a file under another name the permissions of the one it was made from."""
+def _copy_mode(source: str, output: str) -> None:
     if output != source:
         os.chmod(output, os.stat(source).st_mode & 0o777)

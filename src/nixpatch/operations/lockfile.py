@@ -1,4 +1,4 @@
-"""Hold the libraries that a plan takes from the store in a lock, and a patched tree against one."""
+"""Make a lockfile from a plan, and check a patched tree against a lockfile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nixpatch.store.lockfile import Lockfile, check_libraries, check_target, mak
 
 
 def lock_of(plan: Plan, store: Store) -> tuple[Lockfile, tuple[Finding, ...]]:
-    """Return the lock for what serves a plan, and an error for each library that no lock can hold.
+    """Return the lockfile for a plan, and an error for each library that it cannot describe.
 
     Raises:
         MachineError: a library cannot be read.
@@ -23,14 +23,15 @@ def lock_of(plan: Plan, store: Store) -> tuple[Lockfile, tuple[Finding, ...]]:
 
 
 def findings(verdict: Verdict, name: str, store: Store, reader: Reader) -> tuple[Finding, ...]:
-    """Report the libraries and interpreters that a patched tree takes from the store and not from a lock.
+    """Report store libraries and interpreters that a patched tree uses and a lockfile does not have.
 
-    Directories count, not files: one that serves a locked soname may hold another one's, too, and ld.so takes
-    it if it comes first. What the files named before they were patched is no business of the lock.
+    Directories are compared, not files: a directory of a locked soname may have the library of another
+    soname, too, and ld.so takes that if the directory comes first. Directories that the files named before
+    they were patched are not reported.
 
     Raises:
-        RequestError: ``name`` is no lock, or it is for another target.
-        MachineError: what is locked is gone or changed.
+        RequestError: ``name`` is no lockfile, or it is for another target.
+        MachineError: a locked store path is gone or changed.
 
     """
     lockfile = read(name, store)
@@ -42,7 +43,7 @@ def findings(verdict: Verdict, name: str, store: Store, reader: Reader) -> tuple
         if isinstance(facts, ElfFacts):
             known.update((facts.original.search_path or "").split(":"))
             known.update(os.path.dirname(path) for path in (facts.original.interp or "", *facts.needed))
-    text = f"is used, and {name} does not have it: run nixpatch with --locked {name}"
+    text = f"is used but not in {name}: run nixpatch --locked {name}"
     return tuple(
         Finding("error", path, text)
         for path in verdict.libraries

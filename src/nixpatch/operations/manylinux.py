@@ -1,4 +1,4 @@
-"""What a target claims of manylinux wheels, and whether what is at hand keeps that promise."""
+"""Read and change the manylinux tags that a target claims, and check them against the available libraries."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from nixpatch import __version__
 from nixpatch.errors import RequestError
-from nixpatch.installed import find_target, scan
-from nixpatch.installed import manylinux_module as switches
+from nixpatch.installed import find_target, manylinux_module, scan
 from nixpatch.installed.manylinux_module import Mode, Switch
 from nixpatch.installed.sys_path import module_path, site_of
 from nixpatch.model import Libc, ProviderChoice, Target, Tree
@@ -21,38 +20,39 @@ from nixpatch.store import open_index
 
 @dataclass(frozen=True)
 class Claim:
-    """What a target tells installers."""
+    """The manylinux tags of a target, and the modules that decide them."""
 
     tree: Tree
     target: Target
     site: str
-    """the site directory that a module of ours goes into"""
+    """the site directory that nixpatch writes its module to"""
     switches: tuple[Switch, ...]
-    """every ``_manylinux`` on the target's path; the first one is imported"""
+    """every ``_manylinux`` module on the target's sys.path; the first one is imported"""
     tags: tuple[str, ...]
 
     @property
     def switch(self) -> Switch | None:
-        """The module that counts."""
-        return next(iter(self.switches), None)
+        """The module that is imported."""
+        return self.switches[0] if self.switches else None
 
     def allows(self, version: tuple[int, int]) -> bool | None:
-        """Return the answer to one tag; None where it is computed."""
+        """Return whether the modules allow a glibc version; None if only running them would tell."""
         return _allows(self.switch, self.target, version)
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A module that was written."""
+class WrittenModule:
+    """A ``_manylinux`` module that was written."""
 
     path: str
     limit: tuple[int, int] | None
+    """for ``honest``: the highest glibc version of a met policy; None without any"""
     shadowed_by: Switch | None
-    """another one that is imported instead"""
+    """another module that is imported instead"""
 
 
-def claim(request: PatchRequest, reader: Reader) -> Claim:
-    """Read what the target of a tree claims, without running it.
+def read_claim(request: PatchRequest, reader: Reader) -> Claim:
+    """Read the claims of the target of a tree, without running it.
 
     Raises:
         RequestError: the path, the option or the target is wrong.
@@ -61,21 +61,21 @@ def claim(request: PatchRequest, reader: Reader) -> Claim:
     tree = scan(request.path)
     site = site_of(tree)
     target = find_target(tree, request.python, request.path_env, reader)
-    found = switches.find(module_path(tree, target))
-    first = next(iter(found), None)
+    modules = manylinux_module.find(module_path(tree, target))
+    first = modules[0] if modules else None
     tags = claimed_tags(target, lambda version: _allows(first, target, version))
-    return Claim(tree, target, site, found, tags)
+    return Claim(tree, target, site, modules, tags)
 
 
-def promises(request: PatchRequest, made: Claim, reader: Reader) -> tuple[Promise, ...]:
-    """Hold what is at hand against every policy, the oldest first.
+def promises(request: PatchRequest, claim: Claim, reader: Reader) -> tuple[Promise, ...]:
+    """Check the available libraries against every policy, oldest first.
 
     Raises:
-        RequestError: a source or the lock is wrong.
-        MachineError: what is locked is gone or changed, or Nix failed.
+        RequestError: a source or the lockfile is wrong.
+        MachineError: a locked store path is gone or changed, or Nix failed.
 
     """
-    target = made.target
+    target = claim.target
     with open_index(
         request.store, target, reader, sources_of(request, target), cache=request.cache, edition=__version__
     ) as index:
@@ -87,7 +87,7 @@ def promises(request: PatchRequest, made: Claim, reader: Reader) -> tuple[Promis
             promise(
                 policy,
                 target,
-                claimed=made.allows(policy.glibc) if target.libc_version >= policy.glibc else False,
+                claimed=claim.allows(policy.glibc) if target.libc_version >= policy.glibc else False,
                 is_libc=lambda soname: request.policy.libc_of(soname) is target.libc,
                 libc_has=lambda soname: os.path.exists(os.path.join(target.libc_dir, soname)),
                 choose=chosen,
@@ -96,35 +96,34 @@ def promises(request: PatchRequest, made: Claim, reader: Reader) -> tuple[Promis
         )
 
 
-def write(request: PatchRequest, mode: Mode) -> Written:
-    """Write the module that answers by ``mode``.
+def write(request: PatchRequest, mode: Mode) -> WrittenModule:
+    """Write a module for ``mode``.
 
     Raises:
-        RequestError: the target is not one for manylinux, or there is a module that is not ours.
+        RequestError: the target does not use glibc, or there is a module by someone else.
         MachineError: it cannot be written.
 
     """
     reader = Reader()
-    made = claim(request, reader)
-    if made.target.libc is not Libc.GLIBC and mode is not Mode.DENY:
-        raise RequestError(
-            f"{made.tree.root}: its Python uses {made.target.libc.value}, manylinux is for glibc"
-        )
-    limit = honest_limit(promises(request, made, reader), made.target) if mode is Mode.HONEST else None
-    path = switches.write(made.site, switches.source(mode, made.target.machine.name, limit))
-    first = next(iter(switches.find(module_path(made.tree, made.target))), None)
-    return Written(path, limit, first if first is not None and first.path != path else None)
+    claim = read_claim(request, reader)
+    target = claim.target
+    if target.libc is not Libc.GLIBC and mode is not Mode.DENY:
+        raise RequestError(f"{claim.tree.root}: its Python uses {target.libc.value}, manylinux is for glibc")
+    limit = honest_limit(promises(request, claim, reader), target) if mode is Mode.HONEST else None
+    path = manylinux_module.write(claim.site, manylinux_module.source(mode, target.machine.name, limit))
+    first = next(iter(manylinux_module.find(module_path(claim.tree, target))), None)
+    return WrittenModule(path, limit, first if first is not None and first.path != path else None)
 
 
 def reset(path: str) -> str | None:
-    """Take our module away; return where it was, None where there is none.
+    """Remove the module of nixpatch and return its path, None if there is none.
 
     Raises:
-        RequestError: the path is wrong, or the module is not ours.
+        RequestError: the path is wrong, or the module is by someone else.
         MachineError: it cannot be removed.
 
     """
-    return switches.remove(site_of(scan(path)))
+    return manylinux_module.remove(site_of(scan(path)))
 
 
 def _allows(switch: Switch | None, target: Target, version: tuple[int, int]) -> bool | None:

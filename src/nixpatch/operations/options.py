@@ -57,27 +57,32 @@ class PlanOptions(_Options):
     """What the plan of a tree depends on."""
 
     python: Annotated[
-        str | None, Option("The Python that will load the tree, if the tree itself does not tell.")
+        str | None, Option("The Python that will load the tree, if it cannot be found from the tree.")
     ] = None
     lib: Annotated[
         Sequence[str],
-        Option("Take libraries from here, before all else.", metavar="DIR|STORE-PATH", panel=_SOURCES),
+        Option("Take libraries from here first.", metavar="DIR|STORE-PATH", panel=_SOURCES),
     ] = ()
     closure: Annotated[
         Sequence[str],
-        Option("Take libraries from this store path's closure.", metavar="STORE-PATH", panel=_SOURCES),
+        Option("Take libraries from the closure of this store path.", metavar="STORE-PATH", panel=_SOURCES),
     ] = ()
     store: Annotated[
         str | None,
         Option("The store directory [NIX_STORE_DIR, /nix/store].", metavar="DIR", panel=_SOURCES),
     ] = None
     pure: Annotated[
-        bool, Option("Only what was named and the target's closure.", ("--pure",), panel=_SOURCES)
+        bool,
+        Option(
+            "Do not search the local store: use named sources and the target's closure only.",
+            ("--pure",),
+            panel=_SOURCES,
+        ),
     ] = False
     nixpkgs: Annotated[
         str | None,
         Option(
-            "Build or fetch what is missing from this nixpkgs: a flake, or a path.",
+            "Build or fetch missing libraries from this nixpkgs: a flake or a path.",
             metavar="REF",
             panel=_SOURCES,
         ),
@@ -85,18 +90,18 @@ class PlanOptions(_Options):
     locked: Annotated[
         str | None,
         Option(
-            "From the store only what this lockfile has; nixpatch lock makes it.",
+            "Use only the store paths of this lockfile, made by nixpatch lock.",
             metavar="FILE",
             panel=_SOURCES,
         ),
     ] = None
     policy: Annotated[
-        Sequence[str], Option("More rules, as in policy.toml.", metavar="FILE", panel=_SEARCH_PATHS)
+        Sequence[str], Option("Add rules of the form of policy.toml.", metavar="FILE", panel=_SEARCH_PATHS)
     ] = ()
     runtime_dep: Annotated[
         Sequence[str],
         Option(
-            "A library that files, or those whose path fits, open at run time.",
+            "A library that files open at run time; GLOB selects files by path.",
             metavar="SONAME[@GLOB]",
             panel=_SEARCH_PATHS,
         ),
@@ -105,23 +110,25 @@ class PlanOptions(_Options):
         Sequence[str], Option("Sonames that may be missing.", metavar="GLOB", panel=_SEARCH_PATHS)
     ] = ()
     append_rpath: Annotated[
-        Sequence[str], Option("A directory to put last, in every file.", metavar="DIR", panel=_SEARCH_PATHS)
+        Sequence[str],
+        Option("Append this directory to every search path.", metavar="DIR", panel=_SEARCH_PATHS),
     ] = ()
     tag: Annotated[
-        Tag | None, Option("Use this tag; by default each keeps its own.", panel=_SEARCH_PATHS)
+        Tag | None,
+        Option("Write search paths to this tag; by default each file keeps its own.", panel=_SEARCH_PATHS),
     ] = None
-    owned_only: Annotated[bool, Option("Leave files alone that no dist claims.", ("--owned-only",))] = False
+    owned_only: Annotated[bool, Option("Skip files that belong to no dist.", ("--owned-only",))] = False
     system: Annotated[
         bool,
         Option(
-            "Patch a directory of the system, too: /, /usr, a home, the Python of a distribution.",
+            "Allow a system directory: /, /usr, a home, the Python of a distribution.",
             ("--system",),
         ),
     ] = False
     unvendor: Annotated[
         Sequence[str],
         Option(
-            "Let the store's libraries take the place of copies in wheels, where that is safe.",
+            "Replace copies of libraries in wheels by those of the store, where that is safe.",
             metavar="[=GLOB]",
         ),
     ] = ()
@@ -131,21 +138,23 @@ class PlanOptions(_Options):
 class ApplyOptions(_Options):
     """How a plan is carried out, whatever is in it."""
 
-    writer: Annotated[
-        Writer, Option("Edit in place; or let LIEF lay each file out anew, which restore cannot undo.")
-    ] = Writer.INPLACE
+    writer: Annotated[Writer, Option("Edit in place, or with LIEF, whose edits restore cannot undo.")] = (
+        Writer.INPLACE
+    )
     accept_modified: Annotated[
-        bool, Option("Update RECORD rows that were wrong before the patch, too.", ("--accept-modified",))
+        bool, Option("Also update RECORD rows that were wrong before the patch.", ("--accept-modified",))
     ] = False
     gc_roots: Annotated[
         bool,
-        Option("Make no garbage-collector roots for the store paths that are used.", ("--no-gc-roots",)),
+        Option("Make no garbage-collector roots for the used store paths.", ("--no-gc-roots",)),
     ] = True
     fsync: Annotated[
         bool,
-        Option("Put each file on the disk before it gets its name: safe in a power failure.", ("--fsync",)),
+        Option("Sync each file to the disk before it gets its name, against power failures.", ("--fsync",)),
     ] = False
-    jobs: Annotated[int, Option("Processes; 0 is one per core for large work.", ("--jobs", "-j"))] = 0
+    jobs: Annotated[
+        int, Option("Number of processes; 0 is one per core for large trees.", ("--jobs", "-j"))
+    ] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Verify one tree: provenance, lockfile, transitive needs, the real loader, garbage-collector roots."""
+"""Verify a tree: provenance, RECORD, lockfile, transitive needs, the real loader, garbage-collector roots."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from nixpatch.installed import find_target, scan
 from nixpatch.model import Verdict
 from nixpatch.operations import gc_roots, lockfile
 from nixpatch.operations.plan import Reader
-from nixpatch.operations.verify_load import compare
-from nixpatch.operations.verify_provenance import facts_for, may_lack, verify, with_findings
-from nixpatch.operations.verify_transitive import unmet
+from nixpatch.operations.verify_load import load_files
+from nixpatch.operations.verify_provenance import (
+    check_provenance,
+    facts_of_tree,
+    may_be_missing,
+    with_findings,
+)
+from nixpatch.operations.verify_transitive import unmet_needs
 from nixpatch.store import Store
 
 
@@ -17,14 +22,21 @@ def check_tree(
     store: Store,
     *,
     python: str | None = None,
-    search_path: str | None = None,
+    path_env: str | None = None,
     locked: str | None = None,
     load: bool = False,
     workers: int = 0,
 ) -> Verdict:
-    """Hold one tree against what its provenance says; with ``load`` the target Python opens every file.
+    """Check a patched tree.
 
-    ``search_path`` is the value of PATH, ``locked`` a lock that the tree shall obey.
+    Args:
+        path: the tree.
+        store: the store.
+        python: the Python that will load the tree; None finds it.
+        path_env: the value of PATH, for finding the Python.
+        locked: a lockfile; every library of the store must be in it.
+        load: open every file in the target Python.
+        workers: processes that hash files; 0 is one per core for large work.
 
     Raises:
         RequestError: there is no such tree, or the target or the lock is wrong.
@@ -33,18 +45,18 @@ def check_tree(
     """
     tree = scan(path)
     reader = Reader()
-    target = find_target(tree, python, search_path, reader)
-    verdict = verify(tree, target, reader, workers=workers)
+    target = find_target(tree, python, path_env, reader)
+    verdict = check_provenance(tree, target, reader, workers=workers)
     if locked is not None:
         verdict = with_findings(verdict, lockfile.findings(verdict, locked, store, reader))
     in_store = store.store_path_of(target.loader) is not None
     if in_store or load:
-        # Reads every header of the tree, and every provenance file once more.
-        facts, ignored = facts_for(tree, target, reader), may_lack(tree)
+        # Reads every header of the tree, and every provenance file a second time.
+        facts, ignored = facts_of_tree(tree, target, reader), may_be_missing(tree)
         if in_store:
-            lacking = unmet(facts, target, reader, ignored=ignored, known=verdict.findings)
-            verdict = with_findings(verdict, tuple(lacking))
+            unmet = unmet_needs(facts, target, reader, ignored=ignored, known=verdict.findings)
+            verdict = with_findings(verdict, tuple(unmet))
         if load:
-            loaded, findings = compare(facts, target, reader, ignored)
+            loaded, findings = load_files(facts, target, reader, ignored)
             verdict = with_findings(verdict, findings, loaded=loaded)
     return with_findings(verdict, gc_roots.findings(verdict, store))

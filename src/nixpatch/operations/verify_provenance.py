@@ -1,20 +1,18 @@
-"""Hold a tree against what its provenance says: files, linkage, needs, store paths, RECORD rows.
+"""Check a patched tree against its provenance: files, linkage, needs, store paths and RECORD rows.
 
-Needs are looked up by ld.so's rules without running anything; ``loading`` asks the real loader.
-
-All that ``nixpatch verify`` looks at in one tree: promise, lock, what stands behind it, loader, roots.
+Needs are looked up by the rules of ld.so(8), without running anything.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from nixpatch.installed import Locator, provenance
 from nixpatch.installed.dist_records import Ledger, ledger
-from nixpatch.installed.provenance import PatchedFile, Provenance
-from nixpatch.model import ElfFacts, Finding, Linkage, Skip, Target, Tree, Verdict
+from nixpatch.installed.provenance import PatchedFile
+from nixpatch.model import ElfFacts, Finding, Skip, Target, Tree, Verdict
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.verify_record import rows_of
 from nixpatch.policy import default_policy
@@ -24,101 +22,102 @@ from nixpatch.unvendor.apply import distrusted
 _GONE = "is gone"
 
 
-def verify(tree: Tree, target: Target, reader: Reader, *, rows: bool = True, workers: int = 0) -> Verdict:
+def check_provenance(
+    tree: Tree, target: Target, reader: Reader, *, rows: bool = True, workers: int = 0
+) -> Verdict:
     """Check every patched file of a tree and, with ``rows``, every RECORD row of every dist."""
     findings: list[Finding] = []
-    patched: dict[str, tuple[Ledger, PatchedFile]] = {}
-    for info in (*(dist.info for dist in tree.dists), ""):
-        where = ledger(tree, info)
-        for path, entry in _entries(where, findings).items():
-            patched[path] = (where, entry)
+    patched = _patched_files(tree, findings)
     needs = 0
     libraries: set[str] = set()
-    for path, (where, entry) in sorted(patched.items()):
+    for path, (records, entry) in sorted(patched.items()):
         facts = _facts(reader, path)
         if isinstance(facts, str):
             findings.append(Finding("error", path, f"was patched and {facts}: install the dist again"))
             continue
-        findings += _linkage(path, facts, entry)
+        findings += _check_linkage(path, facts, entry)
         libraries.update([entry.interp] if entry.interp else [])
-        for need in dict.fromkeys((*facts.needed, *entry.needs)):  # provenance also has what is opened
+        for need in dict.fromkeys((*facts.needed, *entry.needs)):  # provenance has dlopen names, too
             needs += 1
-            findings += _need(path, need, facts, where, entry, target, reader)
+            findings += _check_need(path, need, facts, records, entry, target, reader)
             if entry.needs.get(need, "").startswith("/"):
                 libraries.add(entry.needs[need])
-    count = 0
+    row_count = 0
     if rows:
-        for checked, trouble in rows_of(
-            tree, {path: entry.patched for path, (_, entry) in patched.items()}, workers
-        ):
-            count += checked
-            findings += trouble
+        hashes = {path: entry.patched for path, (_, entry) in patched.items()}
+        for count, row_findings in rows_of(tree, hashes, workers):
+            row_count += count
+            findings += row_findings
     return Verdict(
-        tree, target, len(patched), needs, count, tuple(sorted(libraries)), findings=tuple(findings)
+        tree, target, len(patched), needs, row_count, tuple(sorted(libraries)), findings=tuple(findings)
     )
 
 
 def with_findings(verdict: Verdict, findings: Sequence[Finding], *, loaded: int | None = None) -> Verdict:
-    """Add what others found: the real loader, the garbage collector."""
+    """Add the findings of another check, and the number of files that the loader opened."""
     loaded = verdict.loaded if loaded is None else loaded
     return replace(verdict, loaded=loaded, findings=(*verdict.findings, *findings))
 
 
-def facts_for(tree: Tree, target: Target, reader: Reader) -> dict[str, ElfFacts]:
-    """Return what the tree's ELF files for the target's machine say, by path."""
-    found = {file.path: reader.facts(file.path) for file in tree.files}
-    return {path: facts for path, facts in found.items() if facts and facts.machine == target.machine}
+def facts_of_tree(tree: Tree, target: Target, reader: Reader) -> dict[str, ElfFacts]:
+    """Return the facts of the tree's ELF files for the target's machine, by path."""
+    every = {file.path: reader.facts(file.path) for file in tree.files}
+    return {path: facts for path, facts in every.items() if facts and facts.machine == target.machine}
 
 
-def expected(path: str, facts: ElfFacts, reader: Reader) -> dict[str, str]:
-    """Return, for each need that the file's own search path meets, the real file behind it."""
-    found: dict[str, str] = {}
+def libraries_by_search_path(path: str, facts: ElfFacts, reader: Reader) -> dict[str, str]:
+    """Return the real path of the library for each need that the file's own search path meets."""
+    libraries: dict[str, str] = {}
     for need in facts.needed:
-        answer = locate(
+        library = locate(
             need,
             search_path=facts.current.search_path,
             directory=os.path.dirname(path),
             machine=facts.machine,
             machine_of=reader.machine,
         )
-        if answer is not None:
-            found[need] = os.path.realpath(answer.path)
-    return found
+        if library is not None:
+            libraries[need] = os.path.realpath(library.path)
+    return libraries
 
 
-def may_lack(tree: Tree) -> Callable[[str, str], bool]:
-    """Return whether a file may lack a soname: by the policy, or by what provenance says was asked for."""
+def may_be_missing(tree: Tree) -> Callable[[str, str], bool]:
+    """Return ``ignored(path, soname)``: whether the policy or the provenance lets a file miss a soname."""
     policy = default_policy()
-    asked: set[tuple[str, str]] = set()
+    recorded = {
+        (path, need)
+        for path, (_, entry) in _patched_files(tree, []).items()
+        for need, origin in entry.needs.items()
+        if origin in {"ignored", "driver"}
+    }
+    return lambda path, need: (path, need) in recorded or policy.ignored(path, need) is not None
+
+
+def _patched_files(tree: Tree, findings: list[Finding]) -> dict[str, tuple[Ledger, PatchedFile]]:
+    """Read the provenance of every dist, and of the files of no dist; errors go to ``findings``."""
+    patched: dict[str, tuple[Ledger, PatchedFile]] = {}
     for info in (*(dist.info for dist in tree.dists), ""):
-        for path, entry in _entries(ledger(tree, info), []).items():
-            asked.update(
-                (path, need) for need, where in entry.needs.items() if where in {"ignored", "driver"}
-            )
-    return lambda path, need: (path, need) in asked or policy.ignored(path, need) is not None
-
-
-def _entries(where: Ledger, findings: list[Finding]) -> Mapping[str, PatchedFile]:
-    findings += distrusted(where)
-    try:
-        known: Provenance | None = provenance.read(where.provenance)
-    except provenance.ProvenanceError as error:
-        findings.append(Finding("error", where.provenance, f"cannot be used: {error}; run nixpatch again"))
-        return {}
-    if known is None:
-        return {}
-    locator = Locator(where.base, where.prefix)
-    result: dict[str, PatchedFile] = {}
-    for key, entry in known.files.items():
-        path = locator.locate(key)
-        if path is None:
-            findings.append(Finding("error", where.provenance, f"names a file outside the tree: {key}"))
-        else:
-            result[path] = entry
-    return result
+        records = ledger(tree, info)
+        findings += distrusted(records)
+        try:
+            known = provenance.read(records.provenance)
+        except provenance.ProvenanceError as error:
+            text = f"cannot be used: {error}; run nixpatch again"
+            findings.append(Finding("error", records.provenance, text))
+            continue
+        locator = Locator(records.base, records.prefix)
+        for key, entry in known.files.items() if known is not None else ():
+            path = locator.locate(key)
+            if path is None:
+                text = f"names a file outside the tree: {key}"
+                findings.append(Finding("error", records.provenance, text))
+            else:
+                patched[path] = (records, entry)
+    return patched
 
 
 def _facts(reader: Reader, path: str) -> ElfFacts | str:
+    """Return the facts of a file, or why there are none."""
     try:
         facts = reader(path)
     except FileNotFoundError:
@@ -128,43 +127,43 @@ def _facts(reader: Reader, path: str) -> ElfFacts | str:
     return f"is no longer readable as ELF ({facts.reason.value})" if isinstance(facts, Skip) else facts
 
 
-def _linkage(path: str, facts: ElfFacts, entry: PatchedFile) -> Iterator[Finding]:
-    wished = Linkage(entry.search_path, entry.tag, entry.interp)
+def _check_linkage(path: str, facts: ElfFacts, entry: PatchedFile) -> Iterator[Finding]:
+    current = facts.current
     if facts.stale_undo:
         text = "was changed by another tool after nixpatch (strip, patchelf): it cannot be restored any more"
         yield Finding("note", path, text)
-    if facts.current.search_path != wished.search_path or facts.current.tag is not wished.tag:
-        text = f"search path is {facts.current.search_path!r}, provenance says {wished.search_path!r}"
+    if (current.search_path, current.tag) != (entry.search_path, entry.tag):
+        text = f"search path is {current.search_path!r}, provenance has {entry.search_path!r}"
         yield Finding("error", path, f"{text}: run nixpatch again")
-    if dict(facts.current.renamed) != dict(entry.renamed) and not facts.stale_undo:
-        text = f"needs renamed: {dict(facts.current.renamed)}, provenance says {dict(entry.renamed)}"
+    if dict(current.renamed) != dict(entry.renamed) and not facts.stale_undo:
+        text = f"renamed needs are {dict(current.renamed)}, provenance has {dict(entry.renamed)}"
         yield Finding("error", path, f"{text}: run nixpatch again")
-    if facts.current.interp != wished.interp:
-        text = f"interpreter is {facts.current.interp!r}, provenance says {wished.interp!r}"
+    if current.interp != entry.interp:
+        text = f"interpreter is {current.interp!r}, provenance has {entry.interp!r}"
         yield Finding("error", path, f"{text}: run nixpatch again")
-    if facts.current.interp is not None and not os.path.exists(facts.current.interp):
-        yield Finding("error", path, f"its interpreter {facts.current.interp} {_GONE}: run nixpatch again")
+    if current.interp is not None and not os.path.exists(current.interp):
+        yield Finding("error", path, f"its interpreter {current.interp} {_GONE}: run nixpatch again")
 
 
-def _need(
+def _check_need(
     path: str,
     need: str,
     facts: ElfFacts,
-    where: Ledger,
+    records: Ledger,
     entry: PatchedFile,
     target: Target,
     reader: Reader,
 ) -> Iterator[Finding]:
     planned = entry.needs.get(need)
     if planned is None:
-        yield Finding("error", path, f"needs {need}, which provenance does not know: run nixpatch again")
+        yield Finding("error", path, f"needs {need}, which provenance does not have: run nixpatch again")
         return
     if planned == "missing":
-        yield Finding("error", path, f"needs {need}, which nothing provides: see nixpatch plan")
+        yield Finding("error", path, f"needs {need}, which was not found: see nixpatch plan")
         return
     if planned in {"driver", "ignored"}:
         return
-    found = locate(
+    library = locate(
         need,
         search_path=facts.current.search_path,
         directory=os.path.dirname(path),
@@ -172,17 +171,17 @@ def _need(
         machine_of=reader.machine,
         default_dirs=() if facts.no_default_lib else (target.libc_dir,),
     )
-    opened = os.path.normpath(found.path) if found else None
+    opened = os.path.normpath(library.path) if library else None
     if planned == "libc":
-        wanted = os.path.join(target.libc_dir, need)
+        expected = os.path.join(target.libc_dir, need)
     elif planned.startswith("site:"):
-        wanted = os.path.normpath(os.path.join(where.base, planned.removeprefix("site:")))
+        expected = os.path.normpath(os.path.join(records.base, planned.removeprefix("site:")))
     else:
-        wanted = planned
-    if opened == wanted:
+        expected = planned
+    if opened == expected:
         return
-    if not os.path.exists(wanted):
-        text = f"needs {need} from {wanted}, which {_GONE} (garbage collected?)"
+    if not os.path.exists(expected):
+        text = f"needs {need} from {expected}, which {_GONE} (garbage collected?)"
     else:
-        text = f"needs {need} from {wanted}, ld.so would open {opened or 'nothing'}"
+        text = f"needs {need} from {expected}, but ld.so would open {opened or 'nothing'}"
     yield Finding("error", path, f"{text}: run nixpatch again")

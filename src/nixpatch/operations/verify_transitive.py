@@ -1,8 +1,8 @@
-"""What the patched files bring into a process with them: the needs of their needs, by ld.so's rules.
+"""Check the transitive needs of the patched files, by the rules of ld.so(8).
 
-A file whose own needs are met can still fail to load, where a library behind one of them lacks something.
-Computed by the simulator, nothing is run. Only for a target whose loader is in the store: what an FHS loader
-finds is in ``/etc/ld.so.cache`` as well, which says nothing about a tree.
+A file whose own needs are met fails to load if one of its libraries needs a library that is not found. The
+search is simulated; nothing is run. It is for targets whose loader is in the store: an FHS loader also
+searches ``/etc/ld.so.cache``, which is not part of a tree.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nixpatch.operations.plan import Reader
 from nixpatch.resolve.ld_so import LoaderConfig, simulate
 
 
-def unmet(
+def unmet_needs(
     files: Mapping[str, ElfFacts],
     target: Target,
     reader: Reader,
@@ -25,12 +25,18 @@ def unmet(
     ignored: Callable[[str, str], bool],
     known: Sequence[Finding] = (),
 ) -> Iterator[Finding]:
-    """Report each need that ends a load, once, at the file that has it.
+    """Report each need that is not found, once, at the file that has it.
 
-    Of ``files``, those of the tree for the target's machine, programs are started and libraries opened in the
-    target Python. ``ignored`` tells whether a file may lack a soname, ``known`` is what was found already.
+    Args:
+        files: the files of the tree for the target's machine. A process is simulated for each: a program is
+            started, a library is opened in the target Python.
+        target: the Python that will load the tree.
+        reader: reads ELF files.
+        ignored: ``ignored(path, soname)`` is whether the soname may be missing for the file.
+        known: findings that are not reported again.
+
     """
-    around = LoaderConfig(
+    loader_config = LoaderConfig(
         read=reader.facts,
         identity=lru_cache(maxsize=None)(os.path.realpath),
         default_dirs=(target.libc_dir,),
@@ -38,20 +44,21 @@ def unmet(
     )
     loads: dict[tuple[str, str], list[str]] = {}
     for path, facts in files.items():
-        for lack in _process(path, facts, target, around).unmet:
-            loads.setdefault((os.path.normpath(lack.by), lack.need), []).append(path)
-    for (by, need), users in sorted(loads.items()):
-        if ignored(by, need) or users == [by]:
-            continue  # what a file itself needs is looked at one by one elsewhere
-        if any(finding.path == by and need in finding.text for finding in known):
+        for need in _simulate(path, facts, target, loader_config).unmet:
+            loads.setdefault((os.path.normpath(need.by), need.need), []).append(path)
+    for (path, soname), users in sorted(loads.items()):
+        if ignored(path, soname) or users == [path]:
+            continue  # verify_provenance checks the own needs of a file
+        if any(finding.path == path and soname in finding.text for finding in known):
             continue
-        others = [user for user in users if user != by]
-        text = f"needs {need}, which ld.so does not find; {others[0]} loads it"
-        more = f" and {len(others) - 1} more do" if len(others) > 1 else ""
-        yield Finding("error", by, text + more)
+        others = [user for user in users if user != path]
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        yield Finding(
+            "error", path, f"needs {soname}, which ld.so does not find; loaded by {others[0]}{more}"
+        )
 
 
-def _process(path: str, facts: ElfFacts, target: Target, around: LoaderConfig) -> SimulatedProcess:
+def _simulate(path: str, facts: ElfFacts, target: Target, loader_config: LoaderConfig) -> SimulatedProcess:
     if facts.executable and facts.current.interp:
-        return simulate(path, around)
-    return simulate(target.python, around, [path])
+        return simulate(path, loader_config)
+    return simulate(target.python, loader_config, [path])

@@ -1,4 +1,4 @@
-"""The libraries that a manylinux policy promises, as a Nix expression: pure, from policy and catalog."""
+"""A Nix expression for a directory with the libraries of a manylinux policy."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from nixpatch.model.missing import Attribute, AttributeKind
 from nixpatch.store.catalog import Catalog, packaged
 
 _TEXT = """\
-# The libraries that {title} promises to wheels ({source}), as one directory of links.
+# A directory of links to the system libraries that {title} wheels may use ({source}).
 #
 #   nixpatch --lib "$(nix-build --no-out-link bundle.nix)" .venv
 #
-# or in the buildInputs of a derivation with nixpatchHook. Files get the store paths behind the links, so that
-# only what is used comes into a closure. libc's own are not here: they come with the Python.
-# The build fails where a library is missing, and says which. `more` adds to them: soname -> package.
-# Made by `nixpatch bundle`.
+# or in the buildInputs of a derivation with nixpatchHook. Files get the store paths behind the links, so only
+# used libraries become part of a closure. The libraries of libc are not included: they come with the Python.
+# The build fails if a library is missing, and names it. `more` adds libraries: soname -> package.
+# Written by `nixpatch bundle`.
 {{ pkgs ? import <nixpkgs> {{ }}, more ? {{ }} }}:
 let
   getLib = package: package.lib or package.out or package;
@@ -43,7 +43,7 @@ pkgs.runCommand "{name}-libraries" {{ }} ''
 
 
 def nix(policy: ManylinuxPolicy, is_libc: Callable[[str], bool], catalog: Catalog | None = None) -> str:
-    """Return a function from nixpkgs to a directory with the libraries of a policy, but for libc's own.
+    """Return a function from nixpkgs to a directory with the libraries of a policy, without those of libc.
 
     Raises:
         LookupError: the catalog has no attribute for one of them.
@@ -59,14 +59,14 @@ def nix(policy: ManylinuxPolicy, is_libc: Callable[[str], bool], catalog: Catalo
 
 
 def _expression(soname: str, catalog: Catalog) -> str:
-    found = catalog.lookup(soname)
-    if found is None or found.kind is not AttributeKind.PACKAGE:
+    newest = catalog.lookup(soname)
+    if newest is None or newest.kind is not AttributeKind.PACKAGE:
         raise LookupError(soname)
-    # nixpkgs renames packages: the older name serves where the newer one is not there yet.
+    # nixpkgs renames packages: an older nixpkgs has the older name.
     older = (
-        other for other in catalog.alternatives(soname) if f"{other.attribute} before nixpkgs" in found.note
+        other for other in catalog.alternatives(soname) if f"{other.attribute} before nixpkgs" in newest.note
     )
-    return " or ".join(_of_pkgs(attribute) for attribute in (found, *older))
+    return " or ".join(_of_pkgs(attribute) for attribute in (newest, *older))
 
 
 def _of_pkgs(attribute: Attribute) -> str:

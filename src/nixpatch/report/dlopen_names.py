@@ -1,35 +1,33 @@
-"""What Python code opens by bare name: pure renderers."""
+"""Libraries that Python code opens by bare name, as text."""
 
 from __future__ import annotations
 
 import os
 
 from nixpatch.escape import below, shown
-from nixpatch.operations.dlopen_names import Fate, Opened, Opening
-
-_SHOWN_SITES = 3
+from nixpatch.model.dlopen_names import DlopenName, DlopenNames
+from nixpatch.report.phrases import first_few
 
 WARNING = (
-    "LD_LIBRARY_PATH goes before the RUNPATH of every file, and every child process inherits it, "
-    "programs of other packages too: a last resort"
+    "LD_LIBRARY_PATH comes before the RUNPATH of every file, and every child process inherits it, "
+    "programs of other packages too: use it as a last resort"
 )
 
 
-def lines(opening: Opening) -> list[str]:
-    """Return a line for each name that is opened: what becomes of it, and where it is opened."""
-    return [_line(one, opening) for one in opening.opened]
+def lines(names: DlopenNames) -> list[str]:
+    """Return a line for each name: the library that serves it, and the lines that open it."""
+    return [_line(name, names) for name in names.opened]
 
 
-def missing(opening: Opening) -> list[str]:
-    """Return the lines of what nothing provides."""
-    return [_line(one, opening) for one in opening.opened if one.fate is Fate.MISSING]
+def missing(names: DlopenNames) -> list[str]:
+    """Return the lines of the names that nothing provides."""
+    return [_line(name, names) for name in names.missing]
 
 
-def _line(one: Opened, opening: Opening) -> str:
-    call = f'find_library("{one.name}")' if one.finds else one.name
-    what = one.fate.value
-    if one.provider is not None:
-        what = os.path.join(one.provider.directory, one.provider.name)
-    sites = [f"{below(site.path, opening.tree.root)}:{site.line}" for site in one.sites[:_SHOWN_SITES]]
-    more = f" and {len(one.sites) - _SHOWN_SITES} more" if len(one.sites) > _SHOWN_SITES else ""
-    return f"{shown(call)}: {shown(what)}, opened by {', '.join(sites)}{more}"
+def _line(name: DlopenName, names: DlopenNames) -> str:
+    call = f'find_library("{name.name}")' if name.finds else name.name
+    result = name.status.value
+    if name.provider is not None:
+        result = os.path.join(name.provider.directory, name.provider.name)
+    sites = first_few([f"{below(site.path, names.tree.root)}:{site.line}" for site in name.sites])
+    return f"{shown(call)}: {shown(result)}, opened by {sites}"

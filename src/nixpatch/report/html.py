@@ -1,8 +1,8 @@
-"""One page that needs nothing but a browser: no network, no other file, nothing for a name to break out of.
+"""The HTML page of a run: one file, which needs no network and no other file.
 
-Style and script stand in files of their own under ``data/page`` and are joined here; the policy of the page
-(CSP) allows these two by their digests and nothing else. Names come as JSON and are put in as text by the
-script, never as markup.
+Style and script come from ``data/page``. The page's Content-Security-Policy allows these two by their digests
+and nothing else (https://www.w3.org/TR/CSP3/). Names are JSON data that the script inserts as text, never as
+markup.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ from typing import Any
 from nixpatch import __version__
 from nixpatch.escape import below, shown
 from nixpatch.model import FilePlan, Finding, Linkage, Outcome, Plan, Verdict
-from nixpatch.report.graph import Sources, graph
-from nixpatch.report.missing import advice, line_to_paste
-from nixpatch.report.sentences import closing, target_text, verdict_closing
-from nixpatch.report.summary import considered, missing_by_soname
+from nixpatch.operations.missing import find_missing
+from nixpatch.report.closing import run_closing, verdict_closing
+from nixpatch.report.graph import NodeFinder, graph
+from nixpatch.report.missing import advice_for, line_to_paste
+from nixpatch.report.phrases import target_text
 from nixpatch.store.store_paths import store_paths_of
 
-# What could end the element that holds the JSON, or a line of a script (U+2028 and U+2029).
-_IN_HTML = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+# Characters that could end the element with the JSON, or a line of a script (U+2028 and U+2029).
+_JSON_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+_HTML_ESCAPES = {ord("<"): "&lt;", ord(">"): "&gt;", ord("&"): "&amp;", ord('"'): "&quot;"}
 
 
 def page(title: str, trees: Sequence[dict[str, Any]]) -> bytes:
-    """Join the page: UTF-8. ``trees`` are what :func:`plan_page` and :func:`verdict_page` return."""
+    """Return the page in UTF-8; ``trees`` come from :func:`plan_page` and :func:`verdict_page`."""
     style, script = _part("page.css"), _part("page.js")
     data = json.dumps({"tool": f"nixpatch {__version__}", "title": shown(title), "trees": trees})
     policy = (
@@ -39,38 +41,35 @@ def page(title: str, trees: Sequence[dict[str, Any]]) -> bytes:
     return (
         string.Template(_part("page.html"))
         .substitute(
-            title=shown(title).translate(_ESCAPED),
+            title=shown(title).translate(_HTML_ESCAPES),
             policy=policy,
             style=style,
             script=script,
-            data=data.translate(_IN_HTML),
+            data=data.translate(_JSON_ESCAPES),
         )
         .encode("utf-8")
     )
 
 
-_ESCAPED = {ord("<"): "&lt;", ord(">"): "&gt;", ord("&"): "&amp;", ord('"'): "&quot;"}
-
-
 def plan_page(plan: Plan, outcome: Outcome | None, seconds: float) -> dict[str, Any]:
-    """Return what the page shows of a plan or of what became of it."""
+    """Return the data of the page for a plan (``outcome`` None) or its outcome."""
     errors = {done.plan.file.path: done.error or "" for done in outcome.failed} if outcome else {}
-    sources = Sources(plan)
+    finder = NodeFinder(plan)
     return {
         "root": shown(plan.tree.root),
-        "closing": closing(plan, outcome, seconds),
+        "closing": run_closing(plan, outcome, seconds),
         "target": target_text(plan.target) if plan.target is not None else "",
         "applied": outcome is not None,
         "graph": graph(plan),
-        "files": [_file(file, plan, sources, errors.get(file.file.path)) for file in plan.files],
+        "files": [_file(file, plan, finder, errors.get(file.file.path)) for file in plan.files],
         "missing": [
             {
-                "soname": shown(soname),
-                "files": [below(path, plan.tree.root) for path in files],
-                "considered": [shown(line) for line in considered(plan, soname)],
-                "advice": shown(advice(soname)),
+                "soname": shown(missing.soname),
+                "files": [below(path, plan.tree.root) for path in missing.files],
+                "considered": [shown(line) for line in missing.considered],
+                "advice": shown(advice_for(missing.attribute, missing.near)),
             }
-            for soname, files in missing_by_soname(plan).items()
+            for missing in find_missing(plan)
         ],
         "paste": line_to_paste([plan]),
         "findings": _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root),
@@ -79,7 +78,7 @@ def plan_page(plan: Plan, outcome: Outcome | None, seconds: float) -> dict[str, 
 
 
 def verdict_page(verdict: Verdict, store_dir: str) -> dict[str, Any]:
-    """Return what the page shows of a verdict."""
+    """Return the data of the page for a verdict."""
     return {
         "root": shown(verdict.tree.root),
         "closing": verdict_closing(verdict, store_dir),
@@ -94,20 +93,20 @@ def verdict_page(verdict: Verdict, store_dir: str) -> dict[str, Any]:
     }
 
 
-def _file(file: FilePlan, plan: Plan, sources: Sources, error: str | None) -> dict[str, Any]:
+def _file(file: FilePlan, plan: Plan, finder: NodeFinder, error: str | None) -> dict[str, Any]:
     if error is not None:
         state, why = "failed", error
     elif file.skip is not None:
         detail = f" ({file.skip.detail})" if file.skip.detail else ""
-        state, why = "left alone", file.skip.reason.value + detail
+        state, why = "skipped", file.skip.reason.value + detail
     elif file.missing:
         state, why = "missing", ""
     else:
-        state, why = ("patched" if file.edit is not None else "right"), ""
+        state, why = ("patched" if file.edit is not None else "unchanged"), ""
     before = file.facts.current if file.facts is not None else None
     return {
         "path": below(file.file.path, plan.tree.root),
-        "dist": shown(sources.owner(file.file.path)),
+        "dist": shown(finder.owner(file.file.path)),
         "size": file.file.size,
         "state": state,
         "why": shown(why),
@@ -119,7 +118,7 @@ def _file(file: FilePlan, plan: Plan, sources: Sources, error: str | None) -> di
             [
                 shown(answer.need),
                 answer.origin.value,
-                shown((sources.of(file.file.path, answer) or ("", ""))[1]),
+                shown((finder.node(file.file.path, answer) or ("", ""))[1]),
                 shown(answer.path or ""),
                 shown(answer.detail),
             ]
@@ -137,8 +136,8 @@ def _linkage(linkage: Linkage | None) -> list[str]:
 
 def _findings(findings: Sequence[Finding], root: str) -> list[list[str]]:
     return [
-        [found.severity, below(found.path, root) if found.path != root else "", shown(found.text)]
-        for found in findings
+        [finding.severity, below(finding.path, root) if finding.path != root else "", shown(finding.text)]
+        for finding in findings
     ]
 
 

@@ -1,197 +1,123 @@
-"""What is needed and not there, and what to add: as text, as Nix, as JSON. Pure renderers of a plan."""
+"""Missing libraries as text and as Nix, and what to do about each."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from nixpatch.escape import below, shown
 from nixpatch.model import Plan
-from nixpatch.model.missing import Attribute, AttributeKind, NearMiss
-from nixpatch.report.as_json import document
-from nixpatch.report.summary import UNOWNED, missing_by_soname
+from nixpatch.model.missing import Attribute, AttributeKind, Missing, NearMiss
+from nixpatch.model.summary import UNOWNED, owner_names
+from nixpatch.operations.missing import find_missing
+from nixpatch.report.phrases import first_few
 from nixpatch.store.catalog import Catalog, packaged
-
-_SHOWN_FILES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """One soname that nothing provides."""
-
-    soname: str
-    files: tuple[str, ...]
-    """who needs it, sorted"""
-    dists: tuple[str, ...]
-    """``name version`` of the dists of those files, sorted"""
-    attribute: Attribute | None
-    """what to add; None where the catalog does not know the soname"""
-    alternatives: tuple[Attribute, ...]
-    near: tuple[NearMiss, ...]
-    """other versions that nixpkgs has, where it has not this one"""
-
-
-def missing(plan: Plan, catalog: Catalog | None = None) -> tuple[Missing, ...]:
-    """Return what a plan misses, sorted by soname; ``catalog`` None: the one of the package."""
-    catalog = catalog or packaged()
-    owners = _owners(plan)
-    found = []
-    for soname, files in missing_by_soname(plan).items():
-        # A need may be an absolute path; what nixpkgs has goes by the file name.
-        name = os.path.basename(soname)
-        attribute = catalog.lookup(name)
-        found.append(
-            Missing(
-                soname,
-                tuple(sorted(set(files))),
-                tuple(sorted({owners[file] for file in files})),
-                attribute,
-                catalog.alternatives(name),
-                catalog.near(name) if attribute is None else (),
-            )
-        )
-    return tuple(found)
-
-
-def advice(soname: str, catalog: Catalog | None = None) -> str:
-    """Return one line that says what to do about a soname that nothing provides."""
-    catalog = catalog or packaged()
-    name = os.path.basename(soname)
-    attribute = catalog.lookup(name)
-    return _advice(attribute, catalog.near(name) if attribute is None else (), line=True)
-
-
-def build_inputs(attributes: Iterable[Attribute]) -> str:
-    """Return the line to paste into a derivation; an attribute that is no package adds nothing to it."""
-    return f"buildInputs = {_list(attributes)};"
-
-
-def line_to_paste(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
-    """Return the one line that adds all that nixpkgs has; "" if that is nothing."""
-    attributes = _attributes([one for plan in plans for one in missing(plan, catalog)])
-    return build_inputs(attributes) if attributes else ""
 
 
 def text(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
-    """Render for people: by dist each soname, who needs it, what has it; at the end the line to paste."""
+    """Render by dist: each soname, the files that need it, the attribute; at the end the line to paste."""
     lines: list[str] = []
     every: list[Missing] = []
     for plan in plans:
-        lacking = missing(plan, catalog)
-        every += lacking
-        lines += _by_dist(plan, lacking)
+        missing = find_missing(plan, catalog)
+        every += missing
+        lines += _by_dist(plan, missing)
     if not every:
         return "Nothing is missing.\n"
     lines += filter(None, [line_to_paste(plans, catalog)])
-    left = sum(one.attribute is None or one.attribute.kind is not AttributeKind.PACKAGE for one in every)
-    if left:
-        lines.append(f"{left} of {len(every)} cannot be had by an attribute of nixpkgs: see above.")
+    unknown = sum(not _is_package(missing.attribute) for missing in every)
+    if unknown:
+        lines.append(f"No nixpkgs attribute has {unknown} of these {len(every)}: see above.")
     return "\n".join(lines) + "\n"
 
 
 def nix(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
-    """Render a Nix function from nixpkgs to the list of what to add; what has no attribute is a comment.
+    """Render a Nix function from nixpkgs to a list of packages; a soname without a package is a comment.
 
-    ``buildInputs = import ./missing.nix pkgs;`` takes it.
+    Typical usage: ``buildInputs = import ./missing.nix pkgs;``
     """
-    every = [one for plan in plans for one in missing(plan, catalog)]
+    every = [missing for plan in plans for missing in find_missing(plan, catalog)]
     comments = {
-        f"# {shown(one.soname)}: {_advice(one.attribute, one.near, line=False)}"
-        for one in every
-        if one.attribute is None or one.attribute.note
+        f"# {shown(missing.soname)}: {_source(missing.attribute, missing.near)}"
+        for missing in every
+        if missing.attribute is None or missing.attribute.note
     }
-    return "\n".join([*sorted(comments), f"pkgs: {_list(_attributes(every))}"]) + "\n"
+    return "\n".join([*sorted(comments), f"pkgs: {_nix_list(packages(every))}"]) + "\n"
 
 
-def json(plans: Sequence[Plan], catalog: Catalog | None = None) -> dict[str, Any]:
-    """Render the document programs read; as stable as the other ones (see ``as_json``)."""
-    found = [(plan, missing(plan, catalog)) for plan in plans]
-    trees = [
-        {
-            "tree": {"root": plan.tree.root, "prefix": plan.tree.prefix, "kind": plan.tree.kind.value},
-            "missing": [_entry(one) for one in lacking],
-            "build_inputs": [_item(attribute) for attribute in _attributes(lacking)],
-        }
-        for plan, lacking in found
-    ]
-    return document("missing", trees)
+def advice(soname: str, catalog: Catalog | None = None) -> str:
+    """Return one line: what to do about a soname that nothing provides."""
+    catalog = catalog or packaged()
+    name = os.path.basename(soname)
+    attribute = catalog.lookup(name)
+    return advice_for(attribute, catalog.near(name) if attribute is None else ())
 
 
-def _owners(plan: Plan) -> dict[str, str]:
-    names = {dist.info: f"{dist.name} {dist.version}" for dist in plan.tree.dists}
-    return {
-        file.file.path: names.get(next(iter(file.file.owners), ""), UNOWNED)
-        for file in plan.files
-        if file.missing
+def advice_for(attribute: Attribute | None, near: Sequence[NearMiss]) -> str:
+    """Return the same line from catalog entries that are known already."""
+    source = _source(attribute, near)
+    if attribute is None or not _is_package(attribute):
+        return source
+    return f"{source}: add it with {build_inputs([attribute])}"
+
+
+def build_inputs(attributes: Iterable[Attribute]) -> str:
+    """Return the line to paste into a derivation."""
+    return f"buildInputs = {_nix_list(attributes)};"
+
+
+def line_to_paste(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
+    """Return the line that adds every missing library of nixpkgs; "" if there is none."""
+    attributes = packages(missing for plan in plans for missing in find_missing(plan, catalog))
+    return build_inputs(attributes) if attributes else ""
+
+
+def packages(every: Iterable[Missing]) -> tuple[Attribute, ...]:
+    """Return each nixpkgs package once, sorted by name."""
+    by_expression = {
+        missing.attribute.expression: missing.attribute
+        for missing in every
+        if missing.attribute is not None and _is_package(missing.attribute)
     }
+    return tuple(sorted(by_expression.values(), key=lambda item: (item.attribute, item.output)))
 
 
-def _by_dist(plan: Plan, lacking: Sequence[Missing]) -> list[str]:
+def nix_item(attribute: Attribute) -> str:
+    """Return an element of a Nix list: a function call needs parentheses, or it would be two elements."""
+    return f"({attribute.expression})" if " " in attribute.expression else attribute.expression
+
+
+def _is_package(attribute: Attribute | None) -> bool:
+    return attribute is not None and attribute.kind is AttributeKind.PACKAGE
+
+
+def _nix_list(attributes: Iterable[Attribute]) -> str:
+    items = [nix_item(attribute) for attribute in attributes if _is_package(attribute)]
+    return f"with pkgs; [ {' '.join(items)} ]" if items else "[ ]"
+
+
+def _by_dist(plan: Plan, every: Sequence[Missing]) -> list[str]:
     lines: list[str] = []
-    owners = _owners(plan)
-    for dist in sorted({dist for one in lacking for dist in one.dists}):
+    owners = owner_names(plan.tree)
+    for dist in sorted({dist for missing in every for dist in missing.dists}):
         lines.append(shown(dist))
-        for one in lacking:
-            files = [below(file, plan.tree.root) for file in one.files if owners[file] == dist]
+        for missing in every:
+            files = [
+                below(file, plan.tree.root) for file in missing.files if owners.get(file, UNOWNED) == dist
+            ]
             if files:
-                more = f" and {len(files) - _SHOWN_FILES} more" if len(files) > _SHOWN_FILES else ""
-                lines.append(f"  {shown(one.soname)}, needed by {', '.join(files[:_SHOWN_FILES])}{more}")
-                lines.append(f"    {_advice(one.attribute, one.near, line=False)}")
+                lines.append(f"  {shown(missing.soname)}, needed by {first_few(files)}")
+                lines.append(f"    {_source(missing.attribute, missing.near)}")
         lines.append("")
     return lines
 
 
-def _advice(attribute: Attribute | None, near: Sequence[NearMiss], *, line: bool) -> str:
+def _source(attribute: Attribute | None, near: Sequence[NearMiss]) -> str:
     if attribute is None:
         if not near:
-            return "nixpkgs is not known to have it"
-        other = "; ".join(f"{one.soname} in {one.attribute.expression}" for one in near)
-        return f"nixpkgs is not known to have this version; it has {other}"
-    note = f" ({attribute.note})" if attribute.note else ""
-    if attribute.kind is not AttributeKind.PACKAGE:
+            return "no nixpkgs package is known to have it"
+        others = "; ".join(f"{other.soname} in {other.attribute.expression}" for other in near)
+        return f"no nixpkgs package is known to have this version; nixpkgs has {others}"
+    if not _is_package(attribute):
         return attribute.note
-    found = f"nixpkgs has it in {attribute.expression}{note}"
-    return f"{found}: add it with {build_inputs([attribute])}" if line else found
-
-
-def _attributes(lacking: Iterable[Missing]) -> tuple[Attribute, ...]:
-    """Return each package once, sorted by name: a person keeps such a list sorted."""
-    found = {
-        one.attribute.expression: one.attribute
-        for one in lacking
-        if one.attribute is not None and one.attribute.kind is AttributeKind.PACKAGE
-    }
-    return tuple(sorted(found.values(), key=lambda attribute: (attribute.attribute, attribute.output)))
-
-
-def _list(attributes: Iterable[Attribute]) -> str:
-    items = [_item(attribute) for attribute in attributes if attribute.kind is AttributeKind.PACKAGE]
-    return f"with pkgs; [ {' '.join(items)} ]" if items else "[ ]"
-
-
-def _item(attribute: Attribute) -> str:
-    """Put a function call in parentheses: in a Nix list it would be two elements."""
-    return f"({attribute.expression})" if " " in attribute.expression else attribute.expression
-
-
-def _entry(one: Missing) -> dict[str, Any]:
-    return {
-        "soname": one.soname,
-        "dists": list(one.dists),
-        "files": list(one.files),
-        "provided_by": _attribute(one.attribute) if one.attribute else None,
-        "alternatives": [_attribute(attribute) for attribute in one.alternatives],
-        "near": [{"soname": near.soname, **_attribute(near.attribute)} for near in one.near],
-    }
-
-
-def _attribute(attribute: Attribute) -> dict[str, str | None]:
-    return {
-        "kind": attribute.kind.name.lower(),
-        "attribute": attribute.attribute or None,
-        "output": attribute.output or None,
-        "expression": attribute.expression or None,
-        "note": attribute.note,
-    }
+    return f"nixpkgs has it in {attribute.expression}" + (f" ({attribute.note})" if attribute.note else "")

@@ -1,72 +1,31 @@
-"""Count a plan and what became of it, by dist and as a whole."""
+"""Count a plan or its outcome: by dist, and for the whole tree."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 from nixpatch.model import FilePlan, Origin, Outcome, Plan, SkipReason
-
-UNOWNED = "(no dist)"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The files of one dist."""
-
-    name: str
-    version: str
-    changed: int
-    untouched: int
-    """right as they are"""
-    skipped: int
-    failed: int
-    missing: tuple[str, ...]
-    """sonames, sorted"""
-    store_paths: tuple[str, ...]
-    """names of the store paths that serve it, sorted"""
+from nixpatch.model.summary import UNOWNED, DistTotals, Totals
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """The whole tree."""
-
-    files: int
-    changed: int
-    bytes: int
-    """of the changed files"""
-    untouched: int
-    skipped: Mapping[SkipReason, int]
-    failed: int
-    missing: int
-    """needs that nothing meets"""
-    errors: int
-    """findings that make the exit code 1"""
-
-    @property
-    def satisfied(self) -> bool:
-        """Whether nothing remains to be done by a person."""
-        return not (self.failed or self.missing or self.errors)
-
-
-def rows(plan: Plan, outcome: Outcome | None) -> tuple[Row, ...]:
-    """Return one row for each dist with ELF files, and one for files that no dist claims, sorted by name."""
+def dist_totals(plan: Plan, outcome: Outcome | None) -> tuple[DistTotals, ...]:
+    """Count each dist with ELF files, sorted by name; files of no dist count together."""
     names = {dist.info: (dist.name, dist.version) for dist in plan.tree.dists}
     groups: dict[tuple[str, str], list[FilePlan]] = {}
     for file in plan.files:
         key = names.get(next(iter(file.file.owners), ""), (UNOWNED, ""))
         groups.setdefault(key, []).append(file)
-    failed = _failed(outcome)
+    failed = _failed_paths(outcome)
     return tuple(
-        Row(
+        DistTotals(
             name,
             version,
             changed=sum(file.edit is not None and file.file.path not in failed for file in files),
-            untouched=sum(_right(file) for file in files),
+            untouched=sum(_needs_no_change(file) for file in files),
             skipped=sum(file.skip is not None for file in files),
             failed=sum(file.file.path in failed for file in files),
             missing=tuple(sorted({answer.need for file in files for answer in file.missing})),
-            store_paths=_store_names(plan, files),
+            store_paths=_store_path_names(plan, files),
         )
         for (name, version), files in sorted(groups.items())
     )
@@ -74,7 +33,7 @@ def rows(plan: Plan, outcome: Outcome | None) -> tuple[Row, ...]:
 
 def totals(plan: Plan, outcome: Outcome | None) -> Totals:
     """Count the whole tree."""
-    failed = _failed(outcome)
+    failed = _failed_paths(outcome)
     changed = [file for file in plan.changes if file.file.path not in failed]
     skipped: dict[SkipReason, int] = {}
     for file in plan.files:
@@ -85,7 +44,7 @@ def totals(plan: Plan, outcome: Outcome | None) -> Totals:
         files=len(plan.files),
         changed=len(changed),
         bytes=sum(file.file.size for file in changed),
-        untouched=sum(_right(file) for file in plan.files),
+        untouched=sum(_needs_no_change(file) for file in plan.files),
         skipped=skipped,
         failed=len(failed),
         missing=sum(len(file.missing) for file in plan.files),
@@ -93,42 +52,41 @@ def totals(plan: Plan, outcome: Outcome | None) -> Totals:
     )
 
 
-def _right(file: FilePlan) -> bool:
+def duplicates(plan: Plan) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield each library that the tree has several copies of: kept bundled ones, and the store's."""
+    copies: dict[str, set[str]] = {}
+    for graft in plan.vendored:
+        if not graft.goes:
+            copies.setdefault(graft.unmangled.partition(".so")[0], set()).add(graft.file.path)
+    for file in plan.files:
+        for answer in file.answers:
+            if answer.origin is Origin.STORE and answer.path is not None:
+                stem = answer.need.partition(".so")[0]
+                if stem in copies:
+                    copies[stem].add(answer.path)
+    for stem, paths in sorted(copies.items()):
+        if len(paths) > 1:
+            yield stem, tuple(sorted(paths))
+
+
+def _needs_no_change(file: FilePlan) -> bool:
     return file.edit is None and file.skip is None and not file.missing
 
 
-def _failed(outcome: Outcome | None) -> frozenset[str]:
+def _failed_paths(outcome: Outcome | None) -> frozenset[str]:
     return frozenset(done.plan.file.path for done in outcome.failed) if outcome else frozenset()
 
 
-def _store_names(plan: Plan, files: Iterable[FilePlan]) -> tuple[str, ...]:
-    prefix = plan.store_dir.rstrip("/") + "/"
-    own = plan.tree.prefix.rstrip("/") + "/"
-    found = {
-        answer.path.removeprefix(prefix).partition("/")[0].partition("-")[2]
+def _store_path_names(plan: Plan, files: Iterable[FilePlan]) -> tuple[str, ...]:
+    store = plan.store_dir.rstrip("/") + "/"
+    prefix = plan.tree.prefix.rstrip("/") + "/"
+    names = {
+        answer.path.removeprefix(store).partition("/")[0].partition("-")[2]
         for file in files
         for answer in file.answers
         if answer.origin in {Origin.STORE, Origin.OWN_PATH}
         and answer.path is not None
-        and answer.path.startswith(prefix)
-        and not answer.path.startswith(own)  # $out is in the store, too
+        and answer.path.startswith(store)
+        and not answer.path.startswith(prefix)  # a build's $out is in the store, too
     }
-    return tuple(sorted(found))
-
-
-def missing_by_soname(plan: Plan) -> dict[str, list[str]]:
-    """Return, for each soname that nothing provides, the files that need it."""
-    found: dict[str, list[str]] = {}
-    for file in plan.files:
-        for answer in file.missing:
-            found.setdefault(answer.need, []).append(file.file.path)
-    return dict(sorted(found.items()))
-
-
-def considered(plan: Plan, soname: str) -> tuple[str, ...]:
-    """Return where the first file that misses a soname looked for it."""
-    for file in plan.files:
-        for answer in file.missing:
-            if answer.need == soname:
-                return answer.considered
-    return ()
+    return tuple(sorted(names))

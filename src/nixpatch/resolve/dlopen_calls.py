@@ -9,14 +9,14 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
+
+from nixpatch.model.dlopen_names import FIND_LIBRARY, CallSite
 
 WORDS = re.compile(rb"CDLL|PyDLL|LoadLibrary|find_library|dlopen")
 """what a source must contain to be worth parsing"""
 
 _LOADS = frozenset({"CDLL", "PyDLL", "LoadLibrary", "dlopen"})
-_FINDS = "find_library"
 _SONAME = re.compile(r"[\w+.-]+\.so(?:\.[\w.]+)?", re.ASCII)
 _STEM = re.compile(r"[\w+.-]+", re.ASCII)
 _WORD = re.compile(rb"\w+|[\[({~+-]")
@@ -25,23 +25,6 @@ _WORDS = 100_000
 _TEXTS = 16
 """strings that one name is bound to"""
 _DEPTH = 8  # of conditions inside one argument: more is not written by people
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class CallSite:
-    """One library that one line of a source opens."""
-
-    name: str
-    """``libz.so.1``; ``z`` where it is looked for by ``find_library``"""
-    path: str
-    line: int
-    call: str
-    """the function, such as ``CDLL``"""
-
-    @property
-    def finds(self) -> bool:
-        """Whether the name is one for ``find_library``."""
-        return self.call == _FINDS
 
 
 def call_sites(source: bytes, path: str) -> tuple[CallSite, ...]:
@@ -66,10 +49,10 @@ def _sites(tree: ast.Module, path: str) -> Iterator[CallSite]:
         if not isinstance(node, ast.Call):
             continue
         call = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        if call not in _LOADS and call != _FINDS:
+        if call not in _LOADS and call != FIND_LIBRARY:
             continue
         given = node.args[:1] or [word.value for word in node.keywords if word.arg == "name"]
-        wanted = _STEM if call == _FINDS else _SONAME
+        wanted = _STEM if call == FIND_LIBRARY else _SONAME
         for argument in given:
             for name in _strings(argument, names, _DEPTH):
                 if wanted.fullmatch(name):

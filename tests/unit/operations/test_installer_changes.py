@@ -15,7 +15,7 @@ from nixpatch.model import (
     TreeFile,
     TreeKind,
 )
-from nixpatch.operations.installer_changes import Change, Snapshot, difference, restrict
+from nixpatch.operations.installer_changes import InstallerChanges, Snapshot, difference, restrict
 
 SITE = "/venv/lib/python3.11/site-packages"
 OLD, NEW = f"{SITE}/old-1.dist-info", f"{SITE}/new-1.dist-info"
@@ -40,10 +40,10 @@ def test_what_is_new_what_is_another_one_and_what_is_gone() -> None:
     )
     after = Snapshot({"a": (1, 2, 3), "b": (1, 3, 4), "d": (1, 4, 3)}, {"x": (1, 5, 9, 9), "y": (1, 7, 9, 9)})
 
-    assert difference(before, after) == Change(frozenset("bd"), frozenset("y"), gone=True)
-    assert difference(after, after) == Change()
+    assert difference(before, after) == InstallerChanges(frozenset("bd"), frozenset("y"), gone=True)
+    assert difference(after, after) == InstallerChanges()
     assert not difference(after, after).anything
-    assert difference(before, Snapshot()) == Change(gone=True)
+    assert difference(before, Snapshot()) == InstallerChanges(gone=True)
     assert difference(Snapshot(), after).dists == frozenset("abd")
 
 
@@ -56,13 +56,13 @@ def test_only_files_of_what_changed_stay_in_the_plan() -> None:
     loose, other = _file("loose.so"), _file("other.so")
     plan = _plan(old, new, both, loose, other)
 
-    kept = restrict(plan, Change(frozenset([NEW]), frozenset([loose.file.path])))
+    kept = restrict(plan, InstallerChanges(frozenset([NEW]), frozenset([loose.file.path])))
 
     assert kept.files == (new, both, loose)
     assert kept.tree == plan.tree
     (note,) = kept.findings
     assert note.severity == "note"
-    assert note.text.startswith("2 ELF files that were there before would be linked anew, too")
+    assert note.text.startswith("2 ELF files that were installed before need patching, too")
 
 
 def test_findings_go_with_their_files_and_those_of_the_tree_stay() -> None:
@@ -71,7 +71,7 @@ def test_findings_go_with_their_files_and_those_of_the_tree_stay() -> None:
     wrong_new = Finding("error", new.file.path, "needs GLIBC_2.99")
     odd = Finding("note", "/venv", "conda manages it")
 
-    kept = restrict(_plan(old, new, findings=(wrong_old, wrong_new, odd)), Change(frozenset([NEW])))
+    kept = restrict(_plan(old, new, findings=(wrong_old, wrong_new, odd)), InstallerChanges(frozenset([NEW])))
 
     assert kept.findings == (wrong_new, odd)
 
@@ -79,4 +79,4 @@ def test_findings_go_with_their_files_and_those_of_the_tree_stay() -> None:
 def test_everything_new_is_the_whole_plan() -> None:
     plan = _plan(_file("old.so", OLD), _file("new.so", NEW))
 
-    assert restrict(plan, Change(frozenset([OLD, NEW]))) == plan
+    assert restrict(plan, InstallerChanges(frozenset([OLD, NEW]))) == plan

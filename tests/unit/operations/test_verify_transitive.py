@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from nixpatch.model import ElfFacts, Finding
 from nixpatch.operations.plan import Reader
-from nixpatch.operations.verify_transitive import unmet
+from nixpatch.operations.verify_transitive import unmet_needs
 from support.resolving import LOADER, SITE, STORE, TARGET, elf
 
 LIB = f"{STORE}/eeee-pulse/lib"
@@ -16,7 +16,9 @@ def looked_at(
     reader = Reader()
     reader.known.update(tree | store)
     reader.known |= {TARGET.python: elf(interp=LOADER), LOADER: elf(soname="ld-linux-x86-64.so.2")}
-    found = unmet(tree, replace(TARGET), reader, ignored=lambda _, need: need == "libmay.so", known=known)
+    found = unmet_needs(
+        tree, replace(TARGET), reader, ignored=lambda _, need: need == "libmay.so", known=known
+    )
     return [f"{finding.path}: {finding.text}" for finding in found]
 
 
@@ -29,7 +31,7 @@ TREE = {
 def test_a_library_behind_that_lacks_something_is_named_once() -> None:
     told = looked_at(TREE, {f"{LIB}/libpulse.so.0": elf("libgone.so", soname="libpulse.so.0")})
 
-    text = f"needs libgone.so, which ld.so does not find; {SITE}/a/x.so loads it and 1 more do"
+    text = f"needs libgone.so, which ld.so does not find; loaded by {SITE}/a/x.so and 1 more"
     assert told == [f"{LIB}/libpulse.so.0: {text}"]
 
 

@@ -42,5 +42,5 @@ def test_all_that_a_policy_promises_but_for_libc(name: str, capsys: pytest.Captu
 
 def test_an_unknown_policy(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bundle", "--policy", "manylinux_2_99"]) == 2
-    assert "no such manylinux policy; there are manylinux1, manylinux2010" in capsys.readouterr().err
+    assert "no such manylinux policy; known are manylinux1, manylinux2010" in capsys.readouterr().err
     assert not os.path.exists("manylinux_2_99")

@@ -99,7 +99,7 @@ def test_a_near_miss_names_the_versions_there_are() -> None:
     assert catalog.lookup("libsodium.so.23") is None
     assert [one.attribute.expression for one in near] == ["libsodium"]
     assert re.fullmatch(r"libsodium\.so\.\d+", near[0].soname)
-    assert f"it has {near[0].soname} in libsodium" in advice("libsodium.so.23")
+    assert f"nixpkgs has {near[0].soname} in libsodium" in advice("libsodium.so.23")
 
 
 def test_of_near_misses_the_nearest_comes_first() -> None:

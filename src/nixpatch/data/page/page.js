@@ -5,11 +5,11 @@
   const SVG = "http://www.w3.org/2000/svg";
   const SITE = /^lib(?:64)?\/python[0-9.]+\/site-packages\//;
   const AT_ONCE = 400, PILLS = 4;
-  const STATES = ["missing", "failed", "patched", "right", "left alone"];
+  const STATES = ["missing", "failed", "patched", "unchanged", "skipped"];
   const SORT_OF = { "store": "store", "other dist": "dist", "own dist": "dist", "driver": "driver", "missing": "missing" };
   let tree, text = "", state = "", focus = null, sort = "state", down = false, whole = false;
 
-  // Names are put in as text and as attributes by the DOM, never as markup.
+  // The DOM inserts names as text and attributes, never as markup.
   function make(name, attributes = {}, ...children) {
     const element = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -44,13 +44,13 @@
   function count(name) { return tree.files.filter((file) => file.state === name).length; }
 
   function counts() {
-    const told = STATES.map((name) => [name, count(name)]).filter(([, number]) => number);
+    const present = STATES.map((name) => [name, count(name)]).filter(([, number]) => number);
     const word = (name) => (name === "patched" && !tree.applied ? "to patch" : name);
-    byId("counts").replaceChildren(...told.map(([name, number]) => {
+    byId("counts").replaceChildren(...present.map(([name, number]) => {
       const kind = name === "patched" ? "patched" : ["missing", "failed"].includes(name) ? "bad" : "";
       return make("div", { class: `count ${kind}` }, make("b", {}, String(number)), word(name));
     }));
-    byId("states").replaceChildren(...told.map(([name, number]) => {
+    byId("states").replaceChildren(...present.map(([name, number]) => {
       const button = make("button", { "aria-pressed": String(state === name), "data-state": name }, `${word(name)} ${number}`);
       button.addEventListener("click", () => { state = state === name ? "" : name; counts(); files(); });
       return button;
@@ -59,23 +59,23 @@
 
   function missing() {
     byId("missing-section").hidden = !tree.missing.length;
-    byId("missing").replaceChildren(...tree.missing.map((one) => {
-      const more = one.files.length > 3 ? ` and ${one.files.length - 3} more` : "";
+    byId("missing").replaceChildren(...tree.missing.map((library) => {
+      const more = library.files.length > 3 ? ` and ${library.files.length - 3} more` : "";
       return make("div", { class: "lack" },
-        make("h3", {}, one.soname),
-        make("p", {}, "needed by ", make("span", { class: "path" }, one.files.slice(0, 3).join(", ")), more),
-        make("p", {}, one.advice),
-        make("details", {}, make("summary", {}, "where it was looked for"),
-          make("ol", {}, ...one.considered.map((line) => make("li", {}, line)))));
+        make("h3", {}, library.soname),
+        make("p", {}, "needed by ", make("span", { class: "path" }, library.files.slice(0, 3).join(", ")), more),
+        make("p", {}, library.advice),
+        make("details", {}, make("summary", {}, "search order"),
+          make("ol", {}, ...library.considered.map((line) => make("li", {}, line)))));
     }));
-    if (tree.paste) byId("missing").append(make("p", {}, "All of them:"), make("pre", {}, tree.paste));
+    if (tree.paste) byId("missing").append(make("p", {}, "To add all of them:"), make("pre", {}, tree.paste));
   }
 
   function findings() {
     byId("findings-section").hidden = !tree.findings.length;
-    byId("findings").replaceChildren(...tree.findings.map(([severity, path, said]) => make("li", {},
+    byId("findings").replaceChildren(...tree.findings.map(([severity, path, text]) => make("li", {},
       make("span", { class: `pill ${severity}` }, severity), " ",
-      make("span", { class: "path" }, path), path ? ": " : "", said)));
+      make("span", { class: "path" }, path), path ? ": " : "", text)));
   }
 
   function store() {
@@ -88,11 +88,11 @@
     byId("graph-section").hidden = !drawn || !drawn.nodes.length;
     if (!drawn || !drawn.nodes.length) return;
     const apart = drawn.apart;
-    byId("hint").textContent = "Point at a box to follow its lines; click it to see its files below." +
-      (apart ? ` ${apart} ${apart === 1 ? "dist needs" : "dists need"} nothing but libc and what ${apart === 1 ? "it brings" : "they bring"}.` : "");
+    byId("hint").textContent = "Point at a box to highlight its lines; click it to list its files below." +
+      (apart ? ` ${apart} ${apart === 1 ? "dist needs" : "dists need"} only libc and ${apart === 1 ? "its" : "their"} own libraries.` : "");
     const svg = byId("graph");
     const { width, height } = drawn.node;
-    // The columns take the room there is, as long as lines do not get too long to follow.
+    // The columns use the available width, up to a length of lines that is easy to follow.
     const aisles = Math.max(drawn.columns - 1, 1);
     const room = (svg.parentElement.clientWidth - 10 - drawn.columns * width) / aisles;
     const aisle = Math.min(Math.max(room, 110), 480);
@@ -115,14 +115,14 @@
       return [edge, line];
     });
     for (const node of places.values()) {
-      const told = node.files ? `${node.files} ${node.files === 1 ? "file" : "files"}` : "";
-      const room = told ? 23 : 33;
+      const label = node.files ? `${node.files} ${node.files === 1 ? "file" : "files"}` : "";
+      const room = label ? 23 : 33;
       const name = node.id.length > room ? `${node.id.slice(0, room - 1)}\u2026` : node.id;
       const box = draw("g", { class: `node ${node.sort}`, transform: `translate(${node.x},${node.y})`, tabindex: 0, role: "button", "data-node": node.id },
         draw("title", {}, node.id),
         draw("rect", { width, height }),
         draw("text", { x: 12, y: height / 2 + 4.5 }, name),
-        draw("text", { x: width - 12, y: height / 2 + 4, class: "files", "text-anchor": "end" }, told));
+        draw("text", { x: width - 12, y: height / 2 + 4, class: "files", "text-anchor": "end" }, label));
       const light = (on) => {
         svg.classList.toggle("tracing", on);
         for (const element of svg.querySelectorAll(".lit")) element.classList.remove("lit");
@@ -163,13 +163,13 @@
     byId("files-section").hidden = !tree.files.length;
     const found = tree.files.filter(wanted);
     found.sort((a, b) => {
-      const one = key(a), other = key(b);
-      const order = one < other ? -1 : one > other ? 1 : a.path < b.path ? -1 : 1;
+      const left = key(a), right = key(b);
+      const order = left < right ? -1 : left > right ? 1 : a.path < b.path ? -1 : 1;
       return down ? -order : order;
     });
     const some = whole ? found : found.slice(0, AT_ONCE);
     byId("files").replaceChildren(...(some.length ? some.map(row) :
-      [make("tr", { class: "empty" }, make("td", { colspan: 5 }, "No file fits."))]));
+      [make("tr", { class: "empty" }, make("td", { colspan: 5 }, "No matching files."))]));
     byId("shown").textContent = `${found.length} of ${tree.files.length} files`;
     byId("more").hidden = some.length === found.length;
     byId("focus").hidden = !focus;
@@ -192,7 +192,7 @@
     const line = make("tr", {},
       make("td", { class: "file" }, button),
       make("td", { class: "dist" }, file.dist),
-      make("td", {}, make("span", { class: `pill ${file.state.replace(" ", "-")}`, title: file.why }, word)),
+      make("td", {}, make("span", { class: `pill ${file.state}`, title: file.why }, word)),
       make("td", { class: "number" }, size(file.size)),
       make("td", { class: "origins" }, ...[...origins].slice(0, PILLS).map(([from, [origin, ...sonames]]) =>
         make("span", { class: `pill ${SORT_OF[origin] || "store"}`, title: sonames.join("\n") }, from)),
@@ -217,9 +217,9 @@
     if (file.changed && interpreter !== newInterpreter) { tell("interpreter", interpreter, "old"); tell("", newInterpreter); }
     else if (interpreter) tell("interpreter", interpreter);
     for (const [entry, why] of file.dropped) tell("dropped", `${entry || "(empty)"}: ${why}`);
-    const needs = make("table", { class: "needs" }, ...file.needs.map(([soname, origin, , where, said]) =>
+    const needs = make("table", { class: "needs" }, ...file.needs.map(([soname, origin, , library, note]) =>
       make("tr", {}, make("td", {}, soname), make("td", {}, make("span", { class: `pill ${SORT_OF[origin] || ""}` }, origin)),
-        make("td", {}, where || said))));
+        make("td", {}, library || note))));
     return make("tr", { class: "detail" }, make("td", { colspan: 5 }, links, needs));
   }
 
@@ -236,7 +236,7 @@
   window.addEventListener("resize", () => { graph(); files(); });
   if (data.trees.length > 1) {
     byId("chooser").hidden = false;
-    byId("tree").append(...data.trees.map((one, number) => make("option", { value: number }, one.root)));
+    byId("tree").append(...data.trees.map((entry, number) => make("option", { value: number }, entry.root)));
     byId("tree").addEventListener("change", (event) => open(Number(event.target.value)));
   }
   open(0);

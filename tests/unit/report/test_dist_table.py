@@ -19,7 +19,7 @@ from nixpatch.model import (
     TreeFile,
     TreeKind,
 )
-from nixpatch.report.table import ByDist
+from nixpatch.report.dist_table import DistTable
 
 SITE = "/venv/lib/python3.12/site-packages"
 STORE = "/nix/store"
@@ -52,7 +52,7 @@ def plan(*files: FilePlan) -> Plan:
 def drawn(what: Plan, width: int, *, whole: bool = False) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, highlight=False, soft_wrap=True)
-    console.print(ByDist(what, None, whole=whole))
+    console.print(DistTable(what, None, all_dists=whole))
     return out.getvalue()
 
 
@@ -73,7 +73,7 @@ def test_no_number_and_no_name_is_lost_at_any_width(width: int) -> None:
     assert "…" not in told
     words = " ".join(told.split())
     assert "gcc-13.2.0-lib" in words
-    assert ("From the store: " in told) == (width <= 80)
+    assert ("Store paths: " in told) == (width <= 80)
 
 
 def test_dists_with_nothing_to_do_are_counted_if_there_are_many() -> None:
@@ -81,12 +81,12 @@ def test_dists_with_nothing_to_do_are_counted_if_there_are_many() -> None:
     left = planned("idle0", 1, skip=Skip(SkipReason.STATIC))
     told = drawn(plan(*idle, left, planned("busy", 0, changed=True)), 100)
     assert "idle7" not in told
-    assert "and 30 dists with nothing to do: 30 files right, 1 left alone; -v lists them" in told
-    assert "Left alone: 1 static\n" in told
+    assert "and 30 dists with nothing to do (30 files unchanged, 1 skipped); -v lists them" in told
+    assert "Skipped: 1 static\n" in told
     assert "idle7 1.0.0" in drawn(plan(*idle, planned("busy", 0, changed=True)), 100, whole=True)
 
 
 def test_what_is_missing_is_in_the_table() -> None:
     told = drawn(plan(planned("qt", 0, lacks="libGL.so.1"), planned("qt", 1, lacks="libEGL.so.1")), 80)
-    assert "not met" in told
+    assert "not found" in told
     assert "libEGL.so.1, libGL.so.1" in told

@@ -1,0 +1,77 @@
+"""The last line of each report."""
+
+from __future__ import annotations
+
+from nixpatch.escape import shown
+from nixpatch.model import Outcome, Plan, Verdict
+from nixpatch.model.diff import Difference
+from nixpatch.model.trace import Trace
+from nixpatch.report.phrases import count_text, size_text
+from nixpatch.report.summary import totals
+from nixpatch.store.lockfile import Lockfile
+from nixpatch.store.store_paths import store_paths_of
+
+
+def run_closing(plan: Plan, outcome: Outcome | None, seconds: float) -> str:
+    """Return the last line for a plan (``outcome`` None) or for its outcome."""
+    verbs = ("Would patch", "Patched") if plan.target is not None else ("Would restore", "Restored")
+    count = totals(plan, outcome)
+    skipped = sum(count.skipped.values())
+    text = (
+        f"{verbs[outcome is not None]} {count.changed} of {count.files} ELF files "
+        f"({size_text(count.bytes)}) in {seconds:.1f} s"
+    )
+    rest = [
+        f"{count.untouched} unchanged" if count.untouched else "",
+        f"{skipped} skipped" if skipped else "",
+        f"{count.failed} failed" if count.failed else "",
+        f"{count_text(count.missing, 'dependency', 'dependencies')} not found" if count.missing else "",
+    ]
+    return "; ".join([text, *filter(None, rest)]) + "."
+
+
+def verdict_closing(verdict: Verdict, store_dir: str) -> str:
+    """Return the last line of ``verify``."""
+    store_paths = store_paths_of(verdict.libraries, store_dir)
+    counts = [
+        count_text(verdict.patched, "patched file"),
+        count_text(verdict.needs, "dependency", "dependencies"),
+        count_text(len(store_paths), "store path"),
+        count_text(verdict.rows, "RECORD row"),
+    ]
+    if verdict.loaded:
+        counts.append(f"{count_text(verdict.loaded, 'file')} opened by the loader")
+    errors = count_text(verdict.errors, "error") if verdict.errors else "no errors"
+    return f"{'Failed' if verdict.errors else 'OK'}: checked {', '.join(counts)}: {errors}."
+
+
+def trace_closing(trace: Trace) -> str:
+    """Return the last line of ``tree``."""
+    counts = ", ".join(
+        (
+            count_text(len(trace.asked) if trace.tree is not None else 1, "file"),
+            count_text(len(trace.links), "dependency", "dependencies"),
+            count_text(len({link.path for link in trace.links} - {None}), "library", "libraries"),
+        )
+    )
+    return f"{counts}: {f'{len(trace.unmet)} not found' if trace.unmet else 'all found'}."
+
+
+def diff_closing(difference: Difference) -> str:
+    """Return the last line of ``diff``."""
+    if difference.same:
+        return "No differences."
+    findings = len(difference.gained) + len(difference.lost)
+    counts = [
+        count_text(len(difference.libraries), "library", "libraries") if difference.libraries else "",
+        count_text(len(difference.files), "file") if difference.files else "",
+        count_text(findings, "finding") if findings else "",
+    ]
+    return f"Differences: {', '.join(filter(None, counts)) or 'the target'}."
+
+
+def lock_closing(lock: Lockfile, path: str, *, changed: bool) -> str:
+    """Return the last line of ``lock``."""
+    libraries = count_text(len(lock.libraries), "library", "libraries")
+    store_paths = count_text(len({library.store_path for library in lock.libraries.values()}), "store path")
+    return f"{'Locked' if changed else 'Unchanged:'} {libraries} from {store_paths} in {shown(path)}."

@@ -4,7 +4,7 @@ Paths, sonames and search paths are ``str`` made by ``os.fsdecode`` (PEP 383): a
 in and, through ``os.fsencode``, the way out. Paths are absolute unless a field says otherwise.
 """
 
-from nixpatch.model.dlopen import DlopenStrings, OpenedName, Opener
+from nixpatch.model.dlopen import DlopenStrings, OpenedName, OpenedNeed, Opener
 from nixpatch.model.elf import (
     DlopenNeed,
     DlopenPriority,
@@ -43,6 +43,7 @@ __all__ = [
     "Machine",
     "Manner",
     "OpenedName",
+    "OpenedNeed",
     "Opener",
     "Origin",
     "Outcome",

@@ -19,6 +19,18 @@ class DlopenStrings:
     letters of the text before it in front (``fooliblibz.so.1``)"""
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedNeed:
+    """A library that is opened by name, as a need of the file in whose search path ld.so looks for it."""
+
+    sonames: tuple[str, ...]
+    """alternatives, the best first: the first that anything provides serves"""
+    opener: str
+    """the file whose code opens it, or a source with its line"""
+    reason: str = ""
+    """of the row in the tables, for a name that does not stand in the file"""
+
+
 class Opener(enum.Enum):
     """The Python function that opens a library. The value is the text people read."""
 

@@ -39,6 +39,8 @@ class Answer:
     """source of the provider, or the rule that ignores the need"""
     considered: tuple[str, ...] = ()
     """for a missing need: each searched place in order, and why it does not serve"""
+    opener: str | None = None
+    """the file whose code opens it by name, a source with its line; None for a need that the header names"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ class FilePlan:
     def missing(self) -> tuple[Answer, ...]:
         """The needs that nothing meets."""
         return tuple(answer for answer in self.answers if answer.origin is Origin.MISSING)
+
+    @property
+    def opened_unmet(self) -> tuple[Answer, ...]:
+        """The libraries that code opens by name and nothing provides: optional, for all that is known."""
+        return tuple(answer for answer in self.answers if answer.opener and answer.origin is Origin.IGNORED)
 
 
 @dataclass(frozen=True, slots=True)

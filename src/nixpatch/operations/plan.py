@@ -27,11 +27,15 @@ from nixpatch.model import (
     TreeFile,
     VendoredPlan,
 )
+from nixpatch.operations.opened_names import read_code_names
 from nixpatch.operations.resume import unrecorded
 from nixpatch.policy import Policy, default_policy
 from nixpatch.resolve.context import ResolutionContext, SearchPathOptions
 from nixpatch.resolve.file_plan import libc_findings, plan_file
+from nixpatch.resolve.opened_libraries import needs_by_caller
+from nixpatch.resolve.python_libraries import PythonLibraries, PythonResolver
 from nixpatch.store import LibrarySources, ProviderIndex, Store, lockfile, nixpkgs, open_index
+from nixpatch.store.catalog import packaged
 from nixpatch.unvendor.apply import distrusted, unsettled
 
 _NO_SYSTEM = "name a venv or a package in it; to patch this nevertheless, say --system"
@@ -112,6 +116,7 @@ def make_plan(
                 machine_of=read.machine,
                 exists=functools.cache(os.path.exists),
             )
+            context, python = _with_opened(context, index)
             vendored: tuple[VendoredPlan, ...] = ()
             if request.unvendor:
                 from nixpatch.unvendor.inputs import decide_unvendoring  # noqa: PLC0415 - hardly any run asks for it
@@ -151,6 +156,28 @@ def make_plan(
         # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
         keeps_originals=not (request.in_nix_build or request.store.store_path_of(request.path, resolve=True)),
     )
+
+
+def _with_opened(
+    context: ResolutionContext, index: ProviderIndex
+) -> tuple[ResolutionContext, dict[str, PythonLibraries]]:
+    """Add the libraries that code opens by name; return what Python code opens by ``.dist-info``, too."""
+    catalog = packaged()
+    names = read_code_names(context.tree, context.facts, context.target.machine, context.policy, index.cache)
+    is_known = functools.cache(
+        lambda name: bool(
+            context.files_named(name) or index.providers(name) or catalog.lookup(name) is not None
+        )
+    )
+    resolver = PythonResolver(context, index.versions, index.beginning, is_known)
+    python = {
+        dist.info: resolver.resolve(dist, names.python[dist.info])
+        for dist in context.tree.dists
+        if dist.info in names.python
+    }
+    cffi = tuple(dict.fromkeys(need for libraries in python.values() for need in libraries.cffi))
+    opened = needs_by_caller(context, names.native, is_known, cffi)
+    return replace(context, opened=opened), python
 
 
 def scan_for(request: PatchRequest) -> Tree:

@@ -6,7 +6,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nixpatch.model import ElfFacts, Libc, Machine, Provider, ProviderChoice, Tag, Target, Tree, TreeFile
+from nixpatch.model import (
+    ElfFacts,
+    Libc,
+    Machine,
+    OpenedNeed,
+    Provider,
+    ProviderChoice,
+    Tag,
+    Target,
+    Tree,
+    TreeFile,
+)
 from nixpatch.policy import Policy
 from nixpatch.resolve import ld_so
 from nixpatch.resolve.dist_graph import lenders
@@ -42,6 +53,8 @@ class ResolutionContext:
     machine_of: Callable[[str], Machine | None]
     """machine of the ELF file at any path, None where there is none"""
     exists: Callable[[str], bool]
+    opened: Mapping[str, tuple[OpenedNeed, ...]] = field(default_factory=dict)
+    """by path of the file in whose search path ld.so looks: libraries that are opened by name"""
     renames: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """by path: renamed needs, as (new name, original name); files that are not in it keep their own"""
     _by_name: dict[str, list[str]] = field(default_factory=dict, init=False)

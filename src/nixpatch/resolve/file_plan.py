@@ -19,6 +19,7 @@ from nixpatch.model import (
     Finding,
     Libc,
     Linkage,
+    OpenedNeed,
     Origin,
     Skip,
     SkipReason,
@@ -222,11 +223,31 @@ def _dlopen_answers(context: ResolutionContext, dependent: Dependent) -> tuple[A
     for soname, reason in context.policy.dlopened_by(dependent.file.path):
         met = answer_need(context, dependent, soname)
         answers.append(replace(met, detail=_both(f"opened at run time, {reason}", met.detail)))
+    answers += [
+        _opened_answer(context, dependent, need) for need in context.opened.get(dependent.file.path, ())
+    ]
     unique: dict[str, Answer] = {}
     for answer in answers:
         if answer.need not in dependent.facts.needed:
             unique.setdefault(answer.need, answer)
     return tuple(unique.values())
+
+
+def _opened_answer(context: ResolutionContext, dependent: Dependent, need: OpenedNeed) -> Answer:
+    """Answer a library that is opened by name: the first alternative that is there, and none is no error."""
+    answers = [answer_need(context, dependent, soname) for soname in need.sonames]
+    for answer in answers:
+        if answer.origin not in _UNMET:
+            return replace(
+                answer, detail=_both(_opened_by(dependent, need), answer.detail), opener=need.opener
+            )
+    unmet = answers[0]
+    return replace(unmet, origin=Origin.IGNORED, detail=_opened_by(dependent, need), opener=need.opener)
+
+
+def _opened_by(dependent: Dependent, need: OpenedNeed) -> str:
+    other = "" if need.opener == dependent.file.path else f" by {os.path.basename(need.opener)}"
+    return _both(f"opened by name{other}", need.reason)
 
 
 def _note_answer(context: ResolutionContext, dependent: Dependent, need: DlopenNeed) -> Answer:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from nixpatch.elf.dlopen_strings import DLOPEN
-from nixpatch.model import DlopenStrings
+from nixpatch.model import DlopenStrings, OpenedNeed, TreeFile
 from nixpatch.policy import Policy, matches
+from nixpatch.resolve.context import ResolutionContext
 
 _HASH = re.compile(r"-[0-9a-f]{8}(?=\.|$)")
 """what auditwheel puts into the name of a bundled library"""
+_CFFI = "_cffi_backend."
 UNKNOWN = "neither the tree nor a provider nor nixpkgs has a library of that name"
 
 
@@ -86,6 +88,49 @@ def opened_libraries(
             rest = [name for name in row.sonames if name not in names and name not in file.needed]
             opened += [OpenedLibrary(group, callers, row.reason) for group in alternatives(rest)]
     return tuple(opened), tuple(left_out)
+
+
+def needs_by_caller(
+    context: ResolutionContext,
+    strings: Mapping[str, DlopenStrings],
+    is_known: Callable[[str], bool],
+    cffi: Sequence[OpenedNeed] = (),
+) -> dict[str, tuple[OpenedNeed, ...]]:
+    """Return what is opened by name in a tree, by the file in whose search path ld.so looks.
+
+    Args:
+        context: the tree.
+        strings: by path, for the files that open libraries by name.
+        is_known: as for :func:`opened_libraries`.
+        cffi: what Python sources open by ``ffi.dlopen``: the cffi backend of the tree calls dlopen for them.
+
+    """
+    files = {file.path: file for file in context.tree.files}
+    beside: dict[tuple[str, ...], set[str]] = {}
+    for file in files.values():
+        beside.setdefault(file.owners, set()).add(os.path.basename(file.path))
+    needs: dict[str, dict[OpenedNeed, None]] = {}
+    for path, held in sorted(strings.items()):
+        file, facts = files[path], context.facts[path]
+        opening = OpeningFile(path, facts.soname, facts.needed, held, frozenset(beside[file.owners]))
+        for library in opened_libraries(opening, context.policy, is_known)[0]:
+            need = OpenedNeed(library.sonames, path, library.reason)
+            for caller in _caller_files(context, file, library.callers):
+                needs.setdefault(caller, {})[need] = None
+    for path in sorted(files):
+        if os.path.basename(path).startswith(_CFFI) and path in context.facts:
+            needs.setdefault(path, {}).update(dict.fromkeys(cffi))
+    return {path: tuple(found) for path, found in needs.items() if found}
+
+
+def _caller_files(context: ResolutionContext, file: TreeFile, callers: Sequence[str]) -> Iterator[str]:
+    """Yield the files of the tree that call dlopen for a file: itself, and libraries that it needs."""
+    for caller in callers:
+        if not caller:
+            yield file.path
+        else:
+            paths = context.files_of_own_dist(file, caller) or context.files_of_any_dist(file, caller)
+            yield from (path for path in paths[:1] if path in context.facts)
 
 
 def callers_of(file: OpeningFile, policy: Policy) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from heapq import merge
-from itertools import groupby, islice
+from itertools import groupby, islice, takewhile
 from types import TracebackType
 from typing import Self
 
@@ -110,6 +110,17 @@ class ProviderIndex:
             if text != name and other[len(stem) :][:1] in (b"", b"."):
                 others.extend(f"{best.directory}/{text}: another name" for best in self.providers(text)[:1])
         return (*self._rejected[name], *others)
+
+    @property
+    def cache(self) -> Cache:
+        """The cache that the index reads from and saves."""
+        return self._cache
+
+    def beginning(self, start: str) -> tuple[str, ...]:
+        """Return the library names that begin so, sorted; so many at most that a report can list them."""
+        prefix = os.fsencode(start)
+        names = takewhile(lambda name: name.startswith(prefix), self._names_from(prefix))
+        return tuple(os.fsdecode(name) for name in islice(names, _MAX_NAMES))
 
     def versions(self, stem: str) -> tuple[str, ...]:
         """Return the names that are ``libz.so`` or a version of it, the newest first."""

@@ -21,6 +21,7 @@ from nixpatch.model.installed import BuiltIn, Dist, Libc, Target, Tree, TreeFile
 from nixpatch.model.outcome import FileHash, FileOutcome, Manner, Outcome, Verdict, Writer
 from nixpatch.model.plan import Answer, DroppedEntry, FilePlan, Finding, Origin, Plan
 from nixpatch.model.provider import Provider, ProviderChoice, Source
+from nixpatch.model.text import TextKind, TextPlan
 from nixpatch.model.unvendor import Definition, Reference, SymbolKind, Symbols, VendoredPlan
 
 __all__ = [
@@ -58,6 +59,8 @@ __all__ = [
     "Symbols",
     "Tag",
     "Target",
+    "TextKind",
+    "TextPlan",
     "Tree",
     "TreeFile",
     "TreeKind",

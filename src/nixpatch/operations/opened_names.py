@@ -2,7 +2,6 @@
 
 Sources take long to follow, and a dist is hardly ever changed after its installation. So the names of a dist
 are kept in the cache by the digests that its RECORD has of its sources. A dist without them is read in each run.
-
 """
 
 from __future__ import annotations

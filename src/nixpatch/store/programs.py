@@ -1,0 +1,56 @@
+"""Programs of the store: what can stand in the first line of a script."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator
+
+from nixpatch.store.nix_store import Store
+from nixpatch.store.store_paths import package_of_entry, version_key, version_of
+
+
+def find_program(
+    store: Store, name: str, *, given: Collection[str], closure: Collection[str], pure: bool
+) -> str | None:
+    """Return the path of a program.
+
+    Args:
+        store: the store at hand.
+        name: file name of the program.
+        given: directories and store paths that the user named: they come first.
+        closure: store paths of the target's closure: they come next.
+        pure: nothing else of the store is looked at.
+
+    """
+    for path in given:
+        for directory in (path, os.path.dirname(path.rstrip("/"))):
+            if _runs(program := os.path.join(directory, "bin", name)):
+                return program
+    for candidates in (sorted(closure), () if pure else _packages_called(store, name)):
+        programs = [program for path in candidates if _runs(program := os.path.join(path, "bin", name))]
+        if programs:
+            return max(programs, key=lambda program: _rank(store, program))
+    return None
+
+
+def _packages_called(store: Store, name: str) -> Iterator[str]:
+    """Yield the store paths of the packages that are called like the program."""
+    stem = re.escape(name.rstrip("0123456789."))
+    called = re.compile(rf"{stem}[0-9.]*(?:-interactive|-minimal)?-\d.*", re.IGNORECASE)
+    try:
+        entries = os.listdir(store.real)
+    except OSError:
+        return
+    for entry in sorted(entries):
+        if not entry.endswith(".drv") and called.fullmatch(package_of_entry(entry)):
+            yield f"{store.directory}/{entry}"
+
+
+def _rank(store: Store, program: str) -> tuple[object, str]:
+    """Order programs: the newest package first, then by path."""
+    return version_key(version_of(store.package_name(program))), program
+
+
+def _runs(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)

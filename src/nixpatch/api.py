@@ -165,10 +165,13 @@ def verify(
     store: str | None = None,
     locked: str | None = None,
     load: bool = False,
+    deep: bool = False,
     jobs: int = 0,
     environment: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Hold a patched tree against what was promised; with ``load`` the target Python opens every file.
+
+    With ``deep`` pyelftools and LIEF read the patched files again, and their originals: ``Verdict.reread``.
 
     Raises:
         RequestError: there is no such tree, or the target or the lock is wrong.
@@ -183,6 +186,7 @@ def verify(
         path_env=found.get("PATH"),
         locked=locked,
         load=load,
+        deep=deep,
         workers=jobs,
     )
 

@@ -31,8 +31,10 @@ def test_decide_look_carry_out_hold_and_take_back(world: World, environment: dic
     assert world.ask() == "42"
     assert nixpatch.as_document(plan, outcome)["trees"][0]["summary"]["changed"] == 2
 
-    verdict = nixpatch.verify(world.venv, environment=environment, load=True)
+    verdict = nixpatch.verify(world.venv, environment=environment, load=True, deep=True)
     assert (verdict.patched, verdict.errors) == (2, 0)
+    assert verdict.reread is not None
+    assert (verdict.reread.files, verdict.reread.originals) == (2, 2)
 
     assert not nixpatch.restore(world.venv).failed
     assert world.snapshot() == before

@@ -32,6 +32,7 @@ def test_every_command_keeps_to_the_schema(world: World, nixpatch: Run) -> None:
         ["patch"],
         ["verify"],
         ["verify", "--load"],
+        ["verify", "--deep"],
         ["restore"],
     )
     for command in commands:

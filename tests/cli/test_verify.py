@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -45,6 +46,28 @@ def test_load_asks_the_real_loader(patched: World, nixpatch: Run) -> None:
 
     assert code == 0
     assert "2 files opened by the loader: no errors" in out
+
+
+def test_deep_reads_every_patched_file_again(patched: World, nixpatch: Run) -> None:
+    code, out, _ = nixpatch("verify", "--deep", patched.venv)
+
+    assert code == 0
+    assert re.search(r"2 files read again by nixpatch, pyelftools [0-9.]+ and LIEF [0-9.]+, 2 originals", out)
+    assert "2 originals compared: no errors" in out
+
+
+def test_deep_notices_a_need_that_is_not_what_it_was(patched: World, nixpatch: Run) -> None:
+    """In the string table that the patch has written; all checksums of the file still hold."""
+    with open(patched.extension, "r+b") as file:
+        data = file.read()
+        file.seek(data.rindex(b"libanswer.so.1"))
+        file.write(b"libanswer.so.7")
+
+    code, out, _ = nixpatch("verify", "--deep", patched.venv)
+
+    assert code == 1
+    assert "pkg/_ext.so: its DT_NEEDED 0 was 'libanswer.so.1' and is 'libanswer.so.7'" in out
+    assert re.search(r"does not explain \(read by nixpatch, pyelftools [0-9.]+, LIEF [0-9.]+\)", out)
 
 
 def test_load_notices_what_the_search_path_alone_does_not_tell(patched: World, nixpatch: Run) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nixpatch.elf import read
+from nixpatch.elf import child_process, read
 from nixpatch.elf.check_rewritten import check_rewritten
 from nixpatch.elf.lief import writer as writing
 from nixpatch.elf.writer import CheckedEdit, write_checked
@@ -247,7 +247,7 @@ def test_whatever_the_child_does_is_a_refused_file(
     code, message = FAKES[kind]
     fake(tmp_path, code, monkeypatch)
     if "sleep" in kind:
-        monkeypatch.setattr(writing, "SECONDS", 1)
+        monkeypatch.setattr(child_process, "SECONDS", 1)
     begun = time.monotonic()
 
     with pytest.raises(FileRefused, match=message):

@@ -19,6 +19,14 @@ SYMBOLS = """
     except FileRefused as refused:
         print("refused", refused)
 """
+DESCRIBE = """
+    from nixpatch.elf.readers.own import describe
+    try:
+        with open(path, "rb") as file:
+            print("read", describe(file.fileno()).symbols.count)
+    except FileRefused as refused:
+        print("refused", refused)
+"""
 MENTIONS = """
     from nixpatch.elf import mentions
     print(sorted(mentions(path, {names})))
@@ -128,6 +136,24 @@ def _file(data: bytes, directory: Path) -> str:
 def test_symbols(shape: str, tmp_path: Path) -> None:
     said = run(SYMBOLS, _file(SHAPES[shape](), tmp_path))
     assert said.startswith("read" if shape in _READ else "refused")
+
+
+DESCRIBED: dict[str, Callable[[], bytes]] = {
+    **SHAPES,
+    "a thousand verdefs that share 60 parents of 60,000 bytes": lambda: _with_table(
+        struct.pack("<II", 1, 1) + b"\x5a" * 64,
+        *((DT_HASH, 0), (DT_SYMTAB, 8)),
+        strings=Forged().strings.ljust(60, b"\0") + b"s" * 60_000 + b"\0",
+        verdef=b"".join(struct.pack("<HHHHIII", 1, 0, n, 60, 0, 20 * (1000 - n), 20) for n in range(1000))
+        + struct.pack("<II", 60, 8) * 60,
+        verdef_count=1000,
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", DESCRIBED)
+def test_descriptions(shape: str, tmp_path: Path) -> None:
+    assert run(DESCRIBE, _file(DESCRIBED[shape](), tmp_path)).startswith(("read", "refused"))
 
 
 def test_where_the_symbols_begin_behind_the_last_bucket_there_are_none_to_find(tmp_path: Path) -> None:

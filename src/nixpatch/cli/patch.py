@@ -131,6 +131,9 @@ def verify_command(
             "--load", help="Also open each file in the target Python, and check the mapped libraries."
         ),
     ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also read each patched file with pyelftools and LIEF and compare.")
+    ] = False,
     as_json: opt.Json = False,
     html: opt.Html = None,
     verbose: opt.Verbose = 0,
@@ -153,6 +156,7 @@ def verify_command(
                 path_env=os.environ.get("PATH"),
                 locked=chosen.locked,
                 load=load,
+                deep=deep,
                 workers=chosen.jobs,
             )
             output.verdict(verdict, store.directory)

@@ -7,7 +7,7 @@ parses a file and its original; ``resolved_edit``, ``segment_growth``, ``header_
 pure and plan the edit; ``inplace_writer`` writes it; ``check_inplace`` compares the result with the original.
 
 The second writer is LIEF, in a child process (``lief``), with its own checks (``check_rewritten``).
-``writer`` chooses between the two.
+``writer`` chooses between the two. ``readers`` compares nixpatch's reader with pyelftools and LIEF.
 
 This module exports the reading half. Import editing functions from their modules, so that runs that only
 read, such as ``nixpatch plan``, do not load them.

@@ -31,20 +31,22 @@ def dlopen_needs(file: ElfFile) -> tuple[DlopenNeed, ...]:
     """Read the declared libraries. Notes that violate the specification are ignored."""
     needs = (
         need
-        for segment in _segments(file.headers)
-        for description in _descriptions(_content(file.image, segment), file.headers, segment.align)
+        for content, align in note_segments(file)
+        if _OWNER in content
+        for owner, kind, description in notes_in(content, align, file.headers)
+        if (owner, kind) == (_OWNER, _TYPE)
         for need in _needs(description)
     )
     return tuple(dict.fromkeys(itertools.islice(needs, _ENTRIES)))
 
 
-def _segments(headers: Headers) -> Iterator[elf.Phdr]:
-    """Yield PT_NOTEs up to the bound on their sum: a thousand may cover the same bytes."""
+def note_segments(file: ElfFile) -> Iterator[tuple[bytes, int]]:
+    """Yield content and alignment of PT_NOTEs up to the bound on their sum: many may cover the same bytes."""
     left = _SIZE
-    for segment in headers.phdrs:
+    for segment in file.headers.phdrs:
         if segment.type == elf.PT_NOTE and segment.filesz <= left:
             left -= segment.filesz
-            yield segment
+            yield _content(file.image, segment), segment.align
 
 
 def _content(image: Image, segment: elf.Phdr) -> bytes:
@@ -55,10 +57,8 @@ def _content(image: Image, segment: elf.Phdr) -> bytes:
         return b""
 
 
-def _descriptions(data: bytes, headers: Headers, align: int) -> Iterator[bytes]:
-    """Yield the descriptors of FDO's notes (gABI, "Note Section"), aligned to 4 bytes or to 8."""
-    if _OWNER not in data:
-        return
+def notes_in(data: bytes, align: int, headers: Headers) -> Iterator[tuple[bytes, int, bytes]]:
+    """Yield owner, type and descriptor of notes (gABI, "Note Section"), aligned to 4 bytes or to 8."""
     align = 8 if align == 8 else 4
     header = struct.Struct(headers.layout.order + "III")
     offset = 0
@@ -68,8 +68,7 @@ def _descriptions(data: bytes, headers: Headers, align: int) -> Iterator[bytes]:
         begin = elf.round_up(name + name_size, align)
         if begin + size > len(data):
             return
-        if kind == _TYPE and data[name : name + name_size] == _OWNER:
-            yield data[begin : begin + size]
+        yield data[name : name + name_size], kind, data[begin : begin + size]
         offset = elf.round_up(begin + size, align)
 
 

@@ -16,7 +16,7 @@ import string
 from collections.abc import Collection, Iterator
 
 from nixpatch.elf.headers import ElfFile, Headers
-from nixpatch.elf.symbols import undefined_names
+from nixpatch.elf.symbols import SymbolTable
 from nixpatch.elf.undo import open_views
 from nixpatch.model import DlopenStrings
 
@@ -83,7 +83,7 @@ def _imported(file: ElfFile, symbols: Collection[str]) -> tuple[str, ...]:
         pattern += rb"[^\0]*\0" if symbol.endswith("*") else rb"\0"
         for match in re.finditer(pattern, strings):
             begins[match.start()] = match[0][:-1].decode("utf-8", "replace")
-    undefined = undefined_names(file, begins.keys()) if begins else ()
+    undefined = SymbolTable(file).undefined(begins.keys()) if begins else ()
     return tuple(sorted({begins[offset] for offset in undefined}))
 
 

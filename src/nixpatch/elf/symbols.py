@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from nixpatch.elf.dynamic import StringReader, verdef_names, verneed_with_versions
@@ -52,53 +52,34 @@ def read_symbols(source: str | int) -> Symbols:
 
     """
     with open_views(source) as views:
-        return _SymbolTable(views.current).read()
+        return SymbolTable(views.current).read()
 
 
-def undefined_names(file: ElfFile, names: Collection[int]) -> frozenset[int]:
-    """Return which of these offsets into the string table are names of symbols that the file imports.
+class SymbolTable:
+    """The .dynsym of one file.
 
-    Raises:
-        SkippedFile: the symbol table contradicts itself.
-
+    Its methods raise ``SkippedFile`` if the file contradicts itself, and ``OSError``.
     """
-    return _SymbolTable(file).undefined_names(names)
 
-
-class _SymbolTable:
     def __init__(self, file: ElfFile) -> None:
         self.file = file
         self.headers = file.headers
         self.order = file.headers.layout.order
 
     def read(self) -> Symbols:
-        values = self.headers.values
-        address = values.get(DT_SYMTAB)
-        count = self._count()
-        if address is None or count == 0:
+        """Return the exported and imported symbols."""
+        count, _ = self.count()
+        if count == 0:
             return Symbols({}, (), versioned=False)
-        entry = struct.Struct(self.order + ("IBBHQQ" if self.headers.layout.bits == 64 else "IIIBBH"))
-        table = self._read(address, count * entry.size)
-        numbers = self._numbers(values.get(DT_VERSYM), count)
-        defs, needs = self._definitions(), self._needs()
-        if self.headers.string_size > _STRINGS:
-            raise malformed(f"a string table of {self.headers.string_size} bytes")
-        strings = self.file.image.read(self.headers.string_offset, self.headers.string_size)
-        left = _STRINGS
+        defs, needs, name_of = self._definitions(), self._needs(), self.names()
         defined: dict[str, list[Definition]] = {}
         wanted: list[Reference] = []
-        for number, fields in zip(numbers, entry.iter_unpack(table), strict=True):
-            if self.headers.layout.bits == 64:
-                name_offset, info, other, section, value, size = fields
-            else:
-                name_offset, value, size, info, other, section = fields
+        for number, fields in zip(self.version_indexes(count), self.entries(count), strict=True):
+            name_offset, value, size, info, other, section = fields
             binding, kind = info >> 4, info & 0xF
             if binding not in {_STB_GLOBAL, _STB_WEAK, _STB_GNU_UNIQUE} or name_offset == 0:
                 continue
-            name = _string(strings, name_offset)
-            left -= len(name)
-            if left < 0:  # all may be tails of one long string
-                raise malformed(f"names of symbols of more than {_STRINGS} bytes")
+            name = name_of(name_offset)
             index = number & _INDEX
             if section == _SHN_UNDEF:
                 soname, version = needs.get(index, (None, None)) if index > 1 else (None, None)
@@ -117,21 +98,48 @@ class _SymbolTable:
                     )
                 )
         exported = {name: tuple(definitions) for name, definitions in defined.items()}
-        return Symbols(exported, tuple(wanted), DT_VERSYM in values)
+        return Symbols(exported, tuple(wanted), DT_VERSYM in self.headers.values)
 
-    def undefined_names(self, names: Collection[int]) -> frozenset[int]:
-        address, count = self.headers.values.get(DT_SYMTAB), self._count()
-        if address is None or count == 0:
+    def entries(self, count: int) -> Iterator[tuple[int, int, int, int, int, int]]:
+        """Yield name offset, value, size, info, other and section index of the first ``count`` symbols."""
+        entry = struct.Struct(self.order + ("IBBHQQ" if self.headers.layout.bits == 64 else "IIIBBH"))
+        fields = entry.iter_unpack(self._read(self.headers.values[DT_SYMTAB], count * entry.size))
+        if self.headers.layout.bits == 32:
+            return fields
+        return ((name, value, size, info, other, index) for name, info, other, index, value, size in fields)
+
+    def names(self) -> Callable[[int], str]:
+        """Return a function that reads names by offset. It bounds their sum: all may be tails of one."""
+        if self.headers.string_size > _STRINGS:
+            raise malformed(f"a string table of {self.headers.string_size} bytes")
+        strings = self.file.image.read(self.headers.string_offset, self.headers.string_size)
+        left = _STRINGS
+
+        def name_of(offset: int) -> str:
+            nonlocal left
+            name = _string(strings, offset)
+            left -= len(name)
+            if left < 0:
+                raise malformed(f"names of symbols of more than {_STRINGS} bytes")
+            return name
+
+        return name_of
+
+    def undefined(self, names: Collection[int]) -> frozenset[int]:
+        """Return which of these offsets into the string table are names of symbols that the file imports."""
+        count, _ = self.count()
+        if self.headers.values.get(DT_SYMTAB) is None or count == 0:
             return frozenset()
         # st_name and st_shndx; what lies between them, and behind, differs by class
         entry = struct.Struct(self.order + ("I2xH16x" if self.headers.layout.bits == 64 else "I10xH"))
-        table = self._read(address, count * entry.size)
+        table = self._read(self.headers.values[DT_SYMTAB], count * entry.size)
         return frozenset(
             name for name, section in entry.iter_unpack(table) if section == _SHN_UNDEF and name in names
         )
 
-    def _count(self) -> int:
-        values = self.headers.values
+    def count(self) -> tuple[int, bool]:
+        """Return the number of symbols, and whether it is exact or a lower bound."""
+        values, is_exact = self.headers.values, True
         if DT_HASH in values:
             wide = self.headers.machine.arch.hash_word == 8
             words = struct.Struct(self.order + ("QQ" if wide else "II"))
@@ -140,10 +148,11 @@ class _SymbolTable:
             count = self._gnu_count(values[DT_GNU_HASH]) if DT_GNU_HASH in values else None
             # Without a count the file exports nothing, but it may import: for a program without exports, ld
             # writes a table that begins with symbol 1, exported or not.
+            is_exact = count is not None
             count = self._relocated() if count is None else count
         if count > _SYMBOLS:
             raise malformed(f"{count} dynamic symbols")
-        return int(count)
+        return (count, is_exact) if DT_SYMTAB in values else (0, True)
 
     def _relocated(self) -> int:
         """Return the highest symbol index of all relocations plus one."""
@@ -191,7 +200,9 @@ class _SymbolTable:
             yield from struct.unpack(f"{self.order}{step}I", data)
             address, count = address + 4 * step, count - step
 
-    def _numbers(self, address: int | None, count: int) -> tuple[int, ...]:
+    def version_indexes(self, count: int) -> tuple[int, ...]:
+        """Return DT_VERSYM for the first ``count`` symbols; 1, the global version, for each without it."""
+        address = self.headers.values.get(DT_VERSYM)
         if address is None:
             return (1,) * count
         return struct.unpack(f"{self.order}{count}H", self._read(address, 2 * count))

@@ -18,7 +18,7 @@ from nixpatch.model.elf import (
     VersionNeed,
 )
 from nixpatch.model.installed import BuiltIn, Dist, Libc, Target, Tree, TreeFile, TreeKind
-from nixpatch.model.outcome import FileHash, FileOutcome, Manner, Outcome, Verdict, Writer
+from nixpatch.model.outcome import FileHash, FileOutcome, Manner, Outcome, Reread, Verdict, Writer
 from nixpatch.model.plan import Answer, DroppedEntry, FilePlan, Finding, Origin, Plan
 from nixpatch.model.provider import Provider, ProviderChoice, Source
 from nixpatch.model.text import TextKind, TextPlan
@@ -52,6 +52,7 @@ __all__ = [
     "Provider",
     "ProviderChoice",
     "Reference",
+    "Reread",
     "Skip",
     "SkipReason",
     "Source",

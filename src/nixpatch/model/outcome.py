@@ -72,6 +72,17 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Reread:
+    """Who read the patched files again, for ``verify --deep``."""
+
+    readers: tuple[str, ...]
+    """nixpatch, then the others with their versions"""
+    files: int
+    originals: int
+    """files that were compared with their original, too"""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What verify looked at and what it found wrong."""
 
@@ -87,6 +98,7 @@ class Verdict:
     """files outside the tree that serve a need or as interpreter, sorted"""
     loaded: int = 0
     """files that the real loader opened"""
+    reread: Reread | None = None
     findings: tuple[Finding, ...] = ()
 
     @property

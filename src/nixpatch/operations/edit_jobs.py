@@ -82,14 +82,14 @@ def _in_order(
         yield come[number][at] if come[number] else _lost()
 
 
-def shares(sizes: Sequence[int], workers: int) -> Iterator[list[int]]:
-    """Yield the indexes of all jobs in the order to start them, small ones together.
+def shares(sizes: Sequence[int], workers: int, least: int = _SHARE) -> Iterator[list[int]]:
+    """Yield the indexes of all jobs in the order to start them, small ones together up to ``least`` bytes.
 
     A large file begun last would keep one worker busy while the others have nothing left to do, so the large
     ones go first, the largest before all. The rest stays in order: a dist is recorded when its last file is
     done, and a run that is killed should leave few of them begun.
     """
-    large = max(sum(sizes) // (workers * _LARGE), _SHARE)
+    large = max(sum(sizes) // (workers * _LARGE), least)
     ahead = sorted((index for index, size in enumerate(sizes) if size > large), key=lambda i: (-sizes[i], i))
     yield from ([index] for index in ahead)
     share: list[int] = []
@@ -99,7 +99,7 @@ def shares(sizes: Sequence[int], workers: int) -> Iterator[list[int]]:
             continue
         share.append(index)
         taken += size
-        if taken >= _SHARE or len(share) == _FILES:
+        if taken >= least or len(share) == _FILES:
             yield share
             share, taken = [], 0
     if share:

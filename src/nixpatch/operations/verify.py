@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nixpatch.installed import find_target, scan
 from nixpatch.model import Verdict
 from nixpatch.operations import gc_roots, lockfile
@@ -11,6 +13,7 @@ from nixpatch.operations.verify_provenance import (
     check_provenance,
     facts_of_tree,
     may_be_missing,
+    patched_files,
     with_findings,
 )
 from nixpatch.operations.verify_transitive import unmet_needs
@@ -25,6 +28,7 @@ def check_tree(
     path_env: str | None = None,
     locked: str | None = None,
     load: bool = False,
+    deep: bool = False,
     workers: int = 0,
 ) -> Verdict:
     """Check a patched tree.
@@ -36,7 +40,8 @@ def check_tree(
         path_env: the value of PATH, for finding the Python.
         locked: a lockfile; every library of the store must be in it.
         load: open every file in the target Python.
-        workers: processes that hash files; 0 is one per core for large work.
+        deep: read the patched files and their originals with pyelftools and LIEF, too.
+        workers: processes that hash and read files; 0 is one per core for large work.
 
     Raises:
         RequestError: there is no such tree, or the target or the lock is wrong.
@@ -59,4 +64,10 @@ def check_tree(
         if load:
             loaded, findings = load_files(facts, target, reader, ignored)
             verdict = with_findings(verdict, findings, loaded=loaded)
+    if deep:
+        from nixpatch.operations.verify_deep import reread  # noqa: PLC0415 - only this option needs it
+
+        entries = {path: entry for path, (_, entry) in patched_files(tree, []).items()}
+        readers, findings = reread(entries, tree.root, workers)
+        verdict = with_findings(replace(verdict, reread=readers), findings)
     return with_findings(verdict, gc_roots.findings(verdict, store))

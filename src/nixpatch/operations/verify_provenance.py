@@ -27,7 +27,7 @@ def check_provenance(
 ) -> Verdict:
     """Check every patched file of a tree and, with ``rows``, every RECORD row of every dist."""
     findings: list[Finding] = []
-    patched = _patched_files(tree, findings)
+    patched = patched_files(tree, findings)
     needs = 0
     libraries: set[str] = set()
     for path, (records, entry) in sorted(patched.items()):
@@ -86,14 +86,14 @@ def may_be_missing(tree: Tree) -> Callable[[str, str], bool]:
     policy = default_policy()
     recorded = {
         (path, need)
-        for path, (_, entry) in _patched_files(tree, []).items()
+        for path, (_, entry) in patched_files(tree, []).items()
         for need, origin in entry.needs.items()
         if origin in {"ignored", "driver"}
     }
     return lambda path, need: (path, need) in recorded or policy.ignored(path, need) is not None
 
 
-def _patched_files(tree: Tree, findings: list[Finding]) -> dict[str, tuple[Ledger, PatchedFile]]:
+def patched_files(tree: Tree, findings: list[Finding]) -> dict[str, tuple[Ledger, PatchedFile]]:
     """Read the provenance of every dist, and of the files of no dist; errors go to ``findings``."""
     patched: dict[str, tuple[Ledger, PatchedFile]] = {}
     for info in (*(dist.info for dist in tree.dists), ""):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nixpatch.model import ElfFacts, FilePlan, Finding, Linkage, Outcome, Plan, Target, Tree, Verdict
@@ -80,6 +81,7 @@ def verdict_entry(verdict: Verdict, store_dir: str) -> dict[str, Any]:
             "loaded": verdict.loaded,
             "errors": verdict.errors,
         },
+        **({"reread": asdict(verdict.reread)} if verdict.reread else {}),
     }
 
 

@@ -41,6 +41,11 @@ def verdict_closing(verdict: Verdict, store_dir: str) -> str:
     ]
     if verdict.loaded:
         counts.append(f"{count_text(verdict.loaded, 'file')} opened by the loader")
+    if verdict.reread:
+        *readers, last_reader = verdict.reread.readers
+        names = f"{', '.join(readers)} and {last_reader}" if readers else last_reader
+        counts.append(f"{count_text(verdict.reread.files, 'file')} read again by {names}")
+        counts.append(f"{count_text(verdict.reread.originals, 'original')} compared")
     errors = count_text(verdict.errors, "error") if verdict.errors else "no errors"
     return f"{'Failed' if verdict.errors else 'OK'}: checked {', '.join(counts)}: {errors}."
 

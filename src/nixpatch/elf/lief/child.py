@@ -1,35 +1,16 @@
-"""A program, not a module: let LIEF add one segment to a file.
+"""Runs in a child process only (:mod:`nixpatch.elf.child_process`): let LIEF add one segment to a file.
 
-Reads one JSON object from standard input and writes one to standard output: ``{"address": ...}`` once the
-file is written, ``{"refused": ...}`` otherwise, and none if LIEF ends the process. Imports nothing of
-nixpatch, so that it also runs isolated from the environment (``python -I``).
+The answer is ``{"address": ...}`` once the file is written, ``{"refused": ...}`` otherwise.
 """
 
 import base64
-import json
-import resource
-import sys
+from collections.abc import Iterator
 from typing import Any
 
 
-def main() -> None:
-    """Answer one request."""
-    request = json.load(sys.stdin)
-    for name, limit in request["limits"].items():
-        number = getattr(resource, name)
-        hard = resource.getrlimit(number)[1]
-        most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(number, (most, most))
-    sys.path.append(request["lief"])
-    try:
-        answer = add_segment(request)
-    except ImportError as error:  # where its libstdc++ is not found: NixOS, before nixpatch patched itself
-        answer = {"refused": f"LIEF cannot be imported here ({error})"}
-    except MemoryError:
-        answer = {"refused": "LIEF ran out of the memory it may take"}
-    except Exception as error:  # noqa: BLE001 - any error concerns this one file only
-        answer = {"refused": f"LIEF failed: {type(error).__name__}: {error}"}
-    json.dump(answer, sys.stdout)
+def answers(request: dict[str, Any]) -> Iterator[dict[str, object]]:
+    """Answer the one request."""
+    yield add_segment(request)
 
 
 def add_segment(request: dict[str, Any]) -> dict[str, object]:
@@ -82,7 +63,3 @@ def nothing_else(lief: Any) -> Any:
             setattr(config, name, False)
     config.keep_empty_version_requirement = config.skip_dynamic = True
     return config
-
-
-if __name__ == "__main__":
-    main()

@@ -10,19 +10,14 @@ Its output is not trusted: :mod:`nixpatch.elf.check_rewritten` decides. There is
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import os
-import selectors
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from typing import Any, Final
 
 from nixpatch.elf import structs as elf
+from nixpatch.elf.child_process import ChildProcess, died, last_line, limits, package_directory, seconds_for
 from nixpatch.elf.dynamic import linkage
 from nixpatch.elf.errors import SkippedFile
 from nixpatch.elf.headers import Headers, refuse_machine
@@ -32,19 +27,6 @@ from nixpatch.elf.resolved_edit import resolve_edit
 from nixpatch.elf.undo import UndoState, open_views
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit
-
-_CHILD: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
-_MIB: Final = 1 << 20
-# Measured over 57 wheels: Python and LIEF map 90 MiB, and for a file at most 5.3 times its size (3,913 MiB
-# for the 752 MiB of libtensorflow_cc.so).
-_MEMORY_BASE: Final = 512 * _MIB
-_MEMORY_FACTOR: Final = 6
-SECONDS = 60
-"""time limit for a small file"""
-_BYTES_PER_SECOND: Final = _MIB  # measured: 100 MiB a second and more
-_OUTPUT_LIMIT: Final = 256 << 10  # bytes; an answer has some twenty, an error is a line
-_PIPE: Final = 64 << 10
-_OUTPUT_FACTOR: Final = 2  # LIEF can enlarge a file by hundreds of megabytes
 
 # LIEF silently ignores the bytes beyond these limits (its ELF/Parser.hpp and ELF/Section.hpp).
 _SECTION: Final = 2 << 30
@@ -102,9 +84,8 @@ def _refuse_unsuitable(headers: Headers, size: int) -> None:
 def _run(source: int, output: int, headers: Headers, size: int, contents: SegmentContents) -> int:
     """Run LIEF. Return the address of the segment that it added."""
     os.ftruncate(output, 0)
-    seconds = SECONDS + size // _BYTES_PER_SECOND
+    seconds = seconds_for(size)
     request = {
-        "lief": lief_directory(),
         "source": source,
         "output": output,
         "limits": limits(size, seconds),
@@ -126,81 +107,14 @@ def lief_directory() -> str:
         FileRefused: it is not installed.
 
     """
-    spec = importlib.util.find_spec("lief")
-    locations = list(spec.submodule_search_locations or ()) if spec else []
-    if not locations:
-        raise FileRefused("LIEF is not installed")
-    return os.path.dirname(locations[0])
-
-
-def limits(size: int, seconds: int) -> dict[str, int]:
-    """Return the child's limits for a file of ``size`` bytes, by their names in setrlimit(2)."""
-    return {
-        "RLIMIT_AS": _MEMORY_BASE + _MEMORY_FACTOR * size,
-        "RLIMIT_CPU": seconds,
-        "RLIMIT_FSIZE": _OUTPUT_FACTOR * size + 64 * _MIB,
-        "RLIMIT_CORE": 0,
-    }
+    return package_directory("lief", "LIEF")
 
 
 def _ask(request: Mapping[str, Any], seconds: float, descriptors: tuple[int, ...]) -> int:
-    # A new session: Ctrl-C in the terminal must not interrupt the current file. -I and -S: PYTHON*
-    # variables, .pth files and modules of the current directory have no effect. The request is a file, not a
-    # pipe, because writing to a pipe while the child writes could deadlock.
-    with tempfile.TemporaryFile() as request_file:
-        request_file.write(json.dumps(request).encode("ascii"))
-        request_file.seek(0)
-        with subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", _CHILD],
-            stdin=request_file,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=descriptors,
-            start_new_session=True,
-            env={key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
-        ) as child:
-            try:
-                output, log = _read_output(child, time.monotonic() + seconds)
-                child.wait(seconds)
-            except (TimeoutError, subprocess.TimeoutExpired):
-                raise FileRefused(f"LIEF was not done after {seconds} seconds") from None
-            finally:
-                if child.poll() is None:
-                    child.kill()
-    return parse_answer(child.returncode, output, log)
-
-
-def _read_output(child: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
-    """Read the child's standard output and standard error until it closes both.
-
-    Args:
-        child: the running process.
-        deadline: seconds of the monotonic clock.
-
-    Raises:
-        FileRefused: it prints too much.
-        TimeoutError: the deadline has passed.
-
-    """
-    assert child.stdout is not None
-    assert child.stderr is not None
-    outputs = {child.stdout.fileno(): bytearray(), child.stderr.fileno(): bytearray()}
-    with selectors.DefaultSelector() as open_pipes:
-        for pipe in outputs:
-            open_pipes.register(pipe, selectors.EVENT_READ)
-        while open_pipes.get_map():
-            ready = open_pipes.select(max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise TimeoutError
-            for key, _ in ready:
-                data = os.read(key.fd, _PIPE)
-                if not data:
-                    open_pipes.unregister(key.fd)
-                outputs[key.fd] += data
-                if len(outputs[key.fd]) > _OUTPUT_LIMIT:
-                    raise FileRefused(f"LIEF prints more than {_OUTPUT_LIMIT >> 10} KiB and was stopped")
-    output, log = outputs.values()
-    return bytes(output), bytes(log)
+    with ChildProcess("LIEF", "nixpatch.elf.lief.child", lief_directory(), request, descriptors) as child:
+        output = child.answer(seconds)
+        returncode, log = child.end(seconds)
+    return parse_answer(returncode, output, log)
 
 
 def parse_answer(returncode: int, output: bytes, log: bytes) -> int:
@@ -211,7 +125,7 @@ def parse_answer(returncode: int, output: bytes, log: bytes) -> int:
 
     """
     if returncode < 0:
-        raise FileRefused(f"LIEF died of {_signal(-returncode)}{_last_line(log)}")
+        raise died("LIEF", returncode, log)
     try:
         answer = json.loads(output)
     except (ValueError, RecursionError):
@@ -222,19 +136,7 @@ def parse_answer(returncode: int, output: bytes, log: bytes) -> int:
         raise FileRefused(str(answer["refused"]))
     address = answer.get("address")
     if type(address) is not int or address < 0:
-        raise FileRefused(f"LIEF ended without an answer{_last_line(log)}")
+        raise died("LIEF", returncode, log)
     if log.strip():
-        raise FileRefused(f"LIEF reports an error{_last_line(log)}")
+        raise FileRefused(f"LIEF reports an error{last_line(log)}")
     return address
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _last_line(log: bytes) -> str:
-    lines = log.decode("utf-8", "replace").strip().splitlines()
-    return f": {lines[-1]}" if lines else ""

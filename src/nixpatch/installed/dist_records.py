@@ -123,7 +123,11 @@ class DistRecords:
         if self.record_path is not None and data != old.data:
             with replacement(self.record_path, durable=durable, expected=old.identity) as descriptor:
                 write_all(descriptor, data)
-        self._record = None  # most dists are done with it, and thousands of rows take megabytes
+        self.forget_record()
+
+    def forget_record(self) -> None:
+        """Let go of RECORD, if it will not be needed again: its rows take ten times the size of the file."""
+        self._record = None
 
     def read_provenance(self) -> Provenance | None:
         """Return the provenance as it is now; None if there is none.

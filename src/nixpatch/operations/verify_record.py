@@ -67,6 +67,7 @@ def _check_dist(job: _DistJob) -> tuple[int, list[Finding]]:
         rows = job.records.read_record().record.rows
     except (OSError, FileRefused) as error:
         return 0, [Finding("error", job.record_path, f"cannot be read: {error}")]
+    job.records.forget_record()
     count = 0
     findings: list[Finding] = []
     for row in rows:

@@ -87,7 +87,7 @@ def remove_grafts(
 
     Raises:
         OSError: something cannot be written. The tree works; the next run finishes it.
-        FileRefused: RECORD or a graft cannot be read.
+        FileRefused: RECORD cannot be read, or does not list a graft any more.
 
     """
     removed = removed_grafts(records)
@@ -219,7 +219,10 @@ def _set_aside(
     path = graft.file.path
     facts = elf.read(path)
     original = None if isinstance(facts, Skip) else facts.original_sha256
-    row = record_file.rows_of({path})[path][0]
+    rows = record_file.rows_of({path}).get(path)
+    if rows is None:  # somebody replaced it since the plan
+        raise FileRefused(f"RECORD does not list {path} any more")
+    row = rows[0]
     kept = _kept_path(records, path) if keep else None
     if kept is None:
         digest = format_sha256(original or hash_file(path).digests[DEFAULT_ALGORITHM])

@@ -83,11 +83,11 @@ class Recorded:
         write(self.path, contents)
         facts = elf("libz.so.1", path="/old")
         if contents == ORIGINAL:
-            return FilePlan(TreeFile(self.path, len(contents), (self.info,)), facts, wished=facts.original)
+            return FilePlan(TreeFile(self.path, len(contents), (self.info,)), facts, after=facts.original)
         now = Linkage("/new", Tag.RUNPATH, None)
         facts = replace(facts, current=now, original_sha256=hashlib.sha256(ORIGINAL).digest())
         answer = Answer("libz.so.1", Origin.STORE, "/new", LIBRARY)
-        return FilePlan(TreeFile(self.path, len(contents), (self.info,)), facts, None, (answer,), wished=now)
+        return FilePlan(TreeFile(self.path, len(contents), (self.info,)), facts, None, (answer,), after=now)
 
 
 def make(root: str, contents: bytes = ORIGINAL) -> Recorded:

@@ -107,5 +107,5 @@ def test_files_that_no_dist_claims_have_no_rows(dist: Recorded) -> None:
 
 
 def test_skipped_files_are_left_out(dist: Recorded) -> None:
-    plan = FilePlan(dist.patched().file, None, Skip(SkipReason.STATIC), wished=Linkage(None, None, None))
+    plan = FilePlan(dist.patched().file, None, Skip(SkipReason.STATIC), after=Linkage(None, None, None))
     assert unrecorded(dist.records, [plan]) == frozenset()

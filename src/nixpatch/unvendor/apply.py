@@ -259,15 +259,19 @@ def _settle(
     tool: str,
     durable: bool,
 ) -> None:
-    """Make provenance, SBOM, files and RECORD agree, in this order."""
+    """Make provenance, SBOM, files and RECORD agree, in this order.
+
+    Provenance has the grafts that returned until RECORD has their rows: a later run finishes this one.
+    """
     old = records.usable_provenance() or Provenance(tool, {})
     files = {path: file for path, file in old.files.items() if path not in removed}
     new = replace(old, tool=tool, files=files, unvendored=removed)
     data = provenance.dump(new) if files or removed else None
+    unfinished = provenance.dump(replace(new, unvendored={**removed, **returned})) if returned else data
     document = os.path.join(records.info, sbom.NAME)
     components = sbom.dump(records.info, new) if removed else None
-    if data is not None:
-        records.replace_provenance(data, durable=durable)
+    if unfinished is not None:
+        records.replace_provenance(unfinished, durable=durable)
     if components is not None:
         make_directory(os.path.dirname(document))
         replace_bytes(document, components, durable=durable)
@@ -291,8 +295,7 @@ def _settle(
         remove(document)
     for directory in (os.path.join(records.info, provenance.GRAFTS), os.path.dirname(document)):
         remove_directory(directory)
-    if data is None:  # last of all: as long as it exists, the next run finishes this one
-        records.replace_provenance(None, durable=durable)
+    records.replace_provenance(data, durable=durable)
 
 
 def _take_out(records: DistRecords, key: str, graft: RemovedGraft) -> None:

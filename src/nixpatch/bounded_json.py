@@ -1,4 +1,4 @@
-"""JSON that somebody else wrote, within bounds: a table of two bytes takes seventy in memory."""
+"""JSON of unknown origin, within bounds: a table of two bytes takes seventy in memory."""
 
 from __future__ import annotations
 

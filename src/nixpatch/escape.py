@@ -33,7 +33,7 @@ def reason(error: Exception) -> str:
 
 
 def is_machine_error(error: Exception) -> bool:
-    """Whether an error is not about the file: the disk fails, or there are no more descriptors or memory."""
+    """Return whether an error is not about the file: a failing disk, no more descriptors or memory."""
     return isinstance(error, OSError) and error.errno in _MACHINE
 
 

@@ -1,11 +1,11 @@
-"""Write to a tree, and read what somebody else may have put there. No other module writes to one.
+"""Write to a tree, and read files that may be hostile. No other module writes to a tree.
 
 A file is replaced, never edited: the name leads to the old file or to the whole new one. An edit in place
 would change every other name of the inode, and uv links wheels into its cache by default.
 
-Whoever may write to a tree may swap a directory of it for a link during a run. So each directory is opened
-component by component, through no link, and everything is made, renamed or removed relative to its descriptor
-(openat(2)), never by a long path.
+Another user who can write to the tree may swap a directory for a link during a run. So each directory is
+opened component by component, through no link, and everything is made, renamed or removed relative to its
+descriptor (openat(2)), never by a long path.
 
 Reading follows no link, opens no device and stops at a limit.
 """
@@ -23,7 +23,7 @@ TEMP_PREFIX = ".nixpatch-"
 TEMP_SUFFIX = ".tmp"
 
 Identity = tuple[int, ...]
-"""tells a file from another one of its name, and from itself with other contents"""
+"""differs for another file of the same name, and for other contents"""
 
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -242,12 +242,12 @@ def sweep(path: str) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file name is one that :func:`replacement` makes."""
+    """Return whether a file name is one that :func:`replacement` makes."""
     return name.startswith(TEMP_PREFIX) and name.endswith(TEMP_SUFFIX)
 
 
 def can_be_path(text: str) -> bool:
-    """Whether a text can name a file: not with a NUL, nor with a surrogate that stands for no byte.
+    """Return whether a text can name a file: not with a NUL, nor with a surrogate that stands for no byte.
 
     JSON can hold both, and every system call with such a path raises ``ValueError``.
     """

@@ -16,8 +16,8 @@ def hold_tree(path: str, on_wait: Callable[[str], None]) -> Iterator[None]:
 
     Every directory above is locked too, shared: runs on a venv and on its site-packages exclude each other,
     runs on two venvs do not. All are locked from the top down, so that no two runs wait for each other. A
-    second hold of the same tree waits for the first one, in the same process as well: whoever plans and
-    applies holds the tree once around both.
+    second hold of the same tree waits for the first one, in the same process as well: a caller that plans
+    and applies holds the tree once around both.
 
     Args:
         path: the tree, as ``scan`` takes it. One that does not exist or cannot be read is for ``scan`` to
@@ -60,7 +60,7 @@ def _lock(directory: str, on_wait: Callable[[str], None], stack: contextlib.Exit
             descriptor = stack.enter_context(_opened(directory))
             lock(descriptor, fcntl.LOCK_EX)
             if os.path.samestat(os.fstat(descriptor), os.stat(directory)):
-                return  # otherwise somebody made the tree anew while we waited
+                return  # otherwise the tree was made anew while we waited
         except OSError as error:
             text = f"cannot be locked: {error.strerror}; nothing was changed; mend it and run nixpatch again"
             raise MachineError(f"{directory}: {text}") from error

@@ -65,7 +65,7 @@ class RecordFile:
 class DistRecords:
     """RECORD and provenance of one dist, or the provenance of the files that no dist claims.
 
-    Both files are read when they are first asked for. From then on an lstat(2) tells whether the file is
+    Both files are read when they are first asked for. From then on an lstat(2) shows whether the file is
     still the one that was read; if this run or another program has written it meanwhile, it is read again.
 
     Attributes:
@@ -196,7 +196,7 @@ class DistRecords:
     def written_by_lief(self) -> dict[str, str]:
         """Return the files without an undo record, because LIEF wrote them: path -> ``sha256=<hex>``.
 
-        The digest is that of LIEF's output; a file that has another one now was written by somebody else.
+        The digest is that of LIEF's output; a file with another digest is not LIEF's output any more.
 
         Raises:
             OSError: the disk fails, or the run may open no more files.

@@ -1,4 +1,4 @@
-"""``nixpatch.json``: what nixpatch changed in a dist, kept beside its RECORD.
+"""``nixpatch.json``: the changes of nixpatch to a dist, kept beside its RECORD.
 
 verify, restore and the next patch read it. RECORD lists it, so that ``pip uninstall`` removes it. It holds no
 time, no host name and no absolute path of the tree: the same input gives the same bytes everywhere. A file of

@@ -67,7 +67,7 @@ def only_version(prefix: str) -> tuple[int, int] | None:
 
 
 def has_dist_info(directory: str) -> bool:
-    """Whether a directory holds dists itself, whatever its name (``pip install --target``)."""
+    """Return whether a directory holds dists itself, whatever its name (``pip install --target``)."""
     return any(name.endswith(".dist-info") for name in _listed(directory))
 
 

@@ -239,11 +239,11 @@ class RecordRow:
 
     @property
     def is_open(self) -> bool:
-        """Whether the last field has no closing quote, so that the next row would be read as part of it."""
+        """Return whether the last field has no closing quote: a row behind it would become part of it."""
         return row_end(self.raw, 0)[1]
 
     def agrees(self, file: FileHash) -> bool | None:
-        """Whether the row describes the file; None if it has no hash that ``file`` has the digest of."""
+        """Return whether the row describes the file; None if there is no digest to compare."""
         if self.size is not None and file.size is not None and self.size != file.size:
             return False
         digest = file.digests.get(self.check_algorithm or "")
@@ -290,7 +290,7 @@ def new_row(path: str, file: FileHash, ending: bytes) -> RecordRow:
 
 
 def is_plain(line: bytes) -> bool:
-    """Whether a line without quotes has the three fields of a row."""
+    """Return whether a line without quotes has the three fields of a row."""
     return line.count(b",") == 2 and len(line) <= _MAX_ROW
 
 

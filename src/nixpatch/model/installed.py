@@ -88,7 +88,7 @@ class Target:
     version: tuple[int, int] | None
     machine: Machine
     loader: str
-    """its PT_INTERP: what patched executables get"""
+    """its PT_INTERP, which patched programs get, too"""
     libc: Libc
     libc_version: tuple[int, ...]
     """``(2, 36)`` for glibc 2.36"""

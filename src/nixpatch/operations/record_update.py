@@ -3,7 +3,7 @@
 Only the rows of changed files change in RECORD, and a row that was wrong before the patch is not made right.
 
 A killed run is finished by this order. As long as provenance does not describe a file, the next run knows
-that there is something to finish, and the digests in it tell which rows of RECORD nixpatch wrote. The other
+that there is something to finish, and its digests identify the rows of RECORD that nixpatch wrote. The other
 way round, RECORD could hold digests of an earlier patch that no file describes any more.
 """
 
@@ -65,7 +65,7 @@ def update_records(
             old_record = records.read_record()
             old_rows = old_record.record
     except FileNotFoundError:
-        # Somebody uninstalled the dist; a file of ours would keep its directory.
+        # The dist was uninstalled; a file of ours would keep its directory.
         return (Finding("error", records.info, "vanished during the run, so nothing was written down in it"),)
     except (OSError, FileRefused) as error:
         findings.append(
@@ -114,7 +114,7 @@ def update_records(
 
 
 def _is_ours(row: RecordRow, change: UnrecordedChange, entry: provenance.PatchedFile | None) -> bool:
-    """Whether an earlier run wrote a row, and a later one was killed before it updated it.
+    """Return whether an earlier run wrote a row, and a later one was killed before it updated it.
 
     Then the file is, or was at the start of this run, the original that provenance names.
     """
@@ -122,7 +122,7 @@ def _is_ours(row: RecordRow, change: UnrecordedChange, entry: provenance.Patched
         return False
     try:
         patched = parse_sha256(entry.patched)
-    except ValueError:  # somebody edited our file
+    except ValueError:  # another program edited the file
         return False
     originals = {format_sha256(file.digests[DEFAULT_ALGORITHM]) for file in (change.before, change.after)}
     return entry.original in originals and row.digest.rstrip("=") == encode_digest(patched)

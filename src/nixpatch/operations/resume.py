@@ -56,13 +56,13 @@ def unrecorded(records: DistRecords, files: Sequence[FilePlan]) -> frozenset[str
 
 
 def _has_all(data: bytes, entries: Iterable[provenance.PatchedFile]) -> bool:
-    """Whether RECORD has the digest of every patched file, so that its rows need not be parsed.
+    """Return whether RECORD has the digest of every patched file, so that its rows need not be parsed.
 
     RECORD is written once, after all files of its dist: it has all of the digests or none.
     """
     try:
         digests = {parse_sha256(entry.patched) for entry in entries}
-    except ValueError:  # somebody edited our file
+    except ValueError:  # another program edited the file
         return False
     recorded = frozenset(_SHA256.findall(data))
     return provenance.NAME.encode() in data and recorded >= {
@@ -73,7 +73,7 @@ def _has_all(data: bytes, entries: Iterable[provenance.PatchedFile]) -> bool:
 def _is_outdated(
     records: DistRecords, file: FilePlan, facts: ElfFacts, entry: provenance.PatchedFile
 ) -> bool:
-    """Whether linkage or needs of a patched file differ from its entry."""
+    """Return whether linkage or needs of a patched file differ from its entry."""
     linkage = Linkage(entry.search_path, entry.tag, entry.interp, tuple(sorted(entry.renamed.items())))
     return facts.current != linkage or dict(entry.needs) != records.needs_of(file)
 

@@ -45,7 +45,7 @@ def distrusted(records: DistRecords) -> Iterator[Finding]:
 
 
 def unsettled(records: DistRecords) -> bool:
-    """Whether a killed run left grafts, RECORD or the SBOM of a dist other than provenance has them."""
+    """Return whether grafts, RECORD or SBOM of a dist differ from provenance: a run was killed."""
     grafts = removed_grafts(records)
     if not grafts:
         return False
@@ -220,7 +220,7 @@ def _set_aside(
     facts = elf.read(path)
     original = None if isinstance(facts, Skip) else facts.original_sha256
     rows = record_file.rows_of({path}).get(path)
-    if rows is None:  # somebody replaced it since the plan
+    if rows is None:  # another program replaced it since the plan
         raise FileRefused(f"RECORD does not list {path} any more")
     row = rows[0]
     kept = _kept_path(records, path) if keep else None

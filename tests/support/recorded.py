@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from nixpatch.installed import provenance, scan
 from nixpatch.installed.dist_records import DistRecords
+from nixpatch.installed.hashing import format_sha256
 from nixpatch.installed.provenance import PatchedFile, Provenance, RemovedGraft
 from nixpatch.model import Answer, FileHash, FilePlan, Linkage, Origin, Tag, Tree, TreeFile
 from support.installed_trees import ELF, dist, write
@@ -24,9 +25,12 @@ def hashed(data: bytes) -> FileHash:
     return FileHash(len(data), {"sha256": hashlib.sha256(data).digest()})
 
 
-ENTRY = PatchedFile(
-    hashed(ORIGINAL).sha256, hashed(PATCHED).sha256, "/new", Tag.RUNPATH, None, {"libz.so.1": LIBRARY}
-)
+def sha256(data: bytes) -> str:
+    """Return the digest as provenance has it."""
+    return format_sha256(hashlib.sha256(data).digest())
+
+
+ENTRY = PatchedFile(sha256(ORIGINAL), sha256(PATCHED), "/new", Tag.RUNPATH, None, {"libz.so.1": LIBRARY})
 """of the file as ``patched`` leaves it"""
 
 

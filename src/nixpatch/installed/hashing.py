@@ -53,12 +53,12 @@ def encode_digest(digest: bytes) -> str:
 
 
 def format_sha256(digest: bytes) -> str:
-    """Write a digest as provenance does: ``sha256=<hex>``."""
+    """Return a SHA-256 as provenance has it: ``sha256=<hex>``."""
     return f"{DEFAULT_ALGORITHM}={digest.hex()}"
 
 
 def parse_sha256(text: str) -> bytes:
-    """Read what :func:`format_sha256` wrote.
+    """Return the digest in a text that :func:`format_sha256` made.
 
     Raises:
         ValueError: it is not a hexadecimal number.
@@ -68,7 +68,7 @@ def parse_sha256(text: str) -> bytes:
 
 
 def has_sha256(file: str | int, text: str) -> bool:
-    """Whether ``text`` is the digest of a file that :func:`hash_file` can read."""
+    """Return whether ``text`` is the digest of a file that :func:`hash_file` can read."""
     return format_sha256(hash_file(file).digests[DEFAULT_ALGORITHM]) == text
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -153,7 +152,3 @@ def test_needs_are_written_without_a_path_of_the_tree(dist: Recorded) -> None:
 def test_a_key_is_the_path_relative_to_the_site_directory(dist: Recorded, name: str) -> None:
     path = f"{dist.site}/{name}"
     assert dist.records.key(path) == os.path.relpath(path, dist.site)
-
-
-def test_the_digest_of_a_file_is_written_as_provenance_has_it() -> None:
-    assert recorded.hashed(b"x").sha256 == f"sha256={hashlib.sha256(b'x').hexdigest()}"

@@ -10,10 +10,10 @@ import pytest
 
 from nixpatch.installed.provenance import PatchedFile, RemovedGraft
 from nixpatch.model import FileHash, Finding
-from nixpatch.operations.record_update import FileChange, update_records
+from nixpatch.operations.record_update import UnrecordedChange, update_records
 from support import recorded
 from support.installed_trees import digest, row
-from support.recorded import ENTRY, LIBRARY, NAME, ORIGINAL, PATCHED, TOOL, Recorded, hashed
+from support.recorded import ENTRY, LIBRARY, NAME, ORIGINAL, PATCHED, TOOL, Recorded, hashed, sha256
 
 WRONG = b"neither the original nor patched"
 JSON = "pkg-1.0.dist-info/nixpatch.json"
@@ -27,7 +27,7 @@ def dist(tmp_path: Path) -> Recorded:
 def update(
     dist: Recorded, before: FileHash, after: FileHash, entry: PatchedFile | None, *, accept: bool = False
 ) -> tuple[Finding, ...]:
-    change = FileChange(before, after, entry)
+    change = UnrecordedChange(before, after, entry)
     return update_records(dist.records, {dist.path: change}, tool=TOOL, accept_modified=accept)
 
 
@@ -75,12 +75,12 @@ def test_a_row_that_was_wrong_before_stays_wrong_and_is_reported(dist: Recorded)
 def test_a_row_of_an_earlier_patch_is_ours_to_change(dist: Recorded) -> None:
     """A run patched, the next one patched anew and was killed before RECORD: the row is the first one's."""
     patch(dist)
-    anew = hashed(b"patched anew")
-    entry = replace(ENTRY, patched=anew.sha256)
+    anew = b"patched anew"
+    entry = replace(ENTRY, patched=sha256(anew))
 
-    assert update(dist, FileHash(None, hashed(ORIGINAL).digests), anew, entry) == ()
+    assert update(dist, FileHash(None, hashed(ORIGINAL).digests), hashed(anew), entry) == ()
 
-    assert dist.row() == f"{NAME},sha256={digest(b'patched anew')},12"
+    assert dist.row() == f"{NAME},sha256={digest(anew)},12"
 
 
 def test_a_damaged_digest_in_provenance_makes_no_row_ours(dist: Recorded) -> None:

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 from fuzz.forge import Forged
-from nixpatch import elf, fs
+from nixpatch import fs
+from nixpatch.elf.inplace_writer import write_edited
 from nixpatch.errors import FileRefused
 from nixpatch.installed.provenance import RemovedGraft
 from nixpatch.model import ElfEdit, TreeFile, VendoredPlan
 from nixpatch.unvendor import apply as unvendor
 from support import recorded
 from support.installed_trees import row, write
-from support.recorded import ENTRY, LIBRARY, NAME, TOOL, Recorded, hashed
+from support.recorded import ENTRY, LIBRARY, NAME, TOOL, Recorded, sha256
 from support.resolving import provider
 
 COPY = "pkg.libs/libz-0badf00d.so.1.2.11"
@@ -90,7 +91,7 @@ def test_out_and_back_again(dist: Recorded) -> None:
     assert dist.provenance.files == {NAME: ENTRY}
     assert dist.provenance.unvendored == {
         COPY: RemovedGraft(
-            hashed(CONTENTS).sha256,
+            sha256(CONTENTS),
             row(COPY, CONTENTS).decode() + "\r\n",
             KEPT,
             "libz.so.1",
@@ -116,7 +117,7 @@ def test_the_document_names_what_serves_and_what_it_replaces(dist: Recorded) -> 
     (component,) = document["components"]
     assert (component["name"], component["version"]) == ("z", "1")
     values = {entry["value"] for entry in component["properties"]}
-    assert values == {os.path.dirname(os.path.dirname(LIBRARY)), LIBRARY, f"{COPY} {hashed(CONTENTS).sha256}"}
+    assert values == {os.path.dirname(os.path.dirname(LIBRARY)), LIBRARY, f"{COPY} {sha256(CONTENTS)}"}
 
 
 def test_once_more_changes_nothing(dist: Recorded) -> None:
@@ -145,7 +146,7 @@ def test_one_that_is_not_kept_is_deleted_and_lost(dist: Recorded) -> None:
 def test_a_patched_one_is_kept_as_it_was_installed(dist: Recorded) -> None:
     path = os.path.join(dist.site, COPY)
     with fs.replacement(path) as temp:
-        elf.write_edited(path, temp, ElfEdit("/somewhere"))
+        write_edited(path, temp, ElfEdit("/somewhere"))
     with open(path, "rb") as file:
         patched = file.read()
     dist.write(dist.read().encode().replace(row(COPY, CONTENTS), row(COPY, patched)))
@@ -272,7 +273,7 @@ FORGED: dict[str, tuple[dict[str, Any], str]] = {
 def test_an_entry_that_does_not_fit_the_dist_is_reported_and_ignored(dist: Recorded, name: str) -> None:
     fields, reason = FORGED[name]
     path = fields.get("path", COPY)
-    digest = hashed(CONTENTS).sha256
+    digest = sha256(CONTENTS)
     entry = {"sha256": digest, "row": f"{COPY},,\n", "kept": None, "soname": None, "library": None, **fields}
     entry.pop("path", None)
     if name == "not listed":

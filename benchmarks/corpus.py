@@ -36,8 +36,9 @@ from nixpatch import elf
 from nixpatch.elf.check_inplace import check
 from nixpatch.elf.check_rewritten import check_rewritten
 from nixpatch.installed import scan
-from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Linkage, Manner, Outcome, Plan, Tag, Writer
+from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Linkage, Outcome, Plan, Tag, Writer
 from nixpatch.operations.apply import apply
+from nixpatch.operations.options import ApplyOptions
 from nixpatch.operations.restore import plan_restore
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -150,7 +151,7 @@ def try_writer(
     run(["cp", "-a", "--reflink=auto", work.pristine, work.copy])
     plan = forced_plan(work, work.copy)
     begun = time.monotonic()
-    outcome = apply(plan, manner=Manner(writer=writer))
+    outcome = apply(plan, options=ApplyOptions(writer=writer))
     result = Result(files=len(plan.changes), seconds=round(time.monotonic() - begun, 1))
     count(result, work, outcome)
     say(f"{writer.value}: {result.written} of {result.files} files written in {result.seconds} s")

@@ -49,6 +49,7 @@ from nixpatch.operations.verify import check_tree
 from nixpatch.report import as_json
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
+from nixpatch.tree_lock import hold_tree
 
 _P = ParamSpec("_P")
 _A = TypeVar("_A")
@@ -144,7 +145,8 @@ def apply(plan: Plan, keywords: _ApplyKeywords) -> Outcome:  # noqa: D417 - call
     environ = os.environ if keywords.environment is None else keywords.environment
     store = find_store(plan.store_dir or None, environ)
     events = PatchEvents(keywords.waiting, writing=lambda _: nullcontext(keywords.progress))
-    return carry_out(plan, store, keywords, events)
+    with hold_tree(plan.tree.root, keywords.waiting):
+        return carry_out(plan, store, keywords, events)
 
 
 def restore(path: str, *, fsync: bool = False, jobs: int = 0) -> Outcome:

@@ -1,4 +1,4 @@
-"""JSON that somebody else wrote, within bounds: a table of two bytes takes seventy in memory."""
+"""JSON of unknown origin, within bounds: a table of two bytes takes seventy in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MAX_VALUES = 1 << 21
 
 
 def parse(data: bytes, max_values: int = _MAX_VALUES) -> Any:
-    """Read a document.
+    """Parse a document.
 
     Raises:
         ValueError: it is not JSON, has more than ``max_values`` values, or is nested too deep.

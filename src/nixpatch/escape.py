@@ -1,22 +1,19 @@
-"""How names and errors go into a sentence that must stay on one line.
-
-Names from wheels on a terminal: nothing in a file name may move the cursor or pass for our own words.
-"""
+"""Names and errors as parts of a one-line message; names from wheels are escaped for the terminal."""
 
 from __future__ import annotations
 
 import errno
 import os
 
-# Trouble of the machine or the run, not of the file that was asked for: what a file holds is not known then,
-# and whatever was decided without it would be wrong.
 _MACHINE = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""errors of the machine or the process: the contents of the file are unknown then, and to go on without them
+could be wrong"""
 
 
 def shown(name: str) -> str:
-    """Return a name, from the tree or anywhere, as one line of printable characters, whatever bytes it has.
+    """Return a name as one line of printable characters, whatever bytes it has.
 
-    Nothing in it may move the cursor, turn the direction of writing, or pass for our own words.
+    No file name can move the cursor, change the direction of writing, or look like text of nixpatch.
     """
     if name.isprintable():
         return name
@@ -30,20 +27,17 @@ def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
-def why(error: OSError | ValueError) -> str:
-    """Return the reason alone, without errno and path, for a sentence that already names the file."""
+def reason(error: Exception) -> str:
+    """Return the text of an error without errno and path, for a message that names the file already."""
     return getattr(error, "strerror", None) or str(error)
 
 
-def of_the_machine(error: OSError | ValueError) -> bool:
-    """Whether an error says nothing about the file: a disk that fails, no more descriptors, no memory."""
+def is_machine_error(error: Exception) -> bool:
+    """Return whether an error is not about the file: a failing disk, no more descriptors or memory."""
     return isinstance(error, OSError) and error.errno in _MACHINE
 
 
-__all__ = ["below", "shown"]
-
-
 def below(path: str, root: str) -> str:
-    """Return a path relative to the tree where it lies inside, for reports that would repeat the root."""
-    inside = path == root or path.startswith(root.rstrip("/") + "/")
-    return shown(os.path.relpath(path, root) if inside else path)
+    """Return a path for display, relative to the root of the tree if it is inside."""
+    is_inside = path == root or path.startswith(root.rstrip("/") + "/")
+    return shown(os.path.relpath(path, root) if is_inside else path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 
 import pytest
@@ -52,7 +51,7 @@ def planned(path: str, owner: str, *answers: Answer, skip: Skip | None = None, s
     facts = ElfFacts(X86_64, False, None, (), before, before, None)
     changed = any(answer.origin is Origin.STORE for answer in answers)
     return FilePlan(
-        TreeFile(path, size, stat.S_IFREG | 0o644, 1, (owner,)),
+        TreeFile(path, size, (owner,)),
         facts,
         skip,
         answers,

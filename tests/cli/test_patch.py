@@ -224,15 +224,15 @@ def test_a_killed_run_is_finished_by_the_next_one(
     nixpatch(reference.venv)
 
     with monkeypatch.context() as patch:
-        target = "_update_record" if moment == "before RECORD" else "write_down"
-        module = (
-            "nixpatch.operations.record_update" if moment == "before RECORD" else "nixpatch.operations.apply"
-        )
+        targets = {
+            "before RECORD": "nixpatch.installed.dist_records.DistRecords.replace_record",
+            "before provenance": "nixpatch.operations.apply.update_records",
+        }
 
         def kill(*_: object, **__: object) -> None:
             raise Killed
 
-        patch.setattr(f"{module}.{target}", kill)
+        patch.setattr(targets[moment], kill)
         with pytest.raises(Killed):
             nixpatch(world.venv)
     assert world.ask() == "42"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fuzz.forge import DT_NEEDED, DT_RUNPATH, Forged
 from nixpatch import installed
 from nixpatch.installed import Locator, provenance
-from nixpatch.installed.dist_records import ledger, without_undo
+from nixpatch.installed.dist_records import DistRecords
 from nixpatch.model import Linkage
 from nixpatch.resolve.search_path import expand, inside, split
 
@@ -97,7 +97,7 @@ def test_rows_provenance_links_and_search_paths(
             assert all(_is_in(path, prefix) for path in dist.files)
         assert [file.path for file in tree.files] == [os.path.join(prefix, SITE, "p", "x.so")]
         for dist in tree.dists:
-            assert all(_is_in(path, prefix) for path in without_undo(ledger(tree, dist.info)))
+            assert all(_is_in(path, prefix) for path in DistRecords(tree, dist.info).written_by_lief())
 
         locator = Locator(os.path.join(prefix, SITE), prefix)
         for row in rows:

@@ -58,8 +58,8 @@ LD_CACHE = """
         print("none", why)
 """
 LOADER = """
-    from nixpatch.installed.loader_defaults import built_in
-    found = built_in(path)
+    from nixpatch.installed.loader_defaults import read_loader_defaults
+    found = read_loader_defaults(path)
     print(len(found.directories), found.cache)
 """
 LOADERS = {

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from nixpatch import fs
 from nixpatch.elf.writer import write_checked
+from nixpatch.errors import MachineError
 from nixpatch.fs import TEMP_PREFIX, TEMP_SUFFIX, remove, replace_bytes, replacement
-from nixpatch.model import Outcome
+from nixpatch.model import Outcome, Plan
 from nixpatch.operations import apply as applying
 from nixpatch.operations.plan import PatchRequest, make_plan
 from nixpatch.operations.restore import plan_restore
 from nixpatch.store import Store
+from support import vendored as vendoring
+from support import world as worlds
 from support.injector import state_of
+from support.vendored import Vendored
 from support.world import World
 
 pytestmark = pytest.mark.gcc
@@ -115,9 +121,118 @@ def test_what_a_killed_run_left_is_removed_only_in_the_tree(world: World) -> Non
     assert any("cannot be removed" in text for text in _errors(outcome))
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Vendored:
+    """A wheel with grafts that nobody has taken out yet."""
+    return vendoring.make(worlds.make(str(tmp_path_factory.mktemp("vendored"))))
+
+
+@pytest.fixture(scope="module")
+def unvendored(template: Vendored) -> World:
+    """The same wheel without them."""
+    world = template.world.copy("unvendored")
+    assert not applying.apply(_unvendoring(world)).failed
+    return world
+
+
+def _unvendoring(world: World) -> Plan:
+    return make_plan(PatchRequest(world.venv, _store(world), unvendor=("*",)))
+
+
+def _returning(world: World) -> Plan:
+    return plan_restore(world.venv)
+
+
+def _renewed(begin: World, template: World, unvendored: World) -> Iterator[World]:
+    """Yield copies of a world; beside each is another tree with all files that a run writes or removes."""
+    while True:
+        for name in ("work", "outside"):
+            shutil.rmtree(os.path.join(begin.root, name), ignore_errors=True)
+        outside = template.copy("outside")
+        for name in ("sboms", "nixpatch-grafts"):
+            shutil.copytree(os.path.join(unvendored.info, name), os.path.join(outside.info, name))
+        yield begin.copy("work")
+
+
+def _swap_at(count: int, swap: Callable[[], None], patch: pytest.MonkeyPatch) -> list[str]:
+    """Swap just before the run opens a directory for the ``count``-th time; return what it opens."""
+    opened: list[str] = []
+    original = fs._open_directory
+
+    def open_directory(path: str) -> contextlib.AbstractContextManager[int]:
+        opened.append(path)
+        if len(opened) == count:
+            swap()
+        return original(path)
+
+    patch.setattr(fs, "_open_directory", open_directory)
+    return opened
+
+
+@pytest.mark.parametrize("which", ["libraries", "dist-info", "sboms", "originals", "package", "lib"])
+@pytest.mark.parametrize("story", ["out", "back"])
+def test_at_each_step_of_unvendoring_and_back(
+    template: Vendored, unvendored: World, which: str, story: str
+) -> None:
+    begin, planned = (template.world, _unvendoring) if story == "out" else (unvendored, _returning)
+    copies = _renewed(begin, template.world, unvendored)
+    world = next(copies)
+    site, info = (os.path.relpath(path, world.venv) for path in (world.site, world.info))
+    name = {
+        "libraries": f"{site}/pkg.libs",
+        "dist-info": info,
+        "sboms": f"{info}/sboms",
+        "originals": f"{info}/nixpatch-grafts",
+        "package": f"{site}/pkg",
+        "lib": "lib",
+    }[which]
+    outside = os.path.join(world.root, "outside")
+
+    def swap() -> None:
+        directory = os.path.join(world.venv, name)
+        if os.path.lexists(directory):
+            os.rename(directory, f"{directory}-moved")
+        os.symlink(os.path.join(outside, name), directory)
+
+    with pytest.MonkeyPatch.context() as patch:
+        opened = _swap_at(0, swap, patch)
+        applying.apply(planned(world))
+        steps = len(opened)
+    assert steps > 15
+    for count in range(1, steps + 1):
+        world = next(copies)
+        before = state_of(outside)
+        plan = planned(world)
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(MachineError):
+            opened = _swap_at(count, swap, patch)
+            applying.apply(plan)
+        assert state_of(outside) == before, opened[: count + 1]
+
+
+@pytest.mark.parametrize("which", ["libraries", "dist-info", "lib"])
+def test_between_plan_and_unvendoring(template: Vendored, unvendored: World, which: str) -> None:
+    world = next(_renewed(template.world, template.world, unvendored))
+    site, info = (os.path.relpath(path, world.venv) for path in (world.site, world.info))
+    name = {"libraries": f"{site}/pkg.libs", "dist-info": info, "lib": "lib"}[which]
+    outside = os.path.join(world.root, "outside")
+    before = state_of(outside)
+    plan = _unvendoring(world)
+
+    _swap(world, name, os.path.join(outside, name))
+    outcome = applying.apply(plan)
+
+    assert state_of(outside) == before
+    assert _errors(outcome)
+
+
 DONE: dict[str, Callable[[str], object]] = {
     "write": lambda path: replace_bytes(path, b"new"),
     "remove": remove,
+    "link": lambda path: fs.replace_link(path, "elsewhere"),
+    "make a directory": lambda path: fs.make_directory(f"{path}-new"),
+    "remove a directory": fs.remove_directory,
+    "move away": lambda path: fs.move(path, f"{path}-new", overwrite=False),
+    "move over": lambda path: fs.move(os.path.realpath(path), path, overwrite=True),
 }
 
 

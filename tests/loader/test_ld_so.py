@@ -114,7 +114,7 @@ def question(base: str, paths: Iterable[str]) -> ResolutionContext:
     """Ask about a tree of libraries; those under ``store`` are what the store has."""
     facts = {path: found for path in sorted(paths) if (found := read(path))}
     inside = {path: found for path, found in facts.items() if not path.startswith(f"{base}/store/")}
-    files = tuple(TreeFile(path, 1, 0o644, 1) for path in inside)
+    files = tuple(TreeFile(path, 1) for path in inside)
 
     def providers(name: str) -> list[Provider]:
         return [

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from loader.graphs import loader, read
-from nixpatch.installed import built_in
+from nixpatch.installed import read_loader_defaults
 from nixpatch.operations.trace import TraceOptions, trace_file
 
 _LINE = re.compile(r"^\s*(?P<name>\S+) => (?P<path>not found|/.*?)(?: \(0x[0-9a-f]+\))?$", re.MULTILINE)
@@ -33,7 +33,7 @@ def test_the_directories_are_those_that_the_loader_tells_itself() -> None:
     system = re.findall(r"^  (/.*) \(system search path\)$", told, re.MULTILINE)
     if not system:
         pytest.skip("this ld.so does not say where it searches (glibc before 2.33)")
-    assert list(built_in(loader()).directories) == system
+    assert list(read_loader_defaults(loader()).directories) == system
 
 
 def test_every_library_is_found_where_the_loader_finds_it() -> None:

@@ -9,7 +9,7 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixpatch.installed import FileHash, Row, parse, record
+from nixpatch.installed import FileHash, RecordRow, parse, record
 
 NEW = FileHash(
     7,
@@ -56,7 +56,7 @@ def test_no_changes_change_nothing(data: bytes) -> None:
 @given(any_bytes)
 def test_a_line_without_quotes_is_read_the_same_in_less_time(data: bytes) -> None:
     for line in data.replace(b'"', b"").splitlines(keepends=True):
-        assert Row.plain(line) == Row.parse(line)
+        assert RecordRow.plain(line) == RecordRow.parse(line)
 
 
 @given(any_bytes, st.data())

@@ -142,7 +142,7 @@ class World:
             for info in sorted(infos)
             for name in [os.path.basename(info).partition("-")[0].replace("_", "-")]
         )
-        files = tuple(TreeFile(path, 1, 0o644, 1, owners[path]) for path in sorted(facts))
+        files = tuple(TreeFile(path, 1, owners[path]) for path in sorted(facts))
         machines = {path: found.machine for path, found in facts.items()}
         machines |= {self.at(link): machines[self.at(to)] for link, to in self.links.items()}
         machines |= {found.directory + "/" + found.name: found.machine for found in self.store}

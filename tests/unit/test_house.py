@@ -11,24 +11,11 @@ import nixpatch
 PACKAGE = os.path.dirname(nixpatch.__file__)
 
 # Modules whose renames are still to be merged; a rule does not look at them until then.
-CLASSES_PENDING = (
-    "installed/",
-    "operations/record_update.py",
-)
 IDENTIFIERS_PENDING = (
     "api.py",
-    "fs.py",
-    "installed/",
-    "operations/apply.py",
-    "operations/edit_jobs.py",
-    "operations/record_update.py",
     "operations/request.py",
-    "operations/restore.py",
-    "operations/resume.py",
-    "operations/worker_pool.py",
     "resolve/dlopen_calls.py",
     "store/gc_roots.py",
-    "unvendor/apply.py",
 )
 
 NO_IDENTIFIERS = frozenset(
@@ -62,10 +49,9 @@ def bound_names(module: ast.Module) -> Iterator[tuple[str, int]]:
 def test_no_two_classes_have_the_same_name() -> None:
     homes: dict[str, list[str]] = {}
     for path, module in modules():
-        if not path.startswith(CLASSES_PENDING):
-            for node in ast.walk(module):
-                if isinstance(node, ast.ClassDef):
-                    homes.setdefault(node.name, []).append(f"{path}:{node.lineno}")
+        for node in ast.walk(module):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(f"{path}:{node.lineno}")
     assert {name: places for name, places in homes.items() if len(places) > 1} == {}
 
 

@@ -1,15 +1,15 @@
-"""What is installed: the tree that was named, its dists and their RECORDs, and the Python that will load it.
+"""Installed trees: files, dists with RECORD and provenance, and the Python that loads them.
 
-Everything here reads and nothing writes or runs what it reads. ``scan`` turns a path into a ``Tree``,
-``find_target`` turns a tree into a ``Target``, and ``parse`` turns a RECORD into rows that ``Record`` can
-change one by one without touching the bytes of the others. ELF headers are not read here: ``find_target``
-is handed a reader, so that this package knows neither ELF nor Nix.
+``scan`` turns a path into a ``Tree``, ``find_target`` a tree into a ``Target``. ``dist_records`` reads and
+writes RECORD and ``nixpatch.json``, ``manylinux_module`` writes ``_manylinux.py``; everything else only
+reads. Nothing that is read is run. This package knows neither ELF nor Nix: a function that needs ELF headers
+is given a reader.
 """
 
 from nixpatch.installed.hashing import encode_digest, hash_file
-from nixpatch.installed.loader_defaults import built_in
+from nixpatch.installed.loader_defaults import read_loader_defaults
 from nixpatch.installed.python_layout import enclosing
-from nixpatch.installed.record import Record, Row, parse
+from nixpatch.installed.record import Record, RecordRow, parse
 from nixpatch.installed.record_paths import Locator
 from nixpatch.installed.scan import scan
 from nixpatch.installed.system_trees import external_manager, is_system_directory
@@ -20,8 +20,7 @@ __all__ = [
     "FileHash",
     "Locator",
     "Record",
-    "Row",
-    "built_in",
+    "RecordRow",
     "enclosing",
     "encode_digest",
     "external_manager",
@@ -29,5 +28,6 @@ __all__ = [
     "hash_file",
     "is_system_directory",
     "parse",
+    "read_loader_defaults",
     "scan",
 ]

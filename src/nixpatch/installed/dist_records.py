@@ -1,133 +1,250 @@
-"""Where the files of one owner are written down, and what stands there: provenance and the rows of RECORD."""
+"""RECORD and ``nixpatch.json`` of each dist of a tree, read once a run."""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from nixpatch.errors import FileRefused
-from nixpatch.escape import of_the_machine
-from nixpatch.fs import read_regular
-from nixpatch.installed import provenance, record
+from nixpatch.escape import is_machine_error
+from nixpatch.fs import Identity, identity, read_identified, remove, replace_bytes, replacement, write_all
+from nixpatch.installed import provenance
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM
-from nixpatch.installed.record import Row
+from nixpatch.installed.provenance import Provenance, ProvenanceError
+from nixpatch.installed.record import MAX_RECORD_SIZE, Record, RecordRow, parse
 from nixpatch.installed.record_paths import Locator
-from nixpatch.model import Answer, FileHash, FilePlan, Origin, Tree
+from nixpatch.model import Answer, FilePlan, Origin, Tree
 
-_UNKNOWN_SIZE = -1
 _OTHER_ALGORITHM = re.compile(rb",(?!sha256=)\w+=")
-_PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[^/]+)+", re.DOTALL)  # a path that has nothing to be normalised
+# A path in which there is nothing to normalise.
+_PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[^/]+)+", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """Where the files of one owner are written down."""
+@dataclass(frozen=True)
+class RecordFile:
+    """RECORD of a dist in one state; another state is another value."""
 
-    info: str
-    """``.dist-info`` directory; "" for the files that no dist claims"""
-    base: str
-    """directory that paths in provenance and RECORD are relative to"""
-    prefix: str
-    """nothing outside it is ours"""
+    data: bytes
+    identity: Identity
+    locator: Locator
 
-    @property
-    def provenance(self) -> str:
-        """Path of the provenance file."""
-        return provenance.place(self.info, self.base)
+    @functools.cached_property
+    def record(self) -> Record:
+        """The rows.
 
-    @property
-    def record(self) -> str | None:
-        """Path of RECORD."""
-        return os.path.join(self.info, "RECORD") if self.info else None
+        Raises:
+            FileRefused: there are too many.
+
+        """
+        return parse(self.data)
+
+    def rows_of(self, paths: Collection[str]) -> dict[str, list[RecordRow]]:
+        """Return the rows of some files by real path: ``./x``, absolute and linked spellings are one file.
+
+        Raises:
+            FileRefused: there are too many rows.
+
+        """
+        names = {os.path.basename(path) for path in paths}
+        rows: dict[str, list[RecordRow]] = {}
+        for row in self.record.rows:
+            # Either separator, as PEP 376 allows; the locator knows which one is meant.
+            if row.path is None or names.isdisjoint(
+                (row.path.rpartition("/")[2], row.path.replace("\\", "/").rpartition("/")[2])
+            ):
+                continue
+            path = self.locator.locate(row.path)
+            if path is not None and path in paths:
+                rows.setdefault(path, []).append(row)
+        return rows
+
+
+class DistRecords:
+    """RECORD and provenance of one dist, or the provenance of the files that no dist claims.
+
+    Both files are read when they are first asked for. From then on an lstat(2) shows whether the file is
+    still the one that was read; if this run or another program has written it meanwhile, it is read again.
+
+    Attributes:
+        info: the ``.dist-info`` directory; "" for the files that no dist claims.
+        base: the directory that paths in both files are relative to.
+        prefix: the prefix of the tree; nothing outside it is written.
+        locator: resolves such paths.
+        record_path: RECORD; None for the files that no dist claims.
+        provenance_path: ``nixpatch.json``.
+
+    """
+
+    def __init__(self, tree: Tree, info: str) -> None:
+        """Read nothing yet."""
+        self.info = info
+        self.base = os.path.dirname(info) if info else tree.root
+        self.prefix = tree.prefix
+        self.locator = Locator(self.base, tree.prefix)
+        self.record_path = os.path.join(info, "RECORD") if info else None
+        self.provenance_path = (
+            os.path.join(info, provenance.NAME) if info else os.path.join(tree.root, provenance.UNOWNED_NAME)
+        )
+        self._record: RecordFile | None = None
+        self._provenance: tuple[Identity | None, Provenance | ProvenanceError | None] | None = None
 
     def key(self, path: str) -> str:
-        """Return the path as RECORD writes it: relative to the site directory."""
+        """Return a path as RECORD writes it: relative to the site directory."""
         below = self.base.rstrip("/") + "/"
         if path.startswith(below) and _PLAIN.fullmatch(path):
             return path[len(below) :]
         return os.path.relpath(path, self.base)
 
+    def read_record(self) -> RecordFile:
+        """Return RECORD as it is now.
 
-def ledger(tree: Tree, info: str) -> Ledger:
-    """Return where the files of one owner, a ``.dist-info`` or "", are written down."""
-    return Ledger(info, os.path.dirname(info) if info else tree.root, tree.prefix)
+        Raises:
+            OSError: it cannot be read; FileNotFoundError also where there is none to read.
 
+        """
+        if self.record_path is None:
+            raise FileNotFoundError
+        if self._record is None or self._record.identity != _identity(self.record_path):
+            data, known = read_identified(self.record_path, MAX_RECORD_SIZE)
+            self._record = RecordFile(data, known, self.locator)
+        return self._record
 
-def original_hash(sha256: bytes) -> FileHash:
-    """Return what an undo record knows of the original file: its digest, not its size."""
-    return FileHash(_UNKNOWN_SIZE, {DEFAULT_ALGORITHM: sha256})
+    def replace_record(self, old: RecordFile, new: Record, *, durable: bool) -> None:
+        """Write RECORD if it differs, in the place of the state from which ``new`` was made.
 
+        Raises:
+            OSError: it cannot be written, or is not in the ``old`` state any more (EBUSY).
 
-def describes(row: Row, file: FileHash) -> bool | None:
-    """Tell whether a row is right about a file; the size of an original may be unknown."""
-    return row.agrees(file, by_size=file.size != _UNKNOWN_SIZE)
+        """
+        data = new.data
+        if self.record_path is not None and data != old.data:
+            with replacement(self.record_path, durable=durable, expected=old.identity) as descriptor:
+                write_all(descriptor, data)
+        self.forget_record()
 
+    def forget_record(self) -> None:
+        """Let go of RECORD, if it will not be needed again: its rows take ten times the size of the file."""
+        self._record = None
 
-def rows_by_file(where: Ledger, rows: record.Record, paths: Mapping[str, object]) -> dict[str, list[Row]]:
-    """Find the rows of some files by real path: ``./x``, absolute and linked spellings are the same file."""
-    names = {os.path.basename(path) for path in paths}
-    locator = Locator(where.base, where.prefix)
-    found: dict[str, list[Row]] = {}
-    for row in rows.rows:
-        # Either separator, as PEP 376 allows; the locator knows which one is meant.
-        if row.path is None or names.isdisjoint(
-            (row.path.rpartition("/")[2], row.path.replace("\\", "/").rpartition("/")[2])
-        ):
-            continue
-        path = locator.locate(row.path)
-        if path is not None and path in paths:
-            found.setdefault(path, []).append(row)
-    return found
+    def read_provenance(self) -> Provenance | None:
+        """Return the provenance as it is now; None if there is none.
 
+        Raises:
+            ProvenanceError: it cannot be used.
+            OSError: the disk fails, or the run may open no more files.
 
-def algorithms(where: Ledger, paths: Sequence[str]) -> frozenset[str]:
-    """Return every digest that the rows of these files ask for, sha256 always among them."""
-    names = {DEFAULT_ALGORITHM}
-    if where.record is not None:
+        """
+        now = _identity(self.provenance_path)
+        if self._provenance is None or self._provenance[0] != now:
+            result: Provenance | ProvenanceError | None
+            try:
+                result = provenance.read(self.provenance_path)
+            except ProvenanceError as error:
+                result = error
+            self._provenance = (now, result)
+        if isinstance(self._provenance[1], ProvenanceError):
+            raise self._provenance[1]
+        return self._provenance[1]
+
+    def usable_provenance(self) -> Provenance | None:
+        """Return the provenance; None if there is none, or none that can be used.
+
+        Raises:
+            OSError: the disk fails, or the run may open no more files.
+
+        """
         try:
-            data = read_regular(where.record, record.MAX_RECORD_SIZE)
-            if _OTHER_ALGORITHM.search(data):  # few dists have one; a hundred thousand rows take a second
-                rows = record.parse(data)
-                spelled = rows_by_file(where, rows, dict.fromkeys(paths))
-                names |= rows.algorithms(row.path for group in spelled.values() for row in group if row.path)
+            return self.read_provenance()
+        except ProvenanceError:
+            return None
+
+    def replace_provenance(self, data: bytes | None, *, durable: bool) -> None:
+        """Write the provenance, or remove it.
+
+        Raises:
+            OSError: that is not possible. The old file is unchanged.
+
+        """
+        if data is None:
+            remove(self.provenance_path)
+        else:
+            replace_bytes(self.provenance_path, data, durable=durable)
+
+    def algorithms(self, paths: Collection[str]) -> frozenset[str]:
+        """Return the hash algorithms that the rows of some files take, sha256 always among them.
+
+        Raises:
+            OSError: the disk fails, or the run may open no more files.
+
+        """
+        names = {DEFAULT_ALGORITHM}
+        try:
+            record = self.read_record()
+            if _OTHER_ALGORITHM.search(record.data):  # few dists have one, and parsing all rows takes time
+                spelled = [row.path for rows in record.rows_of(paths).values() for row in rows if row.path]
+                names |= record.record.algorithms(spelled)
         except FileRefused:
-            pass  # told when it is to be updated
+            pass  # reported when RECORD is updated
         except OSError as error:
-            if of_the_machine(error):
+            if is_machine_error(error):
                 raise
-    return frozenset(names)
+        return frozenset(names)
+
+    def written_by_lief(self) -> dict[str, str]:
+        """Return the files without an undo record, because LIEF wrote them: path -> ``sha256=<hex>``.
+
+        The digest is that of LIEF's output; a file with another digest is not LIEF's output any more.
+
+        Raises:
+            OSError: the disk fails, or the run may open no more files.
+
+        """
+        known = self.usable_provenance()
+        paths = {
+            self.locator.locate(key): entry.patched
+            for key, entry in (known.files.items() if known else ())
+            if entry.writer != provenance.INPLACE
+        }
+        return {path: digest for path, digest in paths.items() if path is not None}
+
+    def needs_of(self, file: FilePlan) -> dict[str, str]:
+        """Return the ``needs`` of a file for its provenance: soname -> what serves it."""
+        return {answer.need: self._server(answer) for answer in file.answers}
+
+    def _server(self, answer: Answer) -> str:
+        if answer.path is None or answer.origin is Origin.LIBC:
+            return answer.origin.value
+        if answer.path.startswith(self.prefix.rstrip("/") + "/"):
+            return f"site:{self.key(answer.path)}"
+        return answer.path
 
 
-def without_undo(where: Ledger) -> dict[str, str]:
-    """Return the files of one owner that hold no undo record because LIEF wrote them.
+class TreeRecords:
+    """The :class:`DistRecords` of a tree, shared by plan and apply so that each file is read once."""
 
-    By absolute path: ``sha256=<hex>`` of what LIEF left. Where the file is another one since, it is void.
-    """
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._known: dict[tuple[str, str], DistRecords] = {}
+
+    def of(self, tree: Tree, info: str) -> DistRecords:
+        """Return those of one dist, or with "" those of the files that no dist claims."""
+        key = (tree.root, info)
+        if key not in self._known:
+            self._known[key] = DistRecords(tree, info)
+        return self._known[key]
+
+    def of_all(self, tree: Tree) -> Iterator[DistRecords]:
+        """Yield those of every dist, and last those of the files that no dist claims."""
+        for info in (*(dist.info for dist in tree.dists), ""):
+            yield self.of(tree, info)
+
+
+def _identity(path: str) -> Identity | None:
+    """Return the identity of a file; None if it does not exist, or if that cannot be known."""
     try:
-        known = provenance.read(where.provenance)
-    except provenance.ProvenanceError:
-        return {}
-    locator = Locator(where.base, where.prefix)
-    return {
-        path: entry.patched
-        for key, entry in (known.files.items() if known else ())
-        if entry.writer != provenance.INPLACE
-        for path in [locator.locate(key)]
-        if path is not None
-    }
-
-
-def needs_of(where: Ledger, file: FilePlan) -> dict[str, str]:
-    """Return, for each need of a file, what serves it, as provenance writes it."""
-    return {answer.need: _served_by(where, answer) for answer in file.answers}
-
-
-def _served_by(where: Ledger, answer: Answer) -> str:
-    """Write an answer as a store path, ``site:`` and a relative path, or a word."""
-    if answer.path is None or answer.origin is Origin.LIBC:
-        return answer.origin.value
-    if answer.path.startswith(where.prefix.rstrip("/") + "/"):
-        return f"site:{where.key(answer.path)}"
-    return answer.path
+        return identity(os.lstat(path))
+    except OSError:
+        return None

@@ -1,4 +1,4 @@
-"""The installed distributions of a site directory: ``*.dist-info`` (PEP 376, PEP 627) and what they list."""
+"""The dists of a site directory: ``*.dist-info`` with METADATA and RECORD (PEP 376, PEP 627)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import stat
 from packaging.utils import canonicalize_name
 
 from nixpatch.errors import FileRefused
-from nixpatch.escape import of_the_machine, shown, why
+from nixpatch.escape import is_machine_error, reason, shown
 from nixpatch.fs import read_head, read_regular
 from nixpatch.installed.record import MAX_RECORD_SIZE, paths
 from nixpatch.installed.record_paths import Locator
@@ -18,12 +18,12 @@ from nixpatch.model import Dist
 
 _SUFFIX = ".dist-info"
 _MAX_HEADERS = 1 << 20
-"""bytes of METADATA that are looked at; what is longer is the project's description"""
+"""bytes of METADATA that are read; behind them is only the description of the project"""
 _MAX_REQUIRES = 1 << 13
-"""the largest of the corpus has some two hundred"""
+"""the largest number in the corpus is about two hundred"""
 
-# Three headers of the many, with folded lines (RFC 822 as PEP 566 uses it). The email package would read
-# the project's whole description as well: ten times the work of all the rest of a scan.
+# Three headers, with folded lines (RFC 822 as PEP 566 uses it). The email package would parse the description
+# of the project as well: ten times the work of all the rest of a scan.
 _HEADERS = re.compile(
     rb"^(Name|Version|Requires-Dist)[ \t]*:[ \t]*([^\r\n]*(?:\r?\n[ \t]+[^\r\n]+)*)",
     re.IGNORECASE | re.MULTILINE,
@@ -32,9 +32,9 @@ _HEADERS_END = re.compile(rb"\r?\n\r?\n")
 
 
 def find_dists(site: str, prefix: str) -> tuple[tuple[Dist, ...], tuple[str, ...]]:
-    """Return the dists of ``site``, sorted by ``info``, and notes on what was odd about them.
+    """Return the dists of ``site``, sorted by ``info``, and notes on oddities.
 
-    Both paths are real paths. A dist without a usable RECORD is there, too, with ``has_record`` False.
+    Both paths are real paths. A dist without a usable RECORD is included, with ``has_record`` False.
 
     Raises:
         OSError: ``site`` cannot be listed.
@@ -67,66 +67,66 @@ def find_dists(site: str, prefix: str) -> tuple[tuple[Dist, ...], tuple[str, ...
 
 def _dist(site: str, info: str, files: frozenset[str] | None) -> Dist:
     name, _, version = os.path.basename(info).removesuffix(_SUFFIX).partition("-")
-    found = _metadata(info)
+    metadata = _metadata(info)
     return Dist(
-        name=canonicalize_name(found.get("name", [name])[0]),
-        version=found.get("version", [version])[0],
+        name=canonicalize_name(metadata.get("name", [name])[0]),
+        version=metadata.get("version", [version])[0],
         site=site,
         info=info,
-        requires=tuple(found.get("requires-dist", ())),
+        requires=tuple(metadata.get("requires-dist", ())),
         files=files or frozenset(),
         has_record=files is not None,
     )
 
 
 def _metadata(info: str) -> dict[str, list[str]]:
-    """Return the headers we use, in lower case; nothing where METADATA cannot be read."""
+    """Return the headers that we use, by lower-case name; none if METADATA cannot be read."""
     try:
-        # Read through a link: `uv pip install --link-mode symlink` and Nix's buildEnv make METADATA one.
+        # METADATA may be a link: `uv pip install --link-mode symlink` and buildEnv of nixpkgs make one.
         return headers(read_head(os.path.realpath(os.path.join(info, "METADATA")), _MAX_HEADERS))
     except OSError as error:
-        if of_the_machine(error):
+        if is_machine_error(error):
             raise
         return {}
 
 
 def headers(data: bytes) -> dict[str, list[str]]:
-    """Return Name, Version and Requires-Dist, by their names in lower case, from the bytes of METADATA."""
+    """Return Name, Version and Requires-Dist of METADATA, by lower-case name."""
     end = _HEADERS_END.search(data)
-    found: dict[str, list[str]] = {}
+    values_by_name: dict[str, list[str]] = {}
     for header in _HEADERS.finditer(data, 0, end.start() if end else len(data)):
-        # Line by line: a pattern for white space around a line's end takes the square of the time.
+        # Line by line: a pattern for white space around a line end takes quadratic time.
         lines = (line.strip() for line in header[2].splitlines())
         text = b" ".join(filter(None, lines)).decode("utf-8", "replace").strip()
-        values = found.setdefault(header[1].decode("ascii").lower(), [])
+        values = values_by_name.setdefault(header[1].decode("ascii").lower(), [])
         if text and len(values) < _MAX_REQUIRES:
             values.append(text)
-    return {name: values for name, values in found.items() if values}
+    return {name: values for name, values in values_by_name.items() if values}
 
 
 def _files(info: str, prefix: str, locator: Locator) -> tuple[frozenset[str] | None, list[str]]:
-    """Return the files that RECORD lists, None without one that can be used, and remarks on it."""
+    """Return the files that RECORD lists, None if it cannot be used, and remarks on it."""
     record = os.path.join(info, "RECORD")
     try:
         if stat.S_ISLNK(os.lstat(info).st_mode):
-            # It would be written to when a file that it lists changes, wherever it lies.
+            # RECORD would be written when one of its files changes, wherever the link leads.
             return None, ["is a symbolic link, so its RECORD is not used"]
         data = read_regular(record, MAX_RECORD_SIZE)
     except FileNotFoundError:
         return None, []
     except OSError as error:
-        if of_the_machine(error):
+        if is_machine_error(error):
             raise
-        reason = "it is a symbolic link" if error.errno == errno.ELOOP else why(error)
-        return None, [f"RECORD is not used: {reason}"]
+        text = "it is a symbolic link" if error.errno == errno.ELOOP else reason(error)
+        return None, [f"RECORD is not used: {text}"]
     try:
-        found, nowhere = locator.locate_all(paths(data))
+        files, unresolved = locator.locate_all(paths(data))
     except FileRefused as refused:
         return None, [f"RECORD is not used: {refused}"]
-    outside = [row for row in nowhere if not row.endswith("/")]
+    outside = [row for row in unresolved if not row.endswith("/")]
     remarks = []
     if outside:
         remarks.append(
             f"{len(outside)} of its RECORD rows lead out of {shown(prefix)}, such as {shown(outside[0])}"
         )
-    return frozenset(found), remarks
+    return frozenset(files), remarks

@@ -1,4 +1,4 @@
-"""Finding the ELF files of a directory tree in about the time it takes to list it."""
+"""Find the ELF files of a directory tree in about the time that it takes to list it."""
 
 from __future__ import annotations
 
@@ -8,54 +8,25 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from nixpatch.escape import of_the_machine, shown, why
-from nixpatch.fs import Identity, identity, is_temporary, read_head
+from nixpatch.escape import is_machine_error, reason, shown
+from nixpatch.fs import identity, is_temporary, read_head
 from nixpatch.installed.provenance import GRAFTS
+from nixpatch.model import TreeFile
 from nixpatch.model.elf import ELF_MAGIC
 
 _SMALLEST_ELF = 52  # the header of the 32-bit class, gABI
 _EXECUTE = 0o111
 _NOT_ENTERED = frozenset({"__pycache__", GRAFTS})
 
-# Kinds of file that are no ELF file whoever wrote them, so that 50,000 of them need not be opened. Only a
-# file without any execute bit is passed over for its suffix; every other file is told by its first bytes.
+# Suffixes of files that are never ELF files, so that 50,000 of them need not be opened. A file with an
+# execute bit is opened whatever its suffix.
 _OTHER_KINDS = frozenset(
     [
         *("py", "pyc", "pyi", "pyx", "pxd", "pxi", "pyo", "ipynb"),
         *("c", "cc", "cpp", "cxx", "cu", "cuh", "h", "hh", "hpp", "hxx", "inc", "inl", "tcc", "tpp", "def"),
-        *(
-            "f",
-            "f90",
-            "rs",
-            "go",
-            "java",
-            "lua",
-            "pl",
-            "cmake",
-            "pc",
-            "cl",
-            "metal",
-            "glsl",
-            "proto",
-            "thrift",
-        ),
-        *(
-            "txt",
-            "md",
-            "rst",
-            "tex",
-            "html",
-            "htm",
-            "css",
-            "scss",
-            "less",
-            "js",
-            "mjs",
-            "ts",
-            "tsx",
-            "jsx",
-            "map",
-        ),
+        *("f", "f90", "rs", "go", "java", "lua", "pl", "cmake", "pc", "cl", "metal", "glsl", "proto"),
+        *("thrift", "txt", "md", "rst", "tex", "html", "htm", "css", "scss", "less", "js", "mjs", "ts"),
+        *("tsx", "jsx", "map"),
         *("json", "jsonl", "yaml", "yml", "toml", "ini", "cfg", "conf", "xml", "xsd", "xsl", "xslt", "dtd"),
         *("csv", "tsv", "sql", "typed", "pth", "in", "j2", "jinja", "tmpl", "template", "mako", "license"),
         *("png", "jpg", "jpeg", "gif", "svg", "ico", "bmp", "webp", "tif", "tiff", "pdf", "eps", "ps"),
@@ -68,58 +39,48 @@ _OTHER_KINDS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A regular file that begins with the ELF magic."""
+class WalkResult:
+    """The result of a walk, each part sorted."""
 
-    path: str
-    size: int
-    mode: int
-    links: int
-    identity: Identity
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a walk came to, each part sorted."""
-
-    candidates: tuple[Candidate, ...]
+    files: tuple[TreeFile, ...]
+    """ELF files, without owners"""
     leftovers: tuple[str, ...]
+    """temp files of killed runs"""
     notes: tuple[str, ...]
 
 
-def walk(root: str) -> Found:
+def walk(root: str) -> WalkResult:
     """Return the ELF files and leftovers below ``root``.
 
-    Links are not followed (``lib64 -> lib``), ``__pycache__`` and the place of removed grafts' originals are
-    not entered, what is neither file nor directory is not touched. A directory or file that cannot be read
-    becomes a note.
+    Links are not followed (``lib64 -> lib``). ``__pycache__`` and the originals of un-vendored libraries are
+    not entered. A directory or file that cannot be read becomes a note.
 
     Raises:
         OSError: ``root`` itself cannot be listed.
 
     """
-    candidates: list[Candidate] = []
+    files: list[TreeFile] = []
     leftovers: list[str] = []
     notes: list[str] = []
-    waiting = [root]
-    while waiting:
-        directory = waiting.pop()
+    pending = [root]
+    while pending:
+        directory = pending.pop()
         try:
             with _listed(directory) as entries:
-                below = _search(directory, list(entries), candidates, leftovers, notes)
+                below = _search(directory, list(entries), files, leftovers, notes)
         except OSError as error:
-            if directory == root or of_the_machine(error):
+            if directory == root or is_machine_error(error):
                 raise
-            notes.append(f"{shown(directory)}: not searched: {why(error)}")
+            notes.append(f"{shown(directory)}: not searched: {reason(error)}")
             continue
-        waiting += below
-    candidates.sort(key=lambda candidate: candidate.path)
-    return Found(tuple(candidates), tuple(sorted(leftovers)), tuple(sorted(notes)))
+        pending += below
+    files.sort(key=lambda file: file.path)
+    return WalkResult(tuple(files), tuple(sorted(leftovers)), tuple(sorted(notes)))
 
 
 @contextlib.contextmanager
 def _listed(directory: str) -> Iterator[Iterator[os.DirEntry[str]]]:
-    """Give the entries by descriptor: the kernel then looks each name up in place, not from the root down."""
+    """List by descriptor: the kernel then looks each name up in the directory, not from the root down."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with os.scandir(descriptor) as entries:
@@ -131,14 +92,14 @@ def _listed(directory: str) -> Iterator[Iterator[os.DirEntry[str]]]:
 def _search(
     directory: str,
     entries: Iterable[os.DirEntry[str]],
-    candidates: list[Candidate],
+    files: list[TreeFile],
     leftovers: list[str],
     notes: list[str],
 ) -> list[str]:
     """Sort the entries of one directory; return the directories below it."""
     base = directory.rstrip("/") + "/"
     below = []
-    for entry in entries:  # a link is neither file nor directory
+    for entry in entries:  # a link is neither a file nor a directory here
         name = entry.name
         if entry.is_file(follow_symlinks=False):
             if is_temporary(name):  # only a killed run leaves one behind
@@ -148,24 +109,24 @@ def _search(
                 status = entry.stat(follow_symlinks=False)
                 if not status.st_mode & _EXECUTE and _is_other_kind(name):  # nearly all of 50,000 files
                     continue
-                found = _inspect(base + name, status)
+                file = _inspect(base + name, status)
             except OSError as error:
-                if of_the_machine(error):
+                if is_machine_error(error):
                     raise
-                notes.append(f"{shown(base + name)}: not read: {why(error)}")
+                notes.append(f"{shown(base + name)}: not read: {reason(error)}")
                 continue
-            if found is not None:
-                candidates.append(found)
+            if file is not None:
+                files.append(file)
         elif entry.is_dir(follow_symlinks=False) and name not in _NOT_ENTERED:
             below.append(base + name)
     return below
 
 
-def inspect(path: str) -> Candidate | None:
-    """Return the candidate at ``path``, None if it is no regular file with the ELF magic, or no file at all.
+def inspect(path: str) -> TreeFile | None:
+    """Return the ELF file at ``path``; None if there is none.
 
     Raises:
-        OSError: it is there and cannot be read.
+        OSError: the file exists, but cannot be read.
 
     """
     try:
@@ -187,7 +148,7 @@ def _is_other_kind(name: str) -> bool:
     return bool(dot) and (suffix in _OTHER_KINDS or suffix.lower() in _OTHER_KINDS)
 
 
-def _inspect(path: str, status: os.stat_result) -> Candidate | None:
+def _inspect(path: str, status: os.stat_result) -> TreeFile | None:
     if status.st_size < _SMALLEST_ELF or read_head(path, len(ELF_MAGIC)) != ELF_MAGIC:
         return None
-    return Candidate(path, status.st_size, stat.S_IMODE(status.st_mode), status.st_nlink, identity(status))
+    return TreeFile(path, status.st_size, identity=identity(status))

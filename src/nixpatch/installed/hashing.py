@@ -1,4 +1,4 @@
-"""Digests of a file in the form that RECORD writes them."""
+"""Digests of files, with the algorithms that RECORD allows."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ KEPT_ALGORITHMS = KNOWN_ALGORITHMS - {"md5", "sha1", "sha224", "sha3_224"}
 
 _BUFFER = 1 << 18  # bytes; stays in the cache of a core
 _SMALL = 1 << 16
-"""bytes; most files of a tree have fewer, and to make the buffer would take longer than to hash them"""
+"""bytes; most files have fewer, and allocating the buffer would take longer than hashing them"""
 
 
 class Hashing:
-    """Takes the bytes of a file from front to back and digests them."""
+    """Digests the bytes of a file, fed from front to back."""
 
     def __init__(self, algorithms: Collection[str] = (DEFAULT_ALGORITHM,)) -> None:
         """Raise ``ValueError`` for an algorithm that hashlib does not know."""
-        # md5 rows of old tools are compared, not trusted; a FIPS build allows them only when told so.
+        # md5 rows of old tools are compared, not trusted; a FIPS build allows md5 for that purpose only.
         self._hashers = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
         self._size = 0
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
-        """Take what comes next."""
+        """Feed the next bytes."""
         for hasher in self._hashers.values():
             hasher.update(data)
         self._size += len(data)
 
     def sha256(self) -> bytes:
-        """Return the SHA-256 of what has come so far; it has to be among the algorithms."""
+        """Return the SHA-256 of the bytes so far; it has to be among the algorithms."""
         return self._hashers[DEFAULT_ALGORITHM].digest()
 
     def result(self) -> FileHash:
-        """Return all digests of what has come so far."""
+        """Return size and digests of the bytes so far."""
         return FileHash(self._size, {name: hasher.digest() for name, hasher in self._hashers.items()})
 
 
 def encode_digest(digest: bytes) -> str:
-    """Urlsafe base64 without padding (PEP 376, PEP 427)."""
+    """Return a digest as RECORD has it: urlsafe base64 without padding (PEP 376, PEP 427)."""
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 
 
 def format_sha256(digest: bytes) -> str:
-    """Write a digest as provenance does: ``sha256=<hex>``."""
+    """Return a SHA-256 as provenance has it: ``sha256=<hex>``."""
     return f"{DEFAULT_ALGORITHM}={digest.hex()}"
 
 
 def parse_sha256(text: str) -> bytes:
-    """Read what :func:`format_sha256` wrote.
+    """Return the digest in a text that :func:`format_sha256` made.
 
     Raises:
         ValueError: it is not a hexadecimal number.
@@ -68,15 +68,16 @@ def parse_sha256(text: str) -> bytes:
 
 
 def has_sha256(file: str | int, text: str) -> bool:
-    """Whether ``text`` is the digest of a file that :func:`hash_file` can read."""
+    """Return whether ``text`` is the digest of a file that :func:`hash_file` can read."""
     return format_sha256(hash_file(file).digests[DEFAULT_ALGORITHM]) == text
 
 
 def hash_file(file: str | int, algorithms: Collection[str] = (DEFAULT_ALGORITHM,)) -> FileHash:
-    """Read a file once and return its size and one digest for each algorithm.
+    """Read a file once and return its size and digests.
 
-    ``file`` is a path, whose last component is not followed if it is a link, or a descriptor, whose
-    position is neither used nor moved.
+    Args:
+        file: a path, not followed if it is a link, or a descriptor, whose position is not used.
+        algorithms: names that hashlib knows.
 
     Raises:
         OSError: it cannot be read, or the path is no regular file.

@@ -1,7 +1,6 @@
-"""``_manylinux``: the module by which a Python tells installers what wheels to take.
+"""Find, write and remove ``_manylinux``, by which a Python accepts or rejects manylinux wheels (PEP 600).
 
-It is found, written and taken away. Ours carries a mark and a digest of itself, so that an edited one is
-someone else's. Those are left alone.
+A module of nixpatch has a mark and a digest of its contents. Any other one, an edited one too, is left alone.
 """
 
 from __future__ import annotations
@@ -13,20 +12,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from nixpatch.errors import MachineError, RequestError
-from nixpatch.escape import shown, why
+from nixpatch.escape import reason, shown
 from nixpatch.fs import read_regular, replace_bytes
+from nixpatch.fs import remove as remove_file
 from nixpatch.installed.manylinux_parser import ATTRIBUTES, FUNCTION, Answers, answers
-from nixpatch.installed.sys_path import Place
+from nixpatch.installed.sys_path import SysPathEntry
 
 NAME = "_manylinux"
 _FILE = f"{NAME}.py"
 _MARK = "# Written by nixpatch manylinux "
 _DIGEST = "# sha256 of what follows: "
-_MAX_SIZE = 1 << 16  # bytes; one that says yes or no has a hundred
+_MAX_SIZE = 1 << 16  # bytes; a module with constant answers has a hundred
 
 
 class Mode(enum.Enum):
-    """What one that nixpatch writes says."""
+    """The answers of a module that nixpatch writes: the name of the command."""
 
     ALLOW = "allow"
     DENY = "deny"
@@ -34,7 +34,7 @@ class Mode(enum.Enum):
 
 
 class Maker(enum.Enum):
-    """Whose a module is. The value is the text people read."""
+    """The author of a module. The value is the text people read."""
 
     OURS = "written by nixpatch manylinux"
     EDITED = "written by nixpatch manylinux and changed since"
@@ -42,34 +42,39 @@ class Maker(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Switch:
-    """One ``_manylinux`` on the path of a target."""
+class ManylinuxModule:
+    """A ``_manylinux`` module on ``sys.path`` of a target."""
 
     path: str
-    place: Place
+    entry: SysPathEntry
     maker: Maker
     mode: str
-    """of one that is ours: the command that wrote it"""
+    """the ``Mode`` that nixpatch wrote; "" for others"""
     answers: Answers
 
 
-def find(places: Iterable[Place]) -> tuple[Switch, ...]:
-    """Return every ``_manylinux`` on the path, in order: the first is the one that is imported."""
-    return tuple(switch for place in places for switch in _here(place))
+def find(sys_path: Iterable[SysPathEntry]) -> tuple[ManylinuxModule, ...]:
+    """Return every ``_manylinux`` on the path, in order; Python imports the first."""
+    return tuple(module for entry in sys_path for module in _modules_in(entry))
 
 
 def source(mode: Mode, arch: str, limit: tuple[int, int] | None) -> bytes:
-    """Return the module that answers by ``mode``: for pip of 2016 by attributes, for today's by a function.
+    """Return the source of a module: attributes for pip of 2016, a function for newer installers.
 
-    ``limit`` is for ``HONEST``: the highest glibc of a policy that is kept on ``arch``; None where none is.
-    It is data in the module, which needs nothing of nixpatch. It has to run on the Pythons of old installers.
+    It imports nothing, and runs on the Pythons of old installers.
+
+    Args:
+        mode: the answers.
+        arch: the machine, as ``platform.machine()`` names it.
+        limit: for ``HONEST``, the highest glibc of a policy that is kept on ``arch``; None if none is.
+
     """
-    said = {
+    answer = {
         Mode.ALLOW: "True",
         Mode.DENY: "False",
         Mode.HONEST: f'arch == "{arch}" and (major, minor) <= {limit}' if limit else "False",
     }[mode]
-    told = {
+    comment = {
         Mode.ALLOW: "Every manylinux wheel is welcome that the version of glibc allows.",
         Mode.DENY: "No manylinux wheel is welcome.",
         Mode.HONEST: "What the libraries at hand kept when this was written.",
@@ -77,12 +82,12 @@ def source(mode: Mode, arch: str, limit: tuple[int, int] | None) -> bytes:
     lines = [
         '"""Tells installers which manylinux wheels to take (PEP 513, 571, 599, 600)."""',
         "",
-        f"# {told}",
+        f"# {comment}",
     ]
     for version, attribute in ATTRIBUTES.items():
-        kept = mode is Mode.ALLOW or (mode is Mode.HONEST and limit is not None and version <= limit)
-        lines.append(f"{attribute} = {kept}")
-    lines += ["", "", f"def {FUNCTION}(major, minor, arch):", f"    return {said}", ""]
+        is_kept = mode is Mode.ALLOW or (mode is Mode.HONEST and limit is not None and version <= limit)
+        lines.append(f"{attribute} = {is_kept}")
+    lines += ["", "", f"def {FUNCTION}(major, minor, arch):", f"    return {answer}", ""]
     body = "\n".join(lines).encode("ascii")
     digest = hashlib.sha256(body).hexdigest()
     head = f"{_MARK}{mode.value}; `nixpatch manylinux reset` takes it away.\n{_DIGEST}{digest}\n"
@@ -90,78 +95,78 @@ def source(mode: Mode, arch: str, limit: tuple[int, int] | None) -> bytes:
 
 
 def write(site: str, data: bytes) -> str:
-    """Put a module of ours into a site directory and return its path.
+    """Write a module into a site directory and return its path.
 
     Raises:
-        RequestError: there is one that is not ours, or not as we wrote it.
+        RequestError: there is one that nixpatch did not write, or that was changed since.
         MachineError: it cannot be written.
 
     """
     path = _ours_or_none(site) or os.path.join(site, _FILE)
     try:
-        replace_bytes(path, data)
-        # replace_bytes keeps the time of the old file, by which Python tells whether its bytecode is stale.
-        os.utime(path)
-        _forget_bytecode(site)
+        replace_bytes(path, data, keep_times=False)  # Python compares the time with that in the bytecode
+        _remove_bytecode(site)
     except OSError as error:
-        raise MachineError(f"{shown(path)}: cannot be written: {why(error)}") from error
+        raise MachineError(f"{shown(path)}: cannot be written: {reason(error)}") from error
     return path
 
 
 def remove(site: str) -> str | None:
-    """Take ours away and return where it was; None where there is none.
+    """Remove the module of nixpatch and return its path; None if there is none.
 
     Raises:
-        RequestError: there is one that is not ours, or not as we wrote it.
+        RequestError: there is one that nixpatch did not write, or that was changed since.
         MachineError: it cannot be removed.
 
     """
     path = _ours_or_none(site)
     try:
         if path is not None:
-            os.unlink(path)
-            _forget_bytecode(site)
+            remove_file(path)
+            _remove_bytecode(site)
     except OSError as error:
-        raise MachineError(f"{shown(str(path))}: cannot be removed: {why(error)}") from error
+        raise MachineError(f"{shown(str(path))}: cannot be removed: {reason(error)}") from error
     return path
 
 
 def _ours_or_none(site: str) -> str | None:
-    for switch in _here(Place(site, "")):
-        if switch.maker is not Maker.OURS:
-            raise RequestError(f"{shown(switch.path)}: {switch.maker.value}, so it stays; remove it yourself")
-        return switch.path
+    for module in _modules_in(SysPathEntry(site, "")):
+        if module.maker is not Maker.OURS:
+            raise RequestError(f"{shown(module.path)}: {module.maker.value}, so it stays; remove it yourself")
+        return module.path
     return None
 
 
-def _here(place: Place) -> Iterator[Switch]:
-    """Yield what ``import _manylinux`` finds in a directory, in the order of CPython's finder."""
+def _modules_in(entry: SysPathEntry) -> Iterator[ManylinuxModule]:
+    """Yield what ``import _manylinux`` would find in a directory, in the order of CPython's FileFinder."""
     try:
-        names = set(os.listdir(place.directory))
+        names = set(os.listdir(entry.directory))
     except OSError:
         return
-    directory = os.path.join(place.directory, NAME)
-    if NAME in names and os.path.isfile(os.path.join(directory, "__init__.py")):
-        yield _read(os.path.join(directory, "__init__.py"), place)
+    package = os.path.join(entry.directory, NAME, "__init__.py")
+    if NAME in names and os.path.isfile(package):
+        yield _read(package, entry)
     for name in sorted(names):
         if name.startswith(f"{NAME}.") and name.endswith(".so"):
-            path = os.path.join(place.directory, name)
-            yield Switch(path, place, Maker.OTHER, "", Answers(computed="it is compiled"))
+            yield _unknown(os.path.join(entry.directory, name), entry, "it is compiled")
     if _FILE in names:
-        yield _read(os.path.join(place.directory, _FILE), place)
+        yield _read(os.path.join(entry.directory, _FILE), entry)
     elif f"{NAME}.pyc" in names:
-        path = os.path.join(place.directory, f"{NAME}.pyc")
-        yield Switch(path, place, Maker.OTHER, "", Answers(computed="it is compiled"))
+        yield _unknown(os.path.join(entry.directory, f"{NAME}.pyc"), entry, "it is compiled")
 
 
-def _read(path: str, place: Place) -> Switch:
+def _read(path: str, entry: SysPathEntry) -> ManylinuxModule:
     try:
-        # Through a link, as Python does; but what is behind a link is not ours.
+        # Python follows a link; but nixpatch did not write the file behind one.
         data = read_regular(os.path.realpath(path), _MAX_SIZE)
     except (OSError, ValueError) as error:
-        return Switch(path, place, Maker.OTHER, "", Answers(computed=f"it cannot be read: {why(error)}"))
+        return _unknown(path, entry, f"it cannot be read: {reason(error)}")
     maker, mode = (Maker.OTHER, "") if os.path.islink(path) else _maker(data)
-    return Switch(path, place, maker, mode, answers(data))
+    return ManylinuxModule(path, entry, maker, mode, answers(data))
+
+
+def _unknown(path: str, entry: SysPathEntry, text: str) -> ManylinuxModule:
+    return ManylinuxModule(path, entry, Maker.OTHER, "", Answers(computed=text))
 
 
 def _maker(data: bytes) -> tuple[Maker, str]:
@@ -170,13 +175,13 @@ def _maker(data: bytes) -> tuple[Maker, str]:
     if not first.startswith(_MARK.encode()):
         return Maker.OTHER, ""
     mode = first.removeprefix(_MARK.encode()).partition(b";")[0].decode("ascii", "replace")
-    whole = second == _DIGEST.encode() + hashlib.sha256(body).hexdigest().encode()
-    return (Maker.OURS if whole else Maker.EDITED), mode
+    is_unchanged = second == _DIGEST.encode() + hashlib.sha256(body).hexdigest().encode()
+    return (Maker.OURS if is_unchanged else Maker.EDITED), mode
 
 
-def _forget_bytecode(site: str) -> None:
-    """Remove what Python compiled of an earlier one."""
+def _remove_bytecode(site: str) -> None:
+    """Remove the bytecode of an earlier module."""
     cache = os.path.join(site, "__pycache__")
-    for name in os.listdir(cache) if os.path.isdir(cache) else ():
+    for name in os.listdir(cache) if os.path.isdir(cache) and not os.path.islink(cache) else ():
         if name.startswith(f"{NAME}.") and name.endswith(".pyc"):
-            os.unlink(os.path.join(cache, name))
+            remove_file(os.path.join(cache, name))

@@ -1,7 +1,11 @@
-"""What the source of a ``_manylinux`` module answers, read by ``ast`` and never run.
+"""The answers of a ``_manylinux`` module, from its source by ``ast``; the module is not run.
 
-Three attributes answer for one policy each (PEP 513, 571, 599), and a function for all of them (PEP 600).
-Only simple forms are read: literals, comparisons of the parameters, ``if``, ``and``, ``or``, ``not``.
+Three attributes answer for one policy each (PEP 513, 571, 599), a function for all of them (PEP 600). Only
+simple forms are evaluated: literals, comparisons of the parameters, ``if``, ``and``, ``or``, ``not``.
+
+Why an evaluator: the function of PEP 600 gets version and architecture to compare, and ours (``honest``)
+compares both, so a reader of literals alone could not answer for it; to import the module would run code of
+the tree.
 """
 
 from __future__ import annotations
@@ -34,52 +38,51 @@ _COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.NotIn: lambda left, right: left not in right,
 }
 
+_MAX_ITEMS = 200
+"""values in one tuple, those of nested tuples included"""
 
-_ITEMS = 200
-"""values in one tuple, those of tuples in it included"""
 
-
-class Computed(Exception):  # noqa: N818 - an answer: this is not for us to tell
-    """The module computes something. The message says where."""
+class Computed(Exception):  # noqa: N818 - an answer, not an error
+    """The module computes its answers. The message names the place."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a module would answer to an installer."""
+    """The answers of a module to an installer."""
 
     attributes: Mapping[str, bool] = field(default_factory=dict)
     """those of ``ATTRIBUTES`` that it has"""
     function: ast.FunctionDef | None = None
     constants: Mapping[str, Any] = field(default_factory=dict)
     computed: str = ""
-    """why its answers cannot be told without running it; "" where they can"""
+    """why the answers are unknown without running the module; "" if they are known"""
 
     def allows(self, version: tuple[int, int], arch: str) -> bool | None:
-        """Return the answer for one policy as ``packaging.tags`` reads it; None where it is computed.
+        """Return the answer for one policy, as ``packaging.tags`` takes it; None if it is computed.
 
-        The function goes before the attributes, and whatever says nothing says yes.
+        The function takes precedence over the attributes; without an answer, the policy is allowed.
         """
         if self.computed:
             return None
         if self.function is None:
             return self.attributes.get(ATTRIBUTES.get(version, ""), True)
         try:
-            said = _call(self.function, (*version, arch), self.constants)
+            result = _call(self.function, (*version, arch), self.constants)
         except (Computed, RecursionError):
             return None
-        return said is None or bool(said)
+        return result is None or bool(result)
 
 
 def answers(source: bytes) -> Answers:
-    """Read a module. Whatever is in it, the result is a value."""
+    """Return the answers of a module; any source gives a value."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the module that is read: they would stand in our output
+            warnings.simplefilter("ignore")  # about the module: they would end up in our output
             module = ast.parse(source)
         return _module(module.body)
-    except Computed as why:
-        return Answers(computed=str(why))
-    # Nesting brings a parser down (RecursionError, MemoryError). Installers would fail on it, too.
+    except Computed as computed:
+        return Answers(computed=str(computed))
+    # Deep nesting ends the parser (RecursionError, MemoryError). Installers fail on it, too.
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Answers(computed=f"it is not valid Python ({type(error).__name__})")
 
@@ -97,8 +100,8 @@ def _module(body: Sequence[ast.stmt]) -> Answers:
                 else:
                     names.pop(name, None)
             case ast.Assign(targets=targets, value=value) if all(isinstance(t, ast.Name) for t in targets):
-                found = _value(value, names)
-                names.update((target.id, found) for target in targets if isinstance(target, ast.Name))
+                result = _value(value, names)
+                names.update((target.id, result) for target in targets if isinstance(target, ast.Name))
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                 names[name] = _value(value, names)
             case _:
@@ -112,10 +115,10 @@ def _module(body: Sequence[ast.stmt]) -> Answers:
 
 
 def _check(function: ast.FunctionDef, constants: Mapping[str, Any]) -> None:
-    """Hold a function against what can be told of it, for one question of each kind."""
+    """Check that a function takes three plain parameters and can be evaluated."""
     arguments = function.args
-    plain = not (arguments.vararg or arguments.kwarg or arguments.kwonlyargs or function.decorator_list)
-    if not plain or len(arguments.posonlyargs) + len(arguments.args) != 3:
+    is_plain = not (arguments.vararg or arguments.kwarg or arguments.kwonlyargs or function.decorator_list)
+    if not is_plain or len(arguments.posonlyargs) + len(arguments.args) != 3:
         raise Computed(f"{FUNCTION} (line {function.lineno}) does not take three plain parameters")
     _call(function, (2, 17, "x86_64"), constants)
 
@@ -131,7 +134,7 @@ def _call(function: ast.FunctionDef, given: tuple[int, int, str], constants: Map
 
 
 def _run(body: Sequence[ast.stmt], scope: Mapping[str, Any]) -> tuple[bool, Any]:
-    """Return whether these statements return, and what."""
+    """Return whether these statements return, and the value."""
     for statement in body:
         match statement:
             case ast.Expr(value=ast.Constant()) | ast.Pass():
@@ -154,7 +157,7 @@ def _value(node: ast.expr, scope: Mapping[str, Any]) -> Any:
         case ast.Name(id=name) if name in scope:
             return scope[name]
         case ast.Tuple(elts=items) | ast.List(elts=items) | ast.Set(elts=items):
-            return _bounded(node, tuple(_value(item, scope) for item in items[: _ITEMS + 1]))
+            return _bounded(node, tuple(_value(item, scope) for item in items[: _MAX_ITEMS + 1]))
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return not _value(operand, scope)
         case ast.BoolOp(op=ast.And(), values=values):
@@ -170,21 +173,22 @@ def _value(node: ast.expr, scope: Mapping[str, Any]) -> Any:
 
 
 def _bounded(node: ast.expr, items: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Refuse tuples of tuples of tuples: a few lines of them take years to compare."""
+    """Reject tuples of tuples of tuples: a few lines of them take years to compare."""
     inner = [item for item in items if isinstance(item, tuple)]
-    if len(items) + sum(map(len, inner)) > _ITEMS or any(isinstance(one, tuple) for i in inner for one in i):
+    is_deep = any(isinstance(value, tuple) for item in inner for value in item)
+    if is_deep or len(items) + sum(map(len, inner)) > _MAX_ITEMS:
         raise Computed(f"line {node.lineno} has more than a list of versions")
     return items
 
 
 def _until(values: Sequence[ast.expr], scope: Mapping[str, Any], *, wanted: bool) -> Any:
     """Return the value at which ``and`` (False) or ``or`` (True) stops, else the last."""
-    found: Any = None
+    result: Any = None
     for value in values:
-        found = _value(value, scope)
-        if bool(found) is wanted:
+        result = _value(value, scope)
+        if bool(result) is wanted:
             break
-    return found
+    return result
 
 
 def _compared(node: ast.expr, left: Any, pairs: Any, scope: Mapping[str, Any]) -> bool:

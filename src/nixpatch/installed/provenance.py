@@ -1,20 +1,19 @@
-"""``nixpatch.json``: what was done to the files of a dist, kept beside its RECORD.
+"""``nixpatch.json``: the changes of nixpatch to a dist, kept beside its RECORD.
 
-It serves verify, restore and re-patching, is listed in RECORD and so goes with ``pip uninstall``. It holds
-no clock, no host and no absolute path of the tree: the same input gives the same bytes everywhere.
-Files that no dist claims are described in a file of the same form at the root of the tree.
+verify, restore and the next patch read it. RECORD lists it, so that ``pip uninstall`` removes it. It holds no
+time, no host name and no absolute path of the tree: the same input gives the same bytes everywhere. A file of
+the same form at the root of the tree describes the files that no dist claims.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nixpatch import bounded_json
-from nixpatch.escape import of_the_machine
+from nixpatch.escape import is_machine_error
 from nixpatch.fs import can_be_path, read_regular
 from nixpatch.model import Tag
 
@@ -23,17 +22,17 @@ NAME = "nixpatch.json"
 UNOWNED_NAME = ".nixpatch.json"
 """file name at the root of a tree, for files that no dist claims"""
 INPLACE = "inplace"
-"""the writer that leaves an undo record; a file that names no writer means this one"""
+"""the writer that leaves an undo record, and the one meant where an entry names none"""
 GRAFTS = "nixpatch-grafts"
-"""directory inside a ``.dist-info`` directory with the originals of grafted libraries that were removed"""
+"""directory inside a ``.dist-info`` directory: the originals of the libraries that were un-vendored"""
 _VERSION = 1
 _LIMIT = 16 << 20  # bytes; ten thousand patched files take about four megabytes
-_VALUES = 1 << 20  # an empty table takes two bytes here and seventy in memory
+_MAX_VALUES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class PatchedFile:
-    """One file that nixpatch changed."""
+    """One patched file."""
 
     original: str
     """``sha256=<hex>`` of the file as it was installed"""
@@ -43,26 +42,26 @@ class PatchedFile:
     tag: Tag | None
     interp: str | None
     needs: Mapping[str, str] = field(default_factory=dict)
-    """soname -> what serves it: a store path, ``site:`` and a path relative to the dist's site directory,
-    or one of the words libc, driver, ignored, missing"""
+    """soname -> what serves it: a store path, ``site:`` and a path relative to the site directory, or one of
+    the words libc, driver, ignored, missing"""
     writer: str = INPLACE
-    """what wrote it; a file of any other writer holds no undo record"""
+    """``Writer`` value; a file of any other writer holds no undo record"""
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """needs that have another name than in the original: that name -> the one it has"""
+    """needs that were renamed: name in the original -> present name"""
 
 
 @dataclass(frozen=True, slots=True)
 class RemovedGraft:
-    """A grafted library that gave way to one of the store."""
+    """A vendored library that was replaced by one of the store."""
 
     sha256: str
     """``sha256=<hex>`` of the file as it was installed"""
     row: str
-    """RECORD's row for it, with its line ending; as it was installed, where the original is kept"""
+    """its row in RECORD, with the line ending; that of the original if the original is kept"""
     kept: str | None
-    """the original, by path relative to the site directory; None where it was deleted"""
+    """the original, relative to the site directory; None if it was deleted"""
     soname: str | None
-    """what its users need instead; None where nobody is left to need it"""
+    """the soname that its users need instead; None if it has no users left"""
     library: str | None
     """the file of the store that serves them"""
     version: str = ""
@@ -76,20 +75,20 @@ class Provenance:
     tool: str
     files: Mapping[str, PatchedFile]
     unvendored: Mapping[str, RemovedGraft] = field(default_factory=dict)
-    """removed grafts, by the path that each had, written as those of ``files``"""
+    """un-vendored libraries, by the path that each had"""
 
 
 class ProvenanceError(ValueError):
-    """The file is not one of ours, or it is damaged. The message says where."""
+    """The file is damaged, or nixpatch did not write it. The message names the place."""
 
 
 def dump(provenance: Provenance) -> bytes:
-    """Return the bytes of the file: sorted keys, one line feed at the end, ASCII only."""
+    """Return the bytes of the file: JSON with sorted keys, ASCII only, a line feed at the end."""
     libraries = {
-        need: where
+        need: library
         for file in provenance.files.values()
-        for need, where in file.needs.items()
-        if where.startswith("/")
+        for need, library in file.needs.items()
+        if library.startswith("/")
     }
     document: dict[str, Any] = {
         "version": _VERSION,
@@ -115,14 +114,14 @@ def dump(provenance: Provenance) -> bytes:
 
 
 def load(data: bytes) -> Provenance:
-    """Read the bytes of the file.
+    """Parse the bytes of the file.
 
     Raises:
         ProvenanceError: not JSON, another version, or a field of the wrong kind.
 
     """
     try:
-        document = bounded_json.parse(data, _VALUES)
+        document = bounded_json.parse(data, _MAX_VALUES)
     except ValueError as error:
         raise ProvenanceError(f"not JSON: {error}") from error
     if not isinstance(document, dict) or document.get("version") != _VERSION:
@@ -195,17 +194,12 @@ def _optional_text(row: Mapping[str, Any], key: str) -> str | None:
     return None if row.get(key) is None else _text(row, key)
 
 
-def place(info: str, root: str) -> str:
-    """Return where the provenance of a dist lies; of the unowned files of a tree for ``info == ""``."""
-    return os.path.join(info, NAME) if info else os.path.join(root, UNOWNED_NAME)
-
-
 def read(path: str) -> Provenance | None:
-    """Read a provenance file; None where there is none.
+    """Read a provenance file; None if there is none.
 
     Raises:
-        ProvenanceError: the file is there but cannot be used.
-        OSError: whether it can be used is not known: a disk fails, or the run may open no more files.
+        ProvenanceError: the file exists, but cannot be used.
+        OSError: the disk fails, or the run may open no more files.
 
     """
     try:
@@ -213,6 +207,6 @@ def read(path: str) -> Provenance | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if of_the_machine(error):
+        if is_machine_error(error):
             raise
         raise ProvenanceError(error.strerror or str(error)) from error

@@ -1,9 +1,4 @@
-"""Where Python keeps what is installed: ``PREFIX/lib/pythonX.Y/site-packages`` (sysconfig schemes).
-
-``pyvenv.cfg``: what makes a directory a virtual environment (PEP 405).
-
-The environment that one file is installed in, found by the directories above it.
-"""
+"""The directories of a Python prefix: site-packages (sysconfig schemes) and ``pyvenv.cfg`` (PEP 405)."""
 
 from __future__ import annotations
 
@@ -15,31 +10,34 @@ from collections.abc import Mapping
 from nixpatch.fs import read_regular
 from nixpatch.model import Tree, TreeKind
 
+NAME = "pyvenv.cfg"
+_MAX_SIZE = 1 << 20
+_VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(?![0-9])")
 _LIB = frozenset({"lib", "lib64", "lib32"})
 _SITE = frozenset({"site-packages", "dist-packages"})
-# "python3" alone is Debian's, a "t" marks the free-threaded build (PEP 703).
+# "python3" without a minor version is Debian's; "t" marks the free-threaded build (PEP 703).
 _PYTHON = re.compile(r"(?:python|pypy)(\d+)(?:\.(\d+))?t?")
 
 
 def site_directories(prefix: str) -> tuple[str, ...]:
     """Return the real paths of the site directories below a prefix, sorted.
 
-    ``lib64`` is a link to ``lib`` in most venvs: each directory comes once.
+    In most venvs ``lib64`` is a link to ``lib``: each directory is returned once.
     """
-    found = set()
+    sites = set()
     for lib in sorted(_LIB):
         for python in _listed(os.path.join(prefix, lib)):
             if _PYTHON.fullmatch(python):
-                found |= {
+                sites |= {
                     os.path.realpath(path)
                     for path in (os.path.join(prefix, lib, python, site) for site in _SITE)
                     if os.path.isdir(path)
                 }
-    return tuple(sorted(path for path in found if path.startswith(prefix.rstrip("/") + "/")))
+    return tuple(sorted(path for path in sites if path.startswith(prefix.rstrip("/") + "/")))
 
 
 def prefix_of_site(site: str) -> str | None:
-    """Return PREFIX of ``PREFIX/lib*/pythonX.Y/site-packages``, None for a path of another form."""
+    """Return PREFIX of ``PREFIX/lib*/pythonX.Y/site-packages``; None for a path of another form."""
     above, name = os.path.split(site)
     above, python = os.path.split(above)
     prefix, lib = os.path.split(above)
@@ -57,19 +55,19 @@ def version_in_path(path: str) -> tuple[int, int] | None:
 
 
 def version_in_name(name: str) -> tuple[int, int] | None:
-    """Return the version of ``python3.11``, None for ``python3`` and for other names."""
-    found = _PYTHON.fullmatch(name)
-    return (int(found[1]), int(found[2])) if found and found[2] else None
+    """Return the version of ``python3.11``; None for ``python3`` and other names."""
+    match = _PYTHON.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match and match[2] else None
 
 
 def only_version(prefix: str) -> tuple[int, int] | None:
-    """Return the version of the one ``lib/pythonX.Y`` of a prefix; None where there are more, or none."""
+    """Return the version of the only ``lib/pythonX.Y`` of a prefix; None if there are several, or none."""
     versions = {version_in_name(name) for name in _listed(os.path.join(prefix, "lib"))} - {None}
     return versions.pop() if len(versions) == 1 else None
 
 
 def has_dist_info(directory: str) -> bool:
-    """Tell whether a directory holds dists itself, whatever its name (``pip install --target``)."""
+    """Return whether a directory holds dists itself, whatever its name (``pip install --target``)."""
     return any(name.endswith(".dist-info") for name in _listed(directory))
 
 
@@ -80,13 +78,8 @@ def _listed(directory: str) -> list[str]:
         return []
 
 
-NAME = "pyvenv.cfg"
-_MAX_SIZE = 1 << 20
-_VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(?![0-9])")
-
-
 def read_config(prefix: str) -> Mapping[str, str] | None:
-    """Return the keys, in lower case, and values of the file; None where ``prefix`` is no venv."""
+    """Return the lower-case keys and the values of ``pyvenv.cfg``; None if ``prefix`` is not a venv."""
     try:
         return parse_config(read_regular(os.path.realpath(os.path.join(prefix, NAME)), _MAX_SIZE))
     except OSError:
@@ -94,21 +87,21 @@ def read_config(prefix: str) -> Mapping[str, str] | None:
 
 
 def parse_config(data: bytes) -> Mapping[str, str]:
-    """Return the keys, in lower case, and values of the file's bytes."""
+    """Return the lower-case keys and the values in the bytes of the file."""
     lines = (line.partition("=") for line in os.fsdecode(data).splitlines())
     return {key.strip().lower(): value.strip() for key, equals, value in lines if equals}
 
 
 def config_version(config: Mapping[str, str]) -> tuple[int, int] | None:
     """Return the Python version: ``version`` (venv) or ``version_info`` (virtualenv, uv)."""
-    found = _VERSION.match(config.get("version") or config.get("version_info") or "")
-    return (int(found[1]), int(found[2])) if found else None
+    match = _VERSION.match(config.get("version") or config.get("version_info") or "")
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def enclosing(path: str) -> Tree | None:
-    """Return the venv, prefix or site-packages around a file, without its files and dists; None outside.
+    """Return the venv, prefix or site-packages that a file is in, without files and dists; None if in none.
 
-    It is what ``find_target`` needs to name the Python that will load the file.
+    That is enough for ``find_target``.
     """
     directory = os.path.dirname(os.path.realpath(path))
     site: str | None = None

@@ -1,15 +1,14 @@
-"""RECORD of an installed dist: rows that keep their bytes, so that one changed row changes one row.
+"""RECORD of an installed dist, as rows that keep their bytes: changing one row leaves the others alone.
 
-The format is PEP 376 and PEP 627, "Recording installed projects": CSV of path, hash and size, as Python's
-``csv`` reads it by default. Installers differ in order, quoting and line endings (pip before 23.3 writes
-CRLF, uv LF), and another tool may compare the whole file: nothing is rewritten for being written oddly.
-
-One row of RECORD: its bytes, and what they say. CSV as Python's ``csv`` reads it by default.
+The format is that of PEP 376 and PEP 627, "Recording installed projects": CSV of path, hash and size, as
+Python's ``csv`` reads it by default. Installers differ in order, quoting and line endings (pip before 23.3
+writes CRLF, uv LF), and another tool may compare the whole file, so no row is rewritten for its style.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -28,19 +27,19 @@ _MAX_ROWS = 1 << 17
 class Record:
     """All rows in file order. Joined, their bytes are the file."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[RecordRow, ...]
 
     @property
     def data(self) -> bytes:
-        """The file's bytes."""
+        """The bytes of the file."""
         return b"".join(row.raw for row in self.rows)
 
-    def rows_for(self, path: str) -> tuple[Row, ...]:
-        """Return the rows that spell their path exactly so; some tools list a file twice."""
+    def rows_for(self, path: str) -> tuple[RecordRow, ...]:
+        """Return the rows with exactly this path; some tools list a file twice."""
         return tuple(row for row in self.rows if row.path == path)
 
     def algorithms(self, paths: Iterable[str]) -> frozenset[str]:
-        """Every algorithm that checking and rewriting the rows of these paths takes."""
+        """Return the hash algorithms that it takes to check and rewrite the rows of these paths."""
         wanted = frozenset(paths)
         names = (
             name
@@ -51,13 +50,13 @@ class Record:
         return frozenset(name for name in names if name is not None)
 
     def with_changes(self, changes: Mapping[str, FileHash]) -> Record:
-        """Return the record with new hashes and sizes for these paths, in every row that names them.
+        """Return the record with new hashes and sizes in every row of these paths.
 
-        A field that was empty stays empty. md5, sha1, unknown algorithms, and those that ``FileHash`` lacks
-        a digest for become sha256: see ``algorithms``.
+        An empty field stays empty. md5, sha1, unknown algorithms, and those that ``FileHash`` has no digest
+        of (see :meth:`algorithms`) become sha256.
 
         Raises:
-            KeyError: no row has the path, or ``FileHash`` lacks sha256 where it is written.
+            KeyError: no row has the path, or ``FileHash`` has no SHA-256.
 
         """
         missing = changes.keys() - {row.path for row in self.rows}
@@ -71,12 +70,12 @@ class Record:
         )
 
     def with_row(self, path: str, file: FileHash) -> Record:
-        """Return the record with a row for ``path``: the present ones updated, else one appended.
+        """Return the record with the rows of ``path`` updated, or with a new row for it.
 
-        The new row ends as the file's first row does.
+        A new row has the line ending of the first row.
 
         Raises:
-            KeyError: ``FileHash`` lacks sha256 where it is written.
+            KeyError: ``FileHash`` has no SHA-256.
 
         """
         if self.rows_for(path):
@@ -86,35 +85,42 @@ class Record:
         if last and last[0].is_open:
             return Record((*before, new, *last))
         if last and not last[0].ending:
-            last = (Row.parse(last[0].raw + new.ending),)
+            last = (RecordRow.parse(last[0].raw + new.ending),)
         return Record((*before, *last, new))
 
+    def with_contents(self, path: str, contents: bytes | None) -> Record:
+        """Return the record with a row for a file of these contents; without one for None."""
+        if contents is None:
+            return self.without(path)
+        digest = hashlib.sha256(contents).digest()
+        return self.with_row(path, FileHash(len(contents), {DEFAULT_ALGORITHM: digest}))
+
     def with_moved(self, path: str, to: str) -> Record:
-        """Return the record with the rows of ``path``, in their place, for a file that is now at ``to``."""
+        """Return the record with ``to`` as the path in the rows of ``path``."""
         return Record(tuple(row.moved(to) if row.path == path else row for row in self.rows))
 
     def with_raw(self, path: str, raw: bytes) -> Record:
-        """Return the record with other bytes, as some row had them once, in the place of ``path``'s rows."""
-        return Record(tuple(Row.parse(raw) if row.path == path else row for row in self.rows))
+        """Return the record with the rows of ``path`` replaced by one with these bytes."""
+        return Record(tuple(RecordRow.parse(raw) if row.path == path else row for row in self.rows))
 
     def without(self, path: str) -> Record:
-        """Return the record without the rows of ``path``; the same one where there are none."""
+        """Return the record without the rows of ``path``."""
         return Record(tuple(row for row in self.rows if row.path != path))
 
 
 def parse(data: bytes) -> Record:
-    """Read the bytes of a RECORD. ``parse(data).data == data`` for any bytes.
+    """Parse the bytes of a RECORD; ``parse(data).data == data`` for any bytes.
 
     Raises:
         FileRefused: there are more than ``MAX_RECORD_SIZE``, or too many rows.
 
     """
-    read = Row.parse if b'"' in data else Row.plain
+    read = RecordRow.parse if b'"' in data else RecordRow.plain
     return Record(tuple(map(read, _split(data))))
 
 
 def paths(data: bytes) -> list[str]:
-    """Return the paths of the rows that have three fields: all that a scan of 50,000 rows wants to know.
+    """Return the paths of the rows that have three fields, quicker than :func:`parse`: a scan needs no more.
 
     Raises:
         FileRefused: there are more than ``MAX_RECORD_SIZE`` bytes, or too many rows.
@@ -122,10 +128,10 @@ def paths(data: bytes) -> list[str]:
     """
     lines = _split(data)
     if b'"' in data:
-        return [row.path for row in map(Row.parse, lines) if row.path is not None]
-    found = [line.partition(b",")[0] for line in lines if is_plain(line)]
+        return [row.path for row in map(RecordRow.parse, lines) if row.path is not None]
+    names = [line.partition(b",")[0] for line in lines if is_plain(line)]
     # Decoded in one go: no character of any encoding of the file system runs through a line feed.
-    return os.fsdecode(b"\n".join(found)).split("\n") if found else []
+    return os.fsdecode(b"\n".join(names)).split("\n") if names else []
 
 
 def _must_be_bounded(data: bytes) -> None:
@@ -140,21 +146,21 @@ def _split(data: bytes) -> list[bytes]:
     _must_be_bounded(data)
     if b'"' not in data:
         return data.splitlines(keepends=True)
-    found: list[bytes] = []
+    rows: list[bytes] = []
     start = 0
     while start < len(data):
         end, _ = row_end(data, start)
-        found.append(data[start:end])
+        rows.append(data[start:end])
         start = end
-    return found
+    return rows
 
 
 _MAX_ROW = 1 << 16
-"""bytes; PATH_MAX is 4,096. What is longer is only kept: the patterns below take hundred times its size"""
+"""bytes; PATH_MAX is 4,096. A longer row is kept unread: the patterns below take a hundred times its size"""
 
-# A field is quoted where it begins with a quote: up to the next single quote, newlines included; what
-# stands between that quote and the comma belongs to it too, as in csv without ``strict``. Written so that
-# there is one way to match and no need for possessive quantifiers, which CPython got wrong until 3.11.5.
+# A quoted field begins with a quote and goes on to the next single quote, newlines included; text between
+# that quote and the comma belongs to it too, as in csv without ``strict``. The patterns can match in one way
+# only, so that they need no possessive quantifiers, which CPython got wrong until 3.11.5.
 _OPEN = rb'"[^"]*(?:""[^"]*)*'
 _FIELD = rb"(?:" + _OPEN + rb'(?:"(?!")|\Z)[^,\r\n]*|(?!")[^,\r\n]*)'
 _QUOTE_OR_END = re.compile(rb',"|\r\n|\r|\n')
@@ -166,27 +172,27 @@ _MAX_SIZE_DIGITS = 20
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row, with the bytes it came as. What its fields say is read when somebody asks: hardly any is."""
+class RecordRow:
+    """One row as bytes and path; hash and size are parsed on demand."""
 
     raw: bytes
-    """line ending included"""
+    """with the line ending"""
     path: str | None
-    """as written, without quotes; None where the row has not three fields and is only kept"""
+    """as written, without quotes; None if the row does not have three fields, and is only kept"""
 
     @classmethod
-    def parse(cls, raw: bytes) -> Row:
-        """Read a row, whatever is in it."""
+    def parse(cls, raw: bytes) -> RecordRow:
+        """Parse a row of any form."""
         fields = _fields(raw)
         return cls(raw, None if fields is None else os.fsdecode(_unquoted(fields[0])))
 
     @classmethod
-    def plain(cls, raw: bytes) -> Row:
-        """Read a row that is one line and has no quote in it: as :meth:`parse` does, and in less time."""
+    def plain(cls, raw: bytes) -> RecordRow:
+        """Parse a row that is one line without a quote, as :meth:`parse` does but quicker."""
         return cls(raw, os.fsdecode(raw.partition(b",")[0]) if is_plain(raw) else None)
 
     @functools.cached_property
-    def _said(self) -> tuple[str | None, str | None, int | None]:
+    def _hash_and_size(self) -> tuple[str | None, str | None, int | None]:
         fields = _fields(self.raw)
         if fields is None:
             return None, None, None
@@ -195,65 +201,61 @@ class Row:
         if value:
             name, equals, text = os.fsdecode(value).partition("=")
             algorithm, digest = (name.lower(), text) if equals else ("", name)
-        known = size.isdigit() and len(size) <= _MAX_SIZE_DIGITS
-        return algorithm, digest, int(size) if known else None
+        is_number = size.isdigit() and len(size) <= _MAX_SIZE_DIGITS
+        return algorithm, digest, int(size) if is_number else None
 
     @property
     def algorithm(self) -> str | None:
-        """In lower case; ``""`` for a hash that names none; None for a row without hash."""
-        return self._said[0]
+        """The hash algorithm in lower case; ``""`` for a hash without one, None for a row without hash."""
+        return self._hash_and_size[0]
 
     @property
     def digest(self) -> str | None:
-        """As written."""
-        return self._said[1]
+        """The hash as written, without the algorithm."""
+        return self._hash_and_size[1]
 
     @property
     def size(self) -> int | None:
-        """In bytes."""
-        return self._said[2]
+        """The size in bytes."""
+        return self._hash_and_size[2]
 
     @property
     def check_algorithm(self) -> str | None:
-        """The algorithm that tells whether a file agrees with this row; None if there is none to use."""
+        """The algorithm to compare a file with this row; None if there is none."""
         return self.algorithm if self.algorithm in KNOWN_ALGORITHMS else None
 
     @property
     def new_algorithm(self) -> str | None:
-        """The algorithm that a new hash of this row is written with; None for a row without hash."""
+        """The algorithm for a new hash in this row; None for a row without hash."""
         if self.algorithm is None:
             return None
         return self.algorithm if self.algorithm in KEPT_ALGORITHMS else DEFAULT_ALGORITHM
 
     @property
     def ending(self) -> bytes:
-        """The line ending; empty where the last row of a file has none."""
-        found = _ENDING.search(self.raw)
-        return found.group() if found else b""
+        """The line ending; empty for a last row that has none."""
+        match = _ENDING.search(self.raw)
+        return match.group() if match else b""
 
     @property
     def is_open(self) -> bool:
-        """Whether its last field lacks the closing quote: whatever follows would be read as part of it."""
+        """Return whether the last field has no closing quote: a row behind it would become part of it."""
         return row_end(self.raw, 0)[1]
 
-    def agrees(self, file: FileHash, *, by_size: bool = True) -> bool | None:
-        """Tell whether the file is the one that the row describes.
-
-        None: nothing speaks against it, but the row has no hash that ``file`` has the digest of.
-        ``by_size`` False: the size of ``file`` is not known.
-        """
-        if by_size and self.size is not None and self.size != file.size:
+    def agrees(self, file: FileHash) -> bool | None:
+        """Return whether the row describes the file; None if there is no digest to compare."""
+        if self.size is not None and file.size is not None and self.size != file.size:
             return False
         digest = file.digests.get(self.check_algorithm or "")
         if digest is None or self.digest is None:
             return None
         return self.digest.rstrip("=") == encode_digest(digest)
 
-    def updated(self, file: FileHash) -> Row:
-        """Return the row with the hash and size of a file; the row has a path.
+    def updated(self, file: FileHash) -> RecordRow:
+        """Return the row with the hash and size of a file; it must have a path.
 
         Raises:
-            KeyError: ``FileHash`` lacks sha256 where it is written.
+            KeyError: ``FileHash`` has no SHA-256.
 
         """
         fields = _fields(self.raw)
@@ -262,71 +264,75 @@ class Row:
         algorithm = self.new_algorithm
         if algorithm is not None:
             algorithm = algorithm if algorithm in file.digests else DEFAULT_ALGORITHM
-            value = _in_the_style_of(value, f"{algorithm}={encode_digest(file.digests[algorithm])}")
+            value = _quoted_like(value, f"{algorithm}={encode_digest(file.digests[algorithm])}")
         if _unquoted(size):
-            size = _in_the_style_of(size, str(file.size))
-        return Row.parse(b",".join((path, value, size)) + ending)
+            size = _quoted_like(size, str(file.size))
+        return RecordRow.parse(b",".join((path, value, size)) + ending)
 
-    def moved(self, to: str) -> Row:
-        """Return the row for a file that is now at ``to``; the row has a path."""
+    def moved(self, to: str) -> RecordRow:
+        """Return the row with another path; it must have one."""
         fields = _fields(self.raw)
         assert fields is not None  # a row with a path has them
-        return Row.parse(b",".join((_quoted(os.fsencode(to)), *fields[1:3])) + fields[3])
+        return RecordRow.parse(b",".join((_quoted(os.fsencode(to)), *fields[1:3])) + fields[3])
 
 
-def new_row(path: str, file: FileHash, ending: bytes) -> Row:
-    """Make a row for a file, with its SHA-256.
+def new_row(path: str, file: FileHash, ending: bytes) -> RecordRow:
+    """Return a row for a file, with its SHA-256.
 
     Raises:
         KeyError: ``FileHash`` lacks sha256.
 
     """
     value = f"{DEFAULT_ALGORITHM}={encode_digest(file.digests[DEFAULT_ALGORITHM])}".encode("ascii")
-    return Row.parse(b",".join((_quoted(os.fsencode(path)), value, str(file.size).encode("ascii"))) + ending)
+    return RecordRow.parse(
+        b",".join((_quoted(os.fsencode(path)), value, str(file.size).encode("ascii"))) + ending
+    )
 
 
 def is_plain(line: bytes) -> bool:
-    """Whether a line without quotes has the three fields of a row."""
+    """Return whether a line without quotes has the three fields of a row."""
     return line.count(b",") == 2 and len(line) <= _MAX_ROW
 
 
 def _fields(raw: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
-    """Path, hash and size as written, and the line ending; None if the row is not of that form."""
-    found = _THREE.fullmatch(raw) if len(raw) <= _MAX_ROW else None
-    if found is None:
+    """Return path, hash and size as written, and the line ending; None for a row of another form."""
+    match = _THREE.fullmatch(raw) if len(raw) <= _MAX_ROW else None
+    if match is None:
         return None
-    path, value, size, ending = found.groups()
+    path, value, size, ending = match.groups()
     if b'"' in raw and row_end(raw, 0)[1]:  # only the last field can lack its closing quote
         return None
     return path, value, size, ending
 
 
-def _in_the_style_of(old: bytes, new: str) -> bytes:
-    """Quoted where the old one was; neither digests nor numbers need it."""
+def _quoted_like(old: bytes, new: str) -> bytes:
+    """Quote the new text if the old one was quoted; digests and numbers do not need it."""
     text = new.encode("ascii")
     return b'"' + text + b'"' if old.startswith(b'"') else text
 
 
-def row_end(data: bytes, at: int) -> tuple[int, bool]:
-    """Where the row that begins at ``at`` ends, and whether its last field lacks the closing quote.
+def row_end(data: bytes, start: int) -> tuple[int, bool]:
+    """Return where the row at ``start`` ends, and whether its last field has no closing quote.
 
-    By hand: a pattern that repeats a field keeps a hundred bytes for each repetition.
+    Not by one pattern: a pattern that repeats a field keeps a hundred bytes for each repetition.
     """
-    if data.startswith(b'"', at):
-        at = _behind_quote(data, at + 1)
-    while at >= 0 and (found := _QUOTE_OR_END.search(data, at)):
-        if found[0] != b',"':
-            return found.end(), False
-        at = _behind_quote(data, found.end())
-    return len(data), at < 0
+    position = start
+    if data.startswith(b'"', position):
+        position = _after_quote(data, position + 1)
+    while position >= 0 and (match := _QUOTE_OR_END.search(data, position)):
+        if match[0] != b',"':
+            return match.end(), False
+        position = _after_quote(data, match.end())
+    return len(data), position < 0
 
 
-def _behind_quote(data: bytes, at: int) -> int:
-    """Where a quoted field goes on behind its closing quote, -1 if it has none. Two quotes stand for one."""
-    while at := data.find(b'"', at) + 1:
-        if not data.startswith(b'"', at):
-            return at
-        at += 1
+def _after_quote(data: bytes, start: int) -> int:
+    """Return the offset after the closing quote of a field, -1 if it has none. Two quotes stand for one."""
+    position = start
+    while position := data.find(b'"', position) + 1:
+        if not data.startswith(b'"', position):
+            return position
+        position += 1
     return -1
 
 
@@ -335,8 +341,8 @@ def _quoted(field: bytes) -> bytes:
 
 
 def _unquoted(field: bytes) -> bytes:
-    found = _QUOTED.fullmatch(field)
-    if found is None:
+    match = _QUOTED.fullmatch(field)
+    if match is None:
         return field
-    quoted, rest = found.groups()
+    quoted, rest = match.groups()
     return bytes(quoted.replace(b'""', b'"') + rest)

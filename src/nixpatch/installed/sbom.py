@@ -1,9 +1,8 @@
-"""What serves a dist in the place of its grafted libraries, as a CycloneDX document in ``sboms`` (PEP 770).
+"""The SBOM of an un-vendored dist: a CycloneDX 1.6 document in ``sboms`` (PEP 770).
 
-auditwheel's own document stays as it is: it says what the wheel was built with, and PEP 770 gives every tool
-files of its own there. The specification leaves serial number and time stamp out of what it requires, and so
-does this: the same input gives the same bytes.
-Source of the form: CycloneDX 1.6, JSON.
+auditwheel's own document stays: it describes the build of the wheel, and PEP 770 gives every tool files of
+its own. Serial number and time stamp are optional, and left out: the same input gives the same bytes.
+https://cyclonedx.org/docs/1.6/json/
 """
 
 from __future__ import annotations
@@ -23,10 +22,12 @@ _PACKAGE = re.compile(r"(.+?)-(\d.*)")
 
 
 def dump(info: str, provenance: Provenance) -> bytes:
-    """Return the bytes of the document for a dist: sorted, ASCII only, one line feed at the end."""
+    """Return the document for a dist: JSON with sorted keys, ASCII only, a line feed at the end."""
     name, _, version = os.path.basename(info).removesuffix(".dist-info").partition("-")
     subject = f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{version}"
-    components = [_component(path, files, provenance) for path, files in sorted(_serving(provenance).items())]
+    components = [
+        _component(path, files, provenance) for path, files in sorted(_libraries(provenance).items())
+    ]
     document = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -54,16 +55,16 @@ def _named(kind: str, parts: tuple[str, str, str]) -> dict[str, str]:
     return {"type": kind, "name": parts[0], **({"version": parts[2]} if parts[2] else {})}
 
 
-def _serving(provenance: Provenance) -> Mapping[str, set[str]]:
-    """Return, by store path, the files of it that serve the dist."""
-    files = {where for file in provenance.files.values() for where in file.needs.values()}
+def _libraries(provenance: Provenance) -> Mapping[str, set[str]]:
+    """Return the store paths that serve the dist, each with the libraries in it that do."""
+    files = {library for file in provenance.files.values() for library in file.needs.values()}
     files.update(graft.library for graft in provenance.unvendored.values() if graft.library)
-    found: dict[str, set[str]] = {}
+    by_store_path: dict[str, set[str]] = {}
     for file in files:
-        inside = _STORE_PATH.fullmatch(file)
-        if inside is not None:
-            found.setdefault(inside[1], set()).add(file)
-    return found
+        match = _STORE_PATH.fullmatch(file)
+        if match is not None:
+            by_store_path.setdefault(match[1], set()).add(file)
+    return by_store_path
 
 
 def _component(store_path: str, files: set[str], provenance: Provenance) -> dict[str, Any]:

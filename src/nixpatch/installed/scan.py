@@ -1,30 +1,35 @@
-"""What is installed under a path: its kind, its ELF files, its dists, and who owns which file."""
+"""Scan a tree: its kind, its ELF files, its dists, and which dist owns which file."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from nixpatch.errors import MachineError, RequestError
-from nixpatch.escape import of_the_machine, shown, why
-from nixpatch.fs import is_temporary
+from nixpatch.escape import is_machine_error, reason, shown
+from nixpatch.fs import is_temporary, read_regular
 from nixpatch.installed import python_layout
 from nixpatch.installed.dists import find_dists
-from nixpatch.installed.elf_files import Candidate, Found, inspect, walk
+from nixpatch.installed.elf_files import WalkResult, inspect, walk
 from nixpatch.model import Dist, Tree, TreeFile, TreeKind
+
+_MAX_SOURCE_SIZE = 4 << 20  # bytes; the largest source that people write has a tenth
+_MAX_SOURCES = 500_000
 
 
 def scan(path: str) -> Tree:
-    """Read a tree. Nothing is executed, and no file's contents but METADATA and RECORD are kept.
+    """Read a tree. Nothing is executed, and no contents of files but METADATA and RECORD are used.
 
-    ``path`` may be relative and may be a link; it names a venv, a prefix, a site-packages, any directory
-    with ELF files, or one ELF file.
+    Args:
+        path: a venv, a prefix, a site-packages, any directory with ELF files, or one ELF file. It may be
+            relative, and a link.
 
     Raises:
         RequestError: it does not exist, cannot be read, or holds neither dists nor ELF files.
-        MachineError: a disk fails, or the run may open no more files.
+        MachineError: the disk fails, or the run may open no more files.
 
     """
     try:
@@ -33,15 +38,15 @@ def scan(path: str) -> Tree:
         if not stat.S_ISDIR(mode):
             return _single(path, root, mode)
         kind, prefix, sites = _kind(root)
-        found = walk(root)
+        walked = walk(root)
         dists, notes = _dists(sites, prefix)
-        candidates, outside = _all_candidates(found, dists, root, prefix)
+        files, unreadable = _all_files(walked, dists, root, prefix)
     except (OSError, ValueError) as error:
-        if of_the_machine(error):
+        if is_machine_error(error):
             name = shown(str(getattr(error, "filename", None) or path))
-            raise MachineError(f"{name}: {why(error)}: mend this and run nixpatch again") from error
-        raise RequestError(f"{shown(path)} cannot be read: {why(error)}") from error
-    if kind is TreeKind.PLAIN and not candidates:
+            raise MachineError(f"{name}: {reason(error)}: mend this and run nixpatch again") from error
+        raise RequestError(f"{shown(path)} cannot be read: {reason(error)}") from error
+    if kind is TreeKind.PLAIN and not files:
         raise RequestError(
             f"nothing to do in {shown(path)}: it holds no ELF file and no *.dist-info;"
             " name a site-packages, a venv, a prefix that has lib/pythonX.Y/site-packages, or one ELF file"
@@ -50,16 +55,16 @@ def scan(path: str) -> Tree:
         root=root,
         prefix=prefix,
         kind=kind,
-        files=_with_owners(candidates, dists),
+        files=_with_owners(files, dists),
         dists=dists,
         python_version=_version(root, prefix, sites),
-        notes=(*notes, *_other_manager(prefix), *found.notes, *outside),
-        leftovers=(*found.leftovers, *_strays(dists, root, prefix)),
+        notes=(*notes, *_other_manager(prefix), *walked.notes, *unreadable),
+        leftovers=(*walked.leftovers, *_leftovers_outside(dists, root, prefix)),
     )
 
 
 def _kind(root: str) -> tuple[TreeKind, str, tuple[str, ...]]:
-    """Return the kind, the prefix, and the directories in which dists are looked for."""
+    """Return the kind, the prefix, and the directories to search for dists."""
     sites = python_layout.site_directories(root)
     if python_layout.read_config(root) is not None:
         return TreeKind.VENV, root, sites
@@ -72,89 +77,75 @@ def _kind(root: str) -> tuple[TreeKind, str, tuple[str, ...]]:
 
 
 def _single(path: str, real: str, mode: int) -> Tree:
-    """Return a tree of one file. Its neighbours are none of it."""
-    found = inspect(real) if stat.S_ISREG(mode) else None
-    if found is None:
+    """Return a tree of one file, without its neighbours."""
+    file = inspect(real) if stat.S_ISREG(mode) else None
+    if file is None:
         raise RequestError(f"{shown(path)} is neither a directory nor an ELF file")
     root = os.path.dirname(real)
-    return Tree(
-        root,
-        root,
-        TreeKind.PLAIN,
-        _with_owners([found], ()),
-        python_version=python_layout.version_in_path(root),
-    )
+    return Tree(root, root, TreeKind.PLAIN, (file,), python_version=python_layout.version_in_path(root))
 
 
 def _dists(sites: Iterable[str], prefix: str) -> tuple[tuple[Dist, ...], tuple[str, ...]]:
-    found = [find_dists(site, prefix) for site in sites]
-    dists = sorted((dist for some, _ in found for dist in some), key=lambda dist: dist.info)
-    return tuple(dists), tuple(note for _, notes in found for note in notes)
+    results = [find_dists(site, prefix) for site in sites]
+    dists = sorted((dist for site_dists, _ in results for dist in site_dists), key=lambda dist: dist.info)
+    return tuple(dists), tuple(note for _, notes in results for note in notes)
 
 
-def _all_candidates(
-    found: Found, dists: Iterable[Dist], root: str, prefix: str
-) -> tuple[Iterable[Candidate], list[str]]:
-    """Return those of the walk and the rows that lie elsewhere in the prefix (``bin/ruff``), with notes."""
+def _all_files(
+    walked: WalkResult, dists: Iterable[Dist], root: str, prefix: str
+) -> tuple[Iterable[TreeFile], list[str]]:
+    """Add the files that dists own elsewhere in the prefix (``bin/ruff``); return all, and notes."""
     if root == prefix:
-        return found.candidates, []
-    candidates = {candidate.path: candidate for candidate in found.candidates}
+        return walked.files, []
+    files = {file.path: file for file in walked.files}
     notes = []
-    below = root.rstrip("/") + "/"
-    for path in sorted({path for dist in dists for path in dist.files if not path.startswith(below)}):
+    for path in sorted(_files_outside(dists, root)):
         try:
-            candidate = inspect(path)
+            file = inspect(path)
         except OSError as error:
-            if of_the_machine(error):
+            if is_machine_error(error):
                 raise
-            notes.append(f"{shown(path)}: not read: {why(error)}")
+            notes.append(f"{shown(path)}: not read: {reason(error)}")
             continue
-        if candidate is not None:
-            candidates[path] = candidate
-    return [candidates[path] for path in sorted(candidates)], notes
+        if file is not None:
+            files[path] = file
+    return [files[path] for path in sorted(files)], notes
 
 
-def _strays(dists: Iterable[Dist], root: str, prefix: str) -> list[str]:
-    """Return the temp files that a killed run left beside rows outside the tree (``bin/ruff``)."""
+def _leftovers_outside(dists: Iterable[Dist], root: str, prefix: str) -> list[str]:
+    """Return the temp files of killed runs beside files of dists outside ``root`` (``bin/ruff``)."""
     if root == prefix:
         return []
-    below = root.rstrip("/") + "/"
-    outside = {path for dist in dists for path in dist.files if not path.startswith(below)}
-    found = []
-    for directory in sorted({os.path.dirname(path) for path in outside}):
+    leftovers = []
+    for directory in {os.path.dirname(path) for path in _files_outside(dists, root)}:
         with contextlib.suppress(OSError):
-            found += [os.path.join(directory, name) for name in os.listdir(directory) if is_temporary(name)]
-    return sorted(found)
+            leftovers += [
+                os.path.join(directory, name) for name in os.listdir(directory) if is_temporary(name)
+            ]
+    return sorted(leftovers)
 
 
-def _with_owners(candidates: Iterable[Candidate], dists: Iterable[Dist]) -> tuple[TreeFile, ...]:
-    """Two dists may list one file: both own it, and both RECORDs will change (PEP 376 forbids it nowhere)."""
-    candidates = tuple(candidates)
-    paths = {candidate.path for candidate in candidates}
+def _files_outside(dists: Iterable[Dist], root: str) -> set[str]:
+    below = root.rstrip("/") + "/"
+    return {path for dist in dists for path in dist.files if not path.startswith(below)}
+
+
+def _with_owners(files: Iterable[TreeFile], dists: Iterable[Dist]) -> tuple[TreeFile, ...]:
+    """Add the owners. A file that two dists list has both, and both RECORDs change (PEP 376 allows that)."""
+    files = tuple(files)
+    paths = {file.path for file in files}
     owners: dict[str, list[str]] = {}
     for dist in dists:
         for path in paths & dist.files:
             owners.setdefault(path, []).append(dist.info)
-    return tuple(
-        TreeFile(
-            item.path,
-            item.size,
-            item.mode,
-            item.links,
-            tuple(sorted(owners.get(item.path, ()))),
-            item.identity,
-        )
-        for item in candidates
-    )
+    return tuple(replace(file, owners=tuple(sorted(owners.get(file.path, ())))) for file in files)
 
 
 def _version(root: str, prefix: str, sites: Iterable[str]) -> tuple[int, int] | None:
-    """Return what the paths say where they agree, else what pyvenv.cfg says."""
-    said = {
-        version for site in (root, *sites) if (version := python_layout.version_in_path(site)) is not None
-    }
-    if len(said) == 1:
-        return said.pop()
+    """Return the version in the paths if they agree, else that in pyvenv.cfg."""
+    versions = {python_layout.version_in_path(site) for site in (root, *sites)} - {None}
+    if len(versions) == 1:
+        return versions.pop()
     config = python_layout.read_config(prefix)
     return python_layout.config_version(config) if config is not None else None
 
@@ -165,3 +156,18 @@ def _other_manager(prefix: str) -> tuple[str, ...]:
             f"{shown(prefix)}: conda manages it; its own checksums (conda-meta) will not match patched files",
         )
     return ()
+
+
+def python_sources(root: str) -> Iterator[tuple[str, bytes]]:
+    """Yield path and contents of each ``.py`` file below ``root``, sorted by directory; follow no links."""
+    left = _MAX_SOURCES
+    for directory, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        for name in sorted(names):
+            if name.endswith(".py"):
+                left -= 1
+                if left < 0:
+                    return
+                path = os.path.join(directory, name)
+                with contextlib.suppress(OSError):
+                    yield path, read_regular(path, _MAX_SOURCE_SIZE)

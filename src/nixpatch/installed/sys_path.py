@@ -1,7 +1,8 @@
-"""Where a Python looks for modules, read from its files: ``sys.path`` as the site module makes it.
+"""``sys.path`` of a Python, read from its files, as the site module makes it.
 
-The order is that of CPython: the standard library, then the site directories with what their ``.pth`` files
-name. What the environment adds (PYTHONPATH, user site) depends on who runs it, and is not in here.
+The order is that of CPython: the standard library, then the site directories, each with the directories that
+its ``.pth`` files name. PYTHONPATH and the user site depend on the caller, and are left out.
+https://docs.python.org/3/library/site.html
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ from nixpatch.fs import read_regular
 from nixpatch.installed import python_layout
 from nixpatch.model import Target, Tree, TreeKind
 
-_MAX_PTH = 1 << 16  # bytes; the largest that installers write name a few directories
+_MAX_PTH = 1 << 16  # bytes; those that installers write name a few directories
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A directory on the path."""
+class SysPathEntry:
+    """A directory on ``sys.path``."""
 
     directory: str
-    what: str
-    """how reports name it"""
+    label: str
+    """its description in reports"""
 
 
 def site_of(tree: Tree) -> str:
-    """Return the site directory of a tree in which a module for all of its Python goes.
+    """Return the site directory that a module for the whole tree goes into.
 
     Raises:
-        RequestError: it has none, or several.
+        RequestError: the tree has none, or several.
 
     """
     if tree.kind is TreeKind.SITE_PACKAGES:
@@ -43,29 +44,29 @@ def site_of(tree: Tree) -> str:
     return sites[0]
 
 
-def module_path(tree: Tree, target: Target) -> tuple[Place, ...]:
-    """Return the places in the order in which the target looks for a module."""
+def sys_path(tree: Tree, target: Target) -> tuple[SysPathEntry, ...]:
+    """Return the entries in the order in which the target searches them for a module."""
     site = site_of(tree)
     config = python_layout.read_config(tree.prefix)
     base = _base(config.get("home", "") if config is not None else "", target)
-    places = [Place(path, "the standard library") for path in _libraries(base, target.version)]
-    places += _with_pth(site, "site-packages of the tree")
-    # A prefix that is no venv is the base itself, or is added to it by PYTHONPATH.
+    entries = [SysPathEntry(path, "the standard library") for path in _libraries(base, target.version)]
+    entries += _with_pth(site, "site-packages of the tree")
+    # A prefix that is not a venv is the base itself, or PYTHONPATH adds it to the base.
     if config is None or config.get("include-system-site-packages", "").lower() == "true":
         local = "/usr/local" if base == "/usr" else base  # Debian's pip installs there
         for prefix in dict.fromkeys((local, base)):
             for directory in python_layout.site_directories(prefix):
-                # Debian's lib/python3 is for every version, another version's directory for none of ours.
+                # Debian's lib/python3 serves every version; directories of other versions are left out.
                 if python_layout.version_in_path(directory) in (target.version, None):
-                    places += _with_pth(directory, "site-packages of the base Python")
-    unique: dict[str, Place] = {}
-    for place in places:
-        unique.setdefault(os.path.realpath(place.directory), place)
+                    entries += _with_pth(directory, "site-packages of the base Python")
+    unique: dict[str, SysPathEntry] = {}
+    for entry in entries:
+        unique.setdefault(os.path.realpath(entry.directory), entry)
     return tuple(unique.values())
 
 
 def _base(home: str, target: Target) -> str:
-    """Return the prefix of the standard library: above a venv's ``home`` (PEP 405), else the Python's."""
+    """Return the prefix of the standard library: that of a venv's ``home`` (PEP 405), else of the target."""
     above = os.path.dirname(home.rstrip("/")) if os.path.isabs(home) else ""
     if above and any(_libraries(above, target.version)):
         return above
@@ -73,7 +74,7 @@ def _base(home: str, target: Target) -> str:
 
 
 def _libraries(prefix: str, version: tuple[int, int] | None) -> Iterator[str]:
-    """Yield the directories of the standard library; ``os.py`` is the landmark that CPython looks for."""
+    """Yield the directories of the standard library; ``os.py`` is the landmark of CPython (getpath)."""
     if version is None:
         return
     for lib in ("lib", "lib64"):
@@ -84,9 +85,9 @@ def _libraries(prefix: str, version: tuple[int, int] | None) -> Iterator[str]:
                 yield os.path.join(path, "lib-dynload")
 
 
-def _with_pth(site: str, what: str) -> Iterator[Place]:
+def _with_pth(site: str, label: str) -> Iterator[SysPathEntry]:
     """Yield a site directory and the directories that its ``.pth`` files name (site module)."""
-    yield Place(site, what)
+    yield SysPathEntry(site, label)
     try:
         names = sorted(name for name in os.listdir(site) if name.endswith(".pth"))
     except OSError:
@@ -97,8 +98,8 @@ def _with_pth(site: str, what: str) -> Iterator[Place]:
         except OSError:
             continue
         for line in lines:
-            # A line that begins with import is run at start-up; what it does is not told here.
+            # A line that begins with import is executed at start-up; its effect is unknown here.
             if line.strip() and not line.startswith(("#", "import ", "import\t")) and "\0" not in line:
                 directory = os.path.normpath(os.path.join(site, line.rstrip()))
                 if os.path.isdir(directory):
-                    yield Place(directory, f"named by {name}")
+                    yield SysPathEntry(directory, f"named by {name}")

@@ -1,4 +1,4 @@
-"""Directories that belong to the system or are all of somebody's files: patching one is hardly ever meant."""
+"""Directories that are hardly ever meant: the system's, homes, externally managed Pythons (PEP 668)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nixpatch.fs import read_head
 from nixpatch.installed.python_layout import site_directories
 from nixpatch.model import Tree, TreeKind
 
-# hier(7) and the Filesystem Hierarchy Standard 3.0, as far as programs and libraries lie there.
+# hier(7) and the Filesystem Hierarchy Standard 3.0: directories that hold programs and libraries.
 _SYSTEM = frozenset(
     {"/", "/bin", "/boot", "/etc", "/home", "/lib", "/lib32", "/lib64", "/nix", "/nix/store", "/opt", "/root"}
     | {
@@ -30,13 +30,13 @@ _OF_UV = b"managed by uv"  # the Pythons that uv downloads carry the mark, too, 
 
 
 def is_system_directory(path: str, home: str | None) -> bool:
-    """Tell whether a path is a top-level directory of the system, or a home directory."""
+    """Return whether a path is a top-level directory of the system, or a home directory."""
     real = os.path.realpath(path)
     return real in _SYSTEM or (bool(home) and real == os.path.realpath(str(home)))
 
 
 def external_manager(tree: Tree) -> str | None:
-    """Return the file by which a system's package manager claims a Python (PEP 668), None without one.
+    """Return the file by which the package manager of a system claims a Python (PEP 668); None without one.
 
     The file lies in the directory of the standard library. A venv is its user's, whatever it was made from.
     """

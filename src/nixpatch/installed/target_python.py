@@ -1,9 +1,4 @@
-"""The Python whose process will load the tree: found by what the tree says, read and never run.
-
-From a name of a Python to the ELF file behind it: links and wrapper scripts, read and never run.
-
-The C library that a dynamic loader brings along.
-"""
+"""The Python that loads a tree, with its dynamic loader and libc: found by reading files, never run."""
 
 from __future__ import annotations
 
@@ -15,55 +10,76 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from nixpatch.errors import MachineError, RequestError
-from nixpatch.escape import of_the_machine, shown, why
+from nixpatch.escape import is_machine_error, reason, shown
 from nixpatch.fs import read_head
 from nixpatch.installed import python_layout
 from nixpatch.model import ElfFacts, Libc, Machine, Skip, Target, Tree
 from nixpatch.model.elf import ELF_MAGIC
 
+ReadElf = Callable[[str], ElfFacts | Skip]
+"""reads the headers of one ELF file; may raise OSError"""
+
 _LAUNCHER_HEAD = 4 << 10
+_MAX_HOPS = 8
+_SCRIPT_HEAD = 64 << 10
+_MAX_LINE = 8 << 10
+
+# Nix's wrapProgram moves the program itself to ".python3.11-wrapped".
+_PYTHON_NAME = re.compile(r"\.*((?:python|pypy)\d*(?:\.\d+)?t?)(?:-wrapped)*")
+
+_GLIBC = "libc.so.6"
+_GLIBC_VERSION = re.compile(r"GLIBC_([0-9]{1,9}(?:\.[0-9]{1,9})+)")
+
+# nix-ld puts its own loader at the FHS path; unless NIX_LD is set, it starts this one.
+_NIX_LD_DEFAULT = "/run/current-system/sw/share/nix-ld/lib/ld.so"
+
 _BY_TREE = "the tree"
 
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """A name under which the target may be found."""
+    """A path that may lead to the target, and the source of that path."""
 
     path: str
     found_by: str
 
 
-def find_target(tree: Tree, python: str | None, search_path: str | None, read: Reader) -> Target:
+def find_target(tree: Tree, python: str | None, path_env: str | None, read: ReadElf) -> Target:
     """Return the target of a tree.
 
-    ``python`` is a path, a directory that has ``bin/python3``, or a name on ``search_path``, the value of
-    PATH; it is the only one asked where it is given. A venv is asked alone, too: where its Python is gone,
-    another one of the same version need not have the same libc. Else the tree is asked, then PATH.
+    With ``python`` nothing else is tried. Nor is anything but ``pyvenv.cfg`` tried for a venv: if its Python
+    is gone, another one of the same version may have another libc. Otherwise the tree is searched, then PATH.
+
+    Args:
+        tree: the tree, as scanned.
+        python: a path, a directory that has ``bin/python3``, or a name on PATH.
+        path_env: the value of PATH.
+        read: reads ELF headers.
 
     Raises:
-        RequestError: none of them leads to a dynamically linked Python; the message says what was tried.
+        RequestError: none of these leads to a dynamically linked Python; the message lists what was tried.
 
     """
     tried: list[str] = []
     refused: set[str] = set()
-    for start in _starts(tree, python, search_path, tried):
+    for start in _starts(tree, python, path_env, tried):
         try:
             real = follow(start.path)
-            if real in refused:  # python, python3 and python3.11 are most often one file
+            if real in refused:  # python, python3 and python3.11 are usually one file
                 continue
             refused.add(real)
             return _read(tree, real, start.found_by, read)
-        except Unusable as reason:
-            tried.append(f"{shown(start.path)} {reason}")
-    what = "; ".join(dict.fromkeys(tried))
+        except Unusable as unusable:
+            tried.append(f"{shown(start.path)} {unusable}")
+    attempts = "; ".join(dict.fromkeys(tried))
     advice = "name another with --python" if python is not None else "name it with --python"
-    raise RequestError(f"no usable Python for {shown(tree.root)}: {what}; {advice}")
+    raise RequestError(f"no usable Python for {shown(tree.root)}: {attempts}; {advice}")
 
 
-def _starts(tree: Tree, python: str | None, search_path: str | None, tried: list[str]) -> Iterator[_Start]:
-    """Yield the names in order of precedence. What is not on PATH at all is told in ``tried``."""
+def _starts(tree: Tree, python: str | None, path_env: str | None, tried: list[str]) -> Iterator[_Start]:
+    """Yield the paths in order of precedence; add names that are not on PATH to ``tried``."""
     if python is not None:
-        path = _named(python) if "/" in python else _on_path(python, search_path)
+        path = _named(python) if "/" in python else _on_path(python, path_env)
         if path is None:
             tried.append(f"{shown(python)} is not on PATH")
         else:
@@ -75,14 +91,14 @@ def _starts(tree: Tree, python: str | None, search_path: str | None, tried: list
         return
     yield from (_Start(path, _BY_TREE) for path in _of_tree(tree))
     name = _names(tree)[0] if tree.python_version else "python3"
-    path = _on_path(name, search_path)
+    path = _on_path(name, path_env)
     if path is None:
         tried.append(f"{name} is not on PATH")
     else:
         yield _Start(path, "PATH")
 
 
-def _read(tree: Tree, real: str, found_by: str, read: Reader) -> Target:
+def _read(tree: Tree, real: str, found_by: str, read: ReadElf) -> Target:
     version = version_of(real)
     if found_by == python_layout.NAME:
         version = version or tree.python_version
@@ -114,7 +130,7 @@ def _read(tree: Tree, real: str, found_by: str, read: Reader) -> Target:
 
 
 def _names(tree: Tree) -> tuple[str, ...]:
-    """Return what the interpreter may be called, the most telling name first."""
+    """Return possible names of the interpreter, the most specific first."""
     if tree.python_version is None:
         return ("python3", "python")
     major, minor = tree.python_version
@@ -126,12 +142,12 @@ def _named(python: str) -> str:
     return os.path.join(path, "bin", "python3") if os.path.isdir(path) else path
 
 
-def _on_path(name: str, search_path: str | None) -> str | None:
+def _on_path(name: str, path_env: str | None) -> str | None:
     """Return the file that a shell would run.
 
-    Relative entries are left out: they mean the current directory, whoever may write to that.
+    Relative entries are left out: they mean the current directory, which others may be able to write.
     """
-    for directory in (search_path or "").split(":"):
+    for directory in (path_env or "").split(":"):
         path = os.path.join(directory, name)
         if os.path.isabs(directory) and os.path.isfile(path) and os.access(path, os.X_OK):
             return path
@@ -139,7 +155,7 @@ def _on_path(name: str, search_path: str | None) -> str | None:
 
 
 def _of_venv(tree: Tree, config: Mapping[str, str]) -> Iterator[str]:
-    """``bin/python`` is a link or copy of what ``home`` names; virtualenv writes two more keys (PEP 405)."""
+    """Yield ``bin/python``, a link or copy of the one in ``home`` (PEP 405); then virtualenv's two keys."""
     names = _names(tree)
     bin_directory = os.path.join(tree.prefix, "bin")
     yield from _present(bin_directory, ("python", *names)) or [os.path.join(bin_directory, "python")]
@@ -152,10 +168,10 @@ def _of_venv(tree: Tree, config: Mapping[str, str]) -> Iterator[str]:
 
 
 def _of_tree(tree: Tree) -> Iterator[str]:
-    """Yield a Python in the tree, else the Pythons that run the tree's scripts."""
+    """Yield a Python in the tree, then the Pythons that run the scripts of the tree."""
     bin_directory = os.path.join(tree.prefix, "bin")
     yield from _present(bin_directory, _names(tree))
-    found: dict[str, None] = {}
+    pythons: dict[str, None] = {}
     try:
         names = sorted(os.listdir(bin_directory))
     except OSError:
@@ -166,10 +182,10 @@ def _of_tree(tree: Tree) -> Iterator[str]:
             if stat.S_ISREG(os.lstat(path).st_mode):
                 named = python_of_script(read_head(path, _LAUNCHER_HEAD))
                 if named is not None:
-                    found[named] = None
+                    pythons[named] = None
         except OSError:
             continue
-    yield from found
+    yield from pythons
 
 
 def _present(directory: str, names: tuple[str, ...]) -> list[str]:
@@ -177,37 +193,29 @@ def _present(directory: str, names: tuple[str, ...]) -> list[str]:
     return [path for path in paths if os.path.lexists(path)]
 
 
-_MAX_HOPS = 8
-_SCRIPT_HEAD = 64 << 10
-_MAX_LINE = 8 << 10
-
-# Nix's wrapProgram moves the program itself to ".python3.11-wrapped".
-_PYTHON_NAME = re.compile(r"\.*((?:python|pypy)\d*(?:\.\d+)?t?)(?:-wrapped)*")
-
-
-class Unusable(Exception):  # noqa: N818 - the answer to "is it this one?", not an error
-    """A file cannot be the target; the message says why, to be read after the file's name."""
+class Unusable(Exception):  # noqa: N818 - an answer, not an error
+    """A file cannot be the target; the message is the reason, to be put after the name of the file."""
 
 
 def unreadable(path: str, error: OSError | ValueError) -> Unusable:
-    """Return what a Python that cannot be read comes to.
+    """Return the exception for a Python that cannot be read.
 
     Raises:
-        MachineError: that is no fault of the file, and another Python would be a guess.
+        MachineError: the file is not to blame, and to take another Python would be a guess.
 
     """
-    if of_the_machine(error):
-        text = f"cannot be read: {why(error)}; mend this and run nixpatch again"
+    if is_machine_error(error):
+        text = f"cannot be read: {reason(error)}; mend this and run nixpatch again"
         raise MachineError(f"{path}: {text}") from error
-    return Unusable(f"cannot be read: {why(error)}")
+    return Unusable(f"cannot be read: {reason(error)}")
 
 
 def follow(start: str) -> str:
     """Return the real path of the ELF file that runs when ``start`` is called.
 
     Raises:
-        Unusable: it does not exist, or leads to something else than an ELF file.
-        MachineError: the disk fails, or there are no more descriptors.
+        Unusable: it does not exist, or does not lead to an ELF file.
+        MachineError: the disk fails, or the run may open no more files.
 
     """
     path = start
@@ -216,8 +224,8 @@ def follow(start: str) -> str:
             real = os.path.realpath(path)
             head = read_head(real, _SCRIPT_HEAD)
         except FileNotFoundError as error:
-            reason = "does not exist" if path == start else f"leads to {shown(path)}, which does not exist"
-            raise Unusable(reason) from error
+            text = "does not exist" if path == start else f"leads to {shown(path)}, which does not exist"
+            raise Unusable(text) from error
         except (OSError, ValueError) as error:
             raise unreadable(path, error) from error
         if head.startswith(ELF_MAGIC):
@@ -230,11 +238,11 @@ def follow(start: str) -> str:
 
 
 def python_of_script(head: bytes) -> str | None:
-    """Return the Python that a script says it is run by, from its first bytes.
+    """Return the Python that runs a script, from its first bytes; None if it names none by absolute path.
 
-    That is the absolute path in ``#!/.../python3.11``, else in the first ``exec ... "/.../bin/python3.11"``
-    of a shell script: a wrapper made by Nix, or what pip writes where the path is too long for a ``#!``
-    line. None where it names none, as ``#!/usr/bin/env python3`` and pyenv's shims.
+    That is the path in ``#!/.../python3.11``, or in the first ``exec ... "/.../bin/python3.11"`` of a shell
+    script: a wrapper made by Nix, or by pip for a path that is too long for a ``#!`` line. pyenv's shims and
+    ``#!/usr/bin/env python3`` name none.
     """
     if not head.startswith(b"#!"):
         return None
@@ -270,16 +278,6 @@ def _executed(line: str) -> Iterator[str]:
         yield from words[words.index("exec") + 1 :]
 
 
-Reader = Callable[[str], ElfFacts | Skip]
-"""Reads the headers of one ELF file; may raise OSError."""
-
-_GLIBC = "libc.so.6"
-_GLIBC_VERSION = re.compile(r"GLIBC_([0-9]{1,9}(?:\.[0-9]{1,9})+)")
-
-# What nix-ld, whose own loader stands at the FHS path, starts unless NIX_LD says otherwise.
-_NIX_LD_DEFAULT = "/run/current-system/sw/share/nix-ld/lib/ld.so"
-
-
 @dataclass(frozen=True, slots=True)
 class LibcFacts:
     """The fields of a ``Target`` that describe its libc."""
@@ -290,13 +288,13 @@ class LibcFacts:
     directory: str
 
 
-def libc_of(loader: str, machine: Machine, read: Reader) -> LibcFacts:
-    """Find the libc that programs with this PT_INTERP get.
+def libc_of(loader: str, machine: Machine, read: ReadElf) -> LibcFacts:
+    """Return the libc of programs with this PT_INTERP.
 
-    musl is loader and libc in one file and has no symbol versions, so ``version`` is empty for it.
+    musl is loader and libc in one file, and has no symbol versions: ``version`` is empty for it.
 
     Raises:
-        Unusable: no libc.so.6 of this machine lies where this loader looks.
+        Unusable: there is no libc.so.6 of this machine where this loader searches.
 
     """
     if os.path.basename(loader).startswith("ld-musl-"):
@@ -308,7 +306,7 @@ def libc_of(loader: str, machine: Machine, read: Reader) -> LibcFacts:
             continue
         if isinstance(facts, Skip) or facts.machine != machine:
             continue
-        numbers = [found[1] for name in facts.version_defs if (found := _GLIBC_VERSION.fullmatch(name))]
+        numbers = [match[1] for name in facts.version_defs if (match := _GLIBC_VERSION.fullmatch(name))]
         if numbers:
             version = max(tuple(map(int, number.split("."))) for number in numbers)
             return LibcFacts(Libc.GLIBC, version, frozenset(facts.version_defs), directory)
@@ -316,12 +314,13 @@ def libc_of(loader: str, machine: Machine, read: Reader) -> LibcFacts:
 
 
 def _directories(loader: str, machine: Machine) -> Iterator[str]:
-    """Where its libc may lie, the surest first."""
+    """Yield the directories that may hold its libc, the most likely first."""
     yield os.path.dirname(loader)
     yield os.path.dirname(os.path.realpath(loader))
-    # /lib64/ld-linux-x86-64.so.2 is the name in every program; the distribution chooses where libc is.
+    # Every program names /lib64/ld-linux-x86-64.so.2; each distribution puts libc into a directory of its
+    # own.
     base = os.path.dirname(os.path.dirname(loader)).rstrip("/")
     name = machine.arch.multiarch
-    for place in (f"lib/{name}", f"usr/lib/{name}", "lib64", "usr/lib64", "lib", "usr/lib"):
-        yield f"{base}/{place}"
+    for directory in (f"lib/{name}", f"usr/lib/{name}", "lib64", "usr/lib64", "lib", "usr/lib"):
+        yield f"{base}/{directory}"
     yield os.path.dirname(os.path.realpath(_NIX_LD_DEFAULT))

@@ -17,8 +17,8 @@ from nixpatch.model.elf import (
     Tag,
     VersionNeed,
 )
-from nixpatch.model.installed import BuiltIn, Dist, Libc, Target, Tree, TreeFile, TreeKind
-from nixpatch.model.outcome import FileHash, FileOutcome, Manner, Outcome, Reread, Verdict, Writer
+from nixpatch.model.installed import Dist, Libc, LoaderDefaults, Target, Tree, TreeFile, TreeKind
+from nixpatch.model.outcome import FileHash, FileOutcome, Outcome, Reread, Verdict, Writer
 from nixpatch.model.plan import Answer, DroppedEntry, FilePlan, Finding, Origin, Plan
 from nixpatch.model.provider import Provider, ProviderChoice, Source
 from nixpatch.model.text import TextKind, TextPlan
@@ -26,7 +26,6 @@ from nixpatch.model.unvendor import Definition, Reference, SymbolKind, Symbols, 
 
 __all__ = [
     "Answer",
-    "BuiltIn",
     "Definition",
     "Dist",
     "DlopenNeed",
@@ -41,8 +40,8 @@ __all__ = [
     "Finding",
     "Libc",
     "Linkage",
+    "LoaderDefaults",
     "Machine",
-    "Manner",
     "OpenedName",
     "OpenedNeed",
     "Opener",

@@ -1,4 +1,4 @@
-"""What is installed, and the Python that will load it."""
+"""Installed trees, their files and dists, and the Python that loads them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nixpatch.model.elf import Machine
 
 
 class TreeKind(enum.Enum):
-    """What the user named."""
+    """The kind of directory that the user named."""
 
     SITE_PACKAGES = "site-packages"
     VENV = "venv"
@@ -20,13 +20,13 @@ class TreeKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Dist:
-    """An installed distribution: its ``.dist-info`` and what its RECORD lists."""
+    """An installed distribution: its ``.dist-info`` directory, and the files that its RECORD lists."""
 
     name: str
     """normalised (PEP 503)"""
     version: str
     site: str
-    """directory that RECORD's rows are relative to"""
+    """the directory that the rows of RECORD are relative to"""
     info: str
     """the ``.dist-info`` directory"""
     requires: tuple[str, ...] = ()
@@ -42,21 +42,19 @@ class TreeFile:
 
     path: str
     size: int
-    mode: int
-    links: int
-    """st_nlink: above 1 the bytes are shared with another name (uv's cache)"""
+    """bytes"""
     owners: tuple[str, ...] = ()
     """``info`` directories of the dists whose RECORD lists it, sorted"""
     identity: tuple[int, ...] = field(default=(), compare=False)
-    """what told it from any other file when the tree was read; () where nobody looked"""
+    """``fs.identity`` at the time of the scan; () if unknown"""
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """What is installed under the path that the user named. Holds no file contents."""
+    """The files and dists under the path that the user named. Holds no file contents."""
 
     root: str
-    """the real path of what was named"""
+    """the real path of the directory that was named"""
     prefix: str
     """nothing outside it is written; equal to root unless root is a site-packages inside a prefix"""
     kind: TreeKind
@@ -65,15 +63,15 @@ class Tree:
     dists: tuple[Dist, ...] = ()
     """sorted by info"""
     python_version: tuple[int, int] | None = None
-    """from ``lib/pythonX.Y``; None where the tree does not say"""
+    """from ``lib/pythonX.Y`` or ``pyvenv.cfg``; None if neither names one"""
     notes: tuple[str, ...] = ()
-    """what was odd: rows that point outside, a RECORD that cannot be read"""
+    """oddities: RECORD rows that lead outside, files that cannot be read"""
     leftovers: tuple[str, ...] = ()
-    """temp files of a run that was killed"""
+    """temp files of killed runs"""
 
 
 class Libc(enum.Enum):
-    """The two C libraries wheels are tagged for (PEP 600, PEP 656)."""
+    """The C libraries that wheels are tagged for (PEP 600, PEP 656)."""
 
     GLIBC = "glibc"
     MUSL = "musl"
@@ -81,32 +79,32 @@ class Libc(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The Python whose process will load the tree. Read from its files; it is never run for this."""
+    """The Python that loads the tree, as read from its files; it is not run."""
 
     python: str
-    """the interpreter as found"""
+    """the real path of the interpreter"""
     found_by: str
     """``pyvenv.cfg``, ``--python``, ``the tree``, ``PATH``"""
     version: tuple[int, int] | None
     machine: Machine
     loader: str
-    """its PT_INTERP: what patched executables get"""
+    """its PT_INTERP, which patched programs get, too"""
     libc: Libc
     libc_version: tuple[int, ...]
     """``(2, 36)`` for glibc 2.36"""
     libc_versions: frozenset[str]
     """every version the libc defines (verdef), such as ``GLIBC_2.36``"""
     libc_dir: str
-    """directory of libc.so.6: where ld.so finds libc's own sonames"""
+    """the directory of libc.so.6, where ld.so finds libc's own sonames"""
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltIn:
-    """Where a loader looks when no search path helps."""
+class LoaderDefaults:
+    """Where a dynamic loader searches after RPATH, LD_LIBRARY_PATH and RUNPATH (ld.so(8))."""
 
     directories: tuple[str, ...] = ()
     """in the order of the search"""
     cache: str | None = None
-    """the cache that it would read, if that is there"""
+    """path of its ld.so.cache, if that exists"""
     cached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """what the cache has: soname -> files, best first"""
+    """contents of the cache: soname -> files, best first"""

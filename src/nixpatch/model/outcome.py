@@ -1,4 +1,4 @@
-"""How a plan is carried out and what became of it."""
+"""The results of apply and verify."""
 
 from __future__ import annotations
 
@@ -11,55 +11,41 @@ from nixpatch.model.plan import FilePlan, Finding, Plan
 
 
 class Writer(enum.Enum):
-    """The ways to make an edit. The value is the word on the command line and in provenance."""
+    """The code that writes an edited file. The value is the word on the command line and in provenance."""
 
     INPLACE = "inplace"
     """grows the last PT_LOAD; leaves an undo record"""
     LIEF = "lief"
-    """LIEF lays the file out anew; no undo record"""
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How a plan is carried out, apart from what is in it."""
-
-    workers: int = 0
-    """processes; 0 means one per core for large work"""
-    writer: Writer = Writer.INPLACE
-    durable: bool = False
-    """on the disk before a name leads to it: for power failures, not only for killed runs"""
-    accept_modified: bool = False
-    """update RECORD rows that were wrong before, too"""
-    keep_grafts: bool = True
-    """move removed grafts aside, so that restore can bring them back; False deletes them"""
+    """LIEF lays the file out anew; leaves no undo record"""
 
 
 @dataclass(frozen=True, slots=True)
 class FileHash:
-    """What RECORD says of one file's contents."""
+    """Size and digests of one file's contents, as RECORD has them."""
 
-    size: int
+    size: int | None
+    """bytes; None for an original of which only the digest is known"""
     digests: Mapping[str, bytes]
     """algorithm as hashlib names it -> raw digest"""
 
 
 @dataclass(frozen=True, slots=True)
 class FileOutcome:
-    """What became of one file of the plan."""
+    """The result of apply for one file of the plan."""
 
     plan: FilePlan
     before: FileHash | None = None
     after: FileHash | None = None
     error: str | None = None
-    """why the file is still as it was"""
+    """why the file is unchanged"""
     writer: Writer = Writer.INPLACE
     declined: str | None = None
-    """why the in-place edit would not, where LIEF wrote in its stead"""
+    """why the in-place writer declined, where LIEF wrote instead"""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a plan."""
+    """The result of applying a plan."""
 
     plan: Plan
     files: tuple[FileOutcome, ...]
@@ -67,7 +53,7 @@ class Outcome:
 
     @property
     def failed(self) -> tuple[FileOutcome, ...]:
-        """The files that should have been changed and were not."""
+        """The files that could not be changed."""
         return tuple(file for file in self.files if file.error is not None)
 
 
@@ -84,24 +70,24 @@ class Reread:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What verify looked at and what it found wrong."""
+    """What verify checked in a tree, and its findings."""
 
     tree: Tree
     target: Target
     patched: int = 0
     """files that provenance describes"""
     needs: int = 0
-    """needs of those files that were looked up"""
+    """needs of those files"""
     rows: int = 0
     """RECORD rows whose file was hashed"""
     libraries: tuple[str, ...] = ()
     """files outside the tree that serve a need or as interpreter, sorted"""
     loaded: int = 0
-    """files that the real loader opened"""
+    """files that the target Python opened"""
     reread: Reread | None = None
     findings: tuple[Finding, ...] = ()
 
     @property
     def errors(self) -> int:
-        """How many findings say that something is wrong."""
+        """How many findings are errors."""
         return sum(finding.severity == "error" for finding in self.findings)

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nixpatch.model import BuiltIn, ElfFacts, Skip, Tree
+from nixpatch.model import ElfFacts, LoaderDefaults, Skip, Tree
 
 
 class SearchStep(enum.Enum):
@@ -98,7 +98,7 @@ class Start:
     """how the program or the loader was found"""
     loader: str | None
     """None: none is known, so no default directory is"""
-    known: BuiltIn
+    known: LoaderDefaults
     """what that loader knows by itself"""
     library_path: tuple[str, ...] = ()
     """LD_LIBRARY_PATH"""

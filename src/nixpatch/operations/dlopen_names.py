@@ -7,15 +7,14 @@ libraries and to nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 
 from nixpatch import __version__
 from nixpatch.errors import MachineError
-from nixpatch.fs import TEMP_PREFIX, TEMP_SUFFIX
+from nixpatch.fs import make_directory, remove, remove_directory, replace_link
 from nixpatch.installed import find_target, scan
-from nixpatch.installed.python_sources import sources
+from nixpatch.installed.scan import python_sources
 from nixpatch.model import Target
 from nixpatch.model.dlopen_names import CallSite, DlopenName, DlopenNames, DlopenStatus
 from nixpatch.operations.plan import PatchRequest, Reader, sources_of
@@ -38,7 +37,7 @@ def find_dlopen_names(request: PatchRequest) -> DlopenNames:
     tree, reader = scan(request.path), Reader()
     target = find_target(tree, request.python, request.path_env, reader)
     sites_by_name: dict[tuple[str, bool], list[CallSite]] = {}
-    for path, source in sources(tree.root):
+    for path, source in python_sources(tree.root):
         for site in call_sites(source, path):
             sites_by_name.setdefault((site.name, site.finds), []).append(site)
     bundled = {os.path.basename(file.path) for file in tree.files}
@@ -115,19 +114,16 @@ def write_links(names: DlopenNames, request: PatchRequest) -> None:
         gc_roots.add(request.store, names.tree.prefix, [path for path in used if path is not None])
     try:
         if wanted:
-            os.makedirs(directory, exist_ok=True)
+            make_directory(directory)
         for name in os.listdir(directory) if os.path.isdir(directory) else []:
             # nixpatch makes only links here: other files belong to the user.
             if name not in wanted and os.path.islink(os.path.join(directory, name)):
-                os.unlink(os.path.join(directory, name))
+                remove(os.path.join(directory, name))
         for name, target in wanted.items():
             link = os.path.join(directory, name)
             if not (os.path.islink(link) and os.readlink(link) == target):
-                temp = os.path.join(directory, f"{TEMP_PREFIX}{os.getpid()}-{name}{TEMP_SUFFIX}")
-                os.symlink(target, temp)
-                os.replace(temp, link)
+                replace_link(link, target)
         if not wanted:
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
+            remove_directory(directory)
     except OSError as error:
         raise MachineError(f"{directory}: cannot be written: {error.strerror}") from error

@@ -12,7 +12,7 @@ from nixpatch.elf.check_inplace import check
 from nixpatch.elf.inplace_writer import write_edited, write_original
 from nixpatch.elf.writer import must_pass
 from nixpatch.errors import FileRefused
-from nixpatch.fs import replacement, sweep
+from nixpatch.fs import replacement, sweep, write_all
 from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason, Tag
 
 
@@ -180,7 +180,7 @@ def apply_edit(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...
 
     """
     sweep(output)
-    with replacement(output) as temp:
+    with replacement(output, mode=_mode_for(source, output)) as temp:
         if edit is None:
             _copy(source, temp)
             notes: tuple[str, ...] = ()
@@ -192,7 +192,6 @@ def apply_edit(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...
                     "another tool changed it after the last edit: its original cannot be restored"
                 )
             notes = result.notes
-    _copy_mode(source, output)
     return notes
 
 
@@ -205,19 +204,16 @@ def restore(source: str, output: str) -> None:
 
     """
     sweep(output)
-    with replacement(output) as temp:
+    with replacement(output, mode=_mode_for(source, output)) as temp:
         write_original(source, temp)
-    _copy_mode(source, output)
 
 
 def _copy(source: str, temp: int) -> None:
     with open(source, "rb") as file:
         while data := file.read(1 << 20):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(temp, view) :]
+            write_all(temp, data)
 
 
-def _copy_mode(source: str, output: str) -> None:
-    if output != source:
-        os.chmod(output, os.stat(source).st_mode & 0o777)
+def _mode_for(source: str, output: str) -> int | None:
+    """Return the permissions of the source for an output of another name, else None."""
+    return None if output == source else os.stat(source).st_mode & 0o777

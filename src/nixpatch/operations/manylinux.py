@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from nixpatch import __version__
 from nixpatch.errors import RequestError
 from nixpatch.installed import find_target, manylinux_module, scan
-from nixpatch.installed.manylinux_module import Mode, Switch
-from nixpatch.installed.sys_path import module_path, site_of
+from nixpatch.installed.manylinux_module import ManylinuxModule, Mode
+from nixpatch.installed.sys_path import site_of, sys_path
 from nixpatch.model import Libc, ProviderChoice, Target, Tree
 from nixpatch.model.manylinux import Promise
 from nixpatch.operations.plan import PatchRequest, Reader, sources_of
@@ -26,12 +26,12 @@ class Claim:
     target: Target
     site: str
     """the site directory that nixpatch writes its module to"""
-    switches: tuple[Switch, ...]
+    switches: tuple[ManylinuxModule, ...]
     """every ``_manylinux`` module on the target's sys.path; the first one is imported"""
     tags: tuple[str, ...]
 
     @property
-    def switch(self) -> Switch | None:
+    def switch(self) -> ManylinuxModule | None:
         """The module that is imported."""
         return self.switches[0] if self.switches else None
 
@@ -47,7 +47,7 @@ class WrittenModule:
     path: str
     limit: tuple[int, int] | None
     """for ``honest``: the highest glibc version of a met policy; None without any"""
-    shadowed_by: Switch | None
+    shadowed_by: ManylinuxModule | None
     """another module that is imported instead"""
 
 
@@ -61,7 +61,7 @@ def read_claim(request: PatchRequest, reader: Reader) -> Claim:
     tree = scan(request.path)
     site = site_of(tree)
     target = find_target(tree, request.python, request.path_env, reader)
-    modules = manylinux_module.find(module_path(tree, target))
+    modules = manylinux_module.find(sys_path(tree, target))
     first = modules[0] if modules else None
     tags = claimed_tags(target, lambda version: _allows(first, target, version))
     return Claim(tree, target, site, modules, tags)
@@ -111,7 +111,7 @@ def write(request: PatchRequest, mode: Mode) -> WrittenModule:
         raise RequestError(f"{claim.tree.root}: its Python uses {target.libc.value}, manylinux is for glibc")
     limit = honest_limit(promises(request, claim, reader), target) if mode is Mode.HONEST else None
     path = manylinux_module.write(claim.site, manylinux_module.source(mode, target.machine.name, limit))
-    first = next(iter(manylinux_module.find(module_path(claim.tree, target))), None)
+    first = next(iter(manylinux_module.find(sys_path(claim.tree, target))), None)
     return WrittenModule(path, limit, first if first is not None and first.path != path else None)
 
 
@@ -126,5 +126,5 @@ def reset(path: str) -> str | None:
     return manylinux_module.remove(site_of(scan(path)))
 
 
-def _allows(switch: Switch | None, target: Target, version: tuple[int, int]) -> bool | None:
+def _allows(switch: ManylinuxModule | None, target: Target, version: tuple[int, int]) -> bool | None:
     return True if switch is None else switch.answers.allows(version, target.machine.name)

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from nixpatch.model import FileOutcome, Manner, Outcome, Plan, TreeFile
+from nixpatch.installed.dist_records import TreeRecords
+from nixpatch.model import FileOutcome, Outcome, Plan, TreeFile
 from nixpatch.operations import gc_roots
 from nixpatch.operations.options import ApplyOptions
 from nixpatch.operations.plan import PatchRequest, make_plan, refuse_system_directory
 from nixpatch.store import Store
-from nixpatch.tree_lock import held
+from nixpatch.tree_lock import hold_tree
 
 
 @contextlib.contextmanager
@@ -60,9 +61,10 @@ def patch(
 
     """
     refuse_system_directory(request)
-    with held(request.path, events.on_message):
-        plan = restrict(make_plan(request, events.on_message, events.reading))
-        return carry_out(plan, request.store, options, events)
+    with hold_tree(request.path, events.on_message):
+        records = TreeRecords()
+        plan = restrict(make_plan(request, events.on_message, events.reading, records))
+        return carry_out(plan, request.store, options, events, records)
 
 
 def restore(path: str, options: ApplyOptions, events: PatchEvents = _NO_EVENTS) -> Outcome:
@@ -75,17 +77,29 @@ def restore(path: str, options: ApplyOptions, events: PatchEvents = _NO_EVENTS) 
     """
     from nixpatch.operations.restore import plan_restore  # noqa: PLC0415 - patching needs none of it
 
-    with held(path, events.on_message):
-        return carry_out(plan_restore(path), None, options, events)
+    with hold_tree(path, events.on_message):
+        records = TreeRecords()
+        return carry_out(plan_restore(path, records), None, options, events, records)
 
 
 def carry_out(
-    plan: Plan, store: Store | None, options: ApplyOptions, events: PatchEvents = _NO_EVENTS
+    plan: Plan,
+    store: Store | None,
+    options: ApplyOptions,
+    events: PatchEvents = _NO_EVENTS,
+    records: TreeRecords | None = None,
 ) -> Outcome:
     """Carry a plan out: roots first, then files and RECORD, then drop the roots that nothing uses any more.
 
     A root is there before the first file names the store path, and goes after the last file stopped naming
-    it, so the garbage collector can run at any moment. ``store`` None adds no roots (a plan that restores).
+    it, so the garbage collector can run at any moment. The caller holds the tree.
+
+    Args:
+        plan: what to do.
+        store: where to add roots; None adds none (a plan that restores).
+        options: how to do it.
+        events: callbacks.
+        records: RECORDs and provenance as the plan read them; None reads them again.
 
     Raises:
         MachineError: a directory cannot be written, or Nix refused a root. Nothing was changed.
@@ -93,12 +107,10 @@ def carry_out(
     """
     from nixpatch.operations.apply import apply  # noqa: PLC0415 - a plan that is only shown needs none of it
 
-    how = Manner(options.jobs, options.writer, options.fsync, options.accept_modified, plan.keeps_originals)
-    with held(plan.tree.root, events.on_message):
-        if store is not None and options.gc_roots:
-            gc_roots.add(plan, store)
-        with events.writing(plan) as on_file:
-            outcome = apply(plan, how, progress=on_file, waiting=events.on_message)
-        if options.gc_roots:
-            gc_roots.prune(plan.tree.prefix, expected=gc_roots.used(plan))
+    if store is not None and options.gc_roots:
+        gc_roots.add(plan, store)
+    with events.writing(plan) as on_file:
+        outcome = apply(plan, options, records=records, progress=on_file)
+    if options.gc_roots:
+        gc_roots.prune(plan.tree.prefix, expected=gc_roots.used(plan))
     return outcome

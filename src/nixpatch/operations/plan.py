@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from nixpatch import __version__, elf, installed
 from nixpatch.errors import MachineError, RequestError
-from nixpatch.escape import of_the_machine
-from nixpatch.installed.dist_records import ledger
+from nixpatch.escape import is_machine_error
+from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.model import (
     ElfFacts,
     FilePlan,
@@ -81,10 +81,15 @@ def make_plan(
     request: PatchRequest,
     say: Callable[[str], None] = lambda _: None,
     reading: Callable[[Iterable[TreeFile]], Iterable[TreeFile]] = iter,
+    records: TreeRecords | None = None,
 ) -> Plan:
     """Decide what shall happen to every ELF file of a tree.
 
-    ``say`` hears of what takes its time, ``reading`` passes the files on and sees how far it is.
+    Args:
+        request: the tree, and what the plan depends on.
+        say: called with a line of text before a slow step.
+        reading: passes on the files whose headers are read.
+        records: RECORDs and provenance; give the same to ``apply``.
 
     Raises:
         RequestError: a path, an option, the target or the lock is wrong.
@@ -93,6 +98,7 @@ def make_plan(
     """
     reference = nixpkgs.parse_reference(request.nixpkgs) if request.nixpkgs is not None else None
     tree = scan_for(request)
+    records = records or TreeRecords()
     read = Reader()
     results = {file.path: read.in_tree(file.path) for file in reading(tree.files)}
     facts = {path: result for path, result in results.items() if isinstance(result, ElfFacts)}
@@ -121,7 +127,7 @@ def make_plan(
             if request.unvendor:
                 from nixpatch.unvendor.inputs import decide_unvendoring  # noqa: PLC0415 - hardly any run asks for it
 
-                decision = decide_unvendoring(context, request.unvendor, read.facts)
+                decision = decide_unvendoring(context, request.unvendor, read.facts, records)
                 context, vendored = decision.context, decision.plans
             files = (_plan_one(request, context, file, results[file.path]) for file in context.tree.files)
             return context, tuple(files), vendored
@@ -133,7 +139,7 @@ def make_plan(
         notes_by_soname.update(realised.notes)
         sources = replace(sources, nixpkgs=realised.paths)
     context, files, vendored = decide(sources)
-    files = mark_unrecorded(tree, files)
+    files = mark_unrecorded(tree, files, records)
     findings = [Finding("note", tree.root, note) for note in tree.notes]
     if request.project is not None:
         findings.append(Finding("note", request.project, "its [tool.nixpatch] adds rules"))
@@ -143,7 +149,7 @@ def make_plan(
         asked = "" if request.unvendor == ("*",) else f" that {' or '.join(request.unvendor)} matches"
         findings.append(Finding("note", tree.root, f"--unvendor: there is no grafted library{asked}"))
     findings += _not_locked(request, sources, tree, files)
-    findings += [finding for dist in tree.dists for finding in distrusted(ledger(tree, dist.info))]
+    findings += [finding for dist in tree.dists for finding in distrusted(records.of(tree, dist.info))]
     return Plan(
         tree,
         target,
@@ -152,7 +158,7 @@ def make_plan(
         tuple(findings),
         tuple(_serving(context, files)),
         vendored,
-        unsettled(tree),
+        tuple(dist.info for dist in tree.dists if unsettled(records.of(tree, dist.info))),
         # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
         keeps_originals=not (request.in_nix_build or request.store.store_path_of(request.path, resolve=True)),
     )
@@ -292,7 +298,7 @@ def _obstacles(files: tuple[FilePlan, ...]) -> Iterator[Finding]:
             yield Finding("note", file.file.path, text)
 
 
-def mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan, ...]:
+def mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...], records: TreeRecords) -> tuple[FilePlan, ...]:
     """Mark patched files that are not recorded yet."""
     unchanged: dict[str, list[FilePlan]] = {}
     for file in files:
@@ -301,7 +307,7 @@ def mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...]) -> tuple[FilePlan, 
                 unchanged.setdefault(info, []).append(file)
     unrecorded_paths: set[str] = set()
     for info, info_files in unchanged.items():
-        unrecorded_paths |= unrecorded(ledger(tree, info), info_files)
+        unrecorded_paths |= unrecorded(records.of(tree, info), info_files)
     return tuple(
         replace(file, unrecorded=True) if file.file.path in unrecorded_paths else file for file in files
     )
@@ -347,7 +353,7 @@ class Reader:
         try:
             return self(path)
         except OSError as error:
-            if of_the_machine(error):
+            if is_machine_error(error):
                 raise MachineError(f"{path}: {error.strerror}: mend this and run nixpatch again") from error
             self.known[path] = gone = Skip(SkipReason.NOT_ELF, f"changed during the run: {error.strerror}")
             return gone

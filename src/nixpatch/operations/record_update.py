@@ -1,170 +1,128 @@
-"""What is written down after the ELF files of a dist are in place: RECORD, then ``nixpatch.json``, last.
+"""Bring RECORD and ``nixpatch.json`` of a dist up to date after its ELF files, ``nixpatch.json`` last.
 
-RECORD's rule is: only rows whose file changed, everything else byte for byte, and never launder: a row that
-did not describe its file before the patch is not made to describe it after.
+Only the rows of changed files change in RECORD, and a row that was wrong before the patch is not made right.
 
-The order is what a killed run is finished by. Until everything else is done, provenance is that of the run
-before: a file that it does not describe as it is tells the next run that there is something to finish, and
-its digests tell which rows of RECORD were ours. (The other way round, a RECORD that was not written would
-hold digests of an earlier patch that nobody knows any more.)
+A killed run is finished by this order. As long as provenance does not describe a file, the next run knows
+that there is something to finish, and its digests identify the rows of RECORD that nixpatch wrote. The other
+way round, RECORD could hold digests of an earlier patch that no file describes any more.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nixpatch.errors import FileRefused
-from nixpatch.fs import Identity, read_identified, remove, replace_bytes
-from nixpatch.installed import provenance, record
-from nixpatch.installed.dist_records import Ledger, describes, rows_by_file
+from nixpatch.fs import remove
+from nixpatch.installed import provenance
+from nixpatch.installed.dist_records import DistRecords, RecordFile
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, encode_digest, format_sha256, parse_sha256
-from nixpatch.installed.record import Row
+from nixpatch.installed.record import Record, RecordRow
 from nixpatch.model import FileHash, Finding
 
-# PEP 815 withdrew both; a signature over the old RECORD is wrong from now on.
+# PEP 815 withdrew both; a signature of the old RECORD is wrong from now on.
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One file of a dist that is no longer as RECORD has it."""
+class UnrecordedChange:
+    """A file of a dist that differs from its row in RECORD."""
 
     before: FileHash
-    """as it was when the run began; of the original where an earlier run was killed before it wrote RECORD"""
+    """at the start of the run; of the original if an earlier run was killed before it wrote RECORD"""
     after: FileHash
     entry: provenance.PatchedFile | None
-    """None: the file is as it was installed again"""
+    """its new provenance; None if the file is the original again"""
 
 
-def write_down(
-    where: Ledger,
-    changes: Mapping[str, Change],
+def update_records(
+    records: DistRecords,
+    changes: Mapping[str, UnrecordedChange],
     *,
     tool: str,
     accept_modified: bool = False,
     durable: bool = False,
 ) -> tuple[Finding, ...]:
-    """Bring provenance and RECORD of one dist up to date; ``changes`` by absolute path.
+    """Update provenance and RECORD of one dist.
+
+    Args:
+        records: the dist.
+        changes: by absolute path.
+        tool: name and version for the provenance.
+        accept_modified: update rows that were wrong before, too.
+        durable: survive a power failure.
 
     Raises:
-        OSError: a file cannot be written. What was there before is still there.
+        OSError: a file cannot be written. The old one is unchanged.
 
     """
     findings: list[Finding] = []
+    old_record: RecordFile | None = None
+    old_rows = Record(())
     try:
-        rows = _rows_of(where)
+        if records.record_path is not None:
+            old_record = records.read_record()
+            old_rows = old_record.record
     except FileNotFoundError:
-        # Somebody uninstalled it; a file of ours would keep its directory from going.
-        return (Finding("error", where.info, "vanished during the run, so nothing was written down in it"),)
+        # The dist was uninstalled; a file of ours would keep its directory.
+        return (Finding("error", records.info, "vanished during the run, so nothing was written down in it"),)
     except (OSError, FileRefused) as error:
         findings.append(
-            Finding("error", where.info, f"RECORD cannot be read, so it was not updated: {error}")
+            Finding("error", records.info, f"RECORD cannot be read, so it was not updated: {error}")
         )
-        rows = None
+        old_record = None
     try:
-        old = provenance.read(where.provenance)
+        old = records.read_provenance()
     except provenance.ProvenanceError as error:
-        findings.append(Finding("note", where.provenance, f"was unreadable ({error}) and is written anew"))
-        old = None
-    before = old.files if old else {}
-    entries = dict(before)
-    for path, change in changes.items():
-        if change.entry is None:
-            entries.pop(where.key(path), None)
-        else:
-            entries[where.key(path)] = change.entry
-    gone = [key for key in entries if not os.path.lexists(os.path.join(where.base, key))]
-    for key in gone:
-        del entries[key]
-    removed = old.unvendored if old else {}
-    data = provenance.dump(provenance.Provenance(tool, entries, removed)) if entries or removed else None
-    if rows is not None:
-        findings += _update_record(
-            where, rows, changes, before, data, accept_modified=accept_modified, durable=durable
+        findings.append(
+            Finding("note", records.provenance_path, f"was unreadable ({error}) and is written anew")
         )
-    if data is None:
-        remove(where.provenance)
-    else:
-        replace_bytes(where.provenance, data, durable=durable)
+        old = None
+    old_entries = old.files if old else {}
+    entries = {**old_entries, **{records.key(path): change.entry for path, change in changes.items()}}
+    files = {
+        key: entry
+        for key, entry in entries.items()
+        if entry is not None and os.path.lexists(os.path.join(records.base, key))
+    }
+    removed = old.unvendored if old else {}
+    data = provenance.dump(provenance.Provenance(tool, files, removed)) if files or removed else None
+    if old_record is not None:
+        updates = {}
+        for path, rows in old_record.rows_of(changes).items():
+            change, old_entry = changes[path], old_entries.get(records.key(path))
+            for row in rows:
+                assert row.path is not None
+                was_right = row.agrees(change.before) is not False
+                if accept_modified or was_right or _is_ours(row, change, old_entry):
+                    updates[row.path] = change.after
+                elif row.agrees(change.after) is not True:
+                    text = "RECORD did not describe this file before the patch either, "
+                    text += "so its row was left as it is"
+                    findings.append(Finding("error", path, f"{text} (--accept-modified updates it)"))
+        new_rows = old_rows.with_changes(updates).with_contents(records.key(records.provenance_path), data)
+        for name in _SIGNATURES:
+            signature = os.path.join(records.info, name)
+            if os.path.lexists(signature):
+                findings.append(Finding("note", signature, "signed the old RECORD and was removed"))
+                new_rows = new_rows.without(records.key(signature))
+                remove(signature)
+        records.replace_record(old_record, new_rows, durable=durable)
+    records.replace_provenance(data, durable=durable)
     return tuple(findings)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """RECORD as it was read."""
+def _is_ours(row: RecordRow, change: UnrecordedChange, entry: provenance.PatchedFile | None) -> bool:
+    """Return whether an earlier run wrote a row, and a later one was killed before it updated it.
 
-    path: str
-    record: record.Record
-    identity: Identity
-
-
-def _rows_of(where: Ledger) -> _Rows | None:
-    if where.record is None:
-        return None
-    data, identity = read_identified(where.record, record.MAX_RECORD_SIZE)
-    return _Rows(where.record, record.parse(data), identity)
-
-
-def _update_record(
-    where: Ledger,
-    read: _Rows,
-    changes: Mapping[str, Change],
-    before: Mapping[str, provenance.PatchedFile],
-    data: bytes | None,
-    *,
-    accept_modified: bool,
-    durable: bool,
-) -> list[Finding]:
-    rows = read.record
-    findings: list[Finding] = []
-    updates: dict[str, FileHash] = {}
-    for path, spelled in rows_by_file(where, rows, changes).items():
-        change = changes[path]
-        for row in spelled:
-            assert row.path is not None
-            if (
-                accept_modified
-                or describes(row, change.before) is not False
-                or _is_ours(row, change, before.get(where.key(path)))
-            ):
-                updates[row.path] = change.after
-            elif row.agrees(change.after) is not True:
-                text = (
-                    "RECORD did not describe this file before the patch either, so its row was left as it is"
-                )
-                findings.append(Finding("error", path, f"{text} (--accept-modified updates it)"))
-    updated = rows.with_changes(updates)
-    own = where.key(where.provenance)
-    if data is None:
-        updated = updated.without(own)
-    else:
-        updated = updated.with_row(
-            own, FileHash(len(data), {DEFAULT_ALGORITHM: hashlib.sha256(data).digest()})
-        )
-    for name in _SIGNATURES:
-        signature = os.path.join(where.info, name)
-        if os.path.lexists(signature):
-            findings.append(Finding("note", signature, "signed the old RECORD and was removed"))
-            updated = updated.without(where.key(signature))
-            remove(signature)
-    if updated.data != rows.data:
-        replace_bytes(read.path, updated.data, durable=durable, expected=read.identity)
-    return findings
-
-
-def _is_ours(row: Row, change: Change, entry: provenance.PatchedFile | None) -> bool:
-    """Whether a row is the one that an earlier run left, and a later one was killed before it changed it.
-
-    The file then is, or was until now, the very original that provenance names.
+    Then the file is, or was at the start of this run, the original that provenance names.
     """
     if entry is None or row.check_algorithm != DEFAULT_ALGORITHM or row.digest is None:
         return False
-    originals = {format_sha256(file.digests[DEFAULT_ALGORITHM]) for file in (change.before, change.after)}
     try:
         patched = parse_sha256(entry.patched)
-    except ValueError:  # somebody wrote into our file
+    except ValueError:  # another program edited the file
         return False
+    originals = {format_sha256(file.digests[DEFAULT_ALGORITHM]) for file in (change.before, change.after)}
     return entry.original in originals and row.digest.rstrip("=") == encode_digest(patched)

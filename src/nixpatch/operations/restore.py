@@ -1,4 +1,4 @@
-"""Plan the way back: every patched file as it was installed. ``apply`` carries it out like any other plan."""
+"""Plan to restore a tree: every patched file as it was installed. ``apply`` carries the plan out."""
 
 from __future__ import annotations
 
@@ -6,65 +6,64 @@ import os
 from collections.abc import Iterator
 
 from nixpatch.installed import scan
-from nixpatch.installed.dist_records import ledger, without_undo
+from nixpatch.installed.dist_records import DistRecords, TreeRecords
 from nixpatch.installed.hashing import has_sha256
-from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, Tree, TreeFile
+from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan
 from nixpatch.operations.plan import Reader, mark_unrecorded
-from nixpatch.unvendor.apply import distrusted, removed_grafts
-from nixpatch.unvendor.apply import lost as grafts_lost
+from nixpatch.unvendor.apply import distrusted, lost_grafts, removed_grafts
 
 _ORIGINAL = ElfEdit(search_path=None, interp=None)
+_ADVICE = "install the dist again"
 
 
-def plan_restore(path: str) -> Plan:
-    """Plan to restore the patched files of a tree; no target and no store are needed for it.
+def plan_restore(path: str, records: TreeRecords | None = None) -> Plan:
+    """Plan to restore the patched files of a tree; that takes neither target nor store.
+
+    Args:
+        path: the tree, as ``scan`` takes it.
+        records: RECORDs and provenance; give the same to ``apply``.
 
     Raises:
         RequestError: there is no such tree.
 
     """
     tree = scan(path)
+    records = records or TreeRecords()
     read = Reader()
-    lost: dict[str, str] = {}
-    returning = []
-    for dist in tree.dists:
-        where = ledger(tree, dist.info)
-        if removed_grafts(where) is not None:
-            returning.append(dist.info)
-            lost.update(grafts_lost(where))
+    of_dists = [records.of(tree, dist.info) for dist in tree.dists]
+    returning = [dist for dist in of_dists if removed_grafts(dist)]
+    lost = {name: graft for dist in returning for name, graft in lost_grafts(dist)}
     files: list[FilePlan] = []
     findings: list[Finding] = []
     for file in tree.files:
         facts = read.in_tree(file.path)
         if not isinstance(facts, ElfFacts):
             files.append(FilePlan(file, None, facts))
-        elif facts.stale_undo:
+            continue
+        missing = [lost[old] for old, _ in facts.current.renamed if old in lost]
+        if facts.stale_undo:
             text = "cannot be restored: another tool (strip, patchelf) changed it after nixpatch"
-            findings.append(Finding("error", file.path, f"{text}; install the dist again"))
+            findings.append(Finding("error", file.path, f"{text}; {_ADVICE}"))
             files.append(FilePlan(file, facts))
-        elif missing := [lost[old] for old, _ in facts.current.renamed if old in lost]:
+        elif missing:
             text = f"cannot be restored: {missing[0]}, which it needed, was deleted when it was un-vendored"
-            findings.append(Finding("error", file.path, f"{text}; install the dist again"))
+            findings.append(Finding("error", file.path, f"{text}; {_ADVICE}"))
             files.append(FilePlan(file, facts))
         else:
-            files.append(_back(file, facts))
-    findings += _no_way_back(tree)
-    findings += [finding for dist in tree.dists for finding in distrusted(ledger(tree, dist.info))]
-    recorded = mark_unrecorded(tree, tuple(files))
-    return Plan(tree, None, "", recorded, tuple(findings), returning=tuple(returning))
+            # Without an undo record it is the original, as installed or as restored by a run that was killed.
+            edit = None if facts.original_sha256 is None else _ORIGINAL
+            files.append(FilePlan(file, facts, edit=edit, after=facts.original))
+    for dist in records.of_all(tree):
+        findings += _without_undo_record(dist)
+    for dist in of_dists:
+        findings += distrusted(dist)
+    marked = mark_unrecorded(tree, tuple(files), records)
+    return Plan(tree, None, "", marked, tuple(findings), returning=tuple(dist.info for dist in returning))
 
 
-def _no_way_back(tree: Tree) -> Iterator[Finding]:
-    """Find what LIEF wrote: nothing in such a file tells what it was."""
-    for info in (*(dist.info for dist in tree.dists), ""):
-        for path, left in without_undo(ledger(tree, info)).items():
-            if os.path.isfile(path) and has_sha256(path, left):
-                text = "cannot be restored: LIEF wrote it, and its output holds no undo record"
-                yield Finding("error", path, f"{text}; install the dist again")
-
-
-def _back(file: TreeFile, facts: ElfFacts) -> FilePlan:
-    if facts.original_sha256 is None:
-        # As it was installed, or as a run that was killed restored it.
-        return FilePlan(file, facts, after=facts.original)
-    return FilePlan(file, facts, edit=_ORIGINAL, after=facts.original)
+def _without_undo_record(records: DistRecords) -> Iterator[Finding]:
+    """Report the files that LIEF wrote: they do not contain the original."""
+    for path, digest in records.written_by_lief().items():
+        if os.path.isfile(path) and has_sha256(path, digest):
+            text = "cannot be restored: LIEF wrote it, and its output holds no undo record"
+            yield Finding("error", path, f"{text}; {_ADVICE}")

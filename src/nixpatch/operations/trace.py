@@ -15,8 +15,8 @@ from functools import lru_cache
 
 from nixpatch import elf, installed
 from nixpatch.errors import RequestError
-from nixpatch.installed import built_in
-from nixpatch.model import BuiltIn, ElfFacts, Skip, SkipReason, Target
+from nixpatch.installed import read_loader_defaults
+from nixpatch.model import ElfFacts, LoaderDefaults, Skip, SkipReason, Target
 from nixpatch.model.trace import SearchedPlace, Start, Trace, TracedNeed
 from nixpatch.operations.plan import Reader
 from nixpatch.resolve.ld_so import LoaderConfig, simulate
@@ -57,7 +57,7 @@ def trace_file(path: str, options: TraceOptions) -> Trace:
     if isinstance(facts, Skip):
         if facts.reason not in _WITHOUT_NEEDS:
             raise RequestError(f"{path}: {facts.text}; name an ELF file or a tree")
-        no_process = Start(None, "no loader is needed", None, BuiltIn())
+        no_process = Start(None, "no loader is needed", None, LoaderDefaults())
         return Trace(file, {}, (file,), no_process, (), skipped={file: facts})
     start = _start(file, facts, options, reader)
     process = simulate(
@@ -130,7 +130,7 @@ def _start(file: str, facts: ElfFacts, options: TraceOptions, reader: Reader) ->
     library_path = _library_path(options)
     interp = facts.current.interp
     if interp is not None and options.python is None:
-        return Start(None, "its interpreter", interp, built_in(interp), library_path)
+        return Start(None, "its interpreter", interp, read_loader_defaults(interp), library_path)
     tree = installed.enclosing(file)
     if tree is not None or options.python is not None:
         target = installed.find_target(tree or installed.scan(file), options.python, options.path_env, reader)
@@ -141,18 +141,28 @@ def _start(file: str, facts: ElfFacts, options: TraceOptions, reader: Reader) ->
             raise RequestError(f"{file} is for {facts.machine.name}, {other}: omit --python")
     loader = _loader_beside_libc(file, facts, reader)
     if loader is not None:
-        return Start(None, "in the directory of its libc", loader, built_in(loader), library_path)
+        return Start(None, "in the directory of its libc", loader, read_loader_defaults(loader), library_path)
     loader = facts.machine.arch.loader
     if loader is not None and os.path.exists(loader):
         return Start(
-            None, f"the default loader for {facts.machine.name}", loader, built_in(loader), library_path
+            None,
+            f"the default loader for {facts.machine.name}",
+            loader,
+            read_loader_defaults(loader),
+            library_path,
         )
-    return Start(None, f"no loader for {facts.machine.name} on this machine", None, BuiltIn(), library_path)
+    return Start(
+        None, f"no loader for {facts.machine.name} on this machine", None, LoaderDefaults(), library_path
+    )
 
 
 def _start_of(target: Target, options: TraceOptions) -> Start:
     return Start(
-        target.python, target.found_by, target.loader, built_in(target.loader), _library_path(options)
+        target.python,
+        target.found_by,
+        target.loader,
+        read_loader_defaults(target.loader),
+        _library_path(options),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nixpatch.installed import find_target, scan
+from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.model import Verdict
 from nixpatch.operations import gc_roots, lockfile
 from nixpatch.operations.plan import Reader
@@ -51,13 +52,14 @@ def check_tree(
     tree = scan(path)
     reader = Reader()
     target = find_target(tree, python, path_env, reader)
-    verdict = check_provenance(tree, target, reader, workers=workers)
+    records = TreeRecords()
+    verdict = check_provenance(tree, target, reader, workers=workers, records=records)
     if locked is not None:
         verdict = with_findings(verdict, lockfile.findings(verdict, locked, store, reader))
     in_store = store.store_path_of(target.loader) is not None
     if in_store or load:
-        # Reads every header of the tree, and every provenance file a second time.
-        facts, ignored = facts_of_tree(tree, target, reader), may_be_missing(tree)
+        # Reads every header of the tree.
+        facts, ignored = facts_of_tree(tree, target, reader), may_be_missing(tree, records)
         if in_store:
             unmet = unmet_needs(facts, target, reader, ignored=ignored, known=verdict.findings)
             verdict = with_findings(verdict, tuple(unmet))
@@ -67,7 +69,7 @@ def check_tree(
     if deep:
         from nixpatch.operations.verify_deep import reread  # noqa: PLC0415 - only this option needs it
 
-        entries = {path: entry for path, (_, entry) in patched_files(tree, []).items()}
+        entries = {path: entry for path, (_, entry) in patched_files(tree, records, []).items()}
         readers, findings = reread(entries, tree.root, workers)
         verdict = with_findings(replace(verdict, reread=readers), findings)
     return with_findings(verdict, gc_roots.findings(verdict, store))

@@ -22,7 +22,7 @@ from nixpatch.installed.hashing import format_sha256
 from nixpatch.installed.provenance import PatchedFile
 from nixpatch.model import Finding, Linkage, Reread
 from nixpatch.model.elf_description import ElfDescription
-from nixpatch.operations.edit_jobs import PARALLEL_FROM, shares
+from nixpatch.operations.edit_jobs import PARALLEL_FROM, batches
 
 _OWN = "nixpatch"
 _LOT = 64 << 20  # bytes of files for one child process: LIEF alone takes half a second to start
@@ -79,7 +79,7 @@ def reread(files: Mapping[str, PatchedFile], root: str, workers: int) -> tuple[R
     workers = workers or (len(os.sched_getaffinity(0)) if sum(sizes) >= PARALLEL_FROM else 1)
     jobs = [
         RereadJob({paths[index]: files[paths[index]] for index in share}, readers)
-        for share in shares(sizes, workers, _LOT)
+        for share in batches(sizes, workers, _LOT)
     ]
     results = list(_results(jobs, root, workers))
     findings += sorted((finding for result in results for finding in result.findings), key=lambda f: f.path)
@@ -155,11 +155,11 @@ def _results(jobs: Sequence[RereadJob], root: str, workers: int) -> Iterator[Rer
     if workers == 1 or len(jobs) < 2:
         yield from map(carry_out, jobs)
         return
-    from nixpatch.operations.worker_pool import shared_out  # noqa: PLC0415 - a small tree need not wait for it
+    from nixpatch.operations.worker_pool import run_in_pool  # noqa: PLC0415 - a small tree need not wait for it
 
     text = "a process that read files again died (was it killed, or out of memory?): verify again"
     lost = RereadResult(findings=(Finding("error", root, text),))
-    with shared_out(carry_out, jobs, min(workers, len(jobs)), lambda: lost) as results:
+    with run_in_pool(carry_out, jobs, min(workers, len(jobs)), lambda: lost) as results:
         yield from results
 
 

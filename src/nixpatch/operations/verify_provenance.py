@@ -9,12 +9,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from nixpatch.installed import Locator, provenance
-from nixpatch.installed.dist_records import Ledger, ledger
-from nixpatch.installed.provenance import PatchedFile
+from nixpatch.installed.dist_records import DistRecords, TreeRecords
+from nixpatch.installed.provenance import PatchedFile, ProvenanceError
 from nixpatch.model import ElfFacts, Finding, Skip, Target, Tree, Verdict
 from nixpatch.operations.plan import Reader
-from nixpatch.operations.verify_record import rows_of
+from nixpatch.operations.verify_record import check_rows
 from nixpatch.policy import default_policy
 from nixpatch.resolve.ld_so import locate
 from nixpatch.unvendor.apply import distrusted
@@ -23,14 +22,21 @@ _GONE = "is gone"
 
 
 def check_provenance(
-    tree: Tree, target: Target, reader: Reader, *, rows: bool = True, workers: int = 0
+    tree: Tree,
+    target: Target,
+    reader: Reader,
+    *,
+    rows: bool = True,
+    workers: int = 0,
+    records: TreeRecords | None = None,
 ) -> Verdict:
     """Check every patched file of a tree and, with ``rows``, every RECORD row of every dist."""
     findings: list[Finding] = []
-    patched = patched_files(tree, findings)
+    records = records or TreeRecords()
+    patched = patched_files(tree, records, findings)
     needs = 0
     libraries: set[str] = set()
-    for path, (records, entry) in sorted(patched.items()):
+    for path, (dist, entry) in sorted(patched.items(), key=lambda item: item[0]):
         facts = _facts(reader, path)
         if isinstance(facts, str):
             findings.append(Finding("error", path, f"was patched and {facts}: install the dist again"))
@@ -39,13 +45,13 @@ def check_provenance(
         libraries.update([entry.interp] if entry.interp else [])
         for need in dict.fromkeys((*facts.needed, *entry.needs)):  # provenance has dlopen names, too
             needs += 1
-            findings += _check_need(path, need, facts, records, entry, target, reader)
+            findings += _check_need(path, need, facts, dist, entry, target, reader)
             if entry.needs.get(need, "").startswith("/"):
                 libraries.add(entry.needs[need])
     row_count = 0
     if rows:
         hashes = {path: entry.patched for path, (_, entry) in patched.items()}
-        for count, row_findings in rows_of(tree, hashes, workers):
+        for count, row_findings in check_rows(tree, records, hashes, workers):
             row_count += count
             findings += row_findings
     return Verdict(
@@ -81,38 +87,38 @@ def libraries_by_search_path(path: str, facts: ElfFacts, reader: Reader) -> dict
     return libraries
 
 
-def may_be_missing(tree: Tree) -> Callable[[str, str], bool]:
+def may_be_missing(tree: Tree, records: TreeRecords) -> Callable[[str, str], bool]:
     """Return ``ignored(path, soname)``: whether the policy or the provenance lets a file miss a soname."""
     policy = default_policy()
     recorded = {
         (path, need)
-        for path, (_, entry) in patched_files(tree, []).items()
+        for path, (_, entry) in patched_files(tree, records, []).items()
         for need, origin in entry.needs.items()
         if origin in {"ignored", "driver"}
     }
     return lambda path, need: (path, need) in recorded or policy.ignored(path, need) is not None
 
 
-def patched_files(tree: Tree, findings: list[Finding]) -> dict[str, tuple[Ledger, PatchedFile]]:
+def patched_files(
+    tree: Tree, records: TreeRecords, findings: list[Finding]
+) -> dict[str, tuple[DistRecords, PatchedFile]]:
     """Read the provenance of every dist, and of the files of no dist; errors go to ``findings``."""
-    patched: dict[str, tuple[Ledger, PatchedFile]] = {}
-    for info in (*(dist.info for dist in tree.dists), ""):
-        records = ledger(tree, info)
-        findings += distrusted(records)
+    patched: dict[str, tuple[DistRecords, PatchedFile]] = {}
+    for dist in records.of_all(tree):
+        findings += distrusted(dist)
         try:
-            known = provenance.read(records.provenance)
-        except provenance.ProvenanceError as error:
+            known = dist.read_provenance()
+        except ProvenanceError as error:
             text = f"cannot be used: {error}; run nixpatch again"
-            findings.append(Finding("error", records.provenance, text))
+            findings.append(Finding("error", dist.provenance_path, text))
             continue
-        locator = Locator(records.base, records.prefix)
         for key, entry in known.files.items() if known is not None else ():
-            path = locator.locate(key)
+            path = dist.locator.locate(key)
             if path is None:
                 text = f"names a file outside the tree: {key}"
-                findings.append(Finding("error", records.provenance, text))
+                findings.append(Finding("error", dist.provenance_path, text))
             else:
-                patched[path] = (records, entry)
+                patched[path] = (dist, entry)
     return patched
 
 
@@ -149,7 +155,7 @@ def _check_need(
     path: str,
     need: str,
     facts: ElfFacts,
-    records: Ledger,
+    records: DistRecords,
     entry: PatchedFile,
     target: Target,
     reader: Reader,

@@ -1,4 +1,4 @@
-"""Processes that work for this one: no signal from the terminal cuts them short, and none outlives us."""
+"""A pool of processes that finish the file in hand on Ctrl-C, and end with this process."""
 
 from __future__ import annotations
 
@@ -12,69 +12,71 @@ from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from typing import TypeVar
 
 _Job = TypeVar("_Job")
-_Done = TypeVar("_Done")
+_Result = TypeVar("_Result")
 
-_OURS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def shared_out(
-    work: Callable[[_Job], _Done], jobs: Sequence[_Job], count: int, died: Callable[[], _Done]
-) -> Iterator[Iterator[_Done]]:
-    """Do jobs in ``count`` processes; yields the results in order, as they come.
+def run_in_pool(
+    work: Callable[[_Job], _Result], jobs: Sequence[_Job], count: int, if_died: Callable[[], _Result]
+) -> Iterator[Iterator[_Result]]:
+    """Run ``work`` on each job in ``count`` processes; yield an iterator of the results in job order.
 
-    ``died`` is the result of a job whose process did not live to give one (the kernel ran out of memory), and
-    of all that were not done by then.
+    ``if_died`` makes the result of the jobs that were not done when a process died (the kernel ran out of
+    memory).
     """
-    # Processes, not threads: hashing lets go of the interpreter lock, the headers' work does not. Forked
-    # before any thread exists, so that nothing is inherited half-way.
+    # Processes, not threads: hashing releases the interpreter lock, parsing headers does not. Forked before
+    # any thread exists, so that no lock is inherited half-way.
     context = multiprocessing.get_context("fork")
-    told, ours = os.pipe()
+    parent_alive_fd, parent_fd = os.pipe()
     with contextlib.ExitStack() as stack:
-        stack.callback(os.close, ours)
-        stack.callback(os.close, told)
+        stack.callback(os.close, parent_fd)
+        stack.callback(os.close, parent_alive_fd)
         pool = stack.enter_context(
-            ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(told, ours))
+            ProcessPoolExecutor(
+                count, mp_context=context, initializer=_start, initargs=(parent_alive_fd, parent_fd)
+            )
         )
         try:
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
             try:
-                futures = [_submitted(pool, work, job) for job in jobs]
+                futures = [_submit(pool, work, job) for job in jobs]
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            yield (_result(future, died) for future in futures)
+            yield (_result(future, if_died) for future in futures)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _submitted(pool: ProcessPoolExecutor, work: Callable[[_Job], _Done], job: _Job) -> Future[_Done] | None:
+def _submit(pool: ProcessPoolExecutor, work: Callable[[_Job], _Result], job: _Job) -> Future[_Result] | None:
     try:
         return pool.submit(work, job)
     except BrokenExecutor:
         return None
 
 
-def _result(future: Future[_Done] | None, died: Callable[[], _Done]) -> _Done:
+def _result(future: Future[_Result] | None, if_died: Callable[[], _Result]) -> _Result:
     try:
-        return future.result() if future is not None else died()
+        return future.result() if future is not None else if_died()
     except BrokenExecutor:
-        return died()
+        return if_died()
 
 
-def _begin(told: int, ours: int) -> None:
-    """Let a worker finish the file in hand: Ctrl-C reaches the whole process group.
+def _start(parent_alive_fd: int, parent_fd: int) -> None:
+    """Ignore Ctrl-C, which reaches the whole process group, and end when the parent does.
 
-    One whose parent is killed would wait for work for ever, and hold the tree's lock, which it inherited. The
-    other end of the pipe is closed when the last process that has it is gone.
+    A worker whose parent was killed would wait for work for ever, and hold the lock of the tree, which it
+    inherited. The other end of the pipe is closed when the last process that has it is gone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OURS)
-    os.close(ours)
-    threading.Thread(target=_leave_with_parent, args=(told,), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    os.close(parent_fd)
+    threading.Thread(target=_exit_with_parent, args=(parent_alive_fd,), daemon=True).start()
 
 
-def _leave_with_parent(told: int) -> None:
-    os.read(told, 1)
+def _exit_with_parent(parent_alive_fd: int) -> None:
+    os.read(parent_alive_fd, 1)
     os._exit(1)

@@ -133,7 +133,7 @@ def manylinux_entry(claim: Claim, promises: Sequence[Promise]) -> dict[str, Any]
         "modules": [
             {
                 "path": switch.path,
-                "place": switch.place.what,
+                "place": switch.entry.label,
                 "maker": switch.maker.name.lower(),
                 "mode": switch.mode or None,
                 "attributes": dict(switch.answers.attributes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nixpatch.escape import shown
-from nixpatch.installed.manylinux_module import Maker, Switch
+from nixpatch.installed.manylinux_module import Maker, ManylinuxModule
 from nixpatch.installed.manylinux_parser import FUNCTION
 from nixpatch.model.manylinux import Promise
 from nixpatch.operations.manylinux import Claim, WrittenModule
@@ -44,7 +44,7 @@ def written(module: WrittenModule, mode: str) -> list[str]:
     if module.shadowed_by is not None:
         other = module.shadowed_by
         lines.append(
-            f"{shown(other.path)} ({other.place.what}) is imported instead; to import the written one, put "
+            f"{shown(other.path)} ({other.entry.label}) is imported instead; to import the written one, put "
             "its directory into PYTHONPATH for the installer's command"
         )
     lines.append("pip reads it at every run; uv caches what a Python reports: run uv once with --refresh")
@@ -59,7 +59,7 @@ def _modules(claim: Claim) -> list[str]:
         shadowed = "" if number == 0 else "; shadowed by the first one"
         mode = f" {switch.mode}" if switch.maker is Maker.OURS else ""
         lines.append(
-            f"_manylinux: {shown(switch.path)} ({switch.place.what}), "
+            f"_manylinux: {shown(switch.path)} ({switch.entry.label}), "
             f"{switch.maker.value}{shown(mode)}{shadowed}"
         )
         if switch.maker is not Maker.OURS:
@@ -67,7 +67,7 @@ def _modules(claim: Claim) -> list[str]:
     return lines
 
 
-def _answers(switch: Switch) -> str:
+def _answers(switch: ManylinuxModule) -> str:
     answers = switch.answers
     if answers.computed:
         return f"its answers are unknown, as it is not run: {answers.computed}"

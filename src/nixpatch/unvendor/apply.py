@@ -1,140 +1,73 @@
-"""Take grafted libraries out of a tree, and bring them back.
+"""Remove grafted libraries from a tree, and bring them back.
 
 Order per dist, after every user of every graft is linked anew: ``nixpatch.json`` and the SBOM, the graft
-itself, RECORD. A run that is killed leaves a tree that works, and what the next one finds in
-``nixpatch.json`` is what remains to be done; on the way back the grafts come first and the users after them.
-The original moves into the ``.dist-info`` directory, where RECORD goes on to list it, so that ``pip
-uninstall`` takes it along; in the store and in a Nix build nobody could restore it, and it is deleted.
+itself, RECORD. A killed run leaves a tree that works, and the next one finds in ``nixpatch.json`` what
+remains to be done. On the way back the grafts come first and their users after them. The original moves into
+the ``.dist-info`` directory and stays in RECORD, so that ``pip uninstall`` removes it; in the store and in a
+Nix build, where nobody could restore it, it is deleted.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from nixpatch import elf
 from nixpatch.errors import FileRefused
-from nixpatch.fs import make_directory, move, read_regular, remove_directory, replace_bytes, replacement
-from nixpatch.fs import remove as remove_file
+from nixpatch.fs import make_directory, move, remove, remove_directory, replace_bytes, replacement
 from nixpatch.installed import provenance, record, sbom
-from nixpatch.installed.dist_records import Ledger, ledger, rows_by_file
+from nixpatch.installed.dist_records import DistRecords, RecordFile
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, has_sha256, hash_file
-from nixpatch.installed.provenance import Provenance, RemovedGraft
-from nixpatch.installed.record_paths import Locator
-from nixpatch.model import ElfFacts, FileHash, Finding, Skip, Tree, VendoredPlan
+from nixpatch.installed.provenance import Provenance, ProvenanceError, RemovedGraft
+from nixpatch.model import ElfFacts, Finding, Skip, VendoredPlan
 from nixpatch.unvendor.decision import unmangled
 
-_MARK = b'"unvendored"'
 
+def removed_grafts(records: DistRecords) -> dict[str, RemovedGraft]:
+    """Return the grafts that were removed from a dist, by the path that each had.
 
-def removed_grafts(where: Ledger) -> Provenance | None:
-    """Return the provenance of a dist some of whose grafts were removed, None for any other.
-
-    A wheel can bring a ``nixpatch.json`` of its own. So an entry counts only if it fits the dist (see
-    :func:`distrusted`); those that do not fit are left out here.
+    A wheel can bring a ``nixpatch.json`` of its own, so an entry counts only if it fits the dist: see
+    :func:`distrusted`.
     """
-    known = _provenance(where)
-    if known is None:
-        return None
-    rejected = _rejected(where, known)
-    entries = {path: graft for path, graft in known.unvendored.items() if path not in rejected}
-    return replace(known, unvendored=entries) if entries else None
+    grafts = _entries(records)
+    rejected = _rejected(records, grafts)
+    return {path: graft for path, graft in grafts.items() if path not in rejected}
 
 
-def distrusted(where: Ledger) -> Iterator[Finding]:
-    """Report the entries of removed grafts for which nothing is done, because they do not fit the dist."""
-    known = _provenance(where)
-    for path, why in _rejected(where, known).items() if known else ():
+def distrusted(records: DistRecords) -> Iterator[Finding]:
+    """Report the entries of removed grafts that are ignored, because they do not fit the dist."""
+    for path, why in _rejected(records, _entries(records)).items():
         text = (
             f"says that nixpatch removed {path!r}, but {why}: nothing is done for it; install the dist again"
         )
-        yield Finding("error", where.provenance, text)
+        yield Finding("error", records.provenance_path, text)
 
 
-def _provenance(where: Ledger) -> Provenance | None:
+def unsettled(records: DistRecords) -> bool:
+    """Return whether grafts, RECORD or SBOM of a dist differ from provenance: a run was killed."""
+    grafts = removed_grafts(records)
+    if not grafts:
+        return False
     try:
-        # Nearly every dist has none, and parsing JSON for it would take its time.
-        if _MARK not in read_regular(where.provenance, 64 << 20):
-            return None
-        return provenance.read(where.provenance)
-    except (OSError, provenance.ProvenanceError):
-        return None
-
-
-def _rejected(where: Ledger, known: Provenance) -> dict[str, str]:
-    """Return why entries of removed grafts are not believed, by their path.
-
-    Believed is what this tool would have written for a library that this dist owns: RECORD lists the library
-    or its kept original, the original is in the one directory that nixpatch puts originals into, and a file
-    that is still there has the digest of the entry.
-    """
-    try:
-        rows = _rows(where).rows
+        rows = records.read_record().record.rows
     except (OSError, FileRefused):
-        return dict.fromkeys(known.unvendored, "RECORD of the dist cannot be read")
-    locator = Locator(where.base, where.prefix)
-    # By directory and name, not by real path: the last name of a row may be a link.
-    owned = {locator.locate(row.path) for row in rows if row.path is not None}
-    found = {path: _objection(where, path, graft, locator, owned) for path, graft in known.unvendored.items()}
-    return {path: why for path, why in found.items() if why is not None}
+        return False
+    listed = {row.path for row in rows}
+    document = os.path.join(records.info, sbom.NAME)
+    if records.key(document) not in listed or not os.path.isfile(document):
+        return True
+    for path, graft in grafts.items():
+        old = os.path.join(records.base, path)
+        if graft.kept not in listed | {None} or _row_path(graft) in listed:
+            return True
+        if os.path.lexists(old) or _is_empty(os.path.dirname(old)):
+            return True
+    return False
 
 
-def _objection(
-    where: Ledger, path: str, graft: RemovedGraft, locator: Locator, owned: Collection[str | None]
-) -> str | None:
-    """Return why an entry does not fit the dist, None if it does."""
-    place = locator.locate(path)
-    if place is None:
-        return "that is outside of the tree"
-    if unmangled(os.path.basename(place)) is None:
-        return "that is no name of a grafted library"
-    if locator.locate(_spelled(graft)) != place:
-        return "the row of RECORD that is kept for it names another file"
-    kept = None if graft.kept is None else locator.locate(graft.kept)
-    if graft.kept is not None and kept != os.path.join(
-        where.info, provenance.GRAFTS, os.path.basename(place)
-    ):
-        return f"its original would not be in {provenance.GRAFTS}"
-    there = os.path.lexists(place)
-    if (there or kept is not None) and place not in owned and (kept is None or kept not in owned):
-        return "RECORD of the dist does not list it"
-    if there and not _is_original(place, graft):
-        facts = elf.read(place) if os.path.isfile(place) and not os.path.islink(place) else None
-        original = facts.original_sha256 if isinstance(facts, ElfFacts) else None
-        if original is None or format_sha256(original) != graft.sha256:
-            return "the file there is another one"
-    return None
-
-
-def unsettled(tree: Tree) -> tuple[str, ...]:
-    """Return the dists in which a killed run left grafts or RECORD other than provenance has them."""
-    found = []
-    for dist in tree.dists:
-        where = ledger(tree, dist.info)
-        known = removed_grafts(where)
-        if known is None:
-            continue
-        try:
-            rows = record.parse(read_regular(where.record or "", record.MAX_RECORD_SIZE))
-        except (OSError, FileRefused):
-            continue
-        listed = {row.path for row in rows.rows}
-        document = os.path.join(where.info, sbom.NAME)
-        settled = where.key(document) in listed and os.path.isfile(document)
-        for path, graft in known.unvendored.items():
-            kept = graft.kept is None or graft.kept in listed
-            place = os.path.join(where.base, path)
-            there = os.path.lexists(place) or _is_empty(os.path.dirname(place))
-            settled = settled and kept and not there and _spelled(graft) not in listed
-        if not settled:
-            found.append(dist.info)
-    return tuple(found)
-
-
-def remove(
-    where: Ledger,
+def remove_grafts(
+    records: DistRecords,
     grafts: Sequence[VendoredPlan],
     needed: Collection[str],
     *,
@@ -142,115 +75,175 @@ def remove(
     keep: bool,
     durable: bool = False,
 ) -> None:
-    """Take ``grafts`` of one dist out, and finish what an earlier run began.
+    """Remove grafts of one dist, and finish what an earlier run began.
 
-    ``needed``: paths that files of the tree need; a graft among them comes back into the books. ``keep``:
-    move the originals aside instead of deleting them.
+    Args:
+        records: the dist.
+        grafts: the grafts to remove.
+        needed: paths that files of the tree need; a removed graft among them is recorded as present again.
+        tool: name and version for the provenance.
+        keep: move the originals aside; False deletes them.
+        durable: survive a power failure.
 
     Raises:
-        OSError: something cannot be written. The tree works, the next run goes on.
+        OSError: something cannot be written. The tree works; the next run finishes it.
+        FileRefused: RECORD cannot be read, or does not list a graft any more.
 
     """
-    try:
-        known = provenance.read(where.provenance)
-    except provenance.ProvenanceError:
-        known = None
-    trusted = removed_grafts(where)
-    entries = dict(trusted.unvendored) if trusted else {}
-    rows = _rows(where)
+    removed = removed_grafts(records)
+    rows = records.read_record()
     for graft in grafts:
-        entries[where.key(graft.file.path)] = _put_aside(where, graft, rows, keep=keep, durable=durable)
-    back = {path: entry for path, entry in entries.items() if os.path.join(where.base, path) in needed}
-    for path in back:
-        del entries[path]
-    _settle(where, known, entries, back, tool=tool, durable=durable)
+        key = records.key(graft.file.path)
+        removed[key] = _set_aside(records, graft, rows, keep=keep, durable=durable)
+    returned = {path: graft for path, graft in removed.items() if os.path.join(records.base, path) in needed}
+    for path in returned:
+        del removed[path]
+    _settle(records, removed, returned, tool=tool, durable=durable)
 
 
-def bring_back(where: Ledger) -> tuple[str, ...]:
-    """Move the originals of one dist to where they were; return their paths there.
+def bring_back(records: DistRecords) -> tuple[str, ...]:
+    """Move the originals of one dist to their old paths; return the paths that exist then.
 
     Raises:
         OSError: a directory cannot be written.
 
     """
-    known = removed_grafts(where)
-    found = []
-    for kept, path in _kept(where, known):
+    paths = []
+    for kept, path in _kept(records, removed_grafts(records)):
         if os.path.lexists(kept) and not os.path.lexists(path):
-            # Only the last directory can have gone: what removes it leaves those above.
-            make_directory(os.path.dirname(path))
+            make_directory(os.path.dirname(path))  # only the last directory was removed with the graft
             move(kept, path, overwrite=False)
         if os.path.lexists(path):
-            found.append(path)
-    return tuple(found)
+            paths.append(path)
+    return tuple(paths)
 
 
-def returned(where: Ledger, *, tool: str, durable: bool = False) -> None:
-    """Strike the grafts that are back off provenance, the SBOM and RECORD, byte for byte.
+def record_return(records: DistRecords, *, tool: str, durable: bool = False) -> None:
+    """Remove the grafts that are back from provenance and SBOM, and restore their rows in RECORD.
 
     Raises:
         OSError: something cannot be written.
+        FileRefused: RECORD cannot be read.
 
     """
-    known = removed_grafts(where)
-    if known is None:
-        return
-    back = {
-        path: graft
-        for path, graft in known.unvendored.items()
-        if os.path.lexists(os.path.join(where.base, path))
-    }
-    left = {path: graft for path, graft in known.unvendored.items() if path not in back}
-    _settle(where, known, left, back, tool=tool, durable=durable)
+    grafts = removed_grafts(records)
+    if grafts:
+        exists = {path: os.path.lexists(os.path.join(records.base, path)) for path in grafts}
+        returned = {path: graft for path, graft in grafts.items() if exists[path]}
+        removed = {path: graft for path, graft in grafts.items() if not exists[path]}
+        _settle(records, removed, returned, tool=tool, durable=durable)
 
 
-def lost(where: Ledger) -> Iterator[tuple[str, str]]:
+def lost_grafts(records: DistRecords) -> Iterator[tuple[str, str]]:
     """Yield file name and path of the removed grafts that cannot come back."""
-    known = removed_grafts(where)
-    there = {path for kept, path in _kept(where, known) if os.path.lexists(kept) or os.path.lexists(path)}
-    for key in known.unvendored if known else ():
-        path = os.path.join(where.base, key)
-        if path not in there:
+    grafts = removed_grafts(records)
+    present = {
+        path for kept, path in _kept(records, grafts) if os.path.lexists(kept) or os.path.lexists(path)
+    }
+    for key in grafts:
+        path = os.path.join(records.base, key)
+        if path not in present:
             yield os.path.basename(key), path
 
 
-def _kept(where: Ledger, known: Provenance | None) -> Iterator[tuple[str, str]]:
-    """Yield where each original is and where it was, both inside the tree."""
-    locator = Locator(where.base, where.prefix)
-    for path, graft in known.unvendored.items() if known else ():
-        kept = locator.locate(graft.kept) if graft.kept else None
-        place = locator.locate(path)
-        if kept and place and os.path.dirname(kept) == os.path.join(where.info, provenance.GRAFTS):
-            yield kept, place
+def _entries(records: DistRecords) -> Mapping[str, RemovedGraft]:
+    try:
+        known = records.read_provenance()
+    except (OSError, ProvenanceError):
+        return {}
+    return known.unvendored if known else {}
 
 
-def _put_aside(
-    where: Ledger, graft: VendoredPlan, rows: record.Record, *, keep: bool, durable: bool
+def _rejected(records: DistRecords, grafts: Mapping[str, RemovedGraft]) -> dict[str, str]:
+    """Return the entries that do not fit the dist, each with the reason.
+
+    An entry fits if nixpatch could have written it for a library of this dist: RECORD lists the library or
+    its original, the original is in the one directory that nixpatch puts originals into, and a file that
+    still exists has the digest of the entry.
+    """
+    if not grafts:
+        return {}
+    locator = records.locator
+    try:
+        rows = records.read_record().record.rows
+    except (OSError, FileRefused):
+        return dict.fromkeys(grafts, "RECORD of the dist cannot be read")
+    # By directory and name, not by real path: the last name of a row may be a link.
+    owned = {locator.locate(row.path) for row in rows if row.path is not None}
+    reasons = {path: _misfit(records, path, graft, owned) for path, graft in grafts.items()}
+    return {path: text for path, text in reasons.items() if text is not None}
+
+
+def _misfit(records: DistRecords, key: str, graft: RemovedGraft, owned: Collection[str | None]) -> str | None:
+    """Return why an entry does not fit the dist; None if it does."""
+    locator = records.locator
+    path = locator.locate(key)
+    if path is None:
+        return "that is outside of the tree"
+    if unmangled(os.path.basename(path)) is None:
+        return "that is no name of a grafted library"
+    if locator.locate(_row_path(graft)) != path:
+        return "the row of RECORD that is kept for it names another file"
+    kept = None if graft.kept is None else locator.locate(graft.kept)
+    if graft.kept is not None and kept != _kept_path(records, path):
+        return f"its original would not be in {provenance.GRAFTS}"
+    exists = os.path.lexists(path)
+    if (exists or kept is not None) and path not in owned and (kept is None or kept not in owned):
+        return "RECORD of the dist does not list it"
+    if exists and not _has_digest(path, graft.sha256):
+        facts = elf.read(path) if os.path.isfile(path) and not os.path.islink(path) else None
+        original = facts.original_sha256 if isinstance(facts, ElfFacts) else None
+        if original is None or format_sha256(original) != graft.sha256:
+            return "the file there is another one"
+    return None
+
+
+def _kept_path(records: DistRecords, path: str) -> str:
+    """Return the path that the original of a graft is moved to."""
+    return os.path.join(records.info, provenance.GRAFTS, os.path.basename(path))
+
+
+def _kept(records: DistRecords, grafts: Mapping[str, RemovedGraft]) -> Iterator[tuple[str, str]]:
+    """Yield the path of each original and the old path of the graft, both inside the tree."""
+    for key, graft in grafts.items():
+        kept = records.locator.locate(graft.kept) if graft.kept else None
+        path = records.locator.locate(key)
+        if kept and path and os.path.dirname(kept) == os.path.join(records.info, provenance.GRAFTS):
+            yield kept, path
+
+
+def _set_aside(
+    records: DistRecords, graft: VendoredPlan, record_file: RecordFile, *, keep: bool, durable: bool
 ) -> RemovedGraft:
-    """Describe a graft that goes; one that nixpatch has patched is put aside as it was before."""
+    """Return the entry of a graft that goes; write the original of a patched one beside."""
     path = graft.file.path
     facts = elf.read(path)
     original = None if isinstance(facts, Skip) else facts.original_sha256
-    spelled = rows_by_file(where, rows, {path: None})[path][0]
-    assert spelled.path is not None
-    kept = os.path.join(where.info, provenance.GRAFTS, os.path.basename(path)) if keep else None
+    rows = record_file.rows_of({path}).get(path)
+    if rows is None:  # another program replaced it since the plan
+        raise FileRefused(f"RECORD does not list {path} any more")
+    row = rows[0]
+    kept = _kept_path(records, path) if keep else None
     if kept is None:
-        digest = original or hash_file(path).digests[DEFAULT_ALGORITHM]
+        digest = format_sha256(original or hash_file(path).digests[DEFAULT_ALGORITHM])
     else:
         source = path
         if original is not None:
-            _write_original(path, kept, durable=durable)
+            from nixpatch.elf.inplace_writer import write_original  # noqa: PLC0415 - not needed by plan
+
+            make_directory(os.path.dirname(kept))
+            with replacement(kept, durable=durable, like=os.stat(path)) as temp:
+                write_original(path, temp)
             source = kept
-        now = hash_file(source, {DEFAULT_ALGORITHM, spelled.new_algorithm or DEFAULT_ALGORITHM})
-        digest = now.digests[DEFAULT_ALGORITHM]
-        # Where the row has no digest of the patched file, it is the original's already.
-        rows = rows.with_changes({spelled.path: now}) if spelled.agrees(now) is False else rows
-        spelled = rows.rows_for(spelled.path)[0]
+        now = hash_file(source, {DEFAULT_ALGORITHM, row.new_algorithm or DEFAULT_ALGORITHM})
+        digest = format_sha256(now.digests[DEFAULT_ALGORITHM])
+        # Unless the row has the digest of the patched file, it has that of the original already.
+        row = row.updated(now) if row.agrees(now) is False else row
     provider = graft.provider
     return RemovedGraft(
-        sha256=format_sha256(digest),
-        row=os.fsdecode(spelled.raw),
-        kept=where.key(kept) if kept else None,
+        sha256=digest,
+        row=os.fsdecode(row.raw),
+        kept=records.key(kept) if kept else None,
         soname=graft.soname,
         library=f"{provider.directory}/{provider.name}" if provider else None,
         version=graft.version,
@@ -258,70 +251,62 @@ def _put_aside(
     )
 
 
-def _write_original(path: str, kept: str, *, durable: bool) -> None:
-    from nixpatch.elf.inplace_writer import write_original  # noqa: PLC0415 - not needed by plan
-
-    make_directory(os.path.dirname(kept))
-    with replacement(kept, durable=durable, like=os.stat(path)) as temp:
-        write_original(path, temp)
-
-
 def _settle(
-    where: Ledger,
-    known: Provenance | None,
-    entries: dict[str, RemovedGraft],
-    back: dict[str, RemovedGraft],
+    records: DistRecords,
+    removed: Mapping[str, RemovedGraft],
+    returned: Mapping[str, RemovedGraft],
     *,
     tool: str,
     durable: bool,
 ) -> None:
-    """Make provenance, SBOM, files and RECORD agree, in this order."""
-    old = known or Provenance(tool, {})
-    files = {path: file for path, file in old.files.items() if path not in entries}
-    new = replace(old, tool=tool, files=files, unvendored=entries)
-    data = provenance.dump(new) if files or entries else None
-    document = os.path.join(where.info, sbom.NAME)
-    listing = sbom.dump(where.info, new) if entries else None
-    if data is not None:
-        replace_bytes(where.provenance, data, durable=durable)
-    if listing is not None:
+    """Make provenance, SBOM, files and RECORD agree, in this order.
+
+    Provenance has the grafts that returned until RECORD has their rows: a later run finishes this one.
+    """
+    old = records.usable_provenance() or Provenance(tool, {})
+    files = {path: file for path, file in old.files.items() if path not in removed}
+    new = replace(old, tool=tool, files=files, unvendored=removed)
+    data = provenance.dump(new) if files or removed else None
+    unfinished = provenance.dump(replace(new, unvendored={**removed, **returned})) if returned else data
+    document = os.path.join(records.info, sbom.NAME)
+    components = sbom.dump(records.info, new) if removed else None
+    if unfinished is not None:
+        records.replace_provenance(unfinished, durable=durable)
+    if components is not None:
         make_directory(os.path.dirname(document))
-        replace_bytes(document, listing, durable=durable)
-    for path, graft in entries.items():
-        _take_out(where, path, graft)
-    rows = _rows(where)
-    before = rows.data
-    for graft in entries.values():
-        spelled = _spelled(graft)
+        replace_bytes(document, components, durable=durable)
+    for path, graft in removed.items():
+        _take_out(records, path, graft)
+    record_file = records.read_record()
+    rows = record_file.record
+    for graft in removed.values():
+        row_path = _row_path(graft)
         if graft.kept is None:
-            rows = rows.without(spelled)
-        elif rows.rows_for(spelled):
-            rows = rows.with_raw(spelled, os.fsencode(graft.row)).with_moved(spelled, graft.kept)
-    for graft in back.values():
+            rows = rows.without(row_path)
+        elif rows.rows_for(row_path):
+            rows = rows.with_raw(row_path, os.fsencode(graft.row)).with_moved(row_path, graft.kept)
+    for graft in returned.values():
         if graft.kept is not None:
             rows = rows.with_raw(graft.kept, os.fsencode(graft.row))
-    for path, content in ((where.provenance, data), (document, listing)):
-        key = where.key(path)
-        rows = rows.without(key) if content is None else rows.with_row(key, _hash(content))
-    if rows.data != before and where.record is not None:
-        replace_bytes(where.record, rows.data, durable=durable)
-    if listing is None:
-        remove_file(document)
-    for directory in (os.path.join(where.info, provenance.GRAFTS), os.path.dirname(document)):
+    rows = rows.with_contents(records.key(records.provenance_path), data)
+    rows = rows.with_contents(records.key(document), components)
+    records.replace_record(record_file, rows, durable=durable)
+    if components is None:
+        remove(document)
+    for directory in (os.path.join(records.info, provenance.GRAFTS), os.path.dirname(document)):
         remove_directory(directory)
-    if data is None:  # last of all: what tells the next run that there is something left to do
-        remove_file(where.provenance)
+    records.replace_provenance(data, durable=durable)
 
 
-def _take_out(where: Ledger, key: str, graft: RemovedGraft) -> None:
-    path = Locator(where.base, where.prefix).locate(key)
+def _take_out(records: DistRecords, key: str, graft: RemovedGraft) -> None:
+    path = records.locator.locate(key)
     if path is None:
         return
-    kept = os.path.join(where.base, graft.kept) if graft.kept else None
+    kept = os.path.join(records.base, graft.kept) if graft.kept else None
     if not os.path.lexists(path):
         pass  # a run that was killed did it
-    elif kept is None or _is_original(kept, graft):
-        remove_file(path)  # deleted; or patched, and the original stands aside already
+    elif kept is None or _has_digest(kept, graft.sha256):
+        remove(path)  # not kept; or patched, and the original is set aside already
     else:
         make_directory(os.path.dirname(kept))
         move(path, kept, overwrite=True)
@@ -335,22 +320,14 @@ def _is_empty(directory: str) -> bool:
         return False
 
 
-def _is_original(kept: str, graft: RemovedGraft) -> bool:
+def _has_digest(path: str, digest: str) -> bool:
     try:
-        return has_sha256(kept, graft.sha256)
+        return has_sha256(path, digest)
     except OSError:
         return False
 
 
-def _rows(where: Ledger) -> record.Record:
-    return record.parse(read_regular(where.record or "", record.MAX_RECORD_SIZE))
-
-
-def _spelled(graft: RemovedGraft) -> str:
-    """Return the path as its row in RECORD has it."""
+def _row_path(graft: RemovedGraft) -> str:
+    """Return the path in the row of RECORD that is kept for a graft; "" if that is not one row."""
     rows = record.parse(os.fsencode(graft.row)).rows
     return (rows[0].path if len(rows) == 1 else None) or ""
-
-
-def _hash(content: bytes) -> FileHash:
-    return FileHash(len(content), {DEFAULT_ALGORITHM: hashlib.sha256(content).digest()})

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from nixpatch import elf
 from nixpatch.errors import FileRefused
+from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.model import (
     ElfFacts,
     Origin,
@@ -43,13 +44,16 @@ class UnvendorDecision:
     plans: tuple[VendoredPlan, ...]
 
 
-def decide_unvendoring(context: ResolutionContext, globs: Sequence[str], read: ReadFacts) -> UnvendorDecision:
+def decide_unvendoring(
+    context: ResolutionContext, globs: Sequence[str], read: ReadFacts, records: TreeRecords
+) -> UnvendorDecision:
     """Decide which of the selected vendored libraries go.
 
     Args:
         context: the tree as it is.
         globs: select vendored libraries.
         read: reads the headers of the ELF file at a path.
+        records: RECORDs and provenance of the tree.
 
     """
     selected = [file for file in context.tree.files if _is_selected(context, file, globs)]
@@ -58,7 +62,7 @@ def decide_unvendoring(context: ResolutionContext, globs: Sequence[str], read: R
     installed = _as_installed(context, selected)
     reads = _TreeAndStore(installed, read)
     inputs = UnvendorInputs(
-        candidates=_candidates(installed, selected, reads),
+        candidates=_candidates(installed, selected, reads, records),
         files=reads.linked_files,
         facts=reads.facts,
         provider=reads.provider,
@@ -164,14 +168,17 @@ def _served_otherwise(
 
 
 def _candidates(
-    context: ResolutionContext, vendored: Sequence[TreeFile], reads: _TreeAndStore
+    context: ResolutionContext,
+    vendored: Sequence[TreeFile],
+    reads: _TreeAndStore,
+    records: TreeRecords,
 ) -> list[UnvendorCandidate]:
     users: dict[str, set[str]] = {file.path: set() for file in vendored}
     for path in reads.facts:
         for need in reads.needs(path):
             if need.path in users:
                 users[need.path].add(path)
-    reasons = objections(context.tree, vendored, reads.facts)
+    reasons = objections(context.tree, vendored, reads.facts, records)
     return [
         UnvendorCandidate(
             file,

@@ -13,17 +13,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from nixpatch import elf
 from nixpatch.errors import FileRefused
 from nixpatch.fs import open_regular, read_regular
-from nixpatch.installed import record
-from nixpatch.installed.dist_records import describes, ledger, original_hash, rows_by_file, without_undo
+from nixpatch.installed.dist_records import DistRecords, TreeRecords
 from nixpatch.installed.hashing import hash_file
-from nixpatch.model import Dist, ElfFacts, Tree, TreeFile
+from nixpatch.model import Dist, ElfFacts, FileHash, Tree, TreeFile
 
 _SOURCE_LIMIT = 16 << 20  # bytes of one Python file
 _LOADS = re.compile(rb"\b(CDLL|PyDLL|LoadLibrary|dlopen|load_library)\b")
 
 
 def objections(
-    tree: Tree, vendored: Sequence[TreeFile], facts: Mapping[str, ElfFacts]
+    tree: Tree, vendored: Sequence[TreeFile], facts: Mapping[str, ElfFacts], records: TreeRecords
 ) -> Mapping[str, tuple[str, ...]]:
     """Return the reasons to keep each vendored library, by its path."""
     reasons: dict[str, list[str]] = {file.path: [] for file in vendored}
@@ -41,7 +40,7 @@ def objections(
             reasons[library].append(text)
     for info, files in by_info.items():
         for path, text in (
-            *_not_recorded(tree, info, files, facts),
+            *_not_recorded(records.of(tree, info), files, facts),
             *_opened_by_name(dists[info], files, facts, unread),
         ):
             reasons[path].append(text)
@@ -49,28 +48,26 @@ def objections(
 
 
 def _not_recorded(
-    tree: Tree, info: str, vendored: Sequence[TreeFile], facts: Mapping[str, ElfFacts]
+    records: DistRecords, vendored: Sequence[TreeFile], facts: Mapping[str, ElfFacts]
 ) -> Iterator[tuple[str, str]]:
     """Find the libraries that RECORD does not describe, or whose original is lost."""
-    records = ledger(tree, info)
-    by_lief = without_undo(records)
+    by_lief = records.written_by_lief()
     try:
-        rows = record.parse(read_regular(records.record or "", record.MAX_RECORD_SIZE))
+        rows = records.read_record().rows_of({file.path for file in vendored})
     except (OSError, FileRefused) as error:
         yield from ((file.path, f"RECORD cannot be read: {error}") for file in vendored)
         return
-    rows_of = rows_by_file(records, rows, {file.path: None for file in vendored})
     for file in vendored:
         if facts[file.path].stale_undo or file.path in by_lief:
             yield file.path, "its original is lost: another tool changed it after nixpatch, or LIEF wrote it"
-        file_rows = rows_of.get(file.path, [])
+        file_rows = rows.get(file.path, [])
         if len(file_rows) != 1:
             yield file.path, f"RECORD has {len(file_rows)} rows for it"
             continue
         row = file_rows[0]
         current = hash_file(file.path, {"sha256", row.check_algorithm or "sha256"})
         original = facts[file.path].original_sha256
-        was_right = original is not None and describes(row, original_hash(original)) is True
+        was_right = original is not None and row.agrees(FileHash(None, {"sha256": original})) is True
         if row.agrees(current) is False and not was_right:
             yield file.path, "RECORD does not describe it as it is"
 

@@ -17,10 +17,10 @@ from nixpatch.cli.exit_codes import (
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.model import (
     Answer,
-    BuiltIn,
     FileOutcome,
     FilePlan,
     Finding,
+    LoaderDefaults,
     Origin,
     Outcome,
     Plan,
@@ -38,7 +38,7 @@ from nixpatch.resolve.manylinux import policies
 from support.resolving import STORE, TARGET
 
 TREE = Tree("/t", "/t", TreeKind.PLAIN, ())
-FILE = TreeFile("/t/a.so", 1, 0o644, 1)
+FILE = TreeFile("/t/a.so", 1)
 CHANGED = FilePlan(FILE, None, edit=ElfEdit(""))
 LACKING = FilePlan(FILE, None, answers=(Answer("libx.so", Origin.MISSING),))
 
@@ -79,7 +79,7 @@ def test_with_why_only_that_soname_counts(soname: str | None, code: int) -> None
         TracedNeed("/a", "libx.so", "/libx.so", (SearchedPlace(SearchStep.RUNPATH, "/libx.so"),)),
         TracedNeed("/a", "liby.so", None),
     )
-    trace = Trace("/a", {}, ("/a",), Start(None, "", None, BuiltIn()), links)
+    trace = Trace("/a", {}, ("/a",), Start(None, "", None, LoaderDefaults()), links)
     assert trace_code([trace], soname) == code
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixpatch.installed.loader_defaults import NotACache, built_in, parse
+from nixpatch.installed.loader_defaults import NotACache, parse, read_loader_defaults
 
 Row = tuple[str, str, int, int]
 
@@ -36,9 +36,10 @@ ROWS: list[Row] = [
 
 
 @pytest.mark.parametrize("old", [None, 0, 3])
-def test_both_forms_are_read_and_processors_and_libc5_left_out(old: int | None) -> None:
+def test_both_forms_are_read_and_libraries_for_some_processors_left_out(old: int | None) -> None:
     assert parse(cache(ROWS, old=old)) == {
         "libz.so.1": ("/lib/libz.so.1", "/lib32/libz.so.1"),
+        "libold.so.1": ("/lib/libold.so.1",),
         "libodd\udcff.so": ("/lib/libodd\udcff.so",),
     }
 
@@ -78,20 +79,26 @@ def test_a_loader_tells_its_directories_and_its_cache(tmp_path: os.PathLike[str]
     with open(f"{base}/ld.so.cache", "wb") as file:
         file.write(cache(ROWS))
     store = b"/nix/store/0123456789abcdfghijklmnpqrsvwxyz-glibc-2.40-66/lib/\0"
-    found = built_in(loader(f"{base}/a", directories=store, cache_name=os.fsencode(f"{base}/ld.so.cache")))
+    found = read_loader_defaults(
+        loader(f"{base}/a", directories=store, cache_name=os.fsencode(f"{base}/ld.so.cache"))
+    )
     assert found.directories == (store[:-2].decode(),)
     assert found.cache == f"{base}/ld.so.cache"
     assert found.cached["libz.so.1"][0] == "/lib/libz.so.1"
 
     debian = b"/lib/x86_64-linux-gnu/\0/usr/lib/x86_64-linux-gnu/\0/lib/\0/usr/lib/\0"
-    found = built_in(loader(f"{base}/b", directories=debian, cache_name=b"/no/such/ld.so.cache"))
+    found = read_loader_defaults(loader(f"{base}/b", directories=debian, cache_name=b"/no/such/ld.so.cache"))
     assert found.directories == ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib")
     assert found.cache is None
 
 
 def test_a_loader_that_cannot_be_read_knows_nothing() -> None:
-    assert built_in("/no/such/ld.so").directories == ()
+    assert read_loader_defaults("/no/such/ld.so").directories == ()
 
 
 def test_musl_has_three_directories_unless_a_file_says_otherwise() -> None:
-    assert built_in("/lib/ld-musl-nosuch.so.1").directories == ("/lib", "/usr/local/lib", "/usr/lib")
+    assert read_loader_defaults("/lib/ld-musl-nosuch.so.1").directories == (
+        "/lib",
+        "/usr/local/lib",
+        "/usr/lib",
+    )

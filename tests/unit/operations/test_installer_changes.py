@@ -25,7 +25,7 @@ def _file(name: str, *owners: str, pending: bool = True) -> FilePlan:
     linkage = Linkage(None, None, None)
     facts = ElfFacts(Machine(62, 64, "little"), False, None, (), linkage, linkage, None)
     edit = ElfEdit("/nix/store/x/lib") if pending else None
-    return FilePlan(TreeFile(f"{SITE}/{name}", 1, 0o644, 1, owners), facts, edit=edit)
+    return FilePlan(TreeFile(f"{SITE}/{name}", 1, owners), facts, edit=edit)
 
 
 def _plan(*files: FilePlan, findings: tuple[Finding, ...] = ()) -> Plan:

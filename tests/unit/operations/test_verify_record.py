@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from nixpatch.installed import scan
-from nixpatch.operations.verify_record import rows_of
+from nixpatch.installed.dist_records import TreeRecords
+from nixpatch.operations.verify_record import check_rows
 
 
 def dist(site: Path, name: str, files: dict[str, bytes]) -> None:
@@ -26,7 +27,7 @@ def test_several_processes_find_what_one_finds_in_the_same_order(tmp_path: Path)
     (site / "b3.py").write_bytes(b"another")
     (site / "d0.py").unlink()
     tree = scan(str(site))
-    alone = list(rows_of(tree, {}, 1))
+    alone = list(check_rows(tree, TreeRecords(), {}, 1))
     assert [count for count, _ in alone] == [5] * 5
     assert [
         (os.path.basename(finding.path), finding.text.split(",")[0])
@@ -36,4 +37,4 @@ def test_several_processes_find_what_one_finds_in_the_same_order(tmp_path: Path)
         ("b3.py", "differs from RECORD"),
         ("d0.py", "RECORD lists it"),
     ]
-    assert list(rows_of(tree, {}, 2)) == alone
+    assert list(check_rows(tree, TreeRecords(), {}, 2)) == alone

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from nixpatch.model import (
     Answer,
-    BuiltIn,
     FileOutcome,
     FilePlan,
     Finding,
     Libc,
+    LoaderDefaults,
     Origin,
     Outcome,
     Plan,
@@ -32,7 +32,7 @@ TREE = Tree("/t", "/t", TreeKind.PLAIN, ())
 
 
 def file(name: str, *answers: Answer, skip: Skip | None = None, edit: ElfEdit | None = None) -> FilePlan:
-    return FilePlan(TreeFile(f"/t/{name}", 1500, 0o644, 1), None, skip, answers, edit)
+    return FilePlan(TreeFile(f"/t/{name}", 1500), None, skip, answers, edit)
 
 
 def plan(*files: FilePlan) -> Plan:
@@ -76,7 +76,7 @@ def test_a_verdict_says_ok_or_failed() -> None:
 
 
 def test_a_trace_says_whether_everything_is_found() -> None:
-    start = Start(None, "", None, BuiltIn())
+    start = Start(None, "", None, LoaderDefaults())
     links = (
         TracedNeed("/a", "libx.so", "/libx.so", (SearchedPlace(SearchStep.RUNPATH, "/libx.so"),)),
         TracedNeed("/a", "liby.so", None),

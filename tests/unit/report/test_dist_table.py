@@ -1,7 +1,6 @@
 """The table of a run on terminals of several widths."""
 
 import io
-import stat
 
 import pytest
 from rich.console import Console
@@ -33,7 +32,7 @@ def dist(name: str) -> Dist:
 def planned(
     name: str, number: int, *, changed: bool = False, skip: Skip | None = None, lacks: str = ""
 ) -> FilePlan:
-    file = TreeFile(f"{SITE}/{name}/{number}.so", 10, stat.S_IFREG | 0o644, 1, (dist(name).info,))
+    file = TreeFile(f"{SITE}/{name}/{number}.so", 10, (dist(name).info,))
     libraries = [f"{STORE}/{'0' * 32}-{package}/lib/l.so.1" for package in PACKAGES] if changed else []
     answers = [Answer("l.so.1", Origin.STORE, path=path) for path in libraries]
     if lacks:

@@ -178,7 +178,7 @@ def matter(
 
 def candidate(path: str, *objections: str) -> UnvendorCandidate:
     name = unmangled(path.rpartition("/")[2]) or ""
-    return UnvendorCandidate(TreeFile(path, 100, 0o755, 1, ("/info",)), name, (EXT,), objections)
+    return UnvendorCandidate(TreeFile(path, 100, ("/info",)), name, (EXT,), objections)
 
 
 def test_settle() -> None:

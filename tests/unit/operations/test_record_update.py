@@ -1,0 +1,174 @@
+"""RECORD and provenance after the files of a dist: which rows change, and in which order."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nixpatch.installed.provenance import PatchedFile, RemovedGraft
+from nixpatch.model import FileHash, Finding
+from nixpatch.operations.record_update import UnrecordedChange, update_records
+from support import recorded
+from support.installed_trees import digest, row
+from support.recorded import ENTRY, LIBRARY, NAME, ORIGINAL, PATCHED, TOOL, Recorded, hashed, sha256
+
+WRONG = b"neither the original nor patched"
+JSON = "pkg-1.0.dist-info/nixpatch.json"
+
+
+@pytest.fixture
+def dist(tmp_path: Path) -> Recorded:
+    return recorded.make(str(tmp_path))
+
+
+def update(
+    dist: Recorded, before: FileHash, after: FileHash, entry: PatchedFile | None, *, accept: bool = False
+) -> tuple[Finding, ...]:
+    change = UnrecordedChange(before, after, entry)
+    return update_records(dist.records, {dist.path: change}, tool=TOOL, accept_modified=accept)
+
+
+def patch(dist: Recorded, *, accept: bool = False) -> tuple[Finding, ...]:
+    dist.patched()
+    return update(dist, hashed(ORIGINAL), hashed(PATCHED), ENTRY, accept=accept)
+
+
+def restore(dist: Recorded) -> tuple[Finding, ...]:
+    dist.plan(ORIGINAL)
+    return update(dist, hashed(ORIGINAL), hashed(ORIGINAL), None)
+
+
+def test_there_and_back_again(dist: Recorded) -> None:
+    before = dist.read()
+
+    assert patch(dist) == ()
+
+    assert dist.row() == f"{NAME},sha256={digest(PATCHED)},{len(PATCHED)}"
+    json = dist.read("nixpatch.json")
+    assert dist.row(JSON) == f"{JSON},sha256={digest(json.encode())},{len(json)}"
+    assert dist.provenance is not None
+    assert dist.provenance.files == {NAME: ENTRY}
+    others = [line for line in dist.read().splitlines() if not line.startswith((NAME, JSON))]
+    assert others == [line for line in before.splitlines() if not line.startswith(NAME)]
+
+    assert restore(dist) == ()
+    assert dist.read() == before
+    assert not os.path.lexists(os.path.join(dist.info, "nixpatch.json"))
+
+
+def test_a_row_that_was_wrong_before_stays_wrong_and_is_reported(dist: Recorded) -> None:
+    dist.write(row(NAME, WRONG) + b"\n")
+
+    (finding,) = patch(dist)
+
+    assert (finding.severity, finding.path) == ("error", dist.path)
+    assert "RECORD did not describe this file before the patch either" in finding.text
+    assert dist.row() == row(NAME, WRONG).decode()
+    assert dist.row(JSON)
+    assert patch(dist, accept=True) == ()
+    assert dist.row() == row(NAME, PATCHED).decode()
+
+
+def test_a_row_of_an_earlier_patch_is_ours_to_change(dist: Recorded) -> None:
+    """A run patched, the next one patched anew and was killed before RECORD: the row is the first one's."""
+    patch(dist)
+    anew = b"patched anew"
+    entry = replace(ENTRY, patched=sha256(anew))
+
+    assert update(dist, FileHash(None, hashed(ORIGINAL).digests), hashed(anew), entry) == ()
+
+    assert dist.row() == f"{NAME},sha256={digest(anew)},12"
+
+
+def test_a_damaged_digest_in_provenance_makes_no_row_ours(dist: Recorded) -> None:
+    dist.write(row(NAME, WRONG) + b"\n")
+    dist.write_provenance({NAME: replace(ENTRY, patched="sha256=nonsense")})
+
+    (finding,) = patch(dist)
+
+    assert finding.severity == "error"
+    assert dist.row() == row(NAME, WRONG).decode()
+
+
+def test_a_file_without_a_row_gets_none(dist: Recorded) -> None:
+    dist.write(row("pkg/__init__.py", b"# pkg\n") + b"\n")
+    assert patch(dist) == ()
+    assert dist.row() is None
+    assert dist.row(JSON)
+
+
+def test_unreadable_provenance_is_written_anew_and_reported(dist: Recorded) -> None:
+    dist.write(b"{", "nixpatch.json")
+
+    (finding,) = patch(dist)
+
+    assert (finding.severity, "was unreadable" in finding.text) == ("note", True)
+    assert dist.provenance is not None
+    assert dist.provenance.files == {NAME: ENTRY}
+
+
+def test_entries_of_files_that_are_gone_go_and_other_entries_stay(dist: Recorded) -> None:
+    dist.write_provenance({"pkg/__init__.py": ENTRY, "pkg/gone.so": ENTRY})
+    patch(dist)
+    assert dist.provenance is not None
+    assert set(dist.provenance.files) == {NAME, "pkg/__init__.py"}
+
+
+def test_a_dist_that_was_uninstalled_meanwhile_gets_no_file(dist: Recorded) -> None:
+    os.unlink(os.path.join(dist.info, "RECORD"))
+
+    (finding,) = patch(dist)
+
+    assert (finding.severity, finding.path) == ("error", dist.info)
+    assert "vanished during the run" in finding.text
+    assert dist.provenance is None
+
+
+def test_a_record_that_cannot_be_read_is_reported_and_provenance_written(dist: Recorded) -> None:
+    os.unlink(os.path.join(dist.info, "RECORD"))
+    os.symlink("METADATA", os.path.join(dist.info, "RECORD"))
+
+    (finding,) = patch(dist)
+
+    assert "RECORD cannot be read, so it was not updated" in finding.text
+    assert os.path.islink(os.path.join(dist.info, "RECORD"))
+    assert dist.provenance is not None
+
+
+def test_signatures_of_the_old_record_go(dist: Recorded) -> None:
+    dist.write(b"{}", "RECORD.jws")
+    dist.write(dist.read().encode() + row("pkg-1.0.dist-info/RECORD.jws", b"{}") + b"\n")
+
+    (finding,) = patch(dist)
+
+    assert (finding.severity, "signed the old RECORD" in finding.text) == ("note", True)
+    assert not os.path.lexists(os.path.join(dist.info, "RECORD.jws"))
+    assert dist.row("pkg-1.0.dist-info/RECORD.jws") is None
+
+
+def test_provenance_is_written_last(dist: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written then is finished by the next run, which knows our rows by it."""
+    dist.patched()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nixpatch.installed.dist_records.replace_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        update(dist, hashed(ORIGINAL), hashed(PATCHED), ENTRY)
+
+    assert dist.row() == row(NAME, PATCHED).decode()
+    assert dist.provenance is None
+
+
+def test_removed_grafts_stay_in_provenance(dist: Recorded) -> None:
+    graft = RemovedGraft("sha256=00", "x,,\n", None, "libz.so.1", LIBRARY)
+    dist.write_provenance({}, {"pkg.libs/libz-0badf00d.so.1": graft})
+    patch(dist)
+    assert restore(dist) == ()
+    assert dist.provenance is not None
+    assert dist.provenance.unvendored == {"pkg.libs/libz-0badf00d.so.1": graft}
+    assert dist.row(JSON)

@@ -15,7 +15,7 @@ from typing import Any
 from nixpatch import bounded_json
 from nixpatch.escape import is_machine_error
 from nixpatch.fs import can_be_path, read_regular
-from nixpatch.model import Tag
+from nixpatch.model import Tag, TextKind
 
 NAME = "nixpatch.json"
 """file name inside a ``.dist-info`` directory"""
@@ -69,6 +69,21 @@ class RemovedGraft:
 
 
 @dataclass(frozen=True, slots=True)
+class PatchedText:
+    """A text file that nixpatch made or changed."""
+
+    kind: TextKind
+    sha256: str
+    """``sha256=<hex>`` of the file as nixpatch left it"""
+    original: str = ""
+    """``sha256=<hex>`` of the script as it was installed; "" for a start-up file"""
+    program: str = ""
+    """the program in the first line of the script as it was installed"""
+    uses: tuple[str, ...] = ()
+    """files outside the tree that it names, sorted"""
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """All patched files of one dist, by path relative to its site directory as RECORD writes it."""
 
@@ -76,6 +91,13 @@ class Provenance:
     files: Mapping[str, PatchedFile]
     unvendored: Mapping[str, RemovedGraft] = field(default_factory=dict)
     """un-vendored libraries, by the path that each had"""
+    texts: Mapping[str, PatchedText] = field(default_factory=dict)
+    """start-up files and scripts, by path as those of ``files``"""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the dist is as it was installed, so that the file has no use."""
+        return not (self.files or self.unvendored or self.texts)
 
 
 class ProvenanceError(ValueError):
@@ -110,6 +132,10 @@ def dump(provenance: Provenance) -> bytes:
     }
     if provenance.unvendored:
         document["unvendored"] = {path: asdict(graft) for path, graft in provenance.unvendored.items()}
+    if provenance.texts:
+        document["texts"] = {
+            path: {**asdict(text), "kind": text.kind.name.lower()} for path, text in provenance.texts.items()
+        }
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode("ascii")
 
 
@@ -132,10 +158,14 @@ def load(data: bytes) -> Provenance:
     removed = document.get("unvendored", {})
     if not isinstance(removed, dict):
         raise ProvenanceError("unvendored is not a table")
+    texts = document.get("texts", {})
+    if not isinstance(texts, dict):
+        raise ProvenanceError("texts is not a table")
     return Provenance(
         _text(document, "tool"),
         {path: _file(path, row) for path, row in files.items()},
         {path: _graft(path, row) for path, row in removed.items()},
+        {path: _text_file(path, row) for path, row in texts.items()},
     )
 
 
@@ -178,6 +208,23 @@ def _graft(path: str, row: Any) -> RemovedGraft:
         library=_optional_text(row, "library"),
         version=_optional_text(row, "version") or "",
         new_version=_optional_text(row, "new_version") or "",
+    )
+
+
+def _text_file(path: str, row: Any) -> PatchedText:
+    if not isinstance(row, dict) or not can_be_path(path):
+        raise ProvenanceError(f"{path!r} is not a table, or no file's name")
+    kind, uses = row.get("kind"), row.get("uses", [])
+    if kind not in {kind.name.lower() for kind in TextKind}:
+        raise ProvenanceError(f"kind of {path!r} is {kind!r}")
+    if not isinstance(uses, list) or not all(isinstance(use, str) and can_be_path(use) for use in uses):
+        raise ProvenanceError(f"uses of {path!r} is not a list of paths")
+    return PatchedText(
+        TextKind[kind.upper()],
+        _text(row, "sha256"),
+        _optional_text(row, "original") or "",
+        _optional_text(row, "program") or "",
+        tuple(uses),
     )
 
 

@@ -19,7 +19,7 @@ from nixpatch.model.elf import (
 )
 from nixpatch.model.installed import Dist, Libc, LoaderDefaults, Target, Tree, TreeFile, TreeKind
 from nixpatch.model.outcome import FileHash, FileOutcome, Outcome, Reread, Verdict, Writer
-from nixpatch.model.plan import Answer, DroppedEntry, FilePlan, Finding, Origin, Plan
+from nixpatch.model.plan import Answer, DroppedEntry, FilePlan, Finding, OpenedUnmet, Origin, Plan
 from nixpatch.model.provider import Provider, ProviderChoice, Source
 from nixpatch.model.text import TextKind, TextPlan
 from nixpatch.model.unvendor import Definition, Reference, SymbolKind, Symbols, VendoredPlan
@@ -44,6 +44,7 @@ __all__ = [
     "Machine",
     "OpenedName",
     "OpenedNeed",
+    "OpenedUnmet",
     "Opener",
     "Origin",
     "Outcome",

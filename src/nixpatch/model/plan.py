@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from nixpatch.model.elf import ElfEdit, ElfFacts, Linkage, Skip
 from nixpatch.model.installed import Target, Tree, TreeFile
 from nixpatch.model.provider import Provider
+from nixpatch.model.text import TextPlan
 from nixpatch.model.unvendor import VendoredPlan
 
 
@@ -82,6 +83,17 @@ class FilePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenedUnmet:
+    """A library that code opens by name, without which it may or may not work."""
+
+    soname: str
+    openers: tuple[str, ...]
+    """files whose code opens it, sources with a line; sorted"""
+    info: str
+    """``.dist-info`` of the first one; "" if no dist claims it"""
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """A message for the user that is not about a single need."""
 
@@ -109,6 +121,10 @@ class Plan:
     """``info`` of the dists whose vendored libraries or RECORD a killed run left other than provenance has"""
     returning: tuple[str, ...] = ()
     """``info`` of the dists that get their vendored libraries back"""
+    texts: tuple[TextPlan, ...] = ()
+    """start-up files and scripts, sorted by dist and path"""
+    opened_unmet: tuple[OpenedUnmet, ...] = ()
+    """libraries that code opens by name and nothing provides, sorted by soname"""
     keeps_originals: bool = True
     """un-vendored libraries are moved aside, so that restore can bring them back; False deletes them"""
 
@@ -121,5 +137,7 @@ class Plan:
     def pending(self) -> bool:
         """Whether a run would write anything at all, RECORD included."""
         if any(library.goes for library in self.vendored) or self.unsettled or self.returning:
+            return True
+        if any(text.pending for text in self.texts):
             return True
         return any(file.edit is not None or file.unrecorded for file in self.files)

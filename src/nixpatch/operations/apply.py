@@ -23,12 +23,14 @@ from nixpatch.model import (
     Finding,
     Outcome,
     Plan,
+    TextPlan,
     VendoredPlan,
     Writer,
 )
 from nixpatch.operations.edit_jobs import Job, run_jobs
 from nixpatch.operations.options import ApplyOptions
 from nixpatch.operations.record_update import UnrecordedChange, update_records
+from nixpatch.operations.text_update import update_texts
 from nixpatch.unvendor import apply as unvendor_apply
 
 _DEFAULTS = ApplyOptions()
@@ -60,10 +62,14 @@ def apply(
     """
     groups = _by_owners(plan)
     regrafted = _dists_with_grafts(plan)
-    if not groups and not plan.tree.leftovers and not regrafted:
+    texts: dict[str, list[TextPlan]] = {}
+    for planned in plan.texts:
+        if planned.pending:
+            texts.setdefault(planned.info, []).append(planned)
+    if not groups and not plan.tree.leftovers and not regrafted and not texts:
         return Outcome(plan, ())
     records = records or TreeRecords()
-    _check_writable(plan, groups, regrafted)
+    _check_writable(plan, groups, (*regrafted, *texts))
     findings = list(_remove_leftovers(plan.tree.leftovers))
     for info in plan.returning:
         try:
@@ -97,9 +103,19 @@ def apply(
                 pending[info] += group
                 if last[info] == owners:
                     findings += _record(records.of(plan.tree, info), pending[info], options)
+    for info, of_dist in texts.items():
+        findings += _update_texts(records.of(plan.tree, info), of_dist, options)
     for info in regrafted:
         findings += _settle_grafts(plan, records.of(plan.tree, info), outcomes, options)
     return Outcome(plan, tuple(outcomes), (*findings, *_notes_on_lief(plan, outcomes)))
+
+
+def _update_texts(dist: DistRecords, texts: Sequence[TextPlan], options: ApplyOptions) -> tuple[Finding, ...]:
+    try:
+        return update_texts(dist, texts, tool=TOOL, durable=options.fsync)
+    except (OSError, FileRefused) as error:
+        text = f"its start-up file or scripts cannot be written ({reason(error)}): run nixpatch again"
+        return (Finding("error", dist.info, text),)
 
 
 def _remove_leftovers(leftovers: Sequence[str]) -> Iterator[Finding]:
@@ -173,6 +189,7 @@ def _check_writable(
     directories.update(info for owners in groups for info in owners)
     directories.update(plan.tree.root for owners in groups if not owners)
     directories.update(regrafted)
+    directories.update(os.path.dirname(text.path) for text in plan.texts if text.pending)
     directories.update(os.path.dirname(graft.file.path) for graft in plan.vendored if graft.goes)
     for directory in sorted(directories):
         # One that vanished since the plan was made is reported with its files.

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from nixpatch.errors import RequestError
 from nixpatch.installed import scan
+from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.model import ElfFacts, Finding, Plan, Verdict
 from nixpatch.operations.plan import Reader
 from nixpatch.store import Store, gc_roots
@@ -49,6 +50,7 @@ def used(plan: Plan) -> frozenset[str]:
             continue
         names.update(answer.path for answer in file.answers if answer.path)
         names.update([file.after.interp] if file.after.interp else [])
+    names.update(use for text in plan.texts for use in text.uses)
     return frozenset(store_paths_of(sorted(names), plan.store_dir)) if plan.store_dir else frozenset()
 
 
@@ -68,6 +70,9 @@ def _names_in_files(prefix: str) -> Iterator[str]:
         tree = scan(prefix)
     except RequestError:  # nothing is installed there any more
         return
+    for dist in TreeRecords().of_all(tree):
+        known = dist.usable_provenance()
+        yield from (use for text in (known.texts.values() if known else ()) for use in text.uses)
     read = Reader()
     for file in tree.files:
         facts = read.in_tree(file.path)

@@ -1,7 +1,7 @@
 """Read which libraries the code of a tree opens by name: strings of ELF files, and the sources of each dist.
 
 Sources take long to follow, and a dist is hardly ever changed after its installation. So the names of a dist
-are kept in the cache by the digests that its RECORD has of its sources. A dist without them is read in each run.
+are kept in the cache by the digests that its RECORD has of its sources. Without those they are read anew.
 """
 
 from __future__ import annotations

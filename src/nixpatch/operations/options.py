@@ -118,6 +118,13 @@ class PlanOptions(_Options):
         Option("Write search paths to this tag; by default each file keeps its own.", panel=_SEARCH_PATHS),
     ] = None
     owned_only: Annotated[bool, Option("Skip files that belong to no dist.", ("--owned-only",))] = False
+    startup_files: Annotated[
+        bool,
+        Option(
+            "Make no start-up files (.pth) for dists whose Python code opens libraries by name.",
+            ("--no-startup-files",),
+        ),
+    ] = True
     system: Annotated[
         bool,
         Option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from nixpatch import __version__, elf, installed
@@ -16,6 +16,7 @@ from nixpatch.model import (
     FilePlan,
     Finding,
     Machine,
+    OpenedUnmet,
     Origin,
     Plan,
     Provider,
@@ -23,12 +24,15 @@ from nixpatch.model import (
     SkipReason,
     Tag,
     Target,
+    TextPlan,
     Tree,
     TreeFile,
     VendoredPlan,
 )
 from nixpatch.operations.opened_names import read_code_names
 from nixpatch.operations.resume import unrecorded
+from nixpatch.operations.text_plan import plan_scripts, plan_startup_files
+from nixpatch.operations.text_update import mark_pending, original_programs
 from nixpatch.policy import Policy, default_policy
 from nixpatch.resolve.context import ResolutionContext, SearchPathOptions
 from nixpatch.resolve.file_plan import libc_findings, plan_file
@@ -36,6 +40,7 @@ from nixpatch.resolve.opened_libraries import needs_by_caller
 from nixpatch.resolve.python_libraries import PythonLibraries, PythonResolver
 from nixpatch.store import LibrarySources, ProviderIndex, Store, lockfile, nixpkgs, open_index
 from nixpatch.store.catalog import packaged
+from nixpatch.store.programs import find_program
 from nixpatch.unvendor.apply import distrusted, unsettled
 
 _NO_SYSTEM = "name a venv or a package in it; to patch this nevertheless, say --system"
@@ -69,6 +74,8 @@ class PatchRequest:
     """value of HOME"""
     system: bool = False
     """directories of the system may be patched, too"""
+    startup_files: bool = True
+    """dists that open libraries from Python get a start-up file"""
     unvendor: tuple[str, ...] = ()
     """globs for the grafted libraries that are to give way to the store's; empty: none"""
     cache: str | None = None
@@ -107,7 +114,7 @@ def make_plan(
 
     def decide(
         sources: LibrarySources,
-    ) -> tuple[ResolutionContext, tuple[FilePlan, ...], tuple[VendoredPlan, ...]]:
+    ) -> _Decision:
         read.absent.clear()  # nixpkgs may have brought something since
         with _index(request, target, read, sources) as index:  # keeps what it learns of the store
             context = ResolutionContext(
@@ -127,24 +134,30 @@ def make_plan(
             if request.unvendor:
                 from nixpatch.unvendor.inputs import decide_unvendoring  # noqa: PLC0415 - hardly any run asks for it
 
-                decision = decide_unvendoring(context, request.unvendor, read.facts, records)
-                context, vendored = decision.context, decision.plans
-            files = (_plan_one(request, context, file, results[file.path]) for file in context.tree.files)
-            return context, tuple(files), vendored
+                unvendoring = decide_unvendoring(context, request.unvendor, read.facts, records)
+                context, vendored = unvendoring.context, unvendoring.plans
+            files = tuple(
+                _plan_one(request, context, file, results[file.path]) for file in context.tree.files
+            )
+            return _Decision(context, files, vendored, python, index.target_closure)
 
     sources = sources_of(request, target)
     if reference is not None:
-        unprovided = _unprovided(*decide(replace(sources, pure=True))[:2])
+        first = decide(replace(sources, pure=True))
+        unprovided = _unprovided(first.context, first.files)
         realised = nixpkgs.realise(request.store, reference, unprovided, target.machine, on_message=say)
         notes_by_soname.update(realised.notes)
         sources = replace(sources, nixpkgs=realised.paths)
-    context, files, vendored = decide(sources)
-    files = mark_unrecorded(tree, files, records)
+    decision = decide(sources)
+    context, vendored = decision.context, decision.vendored
+    files = mark_unrecorded(tree, decision.files, records)
+    texts, text_findings = _plan_texts(request, decision, records)
     findings = [Finding("note", tree.root, note) for note in tree.notes]
     if request.project is not None:
         findings.append(Finding("note", request.project, "its [tool.nixpatch] adds rules"))
     findings += [finding for file in files for finding in libc_findings(context, file)]
     findings += _obstacles(files)
+    findings += text_findings
     if request.unvendor and not vendored:
         asked = "" if request.unvendor == ("*",) else f" that {' or '.join(request.unvendor)} matches"
         findings.append(Finding("note", tree.root, f"--unvendor: there is no grafted library{asked}"))
@@ -156,12 +169,77 @@ def make_plan(
         request.store.directory,
         files,
         tuple(findings),
-        tuple(_serving(context, files)),
+        tuple(_serving(context, files, texts)),
         vendored,
         tuple(dist.info for dist in tree.dists if unsettled(records.of(tree, dist.info))),
+        texts=texts,
+        opened_unmet=tuple(_opened_unmet(files, decision.python)),
         # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
         keeps_originals=not (request.in_nix_build or request.store.store_path_of(request.path, resolve=True)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """The outcome of resolution."""
+
+    context: ResolutionContext
+    files: tuple[FilePlan, ...]
+    vendored: tuple[VendoredPlan, ...]
+    python: Mapping[str, PythonLibraries]
+    """what Python code opens by name, by ``.dist-info``"""
+    target_closure: frozenset[str]
+
+
+def _plan_texts(
+    request: PatchRequest, decision: _Decision, records: TreeRecords
+) -> tuple[tuple[TextPlan, ...], tuple[Finding, ...]]:
+    """Plan the start-up files and scripts of a tree."""
+    tree, context = decision.context.tree, decision.context
+    find = functools.cache(
+        lambda name: find_program(
+            request.store,
+            name,
+            given=(*request.libs, *request.closures),
+            closure=decision.target_closure,
+            pure=request.pure or request.locked is not None,
+        )
+    )
+    programs: dict[str, str] = {}
+    for dist in tree.dists:
+        programs.update(original_programs(records.of(tree, dist.info)))
+    by_dist: dict[str, list[TextPlan]] = {}
+    findings: list[Finding] = []
+    python = decision.python if request.startup_files else {}
+    policy = request.policy if request.startup_files else Policy()
+    startup = plan_startup_files(tree, python, policy)
+    for planned in (*startup, *plan_scripts(tree, context.target, context.store_dir, find, programs)):
+        if isinstance(planned, Finding):
+            findings.append(planned)
+        else:
+            by_dist.setdefault(planned.info, []).append(planned)
+    texts = [
+        text
+        for info, planned_texts in sorted(by_dist.items())
+        for text in mark_pending(planned_texts, records.of(tree, info))
+    ]
+    return tuple(texts), tuple(findings)
+
+
+def _opened_unmet(
+    files: tuple[FilePlan, ...], python: Mapping[str, PythonLibraries]
+) -> Iterator[OpenedUnmet]:
+    """Yield the libraries that code opens by name and nothing provides, sorted by soname."""
+    openers: dict[str, dict[str, str]] = {}
+    for file in files:
+        for answer in file.opened_unmet:
+            openers.setdefault(answer.need, {})[answer.opener or ""] = next(iter(file.file.owners), "")
+    for info, libraries in python.items():
+        for soname, source in libraries.unmet:
+            openers.setdefault(soname, {})[os.path.join(os.path.dirname(info), source)] = info
+    for soname, infos in sorted(openers.items()):
+        names = tuple(sorted(infos))
+        yield OpenedUnmet(soname, names, infos[names[0]])
 
 
 def _with_opened(
@@ -260,9 +338,12 @@ def _unprovided(context: ResolutionContext, files: tuple[FilePlan, ...]) -> set[
     }
 
 
-def _serving(context: ResolutionContext, files: tuple[FilePlan, ...]) -> Iterator[Provider]:
+def _serving(
+    context: ResolutionContext, files: tuple[FilePlan, ...], texts: tuple[TextPlan, ...]
+) -> Iterator[Provider]:
     """Yield the providers that were chosen for the tree, sorted by name."""
     needs = {answer.need for file in files for answer in file.answers if answer.origin is Origin.STORE}
+    needs.update(os.path.basename(path) for text in texts for _, path in text.answers if path.startswith("/"))
     for need in sorted(needs):
         provider = context.choice(need).provider
         if provider is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nixpatch.errors import FileRefused
 from nixpatch.fs import remove
@@ -86,8 +86,8 @@ def update_records(
         for key, entry in entries.items()
         if entry is not None and os.path.lexists(os.path.join(records.base, key))
     }
-    removed = old.unvendored if old else {}
-    data = provenance.dump(provenance.Provenance(tool, files, removed)) if files or removed else None
+    new = replace(old or provenance.Provenance(tool, {}), tool=tool, files=files)
+    data = None if new.is_empty else provenance.dump(new)
     if old_record is not None:
         updates = {}
         for path, rows in old_record.rows_of(changes).items():

@@ -59,6 +59,7 @@ def request_for(
         home=environ.get("HOME"),
         system=options.system,
         project=project,
+        startup_files=options.startup_files,
         path_env=environ.get("PATH"),
         cache=cache_file(environ),
         in_nix_build=building,

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from nixpatch.installed import scan
 from nixpatch.installed.dist_records import DistRecords, TreeRecords
 from nixpatch.installed.hashing import has_sha256
-from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan
+from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, TextPlan
 from nixpatch.operations.plan import Reader, mark_unrecorded
+from nixpatch.operations.text_update import restored_texts
 from nixpatch.unvendor.apply import distrusted, lost_grafts, removed_grafts
 
 _ORIGINAL = ElfEdit(search_path=None, interp=None)
@@ -57,8 +58,23 @@ def plan_restore(path: str, records: TreeRecords | None = None) -> Plan:
         findings += _without_undo_record(dist)
     for dist in of_dists:
         findings += distrusted(dist)
+    texts: list[TextPlan] = []
+    for dist in of_dists:
+        for planned in restored_texts(dist):
+            if isinstance(planned, Finding):
+                findings.append(planned)
+            else:
+                texts.append(planned)
     marked = mark_unrecorded(tree, tuple(files), records)
-    return Plan(tree, None, "", marked, tuple(findings), returning=tuple(dist.info for dist in returning))
+    return Plan(
+        tree,
+        None,
+        "",
+        marked,
+        tuple(findings),
+        returning=tuple(dist.info for dist in returning),
+        texts=tuple(texts),
+    )
 
 
 def _without_undo_record(records: DistRecords) -> Iterator[Finding]:

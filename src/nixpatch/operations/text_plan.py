@@ -22,7 +22,7 @@ _NO_SCRIPTS = (".py", ".pyc", ".pyi", ".so", ".h", ".hpp", ".json", ".txt", ".pt
 def plan_startup_files(
     tree: Tree, python: Mapping[str, PythonLibraries], policy: Policy
 ) -> Iterator[TextPlan]:
-    """Yield the start-up files of a tree: those that dists need, and those that are there and have no use now."""
+    """Yield the start-up files of a tree: those that dists need, and old ones that serve nothing any more."""
     for dist in tree.dists:
         if not dist.has_record:
             continue  # nothing would own the file

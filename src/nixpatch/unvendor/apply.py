@@ -266,7 +266,7 @@ def _settle(
     old = records.usable_provenance() or Provenance(tool, {})
     files = {path: file for path, file in old.files.items() if path not in removed}
     new = replace(old, tool=tool, files=files, unvendored=removed)
-    data = provenance.dump(new) if files or removed else None
+    data = None if new.is_empty else provenance.dump(new)
     unfinished = provenance.dump(replace(new, unvendored={**removed, **returned})) if returned else data
     document = os.path.join(records.info, sbom.NAME)
     components = sbom.dump(records.info, new) if removed else None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from nixpatch.elf.dlopen_strings import DLOPEN, dlopen_strings
 from nixpatch.errors import FileRefused
 from nixpatch.fs import read_regular
-from nixpatch.installed.record import MAX_RECORD_SIZE
+from nixpatch.installed.dist_records import DistRecords, TreeRecords
 from nixpatch.model import Dist, DlopenStrings, ElfFacts, Machine, OpenedName, Opener, Tree
 from nixpatch.policy import Policy
 from nixpatch.resolve.python_names import opened_names
@@ -38,7 +38,12 @@ class CodeNames:
 
 
 def read_code_names(
-    tree: Tree, facts: Mapping[str, ElfFacts], machine: Machine, policy: Policy, cache: Cache
+    tree: Tree,
+    facts: Mapping[str, ElfFacts],
+    machine: Machine,
+    policy: Policy,
+    cache: Cache,
+    records: TreeRecords,
 ) -> CodeNames:
     """Read the names of a tree. Nothing is run."""
     symbols = (*DLOPEN, *(symbol for opener in policy.dlopen.openers for symbol in opener.symbols))
@@ -51,13 +56,17 @@ def read_code_names(
                 continue
             if strings is not None:
                 native[path] = strings
-    python = {dist.info: names for dist in tree.dists if (names := _names_of(dist, cache))}
+    python = {
+        dist.info: names
+        for dist in tree.dists
+        if (names := _names_of(dist, records.of(tree, dist.info), cache))
+    }
     return CodeNames(native, python)
 
 
-def _names_of(dist: Dist, cache: Cache) -> tuple[OpenedName, ...]:
+def _names_of(dist: Dist, records: DistRecords, cache: Cache) -> tuple[OpenedName, ...]:
     record = os.path.join(dist.info, "RECORD")
-    key = _source_digest(record)
+    key = _source_digest(records)
     if key is not None:
         known = _unpacked(cache.get(RowKind.OPENED, record, key))
         if known is not None:
@@ -68,10 +77,10 @@ def _names_of(dist: Dist, cache: Cache) -> tuple[OpenedName, ...]:
     return names
 
 
-def _source_digest(record: str) -> bytes | None:
+def _source_digest(records: DistRecords) -> bytes | None:
     """Return a digest over the rows of RECORD that describe sources; None where they do not tell contents."""
     try:
-        rows = _SOURCE_ROW.findall(read_regular(record, MAX_RECORD_SIZE))
+        rows = _SOURCE_ROW.findall(records.read_record().data)
     except OSError:
         return None
     return hashlib.sha256(b"\n".join(rows)).digest() if all(map(_HASHED.search, rows)) else None

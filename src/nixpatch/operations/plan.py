@@ -129,7 +129,7 @@ def make_plan(
                 machine_of=read.machine,
                 exists=functools.cache(os.path.exists),
             )
-            context, python = _with_opened(context, index)
+            context, python = _with_opened(context, index, records)
             vendored: tuple[VendoredPlan, ...] = ()
             if request.unvendor:
                 from nixpatch.unvendor.inputs import decide_unvendoring  # noqa: PLC0415 - hardly any run asks for it
@@ -243,11 +243,13 @@ def _opened_unmet(
 
 
 def _with_opened(
-    context: ResolutionContext, index: ProviderIndex
+    context: ResolutionContext, index: ProviderIndex, records: TreeRecords
 ) -> tuple[ResolutionContext, dict[str, PythonLibraries]]:
     """Add the libraries that code opens by name; return what Python code opens by ``.dist-info``, too."""
     catalog = packaged()
-    names = read_code_names(context.tree, context.facts, context.target.machine, context.policy, index.cache)
+    names = read_code_names(
+        context.tree, context.facts, context.target.machine, context.policy, index.cache, records
+    )
     is_known = functools.cache(
         lambda name: bool(
             context.files_named(name) or index.providers(name) or catalog.lookup(name) is not None

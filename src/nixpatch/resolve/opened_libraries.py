@@ -120,7 +120,7 @@ def needs_by_caller(
     for path in sorted(files):
         if os.path.basename(path).startswith(_CFFI) and path in context.facts:
             needs.setdefault(path, {}).update(dict.fromkeys(cffi))
-    return {path: tuple(found) for path, found in needs.items() if found}
+    return {path: tuple(of_file) for path, of_file in needs.items() if of_file}
 
 
 def _caller_files(context: ResolutionContext, file: TreeFile, callers: Sequence[str]) -> Iterator[str]:

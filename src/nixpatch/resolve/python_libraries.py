@@ -65,9 +65,9 @@ class PythonResolver:
         unmet: dict[str, str] = {}
         computed: list[str] = []
         for name in names:
-            where = f"{name.path}:{name.line}"
+            place = f"{name.path}:{name.line}"
             if not name.name.strip("*"):
-                computed.append(where)
+                computed.append(place)
                 continue
             sonames = self._sonames(name)
             if any(self._is_libc(soname) for soname in sonames) or name.name in _LIBC_STEMS:
@@ -79,11 +79,11 @@ class PythonResolver:
                 if name.traced:
                     missing = self._reportable(sonames)
                     if missing is not None:
-                        unmet.setdefault(missing, where)
+                        unmet.setdefault(missing, place)
                 continue
             if name.opener is Opener.CFFI or uses_cffi:
                 needed = tuple(soname for soname, _ in served)
-                cffi[OpenedNeed(needed if "*" not in name.name else needed[:1], where)] = None
+                cffi[OpenedNeed(needed if "*" not in name.name else needed[:1], place)] = None
             if name.opener is Opener.CTYPES and "*" in name.name:
                 libraries.update(served)
             elif name.opener is Opener.CTYPES:
@@ -96,7 +96,7 @@ class PythonResolver:
             libraries,
             answers,
             tuple(cffi),
-            tuple(sorted((soname, where) for soname, where in unmet.items())),
+            tuple(sorted((soname, place) for soname, place in unmet.items())),
             tuple(computed),
         )
 

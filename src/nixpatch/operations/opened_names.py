@@ -20,7 +20,7 @@ from nixpatch.installed.dist_records import DistRecords, TreeRecords
 from nixpatch.model import Dist, DlopenStrings, ElfFacts, Machine, OpenedName, Opener, Tree
 from nixpatch.policy import Policy
 from nixpatch.resolve.python_names import opened_names
-from nixpatch.store.cache import Cache, RowKind
+from nixpatch.store.cache import Cache, RowKind, settled, stamp_of
 
 _MAX_SOURCE = 4 << 20  # bytes
 _SOURCE_ROW = re.compile(rb"^[^\r\n]*\.py[\"']?,[^\r\n]*$", re.MULTILINE)
@@ -51,7 +51,7 @@ def read_code_names(
     for path, file_facts in facts.items():
         if file_facts.machine == machine:
             try:
-                strings = dlopen_strings(path, symbols)
+                strings = _strings_of(path, symbols, cache)
             except (FileRefused, OSError):  # the plan of the file tells what is wrong with it
                 continue
             if strings is not None:
@@ -62,6 +62,25 @@ def read_code_names(
         if (names := _names_of(dist, records.of(tree, dist.info), cache))
     }
     return CodeNames(native, python)
+
+
+def _strings_of(path: str, symbols: tuple[str, ...], cache: Cache) -> DlopenStrings | None:
+    """Return the names in an ELF file; those of one that has not changed come from the cache."""
+    status = os.stat(path)
+    stamp = stamp_of(status)
+    value = cache.get(RowKind.STRINGS, path, stamp)
+    if value is not None:
+        try:
+            asked, row = json.loads(value)
+            if tuple(asked) == symbols:
+                return None if row is None else DlopenStrings(*(tuple(part) for part in row))
+        except (ValueError, TypeError, RecursionError):  # not a row of this program
+            pass
+    strings = dlopen_strings(path, symbols)
+    if settled(status):
+        row = None if strings is None else (strings.symbols, strings.names, strings.in_text)
+        cache.put(RowKind.STRINGS, path, stamp, json.dumps((symbols, row)).encode("ascii"))
+    return strings
 
 
 def _names_of(dist: Dist, records: DistRecords, cache: Cache) -> tuple[OpenedName, ...]:

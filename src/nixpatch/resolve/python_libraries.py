@@ -113,8 +113,14 @@ class PythonResolver:
             matching = re.compile(pattern.replace(r"\*", ".*"))
             return tuple(filter(matching.fullmatch, self.beginning(start))) if len(start) > len("lib") else ()
         if base.endswith(".so"):
-            return (*dict.fromkeys((*([base] if ".so" in name.name else []), *self.versions(base), base)),)
+            # A library is asked for by its DT_SONAME, not by the name of the file behind it (libz.so.1.3.1).
+            versions = sorted(self.versions(base), key=lambda soname: not self._is_soname(soname))
+            return tuple(dict.fromkeys((*([base] if ".so" in name.name else []), *versions, base)))
         return (base,)
+
+    def _is_soname(self, name: str) -> bool:
+        provider = self.context.choice(name).provider
+        return provider is not None and provider.soname == name
 
     def _is_libc(self, soname: str) -> bool:
         return self.context.libc_of(soname) is not None

@@ -42,6 +42,8 @@ class RowKind(enum.IntEnum):
     """the directories of a store that have each library name"""
     LISTINGS = 4
     """the library names in each directory of a store, by the state of the directory"""
+    STRINGS = 6
+    """the sonames that stand as strings in an ELF file that opens libraries by name"""
     OPENED = 5
     """the names that the sources of a dist open, by RECORD and the digests that it has of the sources"""
 

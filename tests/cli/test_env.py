@@ -84,3 +84,18 @@ def test_wrong_words(world: World, nixpatch: Run) -> None:
     assert nixpatch("env")[0] == 2
     assert nixpatch("env", "--print", world.venv, "more")[0] == 2
     assert nixpatch("env", "--tree", world.venv, "--", "/no/such/program")[0] == 3
+
+
+def test_a_link_in_the_place_of_the_directory_is_not_followed(
+    world: World, nixpatch: Run, module: str
+) -> None:
+    outside = os.path.join(world.root, "outside")
+    os.makedirs(outside)
+    os.symlink("/nowhere", os.path.join(outside, "libold.so.1"))
+    os.symlink(outside, os.path.join(world.venv, ".nixpatch-env"))
+
+    code, _, err = nixpatch("env", "--print", world.venv)
+
+    assert code == 3
+    assert "a link has taken the place of a directory" in err
+    assert os.listdir(outside) == ["libold.so.1"]

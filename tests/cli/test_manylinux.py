@@ -72,6 +72,17 @@ def test_pip_obeys_what_was_written(shop: Shop, call: Call) -> None:
         assert not [name for name in names if name.startswith("_manylinux")]
 
 
+def test_bytecode_behind_a_link_is_left_alone(world: World, nixpatch: Run) -> None:
+    outside = os.path.join(world.root, "outside")
+    _write(os.path.join(outside, "_manylinux.cpython-311.pyc"), "precious")
+    os.symlink(outside, os.path.join(world.site, "__pycache__"))
+
+    assert nixpatch("manylinux", "deny", world.venv)[0] == 0
+
+    assert os.path.isfile(_module(world))
+    assert os.listdir(outside) == ["_manylinux.cpython-311.pyc"]
+
+
 def test_an_honest_one_of_a_machine_without_libraries_denies(shop: Shop, call: Call) -> None:
     _manylinux_wheel(shop)
 

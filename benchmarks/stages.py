@@ -25,7 +25,7 @@ STAGES = {
     "headers": ("nixpatch.elf", "read"),
     "decisions": ("nixpatch.operations.plan", "_plan_one"),
     "looking for what is unfinished": ("nixpatch.operations.plan", "mark_unrecorded"),
-    "the rest of the plan": ("nixpatch.cli.patch", "make_plan"),
+    "the rest of the plan": ("nixpatch.operations.patch", "make_plan"),
     "waiting for the workers": ("nixpatch.operations.edit_jobs", "_in_job_order"),
     "writing down": ("nixpatch.operations.apply", "_record"),
     "report": ("nixpatch.cli.session", "Output.plan"),

@@ -180,12 +180,12 @@ def verify(
         MachineError: Nix failed, or the target cannot be started.
 
     """
-    found = os.environ if environment is None else environment
+    environ = os.environ if environment is None else environment
     return check_tree(
         path,
-        find_store(store, found),
+        find_store(store, environ),
         python=python,
-        path_env=found.get("PATH"),
+        path_env=environ.get("PATH"),
         locked=locked,
         load=load,
         deep=deep,

@@ -11,12 +11,7 @@ import nixpatch
 PACKAGE = os.path.dirname(nixpatch.__file__)
 
 # Modules whose renames are still to be merged; a rule does not look at them until then.
-IDENTIFIERS_PENDING = (
-    "api.py",
-    "operations/request.py",
-    "resolve/dlopen_calls.py",
-    "store/gc_roots.py",
-)
+IDENTIFIERS_PENDING = ("resolve/dlopen_calls.py",)
 
 NO_IDENTIFIERS = frozenset(
     ("told", "found", "late", "wish", "matter", "around", "one", "its", "mine", "where", "at")

@@ -152,8 +152,8 @@ def _read(path: str) -> dict[str, Any]:
 
 def _project(document: dict[str, Any]) -> dict[str, Any]:
     tool = document.get("tool", {})
-    found = tool.get("nixpatch", {}) if isinstance(tool, dict) else {}
-    return found if isinstance(found, dict) else {"tool.nixpatch": found}
+    table = tool.get("nixpatch", {}) if isinstance(tool, dict) else {}
+    return table if isinstance(table, dict) else {"tool.nixpatch": table}
 
 
 def _parsed(name: str, data: dict[str, Any]) -> Policy:

@@ -86,7 +86,7 @@ def drop(prefix: str, unused: Iterable[str]) -> None:
 def _registered(store: Store) -> frozenset[str]:
     """Return the links that Nix knows of: ``gcroots/auto`` points back at each."""
     auto = os.path.join(store.state, "gcroots", "auto")
-    found: set[str] = set()
+    registered: set[str] = set()
     with contextlib.suppress(OSError), os.scandir(auto) as entries:
-        found.update(os.readlink(entry.path) for entry in entries if entry.is_symlink())
-    return frozenset(found)
+        registered.update(os.readlink(entry.path) for entry in entries if entry.is_symlink())
+    return frozenset(registered)

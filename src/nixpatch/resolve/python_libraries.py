@@ -84,6 +84,13 @@ class PythonResolver:
             if name.opener is Opener.CFFI or uses_cffi:
                 needed = tuple(soname for soname, _ in served)
                 cffi[OpenedNeed(needed if "*" not in name.name else needed[:1], place)] = None
+            if (
+                name.opener is Opener.CFFI
+                and "*" not in name.name
+                and served[0][0] != os.path.basename(name.name)
+            ):
+                # ffi.dlopen asks find_library for a name that dlopen does not find: libpulse.so, pulse.
+                answers[name.name] = served[0][1]
             if name.opener is Opener.CTYPES and "*" in name.name:
                 libraries.update(served)
             elif name.opener is Opener.CTYPES:

@@ -2,7 +2,7 @@
 { pkgs ? import <nixpkgs> { } }:
 let
   version = builtins.head (builtins.match ".*__version__ = \"([^\"]+)\".*"
-    (builtins.readFile ./src/nixpatch/__init__.py));
+    (builtins.readFile ./src/nixpatch/version.py));
   # Only the files of the package, so that a change of a test does not rebuild it.
   parts = [ "pyproject.toml" "README.md" "LICENSE" "src" "docs" ];
   root = toString ./. + "/";

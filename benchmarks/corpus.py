@@ -38,7 +38,7 @@ from nixpatch.elf.check_rewritten import check_rewritten
 from nixpatch.installed import scan
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Linkage, Outcome, Plan, Tag, Writer
 from nixpatch.operations.apply import apply
-from nixpatch.operations.options import ApplyOptions
+from nixpatch.operations.patch_options import ApplyOptions
 from nixpatch.operations.restore import plan_restore
 
 HERE = os.path.dirname(os.path.abspath(__file__))

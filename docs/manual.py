@@ -17,8 +17,8 @@ from typing import Any
 
 import typer
 
-from nixpatch import __version__
 from nixpatch.cli.app import command_line
+from nixpatch.version import __version__
 
 NAME = "nixpatch"
 _RUN = "from nixpatch.cli import run; run([])"

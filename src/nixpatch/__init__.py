@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from nixpatch.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from nixpatch.api import apply, as_document, missing, plan, restore, summary, verify
     from nixpatch.errors import MachineError, NixpatchError, RequestError
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from nixpatch.model.missing import Missing
     from nixpatch.model.summary import Totals
 
-__version__ = "0.1.0"
 
 # The names that stay. Everything else in the package may move from one version to the next.
 __all__ = [

@@ -9,7 +9,7 @@ import sys
 def main() -> None:
     """Run the command line and exit with its code."""
     if sys.argv[1:] == ["--version"]:
-        from nixpatch import __version__  # noqa: PLC0415 - no command line is needed for one line
+        from nixpatch.version import __version__  # noqa: PLC0415 - no command line is needed for one line
 
         sys.stdout.write(f"nixpatch {__version__}\n")
         return

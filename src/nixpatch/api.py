@@ -40,9 +40,9 @@ from nixpatch.model import (
 from nixpatch.model.missing import Missing
 from nixpatch.model.summary import Totals
 from nixpatch.operations.missing import find_missing
-from nixpatch.operations.options import ApplyOptions, PatchOptions, PlanOptions, types_of, words_of
 from nixpatch.operations.patch import PatchEvents, carry_out
 from nixpatch.operations.patch import restore as _restore
+from nixpatch.operations.patch_options import ApplyOptions, PatchOptions, PlanOptions, types_of, words_of
 from nixpatch.operations.plan import make_plan
 from nixpatch.operations.request import request_for
 from nixpatch.operations.verify import check_tree
@@ -80,7 +80,7 @@ def _keywords(
 ) -> Callable[[Callable[[_A, _O], _R]], Callable[Concatenate[_A, _P], _R]]:
     """Give a function of an argument and a dataclass the fields of the dataclass as keywords.
 
-    The options among them and their help stand in one place, ``operations.options``: the docstring has them.
+    The options and their help stand in one place, ``operations.patch_options``.
     """
 
     def decorate(function: Callable[[_A, _O], _R]) -> Callable[Concatenate[_A, _P], _R]:

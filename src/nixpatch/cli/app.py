@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nixpatch import __version__
 from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.version import __version__
 
 _TREES = "Trees"
 _INSPECT = "Inspect"

@@ -15,7 +15,7 @@ from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.escape import shown
-from nixpatch.operations.options import PatchOptions
+from nixpatch.operations.patch_options import PatchOptions
 
 _VARIABLE = "LD_LIBRARY_PATH"
 
@@ -32,7 +32,8 @@ def env_command(
         bool, typer.Option("--print", help="Print the value for a tree, run nothing.")
     ] = False,
     tree: Annotated[
-        str | None, typer.Option("--tree", metavar="PATH", help="The tree [the active venv, ./.venv].")
+        str | None,
+        typer.Option("--tree", metavar="PATH", help="The tree (default: the active venv, ./.venv)."),
     ] = None,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,

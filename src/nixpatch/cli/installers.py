@@ -24,10 +24,9 @@ from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import MachineError, NixpatchError
 from nixpatch.escape import shown
 from nixpatch.installed import python_layout
-from nixpatch.operations.gc_roots import prune
 from nixpatch.operations.installer_changes import InstallerChanges, Snapshot, difference, restrict, snapshot
-from nixpatch.operations.options import PatchOptions
-from nixpatch.operations.patch import patch
+from nixpatch.operations.patch import patch, prune_roots
+from nixpatch.operations.patch_options import PatchOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +185,7 @@ def _patch_changes(
         if changes.anything:
             code = _patch(tree, changes, call, chosen, output)
         elif changes.gone and chosen.gc_roots:
-            prune(os.path.realpath(tree))
+            prune_roots(tree, output.say)
     except NixpatchError as error:
         code = _print_error(error)
     if code is not ExitCode.SATISFIED:

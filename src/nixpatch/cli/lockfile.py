@@ -16,7 +16,7 @@ from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded, write_output
 from nixpatch.escape import shown
 from nixpatch.operations.lockfile import lock_of
-from nixpatch.operations.options import PatchOptions
+from nixpatch.operations.patch_options import PatchOptions
 from nixpatch.operations.plan import make_plan
 from nixpatch.report import lockfile as report
 from nixpatch.report import missing

@@ -16,7 +16,7 @@ from nixpatch.cli.session import guarded
 from nixpatch.escape import shown
 from nixpatch.installed.manylinux_module import Mode
 from nixpatch.operations import manylinux
-from nixpatch.operations.options import PatchOptions
+from nixpatch.operations.patch_options import PatchOptions
 from nixpatch.operations.plan import PatchRequest, Reader
 from nixpatch.report import manylinux as report
 
@@ -30,7 +30,9 @@ _LIBRARIES = ("python", "lib", "closure", "store", "pure", "locked")
 
 TreePath = Annotated[
     str | None,
-    typer.Argument(metavar="[PATH]", help="A venv, prefix or site-packages [the active venv, ./.venv]."),
+    typer.Argument(
+        metavar="[PATH]", help="A venv, prefix or site-packages (default: the active venv, ./.venv)."
+    ),
 ]
 
 

@@ -12,7 +12,7 @@ from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode, missing_code
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
-from nixpatch.operations.options import PatchOptions
+from nixpatch.operations.patch_options import PatchOptions
 from nixpatch.operations.plan import make_plan
 from nixpatch.report import missing as report
 

@@ -10,13 +10,13 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from nixpatch.operations import options, request
-from nixpatch.operations.options import PatchOptions
+from nixpatch.operations import patch_options, request
+from nixpatch.operations.patch_options import PatchOptions
 from nixpatch.operations.plan import PatchRequest
 
 _OUTPUT = "Output"
 
-ALL = tuple(options.types_of(PatchOptions))
+ALL = tuple(patch_options.types_of(PatchOptions))
 """the names of all options of a run, in the order of ``--help``"""
 
 Paths = Annotated[
@@ -83,12 +83,12 @@ def takes(*names: str, **help_texts: str) -> Callable[[Callable[..., int]], Call
 
 def _parameter(name: str, help_text: str | None) -> inspect.Parameter:
     """Return the parameter that typer makes an option of."""
-    annotated = options.types_of(PatchOptions)[name]
-    words = options.words_of(annotated)
+    annotated = patch_options.types_of(PatchOptions)[name]
+    words = patch_options.words_of(annotated)
     assert words is not None
     default = next(field.default for field in fields(PatchOptions) if field.name == name)
     kind = get_args(annotated)[0]
-    if options.is_list(annotated):
+    if patch_options.is_list(annotated):
         kind, default = list[str] | None, None
     if _turns_off(name):
         default = False
@@ -108,7 +108,7 @@ def _parameter(name: str, help_text: str | None) -> inspect.Parameter:
 
 def _turns_off(name: str) -> bool:
     """Whether an option is spelled ``--no-x``."""
-    words = options.words_of(options.types_of(PatchOptions)[name])
+    words = patch_options.words_of(patch_options.types_of(PatchOptions)[name])
     return words is not None and any(flag.startswith("--no-") for flag in words.flags)
 
 

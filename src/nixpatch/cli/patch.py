@@ -16,8 +16,8 @@ from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import RequestError
 from nixpatch.installed import scan
 from nixpatch.model import Outcome, Plan, Writer
-from nixpatch.operations.options import PatchOptions
 from nixpatch.operations.patch import patch, restore
+from nixpatch.operations.patch_options import PatchOptions
 from nixpatch.operations.plan import PatchRequest, check_request, make_plan
 from nixpatch.store import find_store
 

@@ -22,8 +22,8 @@ from nixpatch.fs import replace_bytes, sweep
 from nixpatch.model import Outcome, Plan, Tree, Verdict
 
 if TYPE_CHECKING:
-    from nixpatch.operations.options import PatchOptions
     from nixpatch.operations.patch import PatchEvents
+    from nixpatch.operations.patch_options import PatchOptions
 
 _P = ParamSpec("_P")
 _NAMES = {"status": "manylinux"}
@@ -150,7 +150,7 @@ def print_document(
     error: NixpatchError | None = None,
 ) -> None:
     """Print a whole JSON document to standard output, with the error that ended the run early."""
-    from nixpatch.operations.options import as_json  # noqa: PLC0415 - for JSON only
+    from nixpatch.operations.patch_options import as_json  # noqa: PLC0415 - for JSON only
     from nixpatch.report.as_json import document, write  # noqa: PLC0415
 
     extra: dict[str, Any] = {}

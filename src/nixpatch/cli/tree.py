@@ -15,7 +15,7 @@ from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
 from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import RequestError
-from nixpatch.operations.options import PatchOptions
+from nixpatch.operations.patch_options import PatchOptions
 from nixpatch.store import find_store
 
 if TYPE_CHECKING:

@@ -117,17 +117,20 @@ class ElfFacts:
 class SkipReason(enum.Enum):
     """Why a file is left alone, byte for byte. The value is shown to users."""
 
+    # decided in elf/headers, elf/facts and elf/undo, from the file alone
     NOT_ELF = "not an ELF file"
     RELOCATABLE = "relocatable object file (ET_REL)"
     CORE = "core file or unknown ELF type"
     STATIC = "static: no dynamic section, or nothing needed and no interpreter"
     DEBUG_FILE = "separate debug file"
-    OTHER_MACHINE = "built for another machine"
     OTHER_OSABI = "built for another operating system"
+    MALFORMED = "malformed ELF"
+    PAYLOAD = "has data appended that it may look for by offset"
+    # decided in resolve/file_plan, against the target
+    OTHER_MACHINE = "built for another machine"
     OTHER_LIBC = "built for another libc"
     LOADER_OR_LIBC = "the dynamic loader or libc itself"
-    PAYLOAD = "has data appended that it may look for by offset"
-    MALFORMED = "malformed ELF"
+    # decided in operations/plan, for --owned-only
     UNOWNED = "belongs to no dist"
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from nixpatch import __version__
 from nixpatch.errors import FileRefused, MachineError
 from nixpatch.escape import reason
 from nixpatch.fs import remove
@@ -28,10 +27,11 @@ from nixpatch.model import (
     Writer,
 )
 from nixpatch.operations.edit_jobs import Job, run_jobs
-from nixpatch.operations.options import ApplyOptions
+from nixpatch.operations.patch_options import ApplyOptions
 from nixpatch.operations.record_update import UnrecordedChange, update_records
 from nixpatch.operations.text_update import update_texts
 from nixpatch.unvendor import apply as unvendor_apply
+from nixpatch.version import __version__
 
 _DEFAULTS = ApplyOptions()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from nixpatch import __version__
 from nixpatch.errors import MachineError
 from nixpatch.fs import make_directory, remove, remove_directory, replace_link
 from nixpatch.installed import find_target, scan
@@ -21,6 +20,7 @@ from nixpatch.operations.plan import PatchRequest, Reader, sources_of
 from nixpatch.resolve.dlopen_calls import call_sites
 from nixpatch.resolve.provider_choice import choose_provider
 from nixpatch.store import ProviderIndex, gc_roots, open_index
+from nixpatch.version import __version__
 
 DIRECTORY = ".nixpatch-env"
 """name of the directory of links, in the prefix of the tree"""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Collection, Iterable, Iterator
 
 from nixpatch.errors import RequestError
 from nixpatch.installed import scan
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.model import ElfFacts, Finding, Plan, Verdict
+from nixpatch.operations import dlopen_names
 from nixpatch.operations.plan import Reader
 from nixpatch.store import Store, gc_roots
 from nixpatch.store.store_paths import store_paths_of
@@ -65,7 +68,7 @@ def findings(verdict: Verdict, store: Store) -> tuple[Finding, ...]:
 
 
 def _names_in_files(prefix: str) -> Iterator[str]:
-    """Yield every path that an ELF file of a prefix hands to the loader."""
+    """Yield every path in the store that the files of a prefix name: ELF files, scripts, links of ``env``."""
     try:
         tree = scan(prefix)
     except RequestError:  # nothing is installed there any more
@@ -73,6 +76,8 @@ def _names_in_files(prefix: str) -> Iterator[str]:
     for dist in TreeRecords().of_all(tree):
         known = dist.usable_provenance()
         yield from (use for text in (known.texts.values() if known else ()) for use in text.uses)
+    with contextlib.suppress(OSError), os.scandir(os.path.join(prefix, dlopen_names.DIRECTORY)) as entries:
+        yield from (os.readlink(entry.path) for entry in entries if entry.is_symlink())
     read = Reader()
     for file in tree.files:
         facts = read.in_tree(file.path)

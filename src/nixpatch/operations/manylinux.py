@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from nixpatch import __version__
 from nixpatch.errors import RequestError
 from nixpatch.installed import find_target, manylinux_module, scan
 from nixpatch.installed.manylinux_module import ManylinuxModule, Mode
@@ -16,6 +15,8 @@ from nixpatch.operations.plan import PatchRequest, Reader, sources_of
 from nixpatch.resolve.manylinux import claimed_tags, honest_limit, policies_of, promise
 from nixpatch.resolve.provider_choice import choose_provider
 from nixpatch.store import open_index
+from nixpatch.tree_lock import hold_tree
+from nixpatch.version import __version__
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,11 @@ def write(request: PatchRequest, mode: Mode) -> WrittenModule:
         MachineError: it cannot be written.
 
     """
+    with hold_tree(request.path, lambda _: None):
+        return _write(request, mode)
+
+
+def _write(request: PatchRequest, mode: Mode) -> WrittenModule:
     reader = Reader()
     claim = read_claim(request, reader)
     target = claim.target
@@ -123,7 +129,8 @@ def reset(path: str) -> str | None:
         MachineError: it cannot be removed.
 
     """
-    return manylinux_module.remove(site_of(scan(path)))
+    with hold_tree(path, lambda _: None):
+        return manylinux_module.remove(site_of(scan(path)))
 
 
 def _allows(switch: ManylinuxModule | None, target: Target, version: tuple[int, int]) -> bool | None:

@@ -6,6 +6,7 @@ The command line, the Python API and the wrappers round installers all come thro
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.model import FileOutcome, Outcome, Plan, TreeFile
 from nixpatch.operations import gc_roots
-from nixpatch.operations.options import ApplyOptions
+from nixpatch.operations.patch_options import ApplyOptions
 from nixpatch.operations.plan import PatchRequest, make_plan, refuse_system_directory
 from nixpatch.store import Store
 from nixpatch.tree_lock import hold_tree
@@ -80,6 +81,17 @@ def restore(path: str, options: ApplyOptions, events: PatchEvents = _NO_EVENTS) 
     with hold_tree(path, events.on_message):
         records = TreeRecords()
         return carry_out(plan_restore(path, records), None, options, events, records)
+
+
+def prune_roots(path: str, on_message: Callable[[str], None]) -> None:
+    """Drop the garbage-collector roots of a tree that an installer took dists out of.
+
+    Raises:
+        MachineError: the directory of the roots cannot be written.
+
+    """
+    with hold_tree(path, on_message):
+        gc_roots.prune(os.path.realpath(path))
 
 
 def carry_out(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from nixpatch import __version__, elf, installed
+from nixpatch import elf, installed
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.escape import is_machine_error
 from nixpatch.installed.dist_records import TreeRecords
@@ -42,6 +42,7 @@ from nixpatch.store import LibrarySources, ProviderIndex, Store, lockfile, nixpk
 from nixpatch.store.catalog import packaged
 from nixpatch.store.programs import find_program
 from nixpatch.unvendor.apply import distrusted, unsettled
+from nixpatch.version import __version__
 
 _NO_SYSTEM = "name a venv or a package in it; to patch this nevertheless, say --system"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from nixpatch.errors import RequestError
 from nixpatch.fs import read_regular
-from nixpatch.operations.options import PatchOptions
+from nixpatch.operations.patch_options import PatchOptions
 from nixpatch.operations.plan import PatchRequest
 from nixpatch.policy import MAX_SIZE, Policy, PolicyError, Rule, default_policy, parse, toml
 from nixpatch.store import find_store

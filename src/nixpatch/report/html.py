@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from nixpatch import __version__
 from nixpatch.escape import below, shown
 from nixpatch.model import FilePlan, Finding, Linkage, Outcome, Plan, Verdict
 from nixpatch.operations.missing import find_missing
@@ -24,6 +23,7 @@ from nixpatch.report.graph import NodeFinder, graph
 from nixpatch.report.missing import advice_for, line_to_paste
 from nixpatch.report.phrases import target_text
 from nixpatch.store.store_paths import store_paths_of
+from nixpatch.version import __version__
 
 # Characters that could end the element with the JSON, or a line of a script (U+2028 and U+2029).
 _JSON_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}

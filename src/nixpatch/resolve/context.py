@@ -56,7 +56,7 @@ class ResolutionContext:
     opened: Mapping[str, tuple[OpenedNeed, ...]] = field(default_factory=dict)
     """by path of the file in whose search path ld.so looks: libraries that are opened by name"""
     renames: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    """by path: renamed needs, as (new name, original name); files that are not in it keep their own"""
+    """by path: renamed needs, as (original name, new name); files that are not in it keep their own"""
     _by_name: dict[str, list[str]] = field(default_factory=dict, init=False)
     _by_soname: dict[str, list[str]] = field(default_factory=dict, init=False)
     _named: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)

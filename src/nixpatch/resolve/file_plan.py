@@ -27,7 +27,7 @@ from nixpatch.model import (
     TreeFile,
 )
 from nixpatch.resolve.context import ResolutionContext
-from nixpatch.resolve.precedence import Dependent, answer_need
+from nixpatch.resolve.need_sources import Dependent, answer_need
 from nixpatch.resolve.provider_choice import newest, version_text, versions_beyond_libc
 from nixpatch.resolve.search_path import inside, join, plain, split
 

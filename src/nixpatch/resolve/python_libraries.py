@@ -133,7 +133,7 @@ class PythonResolver:
         return self.context.libc_of(soname) is not None
 
     def _path(self, dist: Dist, soname: str) -> str | None:
-        """Return the path of a library for a dist, by the steps of ``resolve.precedence``."""
+        """Return the path of a library for a dist, by the steps of ``resolve.need_sources``."""
         context, policy = self.context, self.context.policy
         in_tree = context.files_named(soname)
         own = [path for path in in_tree if path in dist.files]

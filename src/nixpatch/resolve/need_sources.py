@@ -1,6 +1,7 @@
-"""The order of precedence in which a need of a file is met.
+"""The sources that can meet a need of a file, in order: libc, own dist, driver, other dists, the store.
 
-Each step is a function that returns the answer, or None for the next step to try.
+Each step is a function that returns the answer, or None for the next step to try. Which of two providers of
+one soname wins is decided in ``provider_choice``, over the order of ``store.index``.
 """
 
 from __future__ import annotations

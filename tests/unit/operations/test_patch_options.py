@@ -10,7 +10,14 @@ import pytest
 import nixpatch
 from nixpatch.cli import app
 from nixpatch.model import Tag, Writer
-from nixpatch.operations.options import ApplyOptions, PatchOptions, PlanOptions, as_json, types_of, words_of
+from nixpatch.operations.patch_options import (
+    ApplyOptions,
+    PatchOptions,
+    PlanOptions,
+    as_json,
+    types_of,
+    words_of,
+)
 
 NAMES = [field.name for field in fields(PatchOptions)]
 

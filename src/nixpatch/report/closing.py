@@ -17,6 +17,7 @@ def run_closing(plan: Plan, outcome: Outcome | None, seconds: float) -> str:
     verbs = ("Would patch", "Patched") if plan.target is not None else ("Would restore", "Restored")
     count = totals(plan, outcome)
     skipped = sum(count.skipped.values())
+    texts = sum(text.pending for text in plan.texts)
     text = (
         f"{verbs[outcome is not None]} {count.changed} of {count.files} ELF files "
         f"({size_text(count.bytes)}) in {seconds:.1f} s"
@@ -25,6 +26,7 @@ def run_closing(plan: Plan, outcome: Outcome | None, seconds: float) -> str:
         f"{count.untouched} unchanged" if count.untouched else "",
         f"{skipped} skipped" if skipped else "",
         f"{count.failed} failed" if count.failed else "",
+        count_text(texts, "text file") if texts else "",
         f"{count_text(count.missing, 'dependency', 'dependencies')} not found" if count.missing else "",
     ]
     return "; ".join([text, *filter(None, rest)]) + "."

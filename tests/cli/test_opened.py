@@ -1,0 +1,143 @@
+"""Libraries that are opened by name: what the commands show of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import resources
+from typing import Any
+
+import jsonschema
+import pytest
+
+from support.opening import add_opener
+from support.world import Run, World
+
+pytestmark = pytest.mark.gcc
+
+SCHEMA = json.loads(resources.files("nixpatch").joinpath("data/report.schema.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def package(world: World) -> str:
+    """The package directory of a dist that opens libraries by name."""
+    return add_opener(world)
+
+
+def _document(out: str) -> Any:
+    document = json.loads(out)
+    jsonschema.validate(document, SCHEMA)
+    (tree,) = document["trees"]
+    return tree
+
+
+def test_missing_lists_optional_libraries_apart_and_ends_with_0(
+    world: World, nixpatch: Run, package: str
+) -> None:
+    code, out, _ = nixpatch("missing", world.venv)
+
+    assert code == 0
+    needed, _, optional = out.partition("Optional: ")
+    assert needed == "Nothing is missing.\n\n"
+    where = os.path.relpath(package, world.venv)
+    assert f"opener 2.0\n  libsodium.so.26, opened by name by {where}/optional.py:4\n" in optional
+    assert f"  libxkbcommon.so.0, opened by name by {where}/_lacks.so\n" in optional
+    assert "    nixpkgs has it in libxkbcommon\n" in optional
+    assert optional.endswith("All of them: buildInputs = with pkgs; [ libsodium libxkbcommon ];\n")
+
+
+def test_missing_offers_a_second_list_for_nix(world: World, nixpatch: Run, package: str) -> None:
+    code, out, _ = nixpatch("missing", "--format", "nix", world.venv)
+
+    assert code == 0
+    assert out.splitlines()[0] == "pkgs: [ ]"
+    assert out.splitlines()[-1] == "# ++ (with pkgs; [ libsodium libxkbcommon ])"
+
+
+def test_missing_as_json_has_them_apart(world: World, nixpatch: Run, package: str) -> None:
+    code, out, _ = nixpatch("missing", "--json", world.venv)
+
+    tree = _document(out)
+    assert (code, tree["missing"], tree["build_inputs"]) == (0, [], [])
+    assert tree["optional_build_inputs"] == ["libsodium", "libxkbcommon"]
+    assert [(one["soname"], one["dists"], one["files"]) for one in tree["optional"]] == [
+        ("libsodium.so.26", ["opener 2.0"], [f"{package}/optional.py:4"]),
+        ("libxkbcommon.so.0", ["opener 2.0"], [f"{package}/_lacks.so"]),
+    ]
+
+
+def test_what_a_rule_ignores_is_not_optional_either(world: World, nixpatch: Run, package: str) -> None:
+    _, out, _ = nixpatch("missing", "--ignore-missing", "lib*", world.venv)
+
+    assert out == "Nothing is missing.\n"
+
+
+def test_a_run_reports_text_files_in_one_line(world: World, nixpatch: Run, package: str) -> None:
+    code, out, _ = nixpatch(world.venv)
+
+    assert code == 0
+    lines = [
+        "Text files: 1 start-up file for what Python code opens by name; "
+        "1 script with a program of the store (-v lists them)",
+        "2 optional libraries, opened by name, are not there: nixpatch missing lists them",
+    ]
+    assert [line for line in out.splitlines() if line in lines] == lines
+    assert "computes" not in out
+
+
+def test_plan_shows_the_needs_where_they_are_searched_and_the_texts(
+    world: World, nixpatch: Run, package: str
+) -> None:
+    code, out, _ = nixpatch("plan", "-v", world.venv)
+
+    assert code == 0
+    where, site = os.path.relpath(package, world.venv), os.path.relpath(world.site, world.venv)
+    library = f"{world.library}/libanswer.so.1"
+    native = f"{where}/_opens.so"
+    assert f"    libanswer.so.1: store {library} (opened by name by {native}, searched in {native})\n" in out
+    assert f"  {site}/nixpatch-opener.pth: start-up file, answers for answer, libanswer.so.1\n" in out
+    assert "  bin/opener-run: script, run by " in out
+    assert " instead of /bin/bash\n" in out
+    assert f"  libsodium.so.26: opened by name by {where}/optional.py:4\n" in out
+    assert (
+        f"Opened by a name that the code computes (see nixpatch env):\n  {where}/computed.py: line 4" in out
+    )
+
+    _, out, _ = nixpatch("plan", "-vv", world.venv)
+    assert f"    libanswer.so.1: {library}\n" in out
+    assert f"    libxkbcommon.so.0: not there (opened by name by {where}/_lacks.so, searched in " in out
+
+
+def test_json_of_a_run(world: World, nixpatch: Run, package: str) -> None:
+    _, out, _ = nixpatch("--json", world.venv)
+
+    tree = _document(out)
+    startup, script = sorted(tree["texts"], key=lambda text: str(text["kind"]), reverse=True)
+    assert (startup["kind"], startup["status"]) == ("startup", "changed")
+    assert startup["answers"] == {
+        name: f"{world.library}/libanswer.so.1" for name in ("answer", "libanswer.so.1")
+    }
+    assert (script["kind"], script["program"]) == ("script", "/bin/bash")
+    assert [one["soname"] for one in tree["optional"]] == ["libsodium.so.26", "libxkbcommon.so.0"]
+    assert tree["computed"] == [f"{package}/computed.py:4"]
+    openers = {
+        file["path"]: need["opener"]
+        for file in tree["files"]
+        for need in file["needs"]
+        if need["soname"] == "libanswer.so.1"
+    }
+    assert openers[f"{package}/_opens.so"] == f"{package}/_opens.so"
+    assert openers[world.extension] is None
+    _, out, _ = nixpatch("--json", world.venv)
+    assert {text["status"] for text in _document(out)["texts"]} == {"untouched"}
+
+
+def test_the_page_has_them(world: World, nixpatch: Run, package: str) -> None:
+    path = os.path.join(world.root, "page.html")
+    nixpatch("plan", "--html", path, world.venv)
+
+    with open(path, encoding="utf-8") as file:
+        data = json.loads(file.read().partition('id="data">')[2].partition("</script>")[0])
+    (tree,) = data["trees"]
+    assert [row[0] for row in tree["optional"]] == ["libsodium.so.26", "libxkbcommon.so.0"]
+    assert {kind for kind, _ in tree["texts"]} == {"start-up file", "script"}

@@ -77,8 +77,10 @@ def test_a_run_reports_text_files_in_one_line(world: World, nixpatch: Run, packa
 
     assert code == 0
     lines = [
-        "Text files: 1 start-up file for what Python code opens by name; "
-        "1 script with a program of the store (-v lists them)",
+        (
+            "Text files: 1 start-up file for what Python code opens by name; "
+            "1 script with a program of the store (-v lists them)"
+        ),
         "2 optional libraries, opened by name, are not there: nixpatch missing lists them",
     ]
     assert [line for line in out.splitlines() if line in lines] == lines
@@ -114,9 +116,8 @@ def test_json_of_a_run(world: World, nixpatch: Run, package: str) -> None:
     tree = _document(out)
     startup, script = sorted(tree["texts"], key=lambda text: str(text["kind"]), reverse=True)
     assert (startup["kind"], startup["status"]) == ("startup", "changed")
-    assert startup["answers"] == {
-        name: f"{world.library}/libanswer.so.1" for name in ("answer", "libanswer.so.1")
-    }
+    library = f"{world.library}/libanswer.so.1"
+    assert startup["answers"] == {"answer": library, "libanswer.so.1": library}
     assert (script["kind"], script["program"]) == ("script", "/bin/bash")
     assert [one["soname"] for one in tree["optional"]] == ["libsodium.so.26", "libxkbcommon.so.0"]
     assert tree["computed"] == [f"{package}/computed.py:4"]
@@ -141,3 +142,70 @@ def test_the_page_has_them(world: World, nixpatch: Run, package: str) -> None:
     (tree,) = data["trees"]
     assert [row[0] for row in tree["optional"]] == ["libsodium.so.26", "libxkbcommon.so.0"]
     assert {kind for kind, _ in tree["texts"]} == {"start-up file", "script"}
+
+
+@pytest.fixture
+def patched(world: World, nixpatch: Run, package: str) -> World:
+    """The world after nixpatch."""
+    assert nixpatch(world.venv)[0] == 0
+    return world
+
+
+def test_verify_counts_text_files_and_their_store_paths(patched: World, nixpatch: Run) -> None:
+    code, out, _ = nixpatch("verify", "--json", patched.venv)
+
+    tree = _document(out)
+    assert code == 0, tree["findings"]
+    assert tree["summary"]["texts"] == 2
+    assert [os.path.basename(path).partition("-")[2] for path in tree["store_paths"]] == [
+        "answer-1.0",
+        "bash-5.2",
+    ]
+
+
+def test_verify_load_opens_the_names(patched: World, nixpatch: Run) -> None:
+    code, out, _ = nixpatch("verify", "--load", patched.venv)
+
+    # Two files of each dist; libanswer for _opens.so, by its name and by find_library.
+    assert code == 0, out
+    assert "7 files opened by the loader: no errors" in out
+
+
+def test_verify_load_reports_a_linked_library_that_does_not_load(patched: World, nixpatch: Run) -> None:
+    with open(os.path.join(patched.library, "libanswer.so.1"), "r+b") as file:
+        file.seek(24)
+        file.truncate(64)
+
+    code, out, _ = nixpatch("verify", "--load", patched.venv)
+
+    assert code == 1
+    assert "nixpatch-opener.pth: answers for libanswer.so.1, but the loader failed: " in out
+    assert "nixpatch-opener.pth: answers for find_library('answer'), but the loader failed: " in out
+
+
+def test_verify_reports_a_start_up_file_that_is_gone_or_changed(patched: World, nixpatch: Run) -> None:
+    path = os.path.join(patched.site, "nixpatch-opener.pth")
+    with open(path, "a", encoding="utf-8") as file:
+        file.write("# more\n")
+    code, out, _ = nixpatch("verify", patched.venv)
+    assert code == 1
+    assert out.count("nixpatch-opener.pth: was changed after nixpatch") == 1
+
+    os.unlink(path)
+    code, out, _ = nixpatch("verify", patched.venv)
+    assert code == 1
+    assert out.count("nixpatch-opener.pth: RECORD lists it, but it is gone") == 1
+
+
+def test_verify_reports_a_program_and_a_library_that_are_gone(patched: World, nixpatch: Run) -> None:
+    with open(os.path.join(patched.venv, "bin", "opener-run"), encoding="utf-8") as file:
+        bash = file.readline().removeprefix("#!").strip()
+    os.unlink(bash)
+    os.rename(patched.library, f"{patched.library}-gone")
+
+    code, out, _ = nixpatch("verify", patched.venv)
+
+    assert code == 1
+    assert f"bin/opener-run: is run by {bash}, which is gone" in out
+    assert f"nixpatch-opener.pth: opens {patched.library}/libanswer.so.1, which is gone" in out
+    assert "_opens.so: needs libanswer.so.1 from " in out

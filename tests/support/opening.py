@@ -9,7 +9,7 @@ from support.world import World, record_row, shared
 SOURCES = {
     "by_ctypes.py": "import ctypes\n\nctypes.CDLL('libanswer.so.1')\n",
     "by_find.py": "from ctypes.util import find_library\n\nNAME = find_library('answer')\n",
-    "optional.py": "import ctypes\n\nfor name in ('libsodium.so.26', 'libsodium.so.23'):\n    ctypes.CDLL(name)\n",
+    "optional.py": "import ctypes\n\nfor n in ('libsodium.so.26', 'libsodium.so.23'):\n    ctypes.CDLL(n)\n",
     "computed.py": "import ctypes\n\ndef load(name):\n    return ctypes.CDLL(input())\n",
 }
 """of the package, by file name"""

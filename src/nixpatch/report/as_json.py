@@ -91,6 +91,7 @@ def verdict_entry(verdict: Verdict, store_dir: str) -> dict[str, Any]:
         "summary": {
             "patched": verdict.patched,
             "needs": verdict.needs,
+            "texts": verdict.texts,
             "rows": verdict.rows,
             "loaded": verdict.loaded,
             "errors": verdict.errors,

@@ -39,6 +39,7 @@ def verdict_closing(verdict: Verdict, store_dir: str) -> str:
         count_text(verdict.patched, "patched file"),
         count_text(verdict.needs, "dependency", "dependencies"),
         count_text(len(store_paths), "store path"),
+        *([count_text(verdict.texts, "text file")] if verdict.texts else []),
         count_text(verdict.rows, "RECORD row"),
     ]
     if verdict.loaded:

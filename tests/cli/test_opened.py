@@ -41,9 +41,9 @@ def test_missing_lists_optional_libraries_apart_and_ends_with_0(
     assert needed == "Nothing is missing.\n\n"
     where = os.path.relpath(package, world.venv)
     assert f"opener 2.0\n  libsodium.so.26, opened by name by {where}/optional.py:4\n" in optional
-    assert f"  libxkbcommon.so.0, opened by name by {where}/_lacks.so\n" in optional
-    assert "    nixpkgs has it in libxkbcommon\n" in optional
-    assert optional.endswith("All of them: buildInputs = with pkgs; [ libsodium libxkbcommon ];\n")
+    assert f"  libykpers-1.so.1, opened by name by {where}/_lacks.so\n" in optional
+    assert "    nixpkgs has it in yubikey-personalization\n" in optional
+    assert optional.endswith("All of them: buildInputs = with pkgs; [ libsodium yubikey-personalization ];\n")
 
 
 def test_missing_offers_a_second_list_for_nix(world: World, nixpatch: Run, package: str) -> None:
@@ -51,7 +51,7 @@ def test_missing_offers_a_second_list_for_nix(world: World, nixpatch: Run, packa
 
     assert code == 0
     assert out.splitlines()[0] == "pkgs: [ ]"
-    assert out.splitlines()[-1] == "# ++ (with pkgs; [ libsodium libxkbcommon ])"
+    assert out.splitlines()[-1] == "# ++ (with pkgs; [ libsodium yubikey-personalization ])"
 
 
 def test_missing_as_json_has_them_apart(world: World, nixpatch: Run, package: str) -> None:
@@ -59,10 +59,10 @@ def test_missing_as_json_has_them_apart(world: World, nixpatch: Run, package: st
 
     tree = _document(out)
     assert (code, tree["missing"], tree["build_inputs"]) == (0, [], [])
-    assert tree["optional_build_inputs"] == ["libsodium", "libxkbcommon"]
+    assert tree["optional_build_inputs"] == ["libsodium", "yubikey-personalization"]
     assert [(one["soname"], one["dists"], one["files"]) for one in tree["optional"]] == [
         ("libsodium.so.26", ["opener 2.0"], [f"{package}/optional.py:4"]),
-        ("libxkbcommon.so.0", ["opener 2.0"], [f"{package}/_lacks.so"]),
+        ("libykpers-1.so.1", ["opener 2.0"], [f"{package}/_lacks.so"]),
     ]
 
 
@@ -107,7 +107,7 @@ def test_plan_shows_the_needs_where_they_are_searched_and_the_texts(
 
     _, out, _ = nixpatch("plan", "-vv", world.venv)
     assert f"    libanswer.so.1: {library}\n" in out
-    assert f"    libxkbcommon.so.0: not there (opened by name by {where}/_lacks.so, searched in " in out
+    assert f"    libykpers-1.so.1: not there (opened by name by {where}/_lacks.so, searched in " in out
 
 
 def test_json_of_a_run(world: World, nixpatch: Run, package: str) -> None:
@@ -119,7 +119,7 @@ def test_json_of_a_run(world: World, nixpatch: Run, package: str) -> None:
     library = f"{world.library}/libanswer.so.1"
     assert startup["answers"] == {"answer": library, "libanswer.so.1": library}
     assert (script["kind"], script["program"]) == ("script", "/bin/bash")
-    assert [one["soname"] for one in tree["optional"]] == ["libsodium.so.26", "libxkbcommon.so.0"]
+    assert [one["soname"] for one in tree["optional"]] == ["libsodium.so.26", "libykpers-1.so.1"]
     assert tree["computed"] == [f"{package}/computed.py:4"]
     openers = {
         file["path"]: need["opener"]
@@ -140,7 +140,7 @@ def test_the_page_has_them(world: World, nixpatch: Run, package: str) -> None:
     with open(path, encoding="utf-8") as file:
         data = json.loads(file.read().partition('id="data">')[2].partition("</script>")[0])
     (tree,) = data["trees"]
-    assert [row[0] for row in tree["optional"]] == ["libsodium.so.26", "libxkbcommon.so.0"]
+    assert [row[0] for row in tree["optional"]] == ["libsodium.so.26", "libykpers-1.so.1"]
     assert {kind for kind, _ in tree["texts"]} == {"start-up file", "script"}
 
 
@@ -209,3 +209,59 @@ def test_verify_reports_a_program_and_a_library_that_are_gone(patched: World, ni
     assert f"bin/opener-run: is run by {bash}, which is gone" in out
     assert f"nixpatch-opener.pth: opens {patched.library}/libanswer.so.1, which is gone" in out
     assert "_opens.so: needs libanswer.so.1 from " in out
+
+
+def test_tree_shows_what_is_opened_by_name_before_and_after(
+    world: World, nixpatch: Run, package: str
+) -> None:
+    where = os.path.relpath(package, world.venv)
+    _, out, _ = nixpatch("tree", "-v", world.venv)
+    searched = f"opened by name by {where}/_opens.so, searched in {where}/_opens.so"
+    assert f"libanswer.so.1  not found  opened by name by {where}/by_ctypes.py:3, searched in " in out
+    assert f"libykpers-1.so.1  not found  opened by name by {where}/_lacks.so" in out
+
+    nixpatch(world.venv)
+    code, out, _ = nixpatch("tree", world.venv)
+    assert code == 0
+    assert f"libanswer.so.1  answer-1.0/lib  [RUNPATH]  {searched}\n" in out
+    assert "libanswer.so.1  answer-1.0/lib  [start-up file]  opened by name by " in out
+    assert "others not found; -v lists them" in out
+    assert out.endswith("4 opened by name: all found.\n")
+
+
+def test_tree_of_one_file(world: World, nixpatch: Run, package: str) -> None:
+    nixpatch(world.venv)
+
+    code, out, _ = nixpatch("tree", os.path.join(package, "_opens.so"))
+
+    assert code == 0
+    assert "libanswer.so.1  answer-1.0/lib  [RUNPATH]  opened by name by opener/_opens.so" in out
+
+
+def test_why_shows_the_steps_for_opened_names(world: World, nixpatch: Run, package: str) -> None:
+    nixpatch(world.venv)
+
+    code, out, _ = nixpatch("tree", "--why", "libanswer.so.1", world.venv)
+    assert code == 0
+    where, site = os.path.relpath(package, world.venv), os.path.relpath(world.site, world.venv)
+    start = f"libanswer.so.1, opened by name by {where}/"
+    native = out[out.index(f"{start}_opens.so, searched in {where}/_opens.so\n") :]
+    startup = out[out.index(f"{start}by_") :]
+    assert f", searched in {site}/nixpatch-opener.pth\n" in startup
+    assert f"RUNPATH:\n     {world.library}/libanswer.so.1: found\n" in native
+    assert startup.splitlines()[1].startswith("  1. start-up file ")
+
+    code, out, _ = nixpatch("tree", "--why", "libykpers-1.so.1", world.venv)
+    assert code == 0
+    assert "-> not found. nixpkgs has it in yubikey-personalization" in out
+
+
+def test_tree_as_json(world: World, nixpatch: Run, package: str) -> None:
+    nixpatch(world.venv)
+
+    _, out, _ = nixpatch("tree", "--json", world.venv)
+
+    opened = {(need["opener"], need["how"]): need["path"] for need in _document(out)["opened"]}
+    assert opened[f"{package}/_opens.so", "runpath"] == f"{world.library}/libanswer.so.1"
+    assert opened[f"{package}/by_find.py:3", "startup"] == f"{world.library}/libanswer.so.1"
+    assert opened[f"{package}/_lacks.so", None] is None

@@ -32,7 +32,7 @@ def add_opener(world: World) -> str:
     os.chmod(script, 0o755)
     natives = [
         shared("opens.c", os.path.join(package, "_opens.so")),
-        shared("opens.c", os.path.join(package, "_lacks.so"), '-DNAME="libxkbcommon.so.0"'),
+        shared("opens.c", os.path.join(package, "_lacks.so"), '-DNAME="libykpers-1.so.1"'),
     ]
     rows = [record_row(path, world.site) for path in (*texts, *natives)]
     with open(os.path.join(info, "RECORD"), "w", encoding="utf-8") as file:

@@ -19,6 +19,7 @@ from nixpatch.installed import read_loader_defaults
 from nixpatch.model import ElfFacts, LoaderDefaults, Skip, SkipReason, Target
 from nixpatch.model.trace import SearchedPlace, Start, Trace, TracedNeed
 from nixpatch.operations.plan import Reader
+from nixpatch.operations.trace_opened import opened_by_file, opened_by_tree
 from nixpatch.resolve.ld_so import LoaderConfig, simulate
 
 # Files without needs: a trace of one of these is empty, and no error.
@@ -37,6 +38,8 @@ class TraceOptions:
     ld_library_path: str | None = None
     """value of LD_LIBRARY_PATH"""
     current_directory: str | None = None
+    cache: str | None = None
+    """the cache of a run; None caches nothing"""
 
 
 def trace_file(path: str, options: TraceOptions) -> Trace:
@@ -60,9 +63,10 @@ def trace_file(path: str, options: TraceOptions) -> Trace:
         no_process = Start(None, "no loader is needed", None, LoaderDefaults())
         return Trace(file, {}, (file,), no_process, (), skipped={file: facts})
     start = _start(file, facts, options, reader)
+    loader_config = _loader_config(start, options, reader)
     process = simulate(
         start.program or file,
-        _loader_config(start, options, reader),
+        loader_config,
         [file] if start.program is not None else [],
         whole=True,
     )
@@ -82,7 +86,11 @@ def trace_file(path: str, options: TraceOptions) -> Trace:
                 if library is not None:
                     reached[link.path] = library
                     queue.append(link.path)
-    return Trace(file, reached, (file,), start, tuple(links))
+    opened = opened_by_file(file, facts, {link.need: link.path for link in links if link.by == file}, reader)
+    found = opened.search(start.program or file, loader_config)
+    return Trace(
+        file, reached, (file,), start, tuple(links), tuple(_link(need, facts, reader, tidy) for need in found)
+    )
 
 
 def trace_tree(path: str, options: TraceOptions) -> Trace:
@@ -123,7 +131,13 @@ def trace_tree(path: str, options: TraceOptions) -> Trace:
     # A need that a file does not meet on its own may be met by the RPATH of a file that loads it.
     needs = (transitive.get((need.by, need.need), need) if need.path is None else need for need in own)
     links = [_link(need, files[need.by], reader, tidy) for need in needs]
-    return Trace(tree.root, files, tuple(files), start, tuple(links), tree, skipped)
+    names = opened_by_tree(tree, files, target, reader, options.cache)
+    python = reader.facts(target.python)
+    searched = [
+        _link(need, files.get(need.by) or python, reader, tidy)
+        for need in names.search(target.python, loader_config)
+    ]
+    return Trace(tree.root, files, tuple(files), start, tuple(links), tuple(searched), tree, skipped)
 
 
 def _start(file: str, facts: ElfFacts, options: TraceOptions, reader: Reader) -> Start:
@@ -198,7 +212,7 @@ def _loader_config(start: Start, options: TraceOptions, reader: Reader) -> Loade
     )
 
 
-def _link(need: TracedNeed, facts: ElfFacts, reader: Reader, tidy: Callable[[str], str]) -> TracedNeed:
+def _link(need: TracedNeed, facts: ElfFacts | None, reader: Reader, tidy: Callable[[str], str]) -> TracedNeed:
     """Add to a need why each searched place does not serve it."""
     last = len(need.places) - 1
     sought = tuple(
@@ -212,10 +226,10 @@ def _link(need: TracedNeed, facts: ElfFacts, reader: Reader, tidy: Callable[[str
         for number, place in enumerate(need.places)
     )
     path = tidy(need.path) if need.path is not None else None
-    return TracedNeed(tidy(need.by), need.need, path, sought)
+    return TracedNeed(tidy(need.by), need.need, path, sought, need.opener)
 
 
-def _why_not(path: str | None, facts: ElfFacts, reader: Reader) -> str:
+def _why_not(path: str | None, facts: ElfFacts | None, reader: Reader) -> str:
     """Return why a place does not serve."""
     if path is None:
         return "does not have it"
@@ -229,7 +243,7 @@ def _why_not(path: str | None, facts: ElfFacts, reader: Reader) -> str:
         return f"cannot be read: {error.strerror}"
     if isinstance(library, Skip):
         return library.reason.value
-    return f"built for {library.machine.name}, not for {facts.machine.name}"
+    return f"built for {library.machine.name}" + (f", not for {facts.machine.name}" if facts else "")
 
 
 def _tidy(path: str) -> str:

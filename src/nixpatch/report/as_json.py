@@ -133,6 +133,11 @@ def trace_entry(trace: Trace, why: str | None = None) -> dict[str, Any]:
             for path, skip in trace.skipped.items()
         ],
         "needs": [_traced_need(link) for link in links],
+        "opened": [
+            {**_traced_need(link), "opener": link.opener}
+            for link in trace.opened
+            if why is None or link.need == why
+        ],
         "summary": {
             "files": len(trace.asked),
             "needs": len(links),

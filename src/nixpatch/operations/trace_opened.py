@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nixpatch import __version__
 from nixpatch.elf.dlopen_strings import DLOPEN, dlopen_strings
 from nixpatch.errors import FileRefused
 from nixpatch.fs import read_regular
@@ -28,6 +27,7 @@ from nixpatch.resolve.ld_so import LoaderConfig, search_opened
 from nixpatch.resolve.opened_libraries import OpeningFile, needs_by_caller, opened_libraries
 from nixpatch.store.cache import Cache
 from nixpatch.store.catalog import packaged
+from nixpatch.version import __version__
 
 
 @dataclass(frozen=True, slots=True)

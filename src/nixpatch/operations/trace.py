@@ -87,9 +87,14 @@ def trace_file(path: str, options: TraceOptions) -> Trace:
                     reached[link.path] = library
                     queue.append(link.path)
     opened = opened_by_file(file, facts, {link.need: link.path for link in links if link.by == file}, reader)
-    found = opened.search(start.program or file, loader_config)
+    searched = opened.search(start.program or file, loader_config)
     return Trace(
-        file, reached, (file,), start, tuple(links), tuple(_link(need, facts, reader, tidy) for need in found)
+        file,
+        reached,
+        (file,),
+        start,
+        tuple(links),
+        tuple(_link(need, facts, reader, tidy) for need in searched),
     )
 
 

@@ -51,8 +51,8 @@ def test_each_dist_that_lacks_it_counts() -> None:
     lacks = PythonLibraries(unmet=(("libx.so.1", "a.py:1"),))
     other = PythonLibraries(unmet=(("libx.so.1", "b.py:1"),))
     assert names(a=lacks, b=other) == {"libx.so.1": [f"{SITE}/a.py:1", f"{SITE}/b.py:1"]}
-    assert names(unmet("libx.so.1", FILES[0].path), b=lacks) == {
-        "libx.so.1": [FILES[0].path, f"{SITE}/a.py:1"]
+    assert names(unmet("libx.so.1", FILES[0].path), b=other) == {
+        "libx.so.1": [FILES[0].path, f"{SITE}/b.py:1"]
     }
 
 

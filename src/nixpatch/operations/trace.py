@@ -135,11 +135,11 @@ def trace_tree(path: str, options: TraceOptions) -> Trace:
                 transitive.setdefault((tidy(need.by), need.need), need)
     # A need that a file does not meet on its own may be met by the RPATH of a file that loads it.
     needs = (transitive.get((need.by, need.need), need) if need.path is None else need for need in own)
-    links = [_link(need, files[need.by], reader, tidy) for need in needs]
+    links = [_link(need, files[tidy(need.by)], reader, tidy) for need in needs]
     names = opened_by_tree(tree, files, target, reader, options.cache)
     python = reader.facts(target.python)
     searched = [
-        _link(need, files.get(need.by) or python, reader, tidy)
+        _link(need, files.get(tidy(need.by)) or python, reader, tidy)
         for need in names.search(target.python, loader_config)
     ]
     return Trace(tree.root, files, tuple(files), start, tuple(links), tuple(searched), tree, skipped)

@@ -49,9 +49,9 @@ class PythonResolver:
 
     context: ResolutionContext
     versions: Callable[[str], Sequence[str]]
-    """the names at hand that are ``libz.so`` or a version of it, the newest first"""
+    """the names outside the tree that are ``libz.so`` or a version of it, the newest first"""
     beginning: Callable[[str], Sequence[str]]
-    """the names at hand that begin so"""
+    """the names outside the tree that begin so"""
     is_known: Callable[[str], bool]
     """whether a library of that name exists at all: in the tree, a provider, or nixpkgs"""
 
@@ -114,7 +114,8 @@ class PythonResolver:
             matching = re.compile(pattern.replace(r"\*", ".*"))
             return tuple(filter(matching.fullmatch, self.beginning(start))) if len(start) > len("lib") else ()
         if base.endswith(".so"):
-            return (*dict.fromkeys((*([base] if ".so" in name.name else []), *self.versions(base), base)),)
+            exact = [base] if ".so" in name.name else []
+            return tuple(dict.fromkeys((*exact, *self.context.versions(base), *self.versions(base), base)))
         return (base,)
 
     def _is_libc(self, soname: str) -> bool:

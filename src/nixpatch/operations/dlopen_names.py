@@ -24,6 +24,7 @@ from nixpatch.operations.plan import PatchRequest, Reader, sources_of
 from nixpatch.resolve.provider_choice import choose_provider
 from nixpatch.resolve.python_names import WORDS, opened_names
 from nixpatch.store import ProviderIndex, gc_roots, open_index
+from nixpatch.store.catalog import packaged
 from nixpatch.version import __version__
 
 DIRECTORY = ".nixpatch-env"
@@ -57,14 +58,16 @@ def find_dlopen_names(request: PatchRequest) -> DlopenNames:
     return DlopenNames(
         tree,
         request.policy.driver_directory,
-        tuple(
-            name
-            for name in opened
-            if name.status is not DlopenStatus.MISSING or any(site.traced for site in name.sites)
-        ),
+        tuple(name for name in opened if name.status is not DlopenStatus.MISSING or _may_exist(name)),
         tuple(computed),
         dict(_libraries_in(request.libs)),
     )
+
+
+def _may_exist(name: DlopenName) -> bool:
+    """Whether to report a name that nothing serves: code asks for names of other systems, too."""
+    may_exist = packaged().has_library(f"lib{name.name}") if name.finds else ".so" in name.name
+    return may_exist and any(site.traced for site in name.sites)
 
 
 def _sites(tree: Tree, names: Mapping[str, Sequence[OpenedName]]) -> Iterator[OpenedName]:

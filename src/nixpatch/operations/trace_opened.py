@@ -109,6 +109,9 @@ def opened_by_tree(
                 continue
             place = os.path.join(dist.site, f"{name.path}:{name.line}")
             spellings = _spellings(name, known)
+            is_file = ".so" in name.name or name.name in table or spellings[0] in known
+            if not is_file and not catalog.has_library(_stem(name.name)):
+                continue  # code asks for names of other systems, too: find_library("magic1")
             if name.opener is Opener.CFFI:
                 cffi.append(OpenedNeed(spellings, place))
             elif name.name in table:

@@ -52,6 +52,10 @@ class Catalog:
         """Return the other attributes that have a soname, best first."""
         return tuple(self._all(soname))[1:]
 
+    def has_library(self, stem: str) -> bool:
+        """Whether any version of a library is known; ``stem`` is its name up to ``.so``."""
+        return self.lookup(f"{stem}.so") is not None or bool(self.near(f"{stem}.so"))
+
     def near(self, soname: str) -> tuple[NearMiss, ...]:
         """Return the nearest other versions of a library, nearest first, one for each attribute."""
         stem, _, version = soname.partition(".so")

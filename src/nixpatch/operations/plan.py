@@ -213,7 +213,7 @@ def _plan_texts(
     )
     programs: dict[str, str] = {}
     for dist in tree.dists:
-        programs.update(original_programs(records.of(tree, dist.info)))
+        programs.update(original_programs(dist, records.of(tree, dist.info)))
     by_dist: dict[str, list[TextPlan]] = {}
     findings: list[Finding] = []
     python = decision.python if request.startup_files else {}
@@ -335,10 +335,12 @@ def _serving(
 ) -> Iterator[Provider]:
     """Yield the providers that were chosen for the tree, sorted by name."""
     needs = {answer.need for file in files for answer in file.answers if answer.origin is Origin.STORE}
-    needs.update(os.path.basename(path) for text in texts for _, path in text.answers if path.startswith("/"))
-    for need in sorted(needs):
+    opened = {path for text in texts for _, path in text.answers if path.startswith("/")}
+    for need in sorted(needs | set(map(os.path.basename, opened))):
         provider = context.choice(need).provider
-        if provider is not None:
+        if provider is not None and (
+            need in needs or f"{provider.directory}/{provider.name}" in opened  # a driver is another file
+        ):
             yield provider
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nixpatch.model import Dist, OpenedName, OpenedNeed, Opener
+from nixpatch.model import Dist, Libc, OpenedName, OpenedNeed, Opener
 from nixpatch.resolve.context import ResolutionContext
 
 _LIBC_STEMS = {
@@ -71,7 +71,8 @@ class PythonResolver:
                 continue
             sonames = self._sonames(name)
             if any(self._is_libc(soname) for soname in sonames) or name.name in _LIBC_STEMS:
-                if name.opener is Opener.FIND_LIBRARY and name.name in _LIBC_STEMS:
+                is_glibc = self.context.target.libc is Libc.GLIBC
+                if is_glibc and name.opener is Opener.FIND_LIBRARY and name.name in _LIBC_STEMS:
                     answers[name.name] = _LIBC_STEMS[name.name]
                 continue
             served = [(soname, path) for soname in sonames if (path := self._path(dist, soname)) is not None]

@@ -49,9 +49,9 @@ class PythonResolver:
 
     context: ResolutionContext
     versions: Callable[[str], Sequence[str]]
-    """the names at hand that are ``libz.so`` or a version of it, the newest first"""
+    """the names outside the tree that are ``libz.so`` or a version of it, the newest first"""
     beginning: Callable[[str], Sequence[str]]
-    """the names at hand that begin so"""
+    """the names outside the tree that begin so"""
     is_known: Callable[[str], bool]
     """whether a library of that name exists at all: in the tree, a provider, or nixpkgs"""
 
@@ -122,8 +122,9 @@ class PythonResolver:
             return tuple(filter(matching.fullmatch, self.beginning(start))) if len(start) > len("lib") else ()
         if base.endswith(".so"):
             # A library is asked for by its DT_SONAME, not by the name of the file behind it (libz.so.1.3.1).
-            versions = sorted(self.versions(base), key=lambda soname: not self._is_soname(soname))
-            return tuple(dict.fromkeys((*([base] if ".so" in name.name else []), *versions, base)))
+            outside = sorted(self.versions(base), key=lambda soname: not self._is_soname(soname))
+            exact = [base] if ".so" in name.name else []
+            return tuple(dict.fromkeys((*exact, *self.context.versions(base), *outside, base)))
         return (base,)
 
     def _is_soname(self, name: str) -> bool:

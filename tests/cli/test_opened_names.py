@@ -12,6 +12,7 @@ import pytest
 
 from support import opened
 from support.opened import SCRIPT, SOURCE, STARTUP, Opener
+from support.shop import Call, Shop
 from support.world import Run, World, record_row, shared
 
 pytestmark = pytest.mark.gcc
@@ -27,6 +28,11 @@ def opener(world: World) -> Opener:
 def _inodes(directory: str) -> dict[str, int]:
     paths = (os.path.join(parent, name) for parent, _, names in os.walk(directory) for name in names)
     return {path: os.lstat(path).st_ino for path in paths if "__pycache__" not in path}
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _snapshot(world: World) -> dict[str, bytes]:
@@ -442,6 +448,56 @@ class TestNames:
 
         new = {os.path.basename(path) for path in set(_snapshot(opener.world)) - before}
         assert new <= {"nixpatch.json", *allowed}
+
+
+class TestInstallers:
+    """Pip and uv themselves."""
+
+    @pytest.mark.parametrize("installer", ["pip", "uv"])
+    def test_uninstalling_leaves_nothing(self, shop: Shop, call: Call, installer: str) -> None:
+        pip = [f"{shop.world.venv}/bin/python", "-m", "pip"] if installer == "pip" else ["uv", "pip"]
+        subprocess.run([*pip, "install", "-q", "--no-index", shop.opener()], check=True, capture_output=True)
+        opener = Opener(shop.world)
+        assert call(shop.world.venv)[0] == 0
+        assert opener.call() == "42"
+        assert opener.run_script() == "ran by bash"
+        assert os.path.lexists(os.path.join(shop.world.site, "nixpatch-opener-pkg.pth"))
+
+        yes = ["-y"] if installer == "pip" else []
+        subprocess.run([*pip, "uninstall", "-q", *yes, "opener_pkg"], check=True, capture_output=True)
+
+        traces = [name for name in shop.traces() if not name.startswith("lib/python3.11/site-packages/pkg")]
+        assert [name for name in traces if "__pycache__" not in name] == []
+
+    def test_the_cache_of_uv_keeps_its_script(self, shop: Shop, call: Call) -> None:
+        wheel = shop.opener()
+        install = ["uv", "pip", "install", "-q", "--no-index", "--link-mode", "hardlink", wheel]
+        subprocess.run(install, check=True, capture_output=True)
+        cached = [
+            os.path.join(parent, name)
+            for parent, _, names in os.walk(os.environ["UV_CACHE_DIR"])
+            for name in names
+            if name in {"opener-run", "opener.py", "RECORD"}
+        ]
+        before = {path: _read(path) for path in cached}
+        assert SCRIPT in before.values()
+
+        assert call(shop.world.venv)[0] == 0
+
+        assert Opener(shop.world).run_script() == "ran by bash"
+        assert {path: _read(path) for path in cached} == before
+
+    def test_an_installer_patches_what_it_installed(self, shop: Shop, call: Call) -> None:
+        other = opened.install(shop.world, "other", {"other.py": SOURCE, "../../../bin/other-run": SCRIPT})
+
+        assert call("uv", "pip", "install", "--no-index", shop.opener())[0] == 0
+
+        assert Opener(shop.world).call() == "42"
+        startup = os.path.join(shop.world.site, "nixpatch-other.pth")
+        assert not os.path.lexists(startup)
+        assert _read(other.script) == SCRIPT
+        assert call(shop.world.venv)[0] == 0
+        assert os.path.lexists(startup)
 
 
 def test_provenance_says_what_was_written(opener: Opener, nixpatch: Run) -> None:

@@ -132,17 +132,20 @@ def update_texts(
 def _announced(
     texts: Sequence[TextPlan], known: Provenance, records: DistRecords
 ) -> Iterator[tuple[str, PatchedText]]:
-    """Yield entries for scripts that are about to be changed for the first time.
+    """Yield entries for scripts that are about to be changed.
 
-    Nothing but provenance keeps the old program. The digest is that of the original: from it the next run
-    sees that this one was killed.
+    Nothing but provenance keeps the program of the original. RECORDs of dists that share the script may have
+    the old digest or the new one, should this run be killed.
     """
     for text in texts:
         entry, key = _entry(text), records.key(text.path)
-        if text.kind is TextKind.SCRIPT and entry is not None and not text.is_restored:
-            old = known.texts.get(key)
-            if old is None or (old.original, old.program) != (entry.original, entry.program):
-                yield key, replace(entry, sha256=entry.original)
+        if text.kind is TextKind.STARTUP or entry is None or text.is_restored:
+            continue
+        old = known.texts.get(key)
+        if old is None or (old.original, old.program) != (entry.original, entry.program):
+            old = replace(entry, sha256=entry.original)
+        uses = tuple(sorted({*old.uses, *entry.uses}))
+        yield key, replace(old, uses=uses, next_sha256=entry.sha256)
 
 
 def _write_startup_file(text: TextPlan, *, durable: bool) -> None:
@@ -202,11 +205,14 @@ def _with_script(
 
 def _is_ours(row: RecordRow, entry: PatchedText | None) -> bool:
     """Whether an earlier run wrote a row, and a later one was killed before it updated it."""
-    try:
-        digest = parse_sha256(entry.sha256) if entry is not None else b""
-    except ValueError:  # another program edited provenance
-        return False
-    return row.agrees(FileHash(None, {DEFAULT_ALGORITHM: digest})) is True
+    for text in (entry.sha256, entry.next_sha256) if entry is not None else ():
+        try:
+            digest = parse_sha256(text)
+        except ValueError:  # another program edited provenance
+            continue
+        if row.agrees(FileHash(None, {DEFAULT_ALGORITHM: digest})):
+            return True
+    return False
 
 
 def _entry(text: TextPlan) -> PatchedText | None:

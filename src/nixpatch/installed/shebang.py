@@ -37,8 +37,13 @@ class Shebang:
         """
         program, name = self.program, os.path.basename(self.program)
         stays = program in ON_NIXOS or not program.startswith("/") or not name or "\r" in program
-        is_launcher = _PYTHON.match(name) is not None and not program.startswith(_OF_SYSTEM)
+        is_launcher = _PYTHON.match(name) is not None and not self.is_of_system
         return None if stays or is_launcher else name
+
+    @property
+    def is_of_system(self) -> bool:
+        """Whether the program lies where distributions other than NixOS have theirs."""
+        return self.program.startswith(_OF_SYSTEM)
 
     def runs_in(self, *directories: str) -> bool:
         """Whether the program lies below one of these directories: those of the tree and of the store."""

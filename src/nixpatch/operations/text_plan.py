@@ -105,7 +105,7 @@ def plan_scripts(
             if name is None or (path not in programs and shebang.runs_in(tree.prefix, store_dir)):
                 continue
             program = _python(tree, target) if _PYTHON.fullmatch(name) else find(name)
-            if program is None:
+            if program is None or Shebang(program, "").is_of_system:  # of --lib /usr/lib
                 text = f"begins with #!{original}, which NixOS lacks, and nothing provides {name}"
                 yield Finding("error", path, f"{text}: add the package that has bin/{name}")
                 continue

@@ -122,9 +122,9 @@ class PythonResolver:
             return tuple(filter(matching.fullmatch, self.beginning(start))) if len(start) > len("lib") else ()
         if base.endswith(".so"):
             # A library is asked for by its DT_SONAME, not by the name of the file behind it (libz.so.1.3.1).
-            versions = sorted(self.versions(base), key=lambda soname: not self._is_soname(soname))
+            outside = sorted(self.versions(base), key=lambda soname: not self._is_soname(soname))
             exact = [base] if ".so" in name.name else []
-            return tuple(dict.fromkeys((*exact, *self.context.versions(base), *versions, base)))
+            return tuple(dict.fromkeys((*exact, *self.context.versions(base), *outside, base)))
         return (base,)
 
     def _is_soname(self, name: str) -> bool:

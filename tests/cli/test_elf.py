@@ -46,6 +46,27 @@ def test_shrinking_credits_a_library_to_the_first_directory_that_has_it(
 
 
 @pytest.mark.gcc
+def test_a_library_without_soname_and_needs_counts_as_one(
+    workshop: Workshop, tmp_path: Path, elf_command: Elf
+) -> None:
+    bare = copy(
+        workshop.gcc("libbare.so", "-shared", "-fPIC", "-nostdlib", workshop.source("answer.c")),
+        os.path.join(tmp_path, "libbare.so"),
+    )
+    assert elf_command("--print-needed", bare) == (0, "", "")
+    source = workshop.gcc(
+        "bare", workshop.source("program.c"), workshop.source("use.c"), "-L", str(tmp_path), "-lbare"
+    )
+    program = copy(source, os.path.join(tmp_path, "program"))
+    assert elf_command("--set-rpath", f"/nowhere:{tmp_path}", program)[0] == 0
+    assert elf_command("--shrink-rpath", program) == (0, "", "")
+    assert search_paths(program) == [("DT_RUNPATH", str(tmp_path))]
+    assert run(program) == "42 phdr"
+    assert elf_command("--set-rpath", "/a", bare)[0] == 0
+    assert (search_paths(bare), run(program)) == ([("DT_RUNPATH", "/a")], "42 phdr")
+
+
+@pytest.mark.gcc
 def test_one_edit_keeps_what_the_one_before_it_did(
     workshop: Workshop, tmp_path: Path, elf_command: Elf
 ) -> None:

@@ -1,5 +1,6 @@
 """Whatever strips and patchelf do between two edits, the file runs and can be edited again."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -96,6 +97,8 @@ class Bench:
     def patch(self, path: str, step: Patch, kind: str) -> None:
         interp = self.loader(LONG) if step.interp and kind != "library" else None
         edited = f"{path}.edited"
+        with contextlib.suppress(FileNotFoundError):  # left by an example that failed
+            os.unlink(edited)
         edit_file(path, edited, ElfEdit(step.search_path(self.workshop.there), interp=interp))
         os.replace(edited, path)
 

@@ -119,11 +119,11 @@ def _content_violations(pair: FilePair) -> Iterator[str]:
                 yield f"content of the PT_LOAD at {load.vaddr:#x} differs at offset {offset:#x}"
     for tag, name in elf.ADDRESS_TAGS.items():
         address = old.values.get(tag, -1)
-        load = next((p for p in old.loads if p.vaddr <= address < p.vaddr + p.filesz), None)
-        if load is not None and tag != elf.DT_STRTAB:
+        segment = next((p for p in old.loads if p.vaddr <= address < p.vaddr + p.filesz), None)
+        if segment is not None and tag != elf.DT_STRTAB:
             # Up to the end of its PT_LOAD: in the file, another address may follow at once (lld, mold, gold).
-            offset = address - load.vaddr + load.offset
-            length = min(SAMPLE, load.file_end - offset, pair.memory_end - address)
+            offset = address - segment.vaddr + segment.offset
+            length = min(SAMPLE, segment.file_end - offset, pair.memory_end - address)
             if pair.first_difference(offset, offset, length, holes) is not None:
                 yield f"what {name} points at differs"
     if not _bss_is_zero(pair):

@@ -8,11 +8,13 @@ from nixpatch.elf import dynamic
 from nixpatch.elf import structs as elf
 from nixpatch.elf.dlopen_notes import dlopen_needs
 from nixpatch.elf.errors import SkippedFile, malformed
+from nixpatch.elf.headers import library_machine
+from nixpatch.elf.image import Image
 from nixpatch.elf.payload import payload
 from nixpatch.elf.segment_growth import plan_growth
-from nixpatch.elf.undo import ElfViews, UndoState, open_views
+from nixpatch.elf.undo import ElfViews, UndoState, open_source, open_views
 from nixpatch.errors import FileRefused
-from nixpatch.model import ElfFacts, Linkage, Skip, SkipReason
+from nixpatch.model import ElfFacts, Linkage, Machine, Skip, SkipReason
 
 _LOOKUPS = 1 << 17
 """bound on needs times search path entries, which every simulation of a loader visits"""
@@ -37,6 +39,20 @@ def read(source: str | int, *, payload_ok: bool = False) -> ElfFacts | Skip:
             return _facts(views, payload_ok=payload_ok)
     except SkippedFile as skipped:
         return skipped.skip
+
+
+def machine_of_library(source: str | int) -> Machine | None:
+    """Return the machine of a shared library, by its ELF header alone; None for any other file.
+
+    Raises:
+        OSError: it cannot be read.
+
+    """
+    try:
+        with open_source(source) as fd:
+            return library_machine(Image.of(fd))
+    except SkippedFile:
+        return None
 
 
 def original_sha256(source: str | int) -> bytes:

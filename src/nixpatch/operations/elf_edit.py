@@ -160,10 +160,10 @@ def library_finder(facts: ElfFacts) -> Callable[[str, str], bool]:
 
     def has(directory: str, name: str) -> bool:
         try:
-            library = elf.read(os.path.realpath(os.path.join(directory, name)))
+            machine = elf.machine_of_library(os.path.realpath(os.path.join(directory, name)))
         except OSError:
             return False
-        return isinstance(library, ElfFacts) and library.machine == facts.machine
+        return machine == facts.machine
 
     return has
 

@@ -134,6 +134,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     code=st.sampled_from(CODE),
     steps=STEPS,
 )
+@example("bfd", "library", CODE[0], [Patchelf("--set-rpath", "THERE" + ":/q" * 300), ("eu-strip",)])
 @example("lld", "pie", CODE[2], [Patch(400), ("llvm-strip", "--strip-unneeded")])
 @example("gold", "pie", CODE[2], [Patch(400, interp=True), ("strip", "--strip-unneeded")])
 @example("mold", "non-pie", CODE[2], [Patch(50, interp=True), ("eu-strip",)])

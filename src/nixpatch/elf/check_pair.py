@@ -49,8 +49,8 @@ class FilePair:
 
     @property
     def cut(self) -> int:
-        """Offset in the original of the end of all PT_LOADs: what follows has moved."""
-        return self.old.headers.loads_end
+        """Offset in the original of what follows the PT_LOADs, which has moved."""
+        return self.old.headers.tail_start
 
     @property
     def memory_end(self) -> int:

@@ -25,6 +25,7 @@ _PHDR_TABLE = 1 << 16  # bytes; the kernel's own limit (fs/binfmt_elf.c, load_el
 _SECTIONS = 1 << 16
 _DYNAMIC = 1 << 20  # bytes; 65,536 entries
 _SYMBOLS = 1 << 12
+_PADDING = 16  # bytes
 _INTERP = 4096  # PATH_MAX, the kernel's limit (fs/binfmt_elf.c, load_elf_binary)
 
 
@@ -67,6 +68,17 @@ class Headers:
     def loads_end(self) -> int:
         """File offset of the end of the content of all PT_LOADs."""
         return max(p.file_end for p in self.loads if p.filesz)
+
+    @functools.cached_property
+    def tail_start(self) -> int:
+        """File offset of what follows the PT_LOADs: their end, or a section that begins in their padding.
+
+        eu-strip moves sections that are not in memory up to the last one that is, and patchelf pads PT_LOADs.
+        """
+        end = self.loads_end
+        unmapped = (s for s in self.shdrs if s.in_file and not s.flags & elf.SHF_ALLOC)
+        starts = (s.offset for s in unmapped if end - _PADDING <= s.offset < end < s.offset + s.size)
+        return min([end, *starts])
 
     @functools.cached_property
     def dynamic_segment(self) -> Phdr:

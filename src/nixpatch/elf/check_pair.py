@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from nixpatch.elf.dynamic import linkage, need_references, vn_file_ranges
 from nixpatch.elf.headers import ElfFile, Headers
+from nixpatch.elf.image import chunks
 from nixpatch.elf.resolved_edit import SEARCH_PATH_TAGS, TAG_NUMBERS, ResolvedEdit, resolve_edit
 from nixpatch.elf.undo import ElfViews
 from nixpatch.elf.undo_record import UndoFooter
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Linkage
 
-_CHUNK = 1 << 20
 SAMPLE = 4096
 """bytes at each end of a range that a quick comparison reads"""
 
@@ -97,7 +97,7 @@ class FilePair:
 
     def is_zero(self, ranges: Iterable[tuple[int, int]]) -> bool:
         """Whether all bytes of some ``(offset, length)`` of the edited file are zero."""
-        return all(self.new.image.read(offset, count).count(0) == count for offset, count in ranges)
+        return all(self.new.image.is_zero(offset, count) for offset, count in ranges)
 
     def linkage_violations(self) -> Iterator[str]:
         """Check search path, tag and interpreter against the edit."""
@@ -168,12 +168,6 @@ class _MergedRanges:
                 shown[first - offset : last - offset] = bytes(last - first)
             index += 1
         return shown
-
-
-def chunks(offset: int, length: int) -> Iterator[tuple[int, int]]:
-    """Split a range into ``(offset, length)`` of at most 1 MiB."""
-    for start in range(offset, offset + length, _CHUNK):
-        yield start, min(_CHUNK, offset + length - start)
 
 
 def shared_pages(headers: Headers) -> set[int]:

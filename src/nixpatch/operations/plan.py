@@ -30,6 +30,7 @@ from nixpatch.model import (
 )
 from nixpatch.operations.opened_names import read_code_names
 from nixpatch.operations.resume import unrecorded
+from nixpatch.operations.skipped_programs import unable_to_start
 from nixpatch.operations.text_plan import plan_scripts, plan_startup_files
 from nixpatch.operations.text_update import mark_pending, original_programs
 from nixpatch.policy import Policy, default_policy
@@ -159,6 +160,11 @@ def make_plan(
     findings += [finding for file in files for finding in libc_findings(context, file)]
     findings += _obstacles(files)
     findings += text_findings
+    findings += unable_to_start(
+        ((file.file.path, file.skip) for file in files if file.skip is not None),
+        read.facts,
+        lambda path, name: request.policy.ignored(path, name) is not None,
+    )
     if request.unvendor and not vendored:
         asked = "" if request.unvendor == ("*",) else f" that {' or '.join(request.unvendor)} matches"
         findings.append(Finding("note", tree.root, f"--unvendor: there is no grafted library{asked}"))

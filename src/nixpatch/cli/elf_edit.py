@@ -147,7 +147,8 @@ def _process(
         return
     destination = source if output is None else os.path.realpath(output)
     if restore:
-        elf_edit.restore(source, destination)
+        for note in elf_edit.restore(source, destination):
+            _warn(file, note)
         return
     elf_edit.facts_of(source, payload_ok=payload_ok)
     edit = elf_edit.edit_of(facts, change, elf_edit.library_finder(facts))

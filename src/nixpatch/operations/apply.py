@@ -26,7 +26,7 @@ from nixpatch.model import (
     VendoredPlan,
     Writer,
 )
-from nixpatch.operations.edit_jobs import Job, run_jobs
+from nixpatch.operations.edit_jobs import Job, run_jobs, text_of_dropped
 from nixpatch.operations.patch_options import ApplyOptions
 from nixpatch.operations.record_update import UnrecordedChange, update_records
 from nixpatch.operations.text_update import update_texts
@@ -95,7 +95,9 @@ def apply(
             for file in files:
                 done = next(results)
                 group.append(
-                    FileOutcome(file, done.before, done.after, done.error, done.writer, done.declined)
+                    FileOutcome(
+                        file, done.before, done.after, done.error, done.writer, done.declined, done.dropped
+                    )
                 )
                 progress(group[-1])
             outcomes += group
@@ -107,7 +109,9 @@ def apply(
         findings += _update_texts(records.of(plan.tree, info), of_dist, options)
     for info in regrafted:
         findings += _settle_grafts(plan, records.of(plan.tree, info), outcomes, options)
-    return Outcome(plan, tuple(outcomes), (*findings, *_notes_on_lief(plan, outcomes)))
+    return Outcome(
+        plan, tuple(outcomes), (*findings, *_notes_on_files(outcomes), *_notes_on_lief(plan, outcomes))
+    )
 
 
 def _update_texts(dist: DistRecords, texts: Sequence[TextPlan], options: ApplyOptions) -> tuple[Finding, ...]:
@@ -212,6 +216,12 @@ def _job(file: FilePlan, algorithms: frozenset[str], options: ApplyOptions, no_o
         no_original,
         file.file.identity,
     )
+
+
+def _notes_on_files(outcomes: Sequence[FileOutcome]) -> Iterator[Finding]:
+    for done in outcomes:
+        if done.dropped:
+            yield Finding("note", done.plan.file.path, text_of_dropped(done.dropped))
 
 
 def _notes_on_lief(plan: Plan, outcomes: Sequence[FileOutcome]) -> Iterator[Finding]:

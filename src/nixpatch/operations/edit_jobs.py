@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nixpatch.elf.inplace_writer import Digests
 from nixpatch.elf.writer import write_checked
 from nixpatch.errors import FileRefused
-from nixpatch.fs import Identity, identity, open_regular, replacement
+from nixpatch.fs import Identity, granted_to_contents, identity, open_regular, replacement
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, Hashing, has_sha256, hash_file
 from nixpatch.model import ElfEdit, FileHash, Writer
 
@@ -51,6 +51,8 @@ class JobResult:
     error: str | None = None
     writer: Writer = Writer.INPLACE
     declined: str | None = None
+    dropped: tuple[str, ...] = ()
+    """privileges and signatures of the old contents that the new file does not have"""
 
 
 @contextlib.contextmanager
@@ -158,7 +160,7 @@ def _run(job: Job) -> JobResult:
                 "then patch it"
             )
         with replacement(job.path, durable=job.durable, expected=now) as temp:
-            return _write(job, job.edit, source, temp)
+            return replace(_write(job, job.edit, source, temp), dropped=granted_to_contents(source))
     finally:
         os.close(source)
 
@@ -178,3 +180,8 @@ def _write(job: Job, edit: ElfEdit, source: int, temp: int) -> JobResult:
             "install the dist again"
         )
     return JobResult(before, after, None, written.writer, written.declined)
+
+
+def text_of_dropped(dropped: Sequence[str]) -> str:
+    """Describe privileges and signatures that an edited file has lost."""
+    return f"{', '.join(dropped)}: granted to the old contents, and removed; grant it again if you need it"

@@ -12,8 +12,9 @@ from nixpatch.elf.check_inplace import check
 from nixpatch.elf.inplace_writer import write_edited, write_original
 from nixpatch.elf.writer import must_pass
 from nixpatch.errors import FileRefused
-from nixpatch.fs import replacement, sweep, write_all
+from nixpatch.fs import granted_to_contents, replacement, sweep, write_all
 from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason, Tag
+from nixpatch.operations.edit_jobs import text_of_dropped
 
 
 class PathAction(enum.Enum):
@@ -180,6 +181,7 @@ def apply_edit(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...
 
     """
     sweep(output)
+    dropped = _dropped(source)
     with replacement(output, mode=_mode_for(source, output)) as temp:
         if edit is None:
             _copy(source, temp)
@@ -192,11 +194,14 @@ def apply_edit(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...
                     "another tool changed it after the last edit: its original cannot be restored"
                 )
             notes = result.notes
-    return notes
+    return notes + dropped
 
 
-def restore(source: str, output: str) -> None:
+def restore(source: str, output: str) -> tuple[str, ...]:
     """Replace ``output`` by the original of ``source``.
+
+    Returns:
+        notes for the user.
 
     Raises:
         FileRefused: there is no intact undo record; ``output`` is unchanged.
@@ -204,8 +209,16 @@ def restore(source: str, output: str) -> None:
 
     """
     sweep(output)
+    dropped = _dropped(source)
     with replacement(output, mode=_mode_for(source, output)) as temp:
         write_original(source, temp)
+    return dropped
+
+
+def _dropped(source: str) -> tuple[str, ...]:
+    with open(source, "rb") as file:
+        dropped = granted_to_contents(file.fileno())
+    return (text_of_dropped(dropped),) if dropped else ()
 
 
 def _copy(source: str, temp: int) -> None:

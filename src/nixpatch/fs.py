@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 TEMP_PREFIX = ".nixpatch-"
 TEMP_SUFFIX = ".tmp"
 
-# File capabilities (capabilities(7)), and the digest and signature that the kernel's integrity subsystem checks
+# File capabilities (capabilities(7)); digest and signature of the kernel's integrity subsystem
 # (https://docs.kernel.org/security/IMA-templates.html).
 _OF_CONTENTS = frozenset({"security.capability", "security.ima", "security.evm"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from nixpatch import elf
@@ -39,13 +39,13 @@ class FileChange:
     rpath: bool = False
     """write DT_RPATH instead of DT_RUNPATH"""
     interp: str | None = None
-    need: tuple[str, str] | None = None
-    """(old name, new name) of a DT_NEEDED entry"""
+    needs: tuple[tuple[str, str], ...] = ()
+    """(old name, new name) of DT_NEEDED entries; the last of several for one name counts"""
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing changes."""
-        return self.path is PathAction.KEEP and self.interp is None and self.need is None
+        return self.path is PathAction.KEEP and self.interp is None and not self.needs
 
 
 def facts_of(path: str, *, payload_ok: bool) -> ElfFacts:
@@ -99,7 +99,7 @@ def edit_of(facts: ElfFacts, change: FileChange, has: Callable[[str, str], bool]
     elif change.path is not PathAction.KEEP:
         tag = Tag.RPATH if change.rpath else Tag.RUNPATH
     interp = now.interp if change.interp is None else change.interp
-    renames = now.renamed if change.need is None else renamed(facts, *change.need)
+    renames = renamed(facts, dict(change.needs))
     settled = not facts.both_tags or change.path is PathAction.KEEP
     same = (path, tag, interp) == (now.search_path, now.tag, now.interp) and renames == now.renamed
     if same and settled:
@@ -113,16 +113,14 @@ def edit_of(facts: ElfFacts, change: FileChange, has: Callable[[str, str], bool]
     )
 
 
-def renamed(facts: ElfFacts, old: str, new: str) -> tuple[tuple[str, str], ...]:
-    """Return all renames of the file's needs after ``old`` is renamed to ``new``: (original name, name).
+def renamed(facts: ElfFacts, names: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return all renames of the file's needs after those of ``names``: (original name, name).
 
-    As in patchelf, a file that does not need ``old`` is not changed.
+    As in patchelf, all are made at once, so that two may swap names, and a file that does not need a name is
+    not changed.
     """
-    names = dict(zip(facts.needed, original_needs(facts), strict=True))
-    if old not in names:
-        return facts.current.renamed
-    renames = {**dict(facts.current.renamed), names[old]: new}
-    return tuple(sorted((before, after) for before, after in renames.items() if before != after))
+    pairs = {(was, names.get(now, now)) for was, now in zip(original_needs(facts), facts.needed, strict=True)}
+    return tuple(sorted((was, now) for was, now in pairs if was != now))
 
 
 def original_needs(facts: ElfFacts) -> tuple[str, ...]:

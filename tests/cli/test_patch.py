@@ -186,6 +186,18 @@ def test_what_was_granted_to_other_contents_goes_and_is_reported(
     assert "granted" not in out + err
 
 
+@pytest.mark.parametrize("name", ["_ext.chk", "._ext.so.hmac"])
+def test_a_signature_beside_a_library_is_reported(world: World, nixpatch: Run, name: str) -> None:
+    with open(os.path.join(world.site, "pkg", name), "wb") as file:
+        file.write(b"\xf1\xc5\1\2")
+    text = f"no longer fits its signature {name}"
+    for command in (("plan", world.venv), (world.venv,)):
+        code, out, _ = nixpatch(*command)
+        assert (code, out.count(text)) == (0, 1)
+    assert text not in nixpatch(world.venv)[1]
+    assert text in nixpatch("elf", "--set-rpath", "/a", world.extension)[2]
+
+
 def test_a_row_that_was_wrong_before_is_not_laundered(world: World, nixpatch: Run) -> None:
     with open(world.record, "rb") as file:
         data = file.read()

@@ -92,7 +92,10 @@ def elf_command(
         bool, _option(_EDIT, "Restore the file as it was before its first edit.", "--restore")
     ] = False,
     output: Annotated[
-        str | None, _option(_EDIT, "Write to this file, and do not change the input.", metavar="FILE")
+        str | None,
+        _option(
+            _EDIT, "Write to this file (- for standard output), and do not change the input.", metavar="FILE"
+        ),
     ] = None,
     force_payload: Annotated[
         bool, _option(_EDIT, "Also edit programs with appended data.", "--force-payload")
@@ -128,6 +131,8 @@ def elf_command(
     if output is not None and len(files) > 1:
         raise RequestError("--output takes a single FILE")
     printing = PrintOptions(print_interpreter, print_soname, print_rpath, print_needed)
+    if output == "-" and not printing.is_empty:
+        raise RequestError("--output - cannot be combined with an option that prints")
     for file in files:
         _require_file(file)
     code = ExitCode.SATISFIED
@@ -176,14 +181,14 @@ def _process(
             _print(line)
     if read_only:
         return
-    destination = source if output is None else os.path.realpath(output)
+    destination = sys.stdout.buffer if output == "-" else output or source
     if restore:
         for note in elf_edit.restore(source, destination):
             _warn(file, note)
         return
     elf_edit.facts_of(source, payload_ok=payload_ok)
     edit = elf_edit.edit_of(facts, change, elf_edit.library_finder(facts))
-    if edit is None and destination == source:
+    if edit is None and (output is None or os.path.realpath(output) == source):
         return
     for note in elf_edit.apply_edit(source, destination, edit):
         _warn(file, note)

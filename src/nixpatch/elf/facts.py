@@ -20,7 +20,7 @@ _LOOKUPS = 1 << 17
 """bound on needs times search path entries, which every simulation of a loader visits"""
 
 
-def read(source: str | int, *, payload_ok: bool = False) -> ElfFacts | Skip:
+def read(source: str | int, *, payload_ok: bool = False, foreign: bool = False) -> ElfFacts | Skip:
     """Read the headers of one file, or return why nixpatch leaves it alone.
 
     Reads only headers, the dynamic section, its strings, version records and notes: well below a millisecond.
@@ -29,6 +29,7 @@ def read(source: str | int, *, payload_ok: bool = False) -> ElfFacts | Skip:
     Args:
         source: a path, or a descriptor, which stays open.
         payload_ok: accept executables with appended data.
+        foreign: ignore the undo record: the file as it is counts as its original.
 
     Raises:
         OSError: it cannot be read.
@@ -36,7 +37,8 @@ def read(source: str | int, *, payload_ok: bool = False) -> ElfFacts | Skip:
     """
     try:
         with open_views(source) as views:
-            return _facts(views, payload_ok=payload_ok)
+            facts = _facts(views.without_record() if foreign else views, payload_ok=payload_ok)
+            return replace(facts, foreign_undo=foreign) if isinstance(facts, ElfFacts) else facts
     except SkippedFile as skipped:
         return skipped.skip
 
@@ -53,6 +55,24 @@ def machine_of_library(source: str | int) -> Machine | None:
             return library_machine(Image.of(fd))
     except SkippedFile:
         return None
+
+
+def undo_is_plausible(source: str | int) -> bool:
+    """Whether an undo record gives what its digest says, and nothing that an edit of this file cannot change.
+
+    Reads the whole file once. Any file may bring such a record: it shows that an edit by nixpatch may have
+    made the file, not that one did.
+
+    Raises:
+        FileRefused: :func:`read` skips it as unreadable.
+        OSError: it cannot be read.
+
+    """
+    from nixpatch.elf.check_inplace import undo_violations  # noqa: PLC0415 - most runs need no checks
+
+    with open_views(source) as views:
+        digest = views.footer.sha256 if views.state is UndoState.INTACT and views.footer else None
+        return digest == views.original.image.sha256() and not undo_violations(views, strict=True)
 
 
 def original_sha256(source: str | int) -> bytes:

@@ -38,6 +38,8 @@ class Job:
     durable: bool = False
     no_original: str | None = None
     """``sha256=<hex>`` of LIEF's output, if an earlier run had LIEF write the file"""
+    foreign: bool = False
+    """ignore the undo record of the file"""
     identity: Identity = ()
     """identity of the file when the plan was made; () accepts any"""
 
@@ -168,7 +170,7 @@ def _run(job: Job) -> JobResult:
 def _write(job: Job, edit: ElfEdit, source: int, temp: int) -> JobResult:
     """Write the edited file and hash both, in one reading if the writer can do that."""
     digests = Digests(old := Hashing(job.algorithms), new := Hashing(job.algorithms))
-    written = write_checked(source, temp, edit, job.original_sha256, job.writer, digests)
+    written = write_checked(source, temp, edit, job.original_sha256, job.writer, digests, foreign=job.foreign)
     if written.result.digested:
         before, after = old.result(), new.result()
     else:
@@ -180,8 +182,3 @@ def _write(job: Job, edit: ElfEdit, source: int, temp: int) -> JobResult:
             "install the dist again"
         )
     return JobResult(before, after, None, written.writer, written.declined)
-
-
-def text_of_dropped(dropped: Sequence[str]) -> str:
-    """Describe privileges and signatures that an edited file has lost."""
-    return f"{', '.join(dropped)}: granted to the old contents, and removed; grant it again if you need it"

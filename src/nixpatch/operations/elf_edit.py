@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from nixpatch import elf
-from nixpatch.elf.check_inplace import check
-from nixpatch.elf.inplace_writer import write_edited, write_original
-from nixpatch.elf.writer import must_pass
+from nixpatch.elf.inplace_writer import write_original
+from nixpatch.elf.undo import open_source
+from nixpatch.elf.writer import write_checked
 from nixpatch.errors import FileRefused
-from nixpatch.fs import granted_to_contents, replacement, sweep, write_all
+from nixpatch.fs import granted_to_contents, is_stream, replacement, sweep, write_all
 from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason, Tag
-from nixpatch.operations.edit_jobs import text_of_dropped
+from nixpatch.operations.signatures import broken_signatures, text_of_dropped
 
 
 class PathAction(enum.Enum):
@@ -167,8 +171,14 @@ def library_finder(facts: ElfFacts) -> Callable[[str, str], bool]:
     return has
 
 
-def apply_edit(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...]:
-    """Replace ``output``, which may be ``source``, by the edited file, or without an edit by a copy.
+def apply_edit(source: str, output: str | BinaryIO, edit: ElfEdit | None) -> tuple[str, ...]:
+    """Write the edited file, or without an edit a copy.
+
+    Args:
+        source: the file.
+        output: a path, which may be ``source``, of a file to replace or of a pipe or device to write to; or
+            an open stream.
+        edit: the edit.
 
     Returns:
         notes for the user.
@@ -178,25 +188,26 @@ def apply_edit(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...
         OSError: a file cannot be read or written; ``output`` is unchanged.
 
     """
-    sweep(output)
     dropped = _dropped(source)
-    with replacement(output, mode=_mode_for(source, output)) as temp:
+    with _destination(source, output) as temp:
         if edit is None:
             _copy(source, temp)
             notes: tuple[str, ...] = ()
         else:
-            result = write_edited(source, temp, edit)
-            must_pass(check(source, temp, edit))
+            with open_source(source) as descriptor:
+                checked = write_checked(descriptor, temp, edit)
+            result = checked.result
             if not result.changed and elf.original_sha256(temp) != result.original_sha256:
                 raise FileRefused(
                     "another tool changed it after the last edit: its original cannot be restored"
                 )
-            notes = result.notes
-    return notes + dropped
+            notes = (*result.notes, *([f"not in place: {checked.declined}"] if checked.declined else ()))
+    signed = broken_signatures(output) if isinstance(output, str) and edit is not None else ()
+    return (*notes, *dropped, *signed)
 
 
-def restore(source: str, output: str) -> tuple[str, ...]:
-    """Replace ``output`` by the original of ``source``.
+def restore(source: str, output: str | BinaryIO) -> tuple[str, ...]:
+    """Write the original of ``source``; ``output`` is as in :func:`apply_edit`.
 
     Returns:
         notes for the user.
@@ -206,11 +217,27 @@ def restore(source: str, output: str) -> tuple[str, ...]:
         OSError: a file cannot be read or written; ``output`` is unchanged.
 
     """
-    sweep(output)
     dropped = _dropped(source)
-    with replacement(output, mode=_mode_for(source, output)) as temp:
+    with _destination(source, output) as temp:
         write_original(source, temp)
     return dropped
+
+
+@contextlib.contextmanager
+def _destination(source: str, output: str | BinaryIO) -> Iterator[int]:
+    """Yield a descriptor of an empty file whose contents end up in ``output`` unless the block raises."""
+    if isinstance(output, str) and not is_stream(output):
+        real = os.path.realpath(output)
+        sweep(real)
+        with replacement(real, mode=_mode_for(source, real)) as temp:
+            yield temp
+        return
+    with tempfile.TemporaryFile() as file:
+        yield file.fileno()
+        file.seek(0)
+        with open(output, "wb") if isinstance(output, str) else contextlib.nullcontext(output) as stream:
+            shutil.copyfileobj(file, stream)
+            stream.flush()
 
 
 def _dropped(source: str) -> tuple[str, ...]:

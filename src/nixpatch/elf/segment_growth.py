@@ -84,9 +84,6 @@ def _refuse_unsafe(headers: Headers) -> None:
     refuse_machine(headers)
     if headers.null_index is None:
         raise FileRefused("its dynamic section has no DT_NULL, so it has no end that could be moved")
-    addresses = [p.vaddr for p in headers.loads]
-    if addresses != sorted(addresses):
-        raise FileRefused("its PT_LOADs are not in ascending order (gABI)")
     if not headers.last_load.flags & elf.PF_R:
         raise FileRefused("its last PT_LOAD is not readable, so no string table can stand there")
 

@@ -22,6 +22,10 @@ from collections.abc import Callable, Iterator
 TEMP_PREFIX = ".nixpatch-"
 TEMP_SUFFIX = ".tmp"
 
+# File capabilities (capabilities(7)); digest and signature of the kernel's integrity subsystem
+# (https://docs.kernel.org/security/IMA-templates.html).
+_OF_CONTENTS = frozenset({"security.capability", "security.ima", "security.evm"})
+
 Identity = tuple[int, ...]
 """differs for another file of the same name, and for other contents"""
 
@@ -53,8 +57,8 @@ def replacement(
 ) -> Iterator[int]:
     """Yield a descriptor of a new, empty file that replaces ``path`` unless the block raises.
 
-    The new file gets owner, mode, times and extended attributes of the old one, but neither setuid nor
-    setgid, which were granted to other contents. A killed process leaves the old file or the new one.
+    The new file gets owner, mode, times and extended attributes of the old one, but not what was granted to
+    other contents (:func:`granted_to_contents`). A killed process leaves the old file or the new one.
 
     Args:
         path: the file; its directory has to be a real path.
@@ -108,6 +112,27 @@ def replacement(
         finally:
             if descriptor is not None:
                 os.close(descriptor)
+
+
+def is_stream(path: str) -> bool:
+    """Whether there is a pipe, device or the like at a path: to be written in place, never replaced.
+
+    Links are followed, also those to what has no name, as /dev/stdout in a pipeline.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def granted_to_contents(descriptor: int) -> tuple[str, ...]:
+    """Return what a file has that :func:`replacement` does not pass on, because it is about these bytes."""
+    mode = os.fstat(descriptor).st_mode
+    granted = [name for bit, name in ((stat.S_ISUID, "setuid"), (stat.S_ISGID, "setgid")) if mode & bit]
+    with contextlib.suppress(OSError):  # a file system without attributes
+        granted += sorted(_OF_CONTENTS.intersection(os.listxattr(descriptor)))
+    return tuple(granted)
 
 
 def replace_bytes(
@@ -370,6 +395,8 @@ def _copy_extended_attributes(name: str, dir_fd: int, descriptor: int) -> None:
     source = os.open(name, _READ, dir_fd=dir_fd)
     try:
         for attribute in os.listxattr(source):
+            if attribute in _OF_CONTENTS:
+                continue
             with contextlib.suppress(OSError):
                 os.setxattr(descriptor, attribute, os.getxattr(source, attribute))
     finally:

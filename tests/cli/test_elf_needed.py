@@ -67,6 +67,27 @@ def test_the_old_name_again_is_the_old_file(library: str, source: str, elf_comma
     assert content(library) == content(source)
 
 
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        ((OLD, NEW), ("libc.so.6", "libd.so.7")),
+        ((OLD, "libc.so.6"), ("libc.so.6", OLD)),
+        ((OLD, "libfirst.so"), (OLD, NEW)),
+        ((OLD, NEW), (NEW, "libnever.so")),
+        (("libnobody.so", "libx.so"), (OLD, NEW)),
+    ],
+)
+def test_several_names_at_once_as_patchelf_does(
+    library: str, source: str, tmp_path: Path, elf_command: Elf, pairs: tuple[tuple[str, str], ...]
+) -> None:
+    theirs = copy(source, os.path.join(tmp_path, "theirs.so"))
+    flags = [word for pair in pairs for word in ("--replace-needed", *pair)]
+    subprocess.run([need("patchelf"), *flags, theirs], check=True)
+    assert elf_command(*flags, library) == (0, "", "")
+    assert elf_command("--print-needed", library)[1] == elf_command("--print-needed", theirs)[1]
+    assert version_needs(library) == version_needs(theirs)
+
+
 def test_other_edits_keep_the_name(library: str, renamed: str, elf_command: Elf) -> None:
     assert elf_command("--replace-needed", OLD, NEW, library)[0] == 0
     assert elf_command("--add-rpath", "/more", library)[0] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 
 import pytest
 
@@ -153,6 +154,48 @@ def test_mode_and_times_stay_and_setuid_goes(world: World, nixpatch: Run) -> Non
     assert os.stat(world.extension).st_mode & 0o7777 == 0o444
     assert os.stat(world.extension).st_mtime == 1
     assert os.stat(world.program).st_mode & 0o7777 == 0o755
+
+
+NET_RAW = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)  # capabilities(7), VFS_CAP_REVISION_2, effective
+
+
+@pytest.fixture
+def granted(world: World) -> list[str]:
+    """Give the program what a system grants to certain bytes, and an attribute that it does not."""
+    os.chmod(world.program, 0o6755)
+    attributes = {"security.capability": NET_RAW, "security.evm": b"\3" * 20, "security.ima": b"\1" * 21}
+    try:
+        for name, value in {**attributes, "user.note": b"kept"}.items():
+            os.setxattr(world.program, name, value)
+    except OSError as error:
+        pytest.skip(f"extended attributes: {error.strerror}")
+    return ["setuid", "setgid", *attributes]
+
+
+@pytest.mark.parametrize("command", ["patch", "elf"])
+def test_what_was_granted_to_other_contents_goes_and_is_reported(
+    world: World, nixpatch: Run, granted: list[str], command: str
+) -> None:
+    arguments = ("elf", "--set-rpath", "/a", world.program) if command == "elf" else (world.venv,)
+    code, out, err = nixpatch(*arguments)
+    assert code == 0
+    assert ", ".join(granted) + ": granted to the old contents, and removed" in " ".join((out + err).split())
+    assert os.listxattr(world.program) == ["user.note"]
+    assert os.stat(world.program).st_mode & 0o7777 == 0o755
+    code, out, err = nixpatch(*arguments)
+    assert "granted" not in out + err
+
+
+@pytest.mark.parametrize("name", ["_ext.chk", "._ext.so.hmac"])
+def test_a_signature_beside_a_library_is_reported(world: World, nixpatch: Run, name: str) -> None:
+    with open(os.path.join(world.site, "pkg", name), "wb") as file:
+        file.write(b"\xf1\xc5\1\2")
+    text = f"no longer fits its signature {name}"
+    for command in (("plan", world.venv), (world.venv,)):
+        code, out, _ = nixpatch(*command)
+        assert (code, out.count(text)) == (0, 1)
+    assert text not in nixpatch(world.venv)[1]
+    assert text in nixpatch("elf", "--set-rpath", "/a", world.extension)[2]
 
 
 def test_a_row_that_was_wrong_before_is_not_laundered(world: World, nixpatch: Run) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 
 import pytest
 
-from support.world import Run, World, record_row
+from support.world import NO_LOADER, Run, World, compile_c, record_row
 
 pytestmark = pytest.mark.gcc
 
@@ -41,11 +42,56 @@ def test_payloads_are_reported_by_name_and_left_alone(world: World, nixpatch: Ru
 
     code, out, _ = nixpatch("-vv", world.venv)
 
-    assert code == 0
+    assert code == 1
+    loader = f"its interpreter {NO_LOADER} is not there"
     for name, path in paths.items():
+        assert f"bin/with {name}: cannot start as it is: {loader}" in " ".join(out.split())
         detail = f"has data appended that it may look for by offset ({name}, {len(PAYLOADS[name])} bytes)"
         assert f"bin/with {name}: skipped, {detail}" in out
         with open(path, "rb") as file:
             assert file.read() == before[path]
     assert world.run_program() == 42
-    assert nixpatch("verify", world.venv)[0] == 0
+    code, out, _ = nixpatch("verify", world.venv)
+    assert code == 1
+    assert out.count("cannot start as it is") == len(PAYLOADS)
+    assert "--force-payload" in out
+    ignored = ("--ignore-missing", os.path.basename(NO_LOADER))
+    assert nixpatch(*ignored, world.venv)[0] == 0
+
+
+@pytest.fixture
+def with_data(world: World) -> str:
+    """A program with appended data that starts with the machine's own loader."""
+    path = os.path.join(world.venv, "bin", "with data")
+    compile_c("program.c", path, os.path.join(world.library, "libanswer.so.1"))
+    with open(path, "ab") as file:
+        file.write(PAYLOADS["bun"])
+    world.write_record(record_row(path, world.site))
+    return path
+
+
+def test_a_program_that_lacks_a_library_remains(world: World, nixpatch: Run, with_data: str) -> None:
+    code, out, _ = nixpatch("plan", world.venv)
+    assert code == 1
+    assert "libanswer.so.1 is not found" in out
+    assert "--force-payload" in out
+    shutil.copy(os.path.join(world.library, "libanswer.so.1"), os.path.dirname(with_data))
+    edit = ("elf", "--force-payload", "--set-rpath", "$ORIGIN", with_data)
+    assert nixpatch(*edit)[0] == 0
+    world.write_record(record_row(with_data, world.site))
+    assert subprocess.run([with_data], check=False).returncode == 42
+    code, out, _ = nixpatch("plan", world.venv)
+    assert (code, "cannot start" in out) == (0, False)
+
+
+@pytest.mark.parametrize("size", [1, 16, 17, 4096, 100_000])
+def test_zeros_at_the_end_are_padding(world: World, nixpatch: Run, size: int) -> None:
+    with open(world.program, "ab") as file:
+        file.write(bytes(size))
+    world.write_record()
+    code, out, _ = nixpatch(world.venv)
+    assert (code, "data appended" in out) == (0, False)
+    assert world.run_program() == 42
+    with open(world.program, "rb") as file:
+        assert file.read()[-size:] == bytes(size)
+    assert nixpatch("restore", world.venv)[0] == 0

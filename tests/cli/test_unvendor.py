@@ -16,7 +16,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from nixpatch.elf.image import Image
-from nixpatch.elf.symbols import DT_GNU_HASH
+from nixpatch.elf.structs import DT_GNU_HASH
 from nixpatch.elf.undo import views_of
 from support import vendored as vendoring
 from support import world as worlds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import textwrap
 import time
 from pathlib import Path
@@ -146,18 +145,10 @@ def test_it_takes_over_where_the_in_place_edit_declines(workshop: Workshop, tmp_
 
 
 def test_where_both_decline_both_reasons_are_told(workshop: Workshop, tmp_path: Path) -> None:
-    def swap(data: bytearray) -> None:  # the addresses of two PT_LOADs, which no longer ascend
-        (phoff,) = struct.unpack_from("<Q", data, 0x20)
-        loads = [at for at in range(phoff, phoff + 56 * 20, 56) if data[at : at + 4] == b"\1\0\0\0"][:2]
-        data[loads[0] : loads[0] + 56], data[loads[1] : loads[1] + 56] = (
-            data[loads[1] : loads[1] + 56],
-            data[loads[0] : loads[0] + 56],
-        )
-
-    library = patched_bytes(workshop.library(*RICH), str(tmp_path / "odd.so"), swap)
-
-    with pytest.raises(FileRefused, match=r"ascending.*LIEF"):
-        by_lief(library, str(tmp_path / "out.so"), ElfEdit(workshop.there), Writer.INPLACE)
+    program = workshop.program("-DWITH_BSS=300000000")
+    edit = ElfEdit(workshop.there, renames=(("libanswer.so", "libother.so"),))
+    with pytest.raises(FileRefused, match=r"\.bss.*only the in-place edit can rename"):
+        by_lief(program, str(tmp_path / "out"), edit, Writer.INPLACE)
 
 
 def test_more_entries_than_lief_reads(workshop: Workshop, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from nixpatch.elf import read
-from nixpatch.model import DlopenNeed, DlopenPriority, ElfFacts
+from nixpatch.elf.writer import write_checked
+from nixpatch.errors import FileRefused
+from nixpatch.model import DlopenNeed, DlopenPriority, ElfEdit, ElfFacts, Writer
 
 pytestmark = pytest.mark.gcc
 
@@ -84,3 +86,14 @@ def test_notes_of_others_are_not_ours(tmp_path: Path) -> None:
 
     assert needs(library_with_note(tmp_path, text, owner="GNU")) == ()
     assert needs(library_with_note(tmp_path, text, kind=1)) == ()
+
+
+@pytest.mark.parametrize("writer", Writer)
+def test_no_writer_leaves_a_stale_resolution_cache(tmp_path: Path, writer: Writer) -> None:
+    library = library_with_note(tmp_path, b"libz.so.1\0=/lib/libz.so.1", "NixOS", 0x63A86CB6)
+    with (
+        open(library, "rb") as file,
+        open(os.path.join(tmp_path, "out"), "wb+") as out,
+        pytest.raises(FileRefused, match=r"^it has a note \.note\.nixos\.ldcache [^;]*$"),
+    ):
+        write_checked(file.fileno(), out.fileno(), ElfEdit("/a"), writer=writer)

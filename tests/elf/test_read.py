@@ -130,11 +130,39 @@ def test_kinds_of_elf_that_are_left_alone(workshop: Workshop, tmp_path: Path) ->
     assert skip(workshop.gcc("static", "-static", "-x", "c", os.path.join(tmp_path, main(tmp_path)))) is (
         SkipReason.STATIC
     )
-    assert skip(workshop.gcc("static-pie", "-static-pie", "-x", "c", main(tmp_path))) is SkipReason.STATIC
+    for linker in ("bfd", "lld", "mold"):
+        need(f"ld.{linker}")
+        static = workshop.gcc("static-pie", f"-fuse-ld={linker}", "-static-pie", "-x", "c", main(tmp_path))
+        assert skip(static) is SkipReason.STATIC
+        assert skip(without_pie_flag(static, os.path.join(tmp_path, linker))) is SkipReason.STATIC
     library = workshop.library(*RICH, "-g")
     debug = os.path.join(tmp_path, "debug")
     subprocess.run([need("objcopy"), "--only-keep-debug", library, debug], check=True)
     assert skip(debug) is SkipReason.DEBUG_FILE
+
+
+@pytest.mark.gcc
+@pytest.mark.parametrize("hashes", ["gnu", "sysv", "both"])
+@pytest.mark.parametrize("linker", ["bfd", "gold", "lld", "mold"])
+def test_library_without_soname_and_needs_is_a_library(workshop: Workshop, linker: str, hashes: str) -> None:
+    need(f"ld.{linker}")
+    flags = ("-shared", "-fPIC", "-nostdlib", f"-fuse-ld={linker}", f"-Wl,--hash-style={hashes}")
+    found = facts(workshop.gcc("libbare.so", *flags, workshop.source("answer.c")))
+    assert (found.soname, found.needed, found.executable) == (None, (), False)
+
+
+def without_pie_flag(source: str, to: str) -> str:
+    """Remove DF_1_PIE, which linkers before 2018 did not set."""
+
+    with open(source, "rb") as file:
+        segment = next(s for s in ELFFile(file).iter_segments() if isinstance(s, DynamicSegment))
+        index = [tag.entry.d_tag for tag in segment.iter_tags()].index("DT_FLAGS_1")
+    value = segment["p_offset"] + 16 * index + 8
+
+    def change(data: bytearray) -> None:
+        data[value : value + 8] = bytes(8)
+
+    return patched_bytes(source, to, change)
 
 
 def main(tmp_path: Path) -> str:
@@ -199,8 +227,10 @@ def test_truncated_file(workshop: Workshop, tmp_path: Path) -> None:
         (b"x" * 500 + b"d3n0l4nd" + bytes(24), "deno"),
         (b"hsqs" + bytes(5000), "squashfs"),
         (b"anything at all", "unknown"),
-        (bytes(17), "unknown"),
+        (bytes(5000) + b"x", "unknown"),
         (bytes(16), None),
+        (bytes(17), None),
+        (bytes(3 << 20), None),
         (b"x", None),
         (b"", None),
     ],

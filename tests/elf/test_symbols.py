@@ -15,7 +15,7 @@ from elftools.elf.gnuversions import GNUVerDefSection, GNUVerNeedSection, GNUVer
 from elftools.elf.sections import SymbolTableSection
 
 from nixpatch.elf import read, read_symbols
-from nixpatch.elf.symbols import DT_GNU_HASH, DT_SYMTAB, DT_VERSYM
+from nixpatch.elf.structs import DT_GNU_HASH, DT_SYMTAB, DT_VERSYM
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Skip, SymbolKind, Symbols
 from support.programs import RICH, Workshop, content, edit_file, patched_bytes, read_headers

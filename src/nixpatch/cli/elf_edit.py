@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -21,10 +21,18 @@ from nixpatch.operations.elf_edit import FileChange, PathAction
 
 _PRINT = "Print"
 _EDIT = "Edit"
+_ARGUMENT = 1 << 20  # bytes of a value in a file
 
 
-def _option(panel: str, text: str, *flags: str, metavar: str | None = None) -> Any:
-    return typer.Option(*flags, metavar=metavar, help=text, rich_help_panel=panel)
+def _option(panel: str, text: str, *flags: str, metavar: str | None = None, click_type: Any = None) -> Any:
+    return typer.Option(*flags, metavar=metavar, help=text, rich_help_panel=panel, click_type=click_type)
+
+
+class NameReplacement(NamedTuple):
+    """The values of ``--replace-needed``. Typer has no other type for a repeated option with two values."""
+
+    old: str
+    new: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +57,10 @@ def elf_command(
     print_interpreter: Annotated[bool, _option(_PRINT, "The dynamic linker.", "--print-interpreter")] = False,
     print_needed: Annotated[bool, _option(_PRINT, "The needed libraries.", "--print-needed")] = False,
     print_soname: Annotated[bool, _option(_PRINT, "The library's own name.", "--print-soname")] = False,
-    set_rpath: Annotated[str | None, _option(_EDIT, "Replace the search path.", metavar="PATH")] = None,
-    add_rpath: Annotated[str | None, _option(_EDIT, "Append to the search path.", metavar="PATH")] = None,
+    set_rpath: Annotated[str | None, _option(_EDIT, "Replace the search path.", metavar="PATH|@FILE")] = None,
+    add_rpath: Annotated[
+        str | None, _option(_EDIT, "Append to the search path.", metavar="PATH|@FILE")
+    ] = None,
     remove_rpath: Annotated[bool, _option(_EDIT, "Remove the search path.", "--remove-rpath")] = False,
     shrink_rpath: Annotated[
         bool, _option(_EDIT, "Remove directories without a library that the file needs.", "--shrink-rpath")
@@ -67,17 +77,25 @@ def elf_command(
         bool, _option(_EDIT, "Write DT_RPATH instead of DT_RUNPATH.", "--force-rpath")
     ] = False,
     set_interpreter: Annotated[
-        str | None, _option(_EDIT, "Replace the dynamic linker.", metavar="PATH")
+        str | None, _option(_EDIT, "Replace the dynamic linker.", metavar="PATH|@FILE")
     ] = None,
     replace_needed: Annotated[
-        tuple[str, str] | None,
-        _option(_EDIT, "Rename a needed library, in DT_NEEDED and in the version needs.", metavar="OLD NEW"),
+        list[NameReplacement] | None,
+        _option(
+            _EDIT,
+            "Rename a needed library, in DT_NEEDED and in the version needs; may be repeated.",
+            metavar="OLD NEW",
+            click_type=(str, str),
+        ),
     ] = None,
     restore: Annotated[
         bool, _option(_EDIT, "Restore the file as it was before its first edit.", "--restore")
     ] = False,
     output: Annotated[
-        str | None, _option(_EDIT, "Write to this file, and do not change the input.", metavar="FILE")
+        str | None,
+        _option(
+            _EDIT, "Write to this file (- for standard output), and do not change the input.", metavar="FILE"
+        ),
     ] = None,
     force_payload: Annotated[
         bool, _option(_EDIT, "Also edit programs with appended data.", "--force-payload")
@@ -100,19 +118,21 @@ def elf_command(
         raise RequestError("--allowed-rpath-prefixes needs --shrink-rpath")
     change = FileChange(
         actions[0] if actions else PathAction.KEEP,
-        set_rpath or add_rpath or "",
+        _argument(set_rpath or add_rpath or ""),
         tuple(prefix for prefix in (allowed_rpath_prefixes or "").split(":") if prefix),
         force_rpath,
-        set_interpreter,
-        replace_needed,
+        None if set_interpreter is None else _argument(set_interpreter),
+        tuple(replace_needed or ()),
     )
-    if replace_needed is not None and not all(replace_needed):
+    if not all(name for pair in change.needs for name in pair):
         raise RequestError("--replace-needed takes two names that are not empty")
     if restore and not change.is_empty:
         raise RequestError("--restore cannot be combined with another edit")
     if output is not None and len(files) > 1:
         raise RequestError("--output takes a single FILE")
     printing = PrintOptions(print_interpreter, print_soname, print_rpath, print_needed)
+    if output == "-" and not printing.is_empty:
+        raise RequestError("--output - cannot be combined with an option that prints")
     for file in files:
         _require_file(file)
     code = ExitCode.SATISFIED
@@ -126,6 +146,22 @@ def elf_command(
             _warn(file, error.strerror or str(error))
             code = ExitCode.REMAINS
     return code
+
+
+def _argument(value: str) -> str:
+    """Return the value of an option, or what the file holds that it names with ``@``, as patchelf does.
+
+    Raises:
+        RequestError: the file cannot be read.
+
+    """
+    if not value.startswith("@"):
+        return value
+    try:
+        with open(value[1:], "rb") as file:
+            return os.fsdecode(file.read(_ARGUMENT))
+    except OSError as error:
+        raise RequestError(f"{value[1:]}: {error.strerror}") from error
 
 
 def _process(
@@ -145,13 +181,14 @@ def _process(
             _print(line)
     if read_only:
         return
-    destination = source if output is None else os.path.realpath(output)
+    destination = sys.stdout.buffer if output == "-" else output or source
     if restore:
-        elf_edit.restore(source, destination)
+        for note in elf_edit.restore(source, destination):
+            _warn(file, note)
         return
     elf_edit.facts_of(source, payload_ok=payload_ok)
     edit = elf_edit.edit_of(facts, change, elf_edit.library_finder(facts))
-    if edit is None and destination == source:
+    if edit is None and (output is None or os.path.realpath(output) == source):
         return
     for note in elf_edit.apply_edit(source, destination, edit):
         _warn(file, note)

@@ -18,7 +18,7 @@ from nixpatch.cli.progress import Bar
 from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import MachineError, NixpatchError
 from nixpatch.escape import shown
-from nixpatch.fs import replace_bytes, sweep
+from nixpatch.fs import is_stream, replace_bytes, sweep
 from nixpatch.model import Outcome, Plan, Tree, Verdict
 
 if TYPE_CHECKING:
@@ -171,8 +171,8 @@ def write_output(path: str, data: bytes, *, option: str) -> None:
     """
     real = os.path.realpath(path)
     try:
-        if os.path.lexists(real) and not os.path.isfile(real):
-            with open(real, "wb") as file:
+        if is_stream(path):
+            with open(path, "wb") as file:
                 file.write(data)
             return
         sweep(real)

@@ -7,15 +7,21 @@ leads back.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from nixpatch.elf import dynamic
 from nixpatch.elf import structs as elf
-from nixpatch.elf.check_pair import SAMPLE, FilePair, chunks, collect, shared_pages
+from nixpatch.elf.check_pair import SAMPLE, FilePair, collect, shared_pages
+from nixpatch.elf.dynamic import linkage, string_at, vn_file_ranges
 from nixpatch.elf.errors import SkippedFile
+from nixpatch.elf.headers import ElfFile
+from nixpatch.elf.image import Patch, chunks
 from nixpatch.elf.resolved_edit import SEARCH_PATH_TAGS
 from nixpatch.elf.structs import Phdr, Shdr
 from nixpatch.elf.undo import ElfViews, UndoState, open_source, open_views, views_of
+from nixpatch.elf.undo_record import UndoFooter
+from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, VersionNeed
 
 _STRING_TABLE = frozenset({elf.DT_STRTAB, elf.DT_STRSZ})
@@ -71,6 +77,92 @@ def check_views(before: ElfViews, edited: int, edit: ElfEdit, *, deep: bool = Fa
     )
 
 
+def undo_violations(views: ElfViews, *, strict: bool = False) -> tuple[str, ...]:
+    """Check that the original in an undo record differs from the file by no more than an edit changes.
+
+    The record itself proves nothing: any file may bring one. What these checks let it put back are header
+    tables, the places of dynamic section, strings and interpreter, and names; code and data stay.
+
+    Args:
+        views: the file.
+        strict: names in the string table count, too. They differ in a file that was damaged since.
+
+    Returns:
+        a line for each violation.
+
+    """
+    footer, old, new = views.footer, views.original, views.current
+    if views.state is not UndoState.INTACT or footer is None:
+        return ()
+    try:
+        pair = FilePair.of(replace(views, current=old), views, _edit_between(old, new), deep=False)
+    except FileRefused as error:
+        return (str(error),)
+    names = (
+        (
+            pair.linkage_violations(),
+            pair.string_table_violations(footer.string_size),
+            _dynamic_violations(pair),
+        )
+        if strict
+        else (_entry_violations(pair),)
+    )
+    return collect(
+        (
+            _record_violations(pair, footer, old.image.patches),
+            _header_violations(pair),
+            pair.load_table_violations(),
+            _load_violations(pair),
+            _section_violations(pair),
+            _content_violations(pair),
+            *names,
+        )
+    )
+
+
+def _search_paths(file: ElfFile) -> list[tuple[int, str]]:
+    return [(tag, string_at(file, value)) for tag, value in file.headers.live if tag in SEARCH_PATH_TAGS]
+
+
+def _edit_between(old: ElfFile, new: ElfFile) -> ElfEdit:
+    """Return the edit that turns one file into the other."""
+    before, after = linkage(old), linkage(new)
+    paths = [
+        [(tag, string_at(file, value)) for tag, value in file.headers.live if tag in SEARCH_PATH_TAGS]
+        for file in (old, new)
+    ]
+    same_path = paths[0] == paths[1]
+    renames = dict(zip(dynamic.needed(old), dynamic.needed(new), strict=False))
+    return ElfEdit(
+        None if same_path else after.search_path or "",
+        None if same_path else after.tag,
+        None if after.interp == before.interp else after.interp,
+        tuple((name, to) for name, to in renames.items() if name != to),
+    )
+
+
+def _record_violations(pair: FilePair, footer: UndoFooter, patches: Iterable[Patch]) -> Iterator[str]:
+    """Check where an undo record removes and overwrites bytes."""
+    old, new = pair.old.headers, pair.new.headers
+    load, grown = old.last_load, new.last_load
+    if footer.cut != old.tail_start or footer.area < load.memory_end or footer.string_size != old.string_size:
+        yield "the undo record removes other bytes than those behind the last segment"
+        return
+    if not pair.same_bytes(old.tail_start, old.tail_start, old.loads_end - old.tail_start):
+        yield "the undo record changes the end of a segment"
+    if not pair.is_zero([(grown.offset + load.filesz, load.memsz - load.filesz)]):
+        yield "the undo record removes memory that is not zero"
+    ranges = [(start, length) for start, length, _ in old.tables]
+    ranges += vn_file_ranges(rename.reference for rename in pair.resolved.renames)
+    segments = ((old.dynamic_segment, new.dynamic_segment), (old.interp_segment, new.interp_segment))
+    ranges += [(p.offset, p.filesz) for p, after in segments if p and after and p.vaddr == after.vaddr]
+    for patch in patches:
+        end = patch.offset + len(patch.data)
+        if not any(start <= patch.offset and end <= start + length for start, length in ranges):
+            yield f"the undo record overwrites bytes at {patch.offset:#x} that no edit changes"
+            return
+
+
 def _same_file(pair: FilePair) -> bool:
     size = pair.old.image.size
     return size == pair.new.image.size and pair.same_bytes(0, 0, size)
@@ -79,16 +171,8 @@ def _same_file(pair: FilePair) -> bool:
 def _dynamic_violations(pair: FilePair) -> Iterator[str]:
     """Check that all other dynamic entries, and their names and versions, are as before."""
     old, new = pair.old, pair.new
-    skipped = SEARCH_PATH_TAGS | _STRING_TABLE if _path_is_rewritten(pair) else _STRING_TABLE
     renamed = {rename.reference.name: os.fsdecode(rename.name) for rename in pair.resolved.renames}
-    string = dynamic.StringReader(old)
-    before = [entry for entry in old.headers.live if entry.tag not in skipped]
-    after = [entry for entry in new.headers.live if entry.tag not in skipped]
-    if len(before) != len(after) or not all(
-        first == second or (first.tag == second.tag == elf.DT_NEEDED and string(first.value) in renamed)
-        for first, second in zip(before, after, strict=True)
-    ):
-        yield "a dynamic entry other than the search path and the string table changed"
+    yield from _entry_violations(pair)
     if [renamed.get(name, name) for name in dynamic.needed(old)] != list(dynamic.needed(new)):
         yield "DT_NEEDED changed" if not renamed else "DT_NEEDED is not what it was with the new names"
     versions = [
@@ -101,6 +185,20 @@ def _dynamic_violations(pair: FilePair) -> Iterator[str]:
         yield "DT_SONAME changed"
     if dynamic.version_defs(old) != dynamic.version_defs(new):
         yield "version definitions changed"
+
+
+def _entry_violations(pair: FilePair) -> Iterator[str]:
+    old, new = pair.old, pair.new
+    skipped = SEARCH_PATH_TAGS | _STRING_TABLE if _path_is_rewritten(pair) else _STRING_TABLE
+    renamed = {rename.reference.name for rename in pair.resolved.renames}
+    string = dynamic.StringReader(old)
+    before = [entry for entry in old.headers.live if entry.tag not in skipped]
+    after = [entry for entry in new.headers.live if entry.tag not in skipped]
+    if len(before) != len(after) or not all(
+        first == second or (first.tag == second.tag == elf.DT_NEEDED and string(first.value) in renamed)
+        for first, second in zip(before, after, strict=True)
+    ):
+        yield "a dynamic entry other than the search path and the string table changed"
 
 
 def _path_is_rewritten(pair: FilePair) -> bool:
@@ -119,9 +217,11 @@ def _content_violations(pair: FilePair) -> Iterator[str]:
                 yield f"content of the PT_LOAD at {load.vaddr:#x} differs at offset {offset:#x}"
     for tag, name in elf.ADDRESS_TAGS.items():
         address = old.values.get(tag, -1)
-        offset = old.file_offset(address)
-        if offset is not None and tag != elf.DT_STRTAB:
-            length = min(SAMPLE, pair.cut - offset, pair.memory_end - address)
+        segment = next((p for p in old.loads if p.vaddr <= address < p.vaddr + p.filesz), None)
+        if segment is not None and tag != elf.DT_STRTAB:
+            # Up to the end of its PT_LOAD: in the file, another address may follow at once (lld, mold, gold).
+            offset = address - segment.vaddr + segment.offset
+            length = min(SAMPLE, segment.file_end - offset, pair.memory_end - address)
             if pair.first_difference(offset, offset, length, holes) is not None:
                 yield f"what {name} points at differs"
     if not _bss_is_zero(pair):

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from nixpatch.elf.dynamic import linkage, need_references, vn_file_ranges
 from nixpatch.elf.headers import ElfFile, Headers
+from nixpatch.elf.image import chunks
 from nixpatch.elf.resolved_edit import SEARCH_PATH_TAGS, TAG_NUMBERS, ResolvedEdit, resolve_edit
 from nixpatch.elf.undo import ElfViews
 from nixpatch.elf.undo_record import UndoFooter
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Linkage
 
-_CHUNK = 1 << 20
 SAMPLE = 4096
 """bytes at each end of a range that a quick comparison reads"""
 
@@ -49,8 +50,8 @@ class FilePair:
 
     @property
     def cut(self) -> int:
-        """Offset in the original of the end of all PT_LOADs: what follows has moved."""
-        return self.old.headers.loads_end
+        """Offset in the original of what follows the PT_LOADs, which has moved."""
+        return self.old.headers.tail_start
 
     @property
     def memory_end(self) -> int:
@@ -97,7 +98,7 @@ class FilePair:
 
     def is_zero(self, ranges: Iterable[tuple[int, int]]) -> bool:
         """Whether all bytes of some ``(offset, length)`` of the edited file are zero."""
-        return all(self.new.image.read(offset, count).count(0) == count for offset, count in ranges)
+        return all(self.new.image.is_zero(offset, count) for offset, count in ranges)
 
     def linkage_violations(self) -> Iterator[str]:
         """Check search path, tag and interpreter against the edit."""
@@ -130,8 +131,8 @@ class FilePair:
     def load_table_violations(self) -> Iterator[str]:
         """Check order and bounds of PT_LOADs (gABI, "Program Header")."""
         loads = self.new.headers.loads
-        addresses = [p.vaddr for p in loads]
-        if addresses != sorted(addresses):
+        # Kernels map programs in any order. ld.so needs the order, so a library that lacks it does not load.
+        if _is_ascending(self.old.headers) and not _is_ascending(self.new.headers):
             yield "PT_LOADs are not in ascending order"
         if any(p.filesz and p.file_end > self.new.image.size for p in loads):
             yield "a PT_LOAD reaches beyond the end of the file"
@@ -170,10 +171,8 @@ class _MergedRanges:
         return shown
 
 
-def chunks(offset: int, length: int) -> Iterator[tuple[int, int]]:
-    """Split a range into ``(offset, length)`` of at most 1 MiB."""
-    for start in range(offset, offset + length, _CHUNK):
-        yield start, min(_CHUNK, offset + length - start)
+def _is_ascending(headers: Headers) -> bool:
+    return all(load.vaddr <= after.vaddr for load, after in itertools.pairwise(headers.loads))
 
 
 def shared_pages(headers: Headers) -> set[int]:

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 from nixpatch.elf import dynamic
 from nixpatch.elf import structs as elf
-from nixpatch.elf.check_pair import FilePair, chunks, collect, shared_pages
+from nixpatch.elf.check_pair import FilePair, collect, shared_pages
 from nixpatch.elf.errors import SkippedFile
 from nixpatch.elf.headers import ElfFile, Headers
+from nixpatch.elf.image import chunks
 from nixpatch.elf.resolved_edit import SEARCH_PATH_TAGS
 from nixpatch.elf.structs import Phdr, Shdr
 from nixpatch.elf.undo import open_source, open_views, views_of

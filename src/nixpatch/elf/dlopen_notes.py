@@ -16,11 +16,14 @@ from nixpatch.elf import structs as elf
 from nixpatch.elf.errors import SkippedFile
 from nixpatch.elf.headers import ElfFile, Headers
 from nixpatch.elf.image import Image
+from nixpatch.errors import FileRefused
 from nixpatch.fs import can_be_path
 from nixpatch.model import DlopenNeed, DlopenPriority
 
 _OWNER = b"FDO\0"
 _TYPE = 0x407C0C0A
+_CACHE_OWNER = b"NixOS\0"
+_CACHE_TYPE = 0x63A86CB6
 _SIZE = 1 << 20  # bytes of all PT_NOTEs; real files have some hundred
 _ENTRIES = 256
 _ALTERNATIVES = 16  # each costs a lookup
@@ -38,6 +41,27 @@ def dlopen_needs(file: ElfFile) -> tuple[DlopenNeed, ...]:
         for need in _needs(description)
     )
     return tuple(dict.fromkeys(itertools.islice(needs, _ENTRIES)))
+
+
+def refuse_resolution_cache(file: ElfFile) -> None:
+    """Refuse a file with the cache of ``patchelf --build-resolution-cache``, which an edit would make stale.
+
+    Its note maps the names of the needed libraries to files; the ld.so of nixpkgs believes it before any
+    search path (patchelf 0.19, README).
+
+    Raises:
+        FileRefused: the file has one.
+
+    """
+    for content, align in note_segments(file):
+        if _CACHE_OWNER in content and any(
+            (owner, kind) == (_CACHE_OWNER, _CACHE_TYPE)
+            for owner, kind, _ in notes_in(content, align, file.headers)
+        ):
+            text = (
+                "it has a note .note.nixos.ldcache (patchelf --build-resolution-cache), which would be stale"
+            )
+            raise FileRefused(f"{text}: make that after nixpatch, in a file without one")
 
 
 def note_segments(file: ElfFile) -> Iterator[tuple[bytes, int]]:

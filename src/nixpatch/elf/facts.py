@@ -8,17 +8,19 @@ from nixpatch.elf import dynamic
 from nixpatch.elf import structs as elf
 from nixpatch.elf.dlopen_notes import dlopen_needs
 from nixpatch.elf.errors import SkippedFile, malformed
+from nixpatch.elf.headers import library_machine
+from nixpatch.elf.image import Image
 from nixpatch.elf.payload import payload
 from nixpatch.elf.segment_growth import plan_growth
-from nixpatch.elf.undo import ElfViews, UndoState, open_views
+from nixpatch.elf.undo import ElfViews, UndoState, open_source, open_views
 from nixpatch.errors import FileRefused
-from nixpatch.model import ElfFacts, Linkage, Skip, SkipReason
+from nixpatch.model import ElfFacts, Linkage, Machine, Skip, SkipReason
 
 _LOOKUPS = 1 << 17
 """bound on needs times search path entries, which every simulation of a loader visits"""
 
 
-def read(source: str | int, *, payload_ok: bool = False) -> ElfFacts | Skip:
+def read(source: str | int, *, payload_ok: bool = False, foreign: bool = False) -> ElfFacts | Skip:
     """Read the headers of one file, or return why nixpatch leaves it alone.
 
     Reads only headers, the dynamic section, its strings, version records and notes: well below a millisecond.
@@ -27,6 +29,7 @@ def read(source: str | int, *, payload_ok: bool = False) -> ElfFacts | Skip:
     Args:
         source: a path, or a descriptor, which stays open.
         payload_ok: accept executables with appended data.
+        foreign: ignore the undo record: the file as it is counts as its original.
 
     Raises:
         OSError: it cannot be read.
@@ -34,9 +37,42 @@ def read(source: str | int, *, payload_ok: bool = False) -> ElfFacts | Skip:
     """
     try:
         with open_views(source) as views:
-            return _facts(views, payload_ok=payload_ok)
+            facts = _facts(views.without_record() if foreign else views, payload_ok=payload_ok)
+            return replace(facts, foreign_undo=foreign) if isinstance(facts, ElfFacts) else facts
     except SkippedFile as skipped:
         return skipped.skip
+
+
+def machine_of_library(source: str | int) -> Machine | None:
+    """Return the machine of a shared library, by its ELF header alone; None for any other file.
+
+    Raises:
+        OSError: it cannot be read.
+
+    """
+    try:
+        with open_source(source) as fd:
+            return library_machine(Image.of(fd))
+    except SkippedFile:
+        return None
+
+
+def undo_is_plausible(source: str | int) -> bool:
+    """Whether an undo record gives what its digest says, and nothing that an edit of this file cannot change.
+
+    Reads the whole file once. Any file may bring such a record: it shows that an edit by nixpatch may have
+    made the file, not that one did.
+
+    Raises:
+        FileRefused: :func:`read` skips it as unreadable.
+        OSError: it cannot be read.
+
+    """
+    from nixpatch.elf.check_inplace import undo_violations  # noqa: PLC0415 - most runs need no checks
+
+    with open_views(source) as views:
+        digest = views.footer.sha256 if views.state is UndoState.INTACT and views.footer else None
+        return digest == views.original.image.sha256() and not undo_violations(views, strict=True)
 
 
 def original_sha256(source: str | int) -> bytes:

@@ -8,6 +8,7 @@ absent.
 from __future__ import annotations
 
 import functools
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from nixpatch.model.elf import ELF_MAGIC
 _PHDR_TABLE = 1 << 16  # bytes; the kernel's own limit (fs/binfmt_elf.c, load_elf_phdrs)
 _SECTIONS = 1 << 16
 _DYNAMIC = 1 << 20  # bytes; 65,536 entries
+_SYMBOLS = 1 << 12
+_PADDING = 16  # bytes
 _INTERP = 4096  # PATH_MAX, the kernel's limit (fs/binfmt_elf.c, load_elf_binary)
 
 
@@ -65,6 +68,17 @@ class Headers:
     def loads_end(self) -> int:
         """File offset of the end of the content of all PT_LOADs."""
         return max(p.file_end for p in self.loads if p.filesz)
+
+    @functools.cached_property
+    def tail_start(self) -> int:
+        """File offset of what follows the PT_LOADs: their end, or a section that begins in their padding.
+
+        eu-strip moves sections that are not in memory up to the last one that is, and patchelf pads PT_LOADs.
+        """
+        end = self.loads_end
+        unmapped = (s for s in self.shdrs if s.in_file and not s.flags & elf.SHF_ALLOC)
+        starts = (s.offset for s in unmapped if end - _PADDING <= s.offset < end < s.offset + s.size)
+        return min([end, *starts])
 
     @functools.cached_property
     def dynamic_segment(self) -> Phdr:
@@ -206,10 +220,52 @@ def parse(image: Image) -> Headers:
         string_size,
         _interp(image, phdrs),
     )
-    if not headers.interp_bytes and not {elf.DT_NEEDED, elf.DT_SONAME} & headers.values.keys():
+    if _is_static(image, headers):
         # A static PIE relocates itself: no loader reads its search path, and glibc's startup crashes on one.
         raise SkippedFile(SkipReason.STATIC, "no PT_INTERP, no DT_NEEDED, no DT_SONAME")
     return headers
+
+
+def _is_static(image: Image, headers: Headers) -> bool:
+    """Whether a file with a dynamic section is a static program.
+
+    Linkers have set DF_1_PIE in a static PIE since 2018 (binutils 2.32, lld 7). One from before then has an
+    entry point, and unlike a library it defines no symbols for others.
+    """
+    values = headers.values
+    if headers.interp_bytes or {elf.DT_NEEDED, elf.DT_SONAME} & values.keys():
+        return False
+    if headers.ehdr.type == elf.ET_EXEC or values.get(elf.DT_FLAGS_1, 0) & elf.DF_1_PIE:
+        return True
+    return headers.ehdr.entry != 0 and not _defines_symbols(image, headers)
+
+
+def _defines_symbols(image: Image, headers: Headers) -> bool:
+    """Whether the first symbols of the hash tables, of which DT_GNU_HASH has only defined ones, show one."""
+    layout, values = headers.layout, headers.values
+    symbols = headers.file_offset(values.get(elf.DT_SYMTAB, -1), layout.symbol.size)
+    table = headers.file_offset(values.get(elf.DT_GNU_HASH, -1), 16)
+    order = layout.order
+    if table is not None:
+        buckets, _, words, _ = struct.unpack(f"{order}4I", image.read(table, 16))
+        start, count = table + 16 + words * (layout.bits // 8), min(buckets, _SYMBOLS)
+        return any(image.read(start, 4 * count))
+    table = headers.file_offset(values.get(elf.DT_HASH, -1), 8)
+    if symbols is None or table is None:
+        return False
+    wide = headers.machine.arch.hash_word == 8
+    _, count = struct.unpack(order + ("QQ" if wide else "II"), image.read(table, 16 if wide else 8))
+    read = image.read(symbols, min(count, _SYMBOLS) * layout.symbol.size)
+    return any(index and info >> 4 for _, _, _, info, _, index in layout.symbols_of(read))
+
+
+def library_machine(image: Image) -> Machine | None:
+    """Return the machine of a file that the ELF header calls a shared object; None for any other file."""
+    try:
+        layout, _, ehdr = _elf_header(image)
+    except SkippedFile:
+        return None
+    return Machine(ehdr.machine, layout.bits, layout.byteorder) if ehdr.type == elf.ET_DYN else None
 
 
 def refuse_machine(headers: Headers) -> None:

@@ -103,6 +103,15 @@ class Image:
                 return text
         return None
 
+    def is_zero(self, offset: int, length: int) -> bool:
+        """Whether all bytes of a range are zero.
+
+        Raises:
+            SkippedFile: the range is not in the image.
+
+        """
+        return all(self.read(start, count).count(0) == count for start, count in chunks(offset, length))
+
     def ranges(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
         """Yield ``(image offset, length, file offset)`` of the pieces of a range, ignoring patches."""
         for piece in self.pieces:
@@ -127,8 +136,8 @@ class Image:
     def sha256(self) -> bytes:
         """Digest the whole image, reading it once."""
         digest = hashlib.sha256()
-        for start in range(0, self.size, _CHUNK):
-            digest.update(self._assemble(start, min(_CHUNK, self.size - start)))
+        for start, count in chunks(0, self.size):
+            digest.update(self._assemble(start, count))
         return digest.digest()
 
     def _block(self, base: int) -> bytes:
@@ -154,3 +163,9 @@ class Image:
         if len(data) != length:
             raise malformed("the file became shorter while it was read")
         return data
+
+
+def chunks(offset: int, length: int) -> Iterator[tuple[int, int]]:
+    """Split a range into ``(offset, length)`` of at most 1 MiB."""
+    for start in range(offset, offset + length, _CHUNK):
+        yield start, min(_CHUNK, offset + length - start)

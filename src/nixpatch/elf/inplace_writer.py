@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from nixpatch.elf.check_inplace import undo_violations
+from nixpatch.elf.dlopen_notes import refuse_resolution_cache
 from nixpatch.elf.dynamic import linkage, need_references
 from nixpatch.elf.edit_plan import EditPlan, plan_edit
 from nixpatch.elf.image import Image
@@ -99,6 +101,7 @@ def write_edited_views(
     """Do the work of :func:`write_edited` for a file that is parsed and still open."""
     original, image = views.original, views.original.image
     if views.state is UndoState.INTACT:
+        _refuse_forged(views)
         digests = None
         original_sha256 = views.footer.sha256 if views.footer else original_sha256
     stale = views.footer if views.state is UndoState.STALE else None
@@ -110,6 +113,7 @@ def write_edited_views(
         digest = original_sha256 or image.sha256()
         _write_whole(image, temp_fd)
         return EditResult(image.size, changed=False, original_sha256=digest)
+    refuse_resolution_cache(original)
     if digests is not None:
         _digest_source(image, plan, digests)
     digest = original_sha256 or (digests.before.sha256() if digests is not None else image.sha256())
@@ -139,6 +143,7 @@ def write_original(source: str | int, temp_fd: int) -> bytes:
                 "its undo record is stale: another tool (such as strip) changed the file after the patch; "
                 "install the package again to get the original"
             )
+        _refuse_forged(views)
         _write_whole(views.original.image, temp_fd)
         digest = Image.of(temp_fd).sha256()
         if digest != views.footer.sha256:
@@ -147,6 +152,12 @@ def write_original(source: str | int, temp_fd: int) -> bytes:
                 "file after the patch; install the package again to get the original"
             )
         return digest
+
+
+def _refuse_forged(views: ElfViews) -> None:
+    violations = undo_violations(views)
+    if violations:
+        raise FileRefused(f"its undo record is not from an edit of this file: {violations[0]}")
 
 
 def _write_whole(image: Image, fd: int) -> None:

@@ -7,7 +7,8 @@ from typing import Final
 from nixpatch.elf import structs as elf
 from nixpatch.elf.headers import ElfFile
 
-_PADDING: Final = 16
+_HEAD: Final = 16
+_ZEROS: Final = 64 << 20  # bytes; a sparse file may have any number of them
 _TAIL: Final = (1 << 16) + 22  # bytes; a comment of 64 KiB may follow a zip's end record
 
 _SECTION_END: Final = 128
@@ -34,8 +35,8 @@ def payload(file: ElfFile) -> str | None:
     """Describe the data appended to an executable; None if it has none.
 
     Only files with PT_INTERP count: shared objects have no common way to open their own file, so their
-    overlay may move. Padding is not a payload: up to 16 zero bytes, or the single byte that old versions of
-    patchelf leave behind a section header table that they moved.
+    overlay may move. Padding is not a payload: zeros, or the single byte that old versions of patchelf leave
+    behind a section header table that they moved.
     """
     if file.headers.interp_segment is None:
         return None
@@ -64,10 +65,9 @@ def _behind(file: ElfFile) -> str | None:
     size = file.image.size - start
     if size <= 1:
         return None
-    head = file.image.read(start, min(size, _PADDING))
-    if size <= _PADDING and not any(head):
+    if size <= _ZEROS and file.image.is_zero(start, size):
         return None
-    return f"{_kind(file, head, size)}, {size} bytes"
+    return f"{_kind(file, file.image.read(start, min(size, _HEAD)), size)}, {size} bytes"
 
 
 def _kind(file: ElfFile, head: bytes, size: int) -> str:

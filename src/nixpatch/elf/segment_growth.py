@@ -32,7 +32,7 @@ class SegmentGrowth:
     head: int
     """image bytes [0, head) stay; bytes [head, cut) are discarded"""
     cut: int
-    """image bytes from here on move by a constant"""
+    """image bytes from here on move by a constant; smaller than ``head`` if a section begins in padding"""
     area: int
     """address of the first new byte"""
     string_size: int
@@ -62,18 +62,18 @@ def plan_growth(headers: Headers, size: int, stale: UndoFooter | None) -> Segmen
 
     """
     _refuse_unsafe(headers)
-    load, cut = headers.last_load, headers.loads_end
-    if load.filesz and load.file_end != cut:
+    load, end, cut = headers.last_load, headers.loads_end, headers.tail_start
+    if load.filesz and load.file_end != end:
         raise FileRefused("the PT_LOAD with the highest address is not the last one in the file")
-    offset = load.offset if load.filesz else cut + (load.vaddr - cut) % max(load.align, 1)
+    offset = load.offset if load.filesz else end + (load.vaddr - end) % max(load.align, 1)
     old = _old_area(headers, stale) if stale else None
     if stale and old:
         head, string_size = offset + old - load.vaddr, stale.string_size
         growth = SegmentGrowth(load, offset, head, cut, old, string_size, discarded=True)
     else:
         area = elf.round_up(load.memory_end, _ALIGN)
-        growth = SegmentGrowth(load, offset, cut, cut, area, headers.string_size, discarded=False)
-    bss = growth.file_offset(growth.area) - cut
+        growth = SegmentGrowth(load, offset, end, cut, area, headers.string_size, discarded=False)
+    bss = growth.file_offset(growth.area) - end
     if bss > _BSS:
         raise FileRefused(f"its .bss of {bss} bytes would have to become file content")
     _refuse_overlaps(headers, growth, size)
@@ -84,9 +84,6 @@ def _refuse_unsafe(headers: Headers) -> None:
     refuse_machine(headers)
     if headers.null_index is None:
         raise FileRefused("its dynamic section has no DT_NULL, so it has no end that could be moved")
-    addresses = [p.vaddr for p in headers.loads]
-    if addresses != sorted(addresses):
-        raise FileRefused("its PT_LOADs are not in ascending order (gABI)")
     if not headers.last_load.flags & elf.PF_R:
         raise FileRefused("its last PT_LOAD is not readable, so no string table can stand there")
 
@@ -104,7 +101,7 @@ def refuse_overlapping_renames(
     if not names:
         return
     _must_not_overlap([*_overwritten(headers), *names])
-    if any(start + length > growth.head for start, length, _ in names):
+    if any(start + length > min(growth.head, growth.cut) for start, length, _ in names):
         raise FileRefused("its version records lie behind its segments, or in the area of an earlier edit")
 
 
@@ -124,15 +121,21 @@ def _refuse_overlaps(headers: Headers, growth: SegmentGrowth, size: int) -> None
     _must_not_overlap(_overwritten(headers))
     if ehdr.phoff + len(headers.phdr_bytes) > growth.head:
         raise FileRefused("its program headers lie behind its segments")
-    ranges = [(ehdr.shoff, len(headers.shdr_bytes))]
-    ranges += [(p.offset, p.filesz) for p in headers.phdrs if p.type not in {elf.PT_LOAD, elf.PT_GNU_RELRO}]
-    ranges += [(s.offset, s.size) for s in headers.shdrs if s.in_file]
-    if any(length and start < growth.cut < start + length for start, length in ranges):
+    mapped = [(start, length) for start, length, _ in _overwritten(headers)]
+    mapped += [(p.offset, p.filesz) for p in headers.phdrs if p.type not in {elf.PT_LOAD, elf.PT_GNU_RELRO}]
+    mapped += [(s.offset, s.size) for s in headers.shdrs if s.in_file and s.flags & elf.SHF_ALLOC]
+    sections = [(s.offset, s.size) for s in headers.shdrs if s.in_file]
+    if _reach_into(mapped, growth.cut, headers.loads_end) or _reach_into(sections, growth.cut, growth.cut):
         raise FileRefused("something lies half inside and half behind its last segment")
     if growth.discarded and headers.shdr_bytes and growth.head <= ehdr.shoff < growth.cut:
         raise FileRefused("its section headers lie in the area of an earlier edit")
     if growth.cut > size:
         raise FileRefused("truncated")
+
+
+def _reach_into(ranges: Iterable[tuple[int, int]], start: int, end: int) -> bool:
+    """Whether a range that is not empty begins before ``end`` and ends after ``start``."""
+    return any(length and first < end and start < first + length for first, length in ranges)
 
 
 def _old_area(headers: Headers, stale: UndoFooter) -> int | None:

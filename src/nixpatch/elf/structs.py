@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -28,6 +29,7 @@ SHF_WRITE, SHF_ALLOC, SHF_TLS = 0x1, 0x2, 0x400
 DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_SONAME, DT_RPATH, DT_RUNPATH = 0, 1, 5, 10, 14, 15, 29
 DT_CONFIG, DT_DEPAUDIT, DT_AUDIT = 0x6FFFFEFA, 0x6FFFFEFB, 0x6FFFFEFC
 DT_AUXILIARY, DT_FILTER = 0x7FFFFFFD, 0x7FFFFFFF
+DT_HASH, DT_SYMTAB, DT_GNU_HASH, DT_VERSYM = 4, 6, 0x6FFFFEF5, 0x6FFFFFF0
 DT_FLAGS_1: Final = 0x6FFFFFFB
 DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF
 DF_1_NODEFLIB, DF_1_PIE = 0x800, 0x08000000
@@ -40,9 +42,9 @@ STRING_TAGS: Final = frozenset(
 
 ADDRESS_TAGS: Final = {
     3: "DT_PLTGOT",
-    4: "DT_HASH",
+    DT_HASH: "DT_HASH",
     5: "DT_STRTAB",
-    6: "DT_SYMTAB",
+    DT_SYMTAB: "DT_SYMTAB",
     7: "DT_RELA",
     12: "DT_INIT",
     13: "DT_FINI",
@@ -52,8 +54,8 @@ ADDRESS_TAGS: Final = {
     26: "DT_FINI_ARRAY",
     32: "DT_PREINIT_ARRAY",
     36: "DT_RELR",
-    0x6FFFFEF5: "DT_GNU_HASH",
-    0x6FFFFFF0: "DT_VERSYM",
+    DT_GNU_HASH: "DT_GNU_HASH",
+    DT_VERSYM: "DT_VERSYM",
     DT_VERDEF: "DT_VERDEF",
     DT_VERNEED: "DT_VERNEED",
 }
@@ -149,6 +151,7 @@ class Layout:
     phdr: struct.Struct
     shdr: struct.Struct
     dyn: struct.Struct
+    symbol: struct.Struct
     verneed: struct.Struct
     vernaux: struct.Struct
     verdef: struct.Struct
@@ -181,6 +184,13 @@ class Layout:
         whole = len(data) - len(data) % self.dyn.size
         return tuple(map(_DYN, self.dyn.iter_unpack(data[:whole])))
 
+    def symbols_of(self, data: bytes) -> Iterator[tuple[int, int, int, int, int, int]]:
+        """Unpack symbols: name offset, value, size, info, other and section index of each."""
+        fields = self.symbol.iter_unpack(data)
+        if self.bits == 32:
+            return fields
+        return ((name, value, size, info, other, index) for name, info, other, index, value, size in fields)
+
     def pack_ehdr(self, ident: bytes, header: Ehdr) -> bytes:
         """Pack ``e_ident`` and the ELF header."""
         return ident + self.ehdr.pack(*header)[EI_NIDENT:]
@@ -211,6 +221,7 @@ def _layout(bits: int, byteorder: Literal["little", "big"]) -> Layout:
         struct.Struct(order + ("IIQQQQQQ" if wide else "IIIIIIII")),
         struct.Struct(order + ("IIQQQQIIQQ" if wide else "IIIIIIIIII")),
         struct.Struct(order + ("QQ" if wide else "II")),
+        struct.Struct(order + ("IBBHQQ" if wide else "IIIBBH")),
         struct.Struct(order + "HHIII"),  # vn_version vn_cnt vn_file vn_aux vn_next
         struct.Struct(order + "IHHII"),  # vna_hash vna_flags vna_other vna_name vna_next
         struct.Struct(order + "HHHHIII"),  # vd_version vd_flags vd_ndx vd_cnt vd_hash vd_aux vd_next

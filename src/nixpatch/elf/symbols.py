@@ -15,6 +15,7 @@ from typing import Final
 from nixpatch.elf.dynamic import StringReader, verdef_names, verneed_with_versions
 from nixpatch.elf.errors import malformed
 from nixpatch.elf.headers import ElfFile
+from nixpatch.elf.structs import DT_GNU_HASH, DT_HASH, DT_SYMTAB, DT_VERSYM
 from nixpatch.elf.undo import open_views
 from nixpatch.model import Definition, Reference, SymbolKind, Symbols
 
@@ -23,7 +24,6 @@ _STRINGS: Final = 32 << 20  # bytes, of the table and of all names together; lib
 _BUCKETS: Final = 1 << 20
 _CHUNK: Final = 1 << 10  # words of a hash table to read at once
 _RELOCATIONS: Final = 64 << 20  # bytes
-DT_HASH, DT_SYMTAB, DT_GNU_HASH, DT_VERSYM = 4, 6, 0x6FFFFEF5, 0x6FFFFFF0
 DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_REL, DT_RELSZ, DT_PLTREL, DT_JMPREL = 2, 7, 8, 17, 18, 20, 23
 _TABLES: Final = ((DT_RELA, DT_RELASZ), (DT_REL, DT_RELSZ))
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
@@ -102,11 +102,8 @@ class SymbolTable:
 
     def entries(self, count: int) -> Iterator[tuple[int, int, int, int, int, int]]:
         """Yield name offset, value, size, info, other and section index of the first ``count`` symbols."""
-        entry = struct.Struct(self.order + ("IBBHQQ" if self.headers.layout.bits == 64 else "IIIBBH"))
-        fields = entry.iter_unpack(self._read(self.headers.values[DT_SYMTAB], count * entry.size))
-        if self.headers.layout.bits == 32:
-            return fields
-        return ((name, value, size, info, other, index) for name, info, other, index, value, size in fields)
+        layout = self.headers.layout
+        return layout.symbols_of(self._read(self.headers.values[DT_SYMTAB], count * layout.symbol.size))
 
     def names(self) -> Callable[[int], str]:
         """Return a function that reads names by offset. It bounds their sum: all may be tails of one."""

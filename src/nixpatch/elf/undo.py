@@ -42,6 +42,10 @@ class ElfViews:
     current: ElfFile
     original: ElfFile
 
+    def without_record(self) -> ElfViews:
+        """Return the views of a file whose undo record does not count, as somebody else wrote it."""
+        return ElfViews(UndoState.NONE, None, self.current, self.current)
+
 
 @contextlib.contextmanager
 def open_views(source: str | int) -> Iterator[ElfViews]:

@@ -29,29 +29,37 @@ def write_checked(
     original_sha256: bytes | None = None,
     writer: Writer = Writer.INPLACE,
     digests: Digests | None = None,
+    *,
+    foreign: bool = False,
 ) -> CheckedEdit:
     """Write ``source`` with an edited linkage into ``temp_fd`` and check the result against the original.
 
     If the in-place writer declines the layout of the file, LIEF is tried. The arguments are those of
-    :func:`nixpatch.elf.inplace_writer.write_edited`.
+    :func:`nixpatch.elf.inplace_writer.write_edited`; ``foreign`` ignores the undo record of ``source``, so
+    that the file as it is becomes the original of the new one.
 
     Raises:
         FileRefused: every writer declined, or the result failed a check. The caller discards ``temp_fd``.
         OSError: reading or writing failed. The caller discards ``temp_fd``.
 
     """
-    if writer is Writer.LIEF:
+    if writer is Writer.LIEF and not foreign:
         return _write_by_lief(source, temp_fd, edit, original_sha256)
     views = views_of(source)  # raises SkippedFile for a file that no writer can edit
+    if foreign:
+        views = views.without_record()
     try:
         result = write_edited_views(views, temp_fd, edit, original_sha256, digests)
     except SkippedFile:
         raise
     except FileRefused as declined:
+        if foreign:  # LIEF would be given the original of the record
+            raise
         try:
             written = _write_by_lief(source, temp_fd, edit, original_sha256)
         except FileRefused as refused:
-            raise FileRefused(f"{declined}; {refused}") from None
+            both = (str(declined), str(refused))
+            raise FileRefused("; ".join(dict.fromkeys(both))) from None
         return CheckedEdit(written.result, written.writer, str(declined))
     must_pass(check_views(views, temp_fd, edit))
     return CheckedEdit(result, Writer.INPLACE)

@@ -101,6 +101,8 @@ class ElfFacts:
     """digest of the whole original, from the undo record"""
     stale_undo: bool = False
     """there is an undo record, but another tool (such as strip) changed the file after nixpatch"""
+    foreign_undo: bool = False
+    """there is an undo record that nothing vouches for: it is ignored"""
     no_default_lib: bool = False
     """DF_1_NODEFLIB: ld.so skips its default directories"""
     both_tags: bool = False

@@ -41,6 +41,8 @@ class FileOutcome:
     writer: Writer = Writer.INPLACE
     declined: str | None = None
     """why the in-place writer declined, where LIEF wrote instead"""
+    dropped: tuple[str, ...] = ()
+    """privileges and signatures of the old contents that the new file does not have"""
 
 
 @dataclass(frozen=True, slots=True)

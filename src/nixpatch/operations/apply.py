@@ -29,6 +29,7 @@ from nixpatch.model import (
 from nixpatch.operations.edit_jobs import Job, run_jobs
 from nixpatch.operations.patch_options import ApplyOptions
 from nixpatch.operations.record_update import UnrecordedChange, update_records
+from nixpatch.operations.signatures import text_of_dropped
 from nixpatch.operations.text_update import update_texts
 from nixpatch.unvendor import apply as unvendor_apply
 from nixpatch.version import __version__
@@ -86,6 +87,7 @@ def apply(
         by_lief = {path: digest for dist in of_owners for path, digest in dist.written_by_lief().items()}
         jobs += (_job(file, algorithms, options, by_lief.get(file.file.path)) for file in files)
     outcomes: list[FileOutcome] = []
+    unrecorded: set[str] = set()
     # Dists may share files: each is recorded once, as soon as the last of its files is done.
     last = {info: owners for owners in groups for info in owners or ("",)}
     pending: dict[str, list[FileOutcome]] = {info: [] for info in last}
@@ -95,19 +97,30 @@ def apply(
             for file in files:
                 done = next(results)
                 group.append(
-                    FileOutcome(file, done.before, done.after, done.error, done.writer, done.declined)
+                    FileOutcome(
+                        file, done.before, done.after, done.error, done.writer, done.declined, done.dropped
+                    )
                 )
                 progress(group[-1])
             outcomes += group
             for info in owners or ("",):
                 pending[info] += group
                 if last[info] == owners:
-                    findings += _record(records.of(plan.tree, info), pending[info], options)
+                    try:
+                        findings += _record(records.of(plan.tree, info), pending[info], options)
+                    except OSError as error:
+                        findings.append(_not_recorded(records.of(plan.tree, info), error))
+                        unrecorded.add(info)
+    # If RECORD was written and provenance was not, that has to show: no later step may make the two agree.
     for info, of_dist in texts.items():
-        findings += _update_texts(records.of(plan.tree, info), of_dist, options)
+        if info not in unrecorded:
+            findings += _update_texts(records.of(plan.tree, info), of_dist, options)
     for info in regrafted:
-        findings += _settle_grafts(plan, records.of(plan.tree, info), outcomes, options)
-    return Outcome(plan, tuple(outcomes), (*findings, *_notes_on_lief(plan, outcomes)))
+        if info not in unrecorded:
+            findings += _settle_grafts(plan, records.of(plan.tree, info), outcomes, options)
+    return Outcome(
+        plan, tuple(outcomes), (*findings, *_notes_on_files(outcomes), *_notes_on_lief(plan, outcomes))
+    )
 
 
 def _update_texts(dist: DistRecords, texts: Sequence[TextPlan], options: ApplyOptions) -> tuple[Finding, ...]:
@@ -212,8 +225,15 @@ def _job(file: FilePlan, algorithms: frozenset[str], options: ApplyOptions, no_o
         options.writer,
         options.fsync,
         no_original,
-        file.file.identity,
+        foreign=file.facts.foreign_undo,
+        identity=file.file.identity,
     )
+
+
+def _notes_on_files(outcomes: Sequence[FileOutcome]) -> Iterator[Finding]:
+    for done in outcomes:
+        if done.dropped:
+            yield Finding("note", done.plan.file.path, text_of_dropped(done.dropped))
 
 
 def _notes_on_lief(plan: Plan, outcomes: Sequence[FileOutcome]) -> Iterator[Finding]:
@@ -236,14 +256,15 @@ def _record(dist: DistRecords, group: Sequence[FileOutcome], options: ApplyOptio
     }
     if not changes:
         return ()
-    try:
-        return update_records(
-            dist, changes, tool=TOOL, accept_modified=options.accept_modified, durable=options.fsync
-        )
-    except OSError as error:
-        text = f"cannot be written ({error.strerror}): run nixpatch again to bring it up to date"
-        named = error.filename if isinstance(error.filename, str) and "/" in error.filename else None
-        return (Finding("error", named or dist.record_path or dist.provenance_path, text),)
+    return update_records(
+        dist, changes, tool=TOOL, accept_modified=options.accept_modified, durable=options.fsync
+    )
+
+
+def _not_recorded(dist: DistRecords, error: OSError) -> Finding:
+    text = f"cannot be written ({error.strerror}): run nixpatch again to bring it up to date"
+    named = error.filename if isinstance(error.filename, str) and "/" in error.filename else None
+    return Finding("error", named or dist.record_path or dist.provenance_path, text)
 
 
 def _provenance_entry(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nixpatch.elf.inplace_writer import Digests
 from nixpatch.elf.writer import write_checked
 from nixpatch.errors import FileRefused
-from nixpatch.fs import Identity, identity, open_regular, replacement
+from nixpatch.fs import Identity, granted_to_contents, identity, open_regular, replacement
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, Hashing, has_sha256, hash_file
 from nixpatch.model import ElfEdit, FileHash, Writer
 
@@ -38,6 +38,8 @@ class Job:
     durable: bool = False
     no_original: str | None = None
     """``sha256=<hex>`` of LIEF's output, if an earlier run had LIEF write the file"""
+    foreign: bool = False
+    """ignore the undo record of the file"""
     identity: Identity = ()
     """identity of the file when the plan was made; () accepts any"""
 
@@ -51,6 +53,8 @@ class JobResult:
     error: str | None = None
     writer: Writer = Writer.INPLACE
     declined: str | None = None
+    dropped: tuple[str, ...] = ()
+    """privileges and signatures of the old contents that the new file does not have"""
 
 
 @contextlib.contextmanager
@@ -158,7 +162,7 @@ def _run(job: Job) -> JobResult:
                 "then patch it"
             )
         with replacement(job.path, durable=job.durable, expected=now) as temp:
-            return _write(job, job.edit, source, temp)
+            return replace(_write(job, job.edit, source, temp), dropped=granted_to_contents(source))
     finally:
         os.close(source)
 
@@ -166,7 +170,7 @@ def _run(job: Job) -> JobResult:
 def _write(job: Job, edit: ElfEdit, source: int, temp: int) -> JobResult:
     """Write the edited file and hash both, in one reading if the writer can do that."""
     digests = Digests(old := Hashing(job.algorithms), new := Hashing(job.algorithms))
-    written = write_checked(source, temp, edit, job.original_sha256, job.writer, digests)
+    written = write_checked(source, temp, edit, job.original_sha256, job.writer, digests, foreign=job.foreign)
     if written.result.digested:
         before, after = old.result(), new.result()
     else:

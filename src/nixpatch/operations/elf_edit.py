@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
-from collections.abc import Callable, Iterable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from nixpatch import elf
-from nixpatch.elf.check_inplace import check
-from nixpatch.elf.inplace_writer import write_edited, write_original
-from nixpatch.elf.writer import must_pass
+from nixpatch.elf.inplace_writer import write_original
+from nixpatch.elf.undo import open_source
+from nixpatch.elf.writer import write_checked
 from nixpatch.errors import FileRefused
-from nixpatch.fs import replacement, sweep, write_all
+from nixpatch.fs import granted_to_contents, is_stream, replacement, sweep, write_all
 from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason, Tag
+from nixpatch.operations.signatures import broken_signatures, text_of_dropped
 
 
 class PathAction(enum.Enum):
@@ -38,13 +43,13 @@ class FileChange:
     rpath: bool = False
     """write DT_RPATH instead of DT_RUNPATH"""
     interp: str | None = None
-    need: tuple[str, str] | None = None
-    """(old name, new name) of a DT_NEEDED entry"""
+    needs: tuple[tuple[str, str], ...] = ()
+    """(old name, new name) of DT_NEEDED entries; the last of several for one name counts"""
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing changes."""
-        return self.path is PathAction.KEEP and self.interp is None and self.need is None
+        return self.path is PathAction.KEEP and self.interp is None and not self.needs
 
 
 def facts_of(path: str, *, payload_ok: bool) -> ElfFacts:
@@ -98,7 +103,7 @@ def edit_of(facts: ElfFacts, change: FileChange, has: Callable[[str, str], bool]
     elif change.path is not PathAction.KEEP:
         tag = Tag.RPATH if change.rpath else Tag.RUNPATH
     interp = now.interp if change.interp is None else change.interp
-    renames = now.renamed if change.need is None else renamed(facts, *change.need)
+    renames = renamed(facts, dict(change.needs))
     settled = not facts.both_tags or change.path is PathAction.KEEP
     same = (path, tag, interp) == (now.search_path, now.tag, now.interp) and renames == now.renamed
     if same and settled:
@@ -112,16 +117,14 @@ def edit_of(facts: ElfFacts, change: FileChange, has: Callable[[str, str], bool]
     )
 
 
-def renamed(facts: ElfFacts, old: str, new: str) -> tuple[tuple[str, str], ...]:
-    """Return all renames of the file's needs after ``old`` is renamed to ``new``: (original name, name).
+def renamed(facts: ElfFacts, names: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return all renames of the file's needs after those of ``names``: (original name, name).
 
-    As in patchelf, a file that does not need ``old`` is not changed.
+    As in patchelf, all are made at once, so that two may swap names, and a file that does not need a name is
+    not changed.
     """
-    names = dict(zip(facts.needed, original_needs(facts), strict=True))
-    if old not in names:
-        return facts.current.renamed
-    renames = {**dict(facts.current.renamed), names[old]: new}
-    return tuple(sorted((before, after) for before, after in renames.items() if before != after))
+    pairs = {(was, names.get(now, now)) for was, now in zip(original_needs(facts), facts.needed, strict=True)}
+    return tuple(sorted((was, now) for was, now in pairs if was != now))
 
 
 def original_needs(facts: ElfFacts) -> tuple[str, ...]:
@@ -160,16 +163,22 @@ def library_finder(facts: ElfFacts) -> Callable[[str, str], bool]:
 
     def has(directory: str, name: str) -> bool:
         try:
-            library = elf.read(os.path.realpath(os.path.join(directory, name)))
+            machine = elf.machine_of_library(os.path.realpath(os.path.join(directory, name)))
         except OSError:
             return False
-        return isinstance(library, ElfFacts) and library.machine == facts.machine
+        return machine == facts.machine
 
     return has
 
 
-def apply_edit(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...]:
-    """Replace ``output``, which may be ``source``, by the edited file, or without an edit by a copy.
+def apply_edit(source: str, output: str | BinaryIO, edit: ElfEdit | None) -> tuple[str, ...]:
+    """Write the edited file, or without an edit a copy.
+
+    Args:
+        source: the file.
+        output: a path, which may be ``source``, of a file to replace or of a pipe or device to write to; or
+            an open stream.
+        edit: the edit.
 
     Returns:
         notes for the user.
@@ -179,33 +188,62 @@ def apply_edit(source: str, output: str, edit: ElfEdit | None) -> tuple[str, ...
         OSError: a file cannot be read or written; ``output`` is unchanged.
 
     """
-    sweep(output)
-    with replacement(output, mode=_mode_for(source, output)) as temp:
+    dropped = _dropped(source)
+    with _destination(source, output) as temp:
         if edit is None:
             _copy(source, temp)
             notes: tuple[str, ...] = ()
         else:
-            result = write_edited(source, temp, edit)
-            must_pass(check(source, temp, edit))
+            with open_source(source) as descriptor:
+                checked = write_checked(descriptor, temp, edit)
+            result = checked.result
             if not result.changed and elf.original_sha256(temp) != result.original_sha256:
                 raise FileRefused(
                     "another tool changed it after the last edit: its original cannot be restored"
                 )
-            notes = result.notes
-    return notes
+            notes = (*result.notes, *([f"not in place: {checked.declined}"] if checked.declined else ()))
+    signed = broken_signatures(output) if isinstance(output, str) and edit is not None else ()
+    return (*notes, *dropped, *signed)
 
 
-def restore(source: str, output: str) -> None:
-    """Replace ``output`` by the original of ``source``.
+def restore(source: str, output: str | BinaryIO) -> tuple[str, ...]:
+    """Write the original of ``source``; ``output`` is as in :func:`apply_edit`.
+
+    Returns:
+        notes for the user.
 
     Raises:
         FileRefused: there is no intact undo record; ``output`` is unchanged.
         OSError: a file cannot be read or written; ``output`` is unchanged.
 
     """
-    sweep(output)
-    with replacement(output, mode=_mode_for(source, output)) as temp:
+    dropped = _dropped(source)
+    with _destination(source, output) as temp:
         write_original(source, temp)
+    return dropped
+
+
+@contextlib.contextmanager
+def _destination(source: str, output: str | BinaryIO) -> Iterator[int]:
+    """Yield a descriptor of an empty file whose contents end up in ``output`` unless the block raises."""
+    if isinstance(output, str) and not is_stream(output):
+        real = os.path.realpath(output)
+        sweep(real)
+        with replacement(real, mode=_mode_for(source, real)) as temp:
+            yield temp
+        return
+    with tempfile.TemporaryFile() as file:
+        yield file.fileno()
+        file.seek(0)
+        with open(output, "wb") if isinstance(output, str) else contextlib.nullcontext(output) as stream:
+            shutil.copyfileobj(file, stream)
+            stream.flush()
+
+
+def _dropped(source: str) -> tuple[str, ...]:
+    with open(source, "rb") as file:
+        dropped = granted_to_contents(file.fileno())
+    return (text_of_dropped(dropped),) if dropped else ()
 
 
 def _copy(source: str, temp: int) -> None:

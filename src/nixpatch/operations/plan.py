@@ -29,7 +29,9 @@ from nixpatch.model import (
     VendoredPlan,
 )
 from nixpatch.operations.opened_names import read_code_names
-from nixpatch.operations.resume import unrecorded
+from nixpatch.operations.resume import unrecorded, vouches
+from nixpatch.operations.signatures import broken_signatures
+from nixpatch.operations.skipped_programs import unable_to_start
 from nixpatch.operations.text_plan import plan_scripts, plan_startup_files
 from nixpatch.operations.text_update import mark_pending, original_programs
 from nixpatch.policy import Policy, default_policy
@@ -109,6 +111,8 @@ def make_plan(
     records = records or TreeRecords()
     read = Reader()
     results = {file.path: read.in_tree(file.path) for file in reading(tree.files)}
+    foreign = tuple(disregard_foreign_records(tree, read, records))
+    results.update((finding.path, read(finding.path)) for finding in foreign)
     facts = {path: result for path, result in results.items() if isinstance(result, ElfFacts)}
     target = installed.find_target(tree, request.python, request.path_env, read)
     notes_by_soname: dict[str, str] = {}
@@ -153,12 +157,23 @@ def make_plan(
     context, vendored = decision.context, decision.vendored
     files = mark_unrecorded(tree, decision.files, records)
     texts, text_findings = _plan_texts(request, decision, records)
-    findings = [Finding("note", tree.root, note) for note in tree.notes]
+    findings = [*(Finding("note", tree.root, note) for note in tree.notes), *foreign]
     if request.project is not None:
         findings.append(Finding("note", request.project, "its [tool.nixpatch] adds rules"))
     findings += [finding for file in files for finding in libc_findings(context, file)]
     findings += _obstacles(files)
+    findings += [
+        Finding("note", file.file.path, text)
+        for file in files
+        if file.edit is not None
+        for text in broken_signatures(file.file.path)
+    ]
     findings += text_findings
+    findings += unable_to_start(
+        ((file.file.path, file.skip) for file in files if file.skip is not None),
+        read.facts,
+        lambda path, name: request.policy.ignored(path, name) is not None,
+    )
     if request.unvendor and not vendored:
         asked = "" if request.unvendor == ("*",) else f" that {' or '.join(request.unvendor)} matches"
         findings.append(Finding("note", tree.root, f"--unvendor: there is no grafted library{asked}"))
@@ -371,6 +386,24 @@ def _obstacles(files: tuple[FilePlan, ...]) -> Iterator[Finding]:
         if file.edit is not None and file.facts is not None and file.facts.obstacle is not None:
             text = f"not edited in place, left to LIEF: {file.facts.obstacle}"
             yield Finding("note", file.file.path, text)
+
+
+def disregard_foreign_records(tree: Tree, read: Reader, records: TreeRecords) -> Iterator[Finding]:
+    """Make the facts of files with an undo record that nothing vouches for those of any other file.
+
+    Yields:
+        a note for each of them.
+
+    """
+    for file in tree.files:
+        facts = read.known.get(file.path)
+        if not isinstance(facts, ElfFacts) or facts.original_sha256 is None:
+            continue
+        owners = [records.of(tree, info) for info in file.owners or ("",)]
+        if not any(vouches(owner, file.path, facts.original_sha256) for owner in owners):
+            read.known[file.path] = elf.read(file.path, foreign=True)
+            text = "was installed with an undo record, which is ignored: the original is the file as it is"
+            yield Finding("note", file.path, text)
 
 
 def mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...], records: TreeRecords) -> tuple[FilePlan, ...]:

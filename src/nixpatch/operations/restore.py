@@ -9,7 +9,7 @@ from nixpatch.installed import scan
 from nixpatch.installed.dist_records import DistRecords, TreeRecords
 from nixpatch.installed.hashing import has_sha256
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, TextPlan
-from nixpatch.operations.plan import Reader, mark_unrecorded
+from nixpatch.operations.plan import Reader, disregard_foreign_records, mark_unrecorded
 from nixpatch.operations.text_update import restored_texts
 from nixpatch.unvendor.apply import distrusted, lost_grafts, removed_grafts
 
@@ -34,10 +34,12 @@ def plan_restore(path: str, records: TreeRecords | None = None) -> Plan:
     of_dists = [records.of(tree, dist.info) for dist in tree.dists]
     returning = [dist for dist in of_dists if removed_grafts(dist)]
     lost = {name: graft for dist in returning for name, graft in lost_grafts(dist)}
+    results = {file.path: read.in_tree(file.path) for file in tree.files}
     files: list[FilePlan] = []
-    findings: list[Finding] = []
+    findings = list(disregard_foreign_records(tree, read, records))
+    results.update((finding.path, read(finding.path)) for finding in findings)
     for file in tree.files:
-        facts = read.in_tree(file.path)
+        facts = results[file.path]
         if not isinstance(facts, ElfFacts):
             files.append(FilePlan(file, None, facts))
             continue

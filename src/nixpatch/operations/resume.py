@@ -1,14 +1,23 @@
-"""Find the patched files that a killed run did not record."""
+"""Find the patched files that a killed run did not record, and those that no run has patched."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 
+from nixpatch.elf import undo_is_plausible
 from nixpatch.errors import FileRefused
+from nixpatch.escape import is_machine_error
 from nixpatch.installed import provenance
-from nixpatch.installed.dist_records import DistRecords
-from nixpatch.installed.hashing import DEFAULT_ALGORITHM, encode_digest, has_sha256, parse_sha256
+from nixpatch.installed.dist_records import DistRecords, RecordFile
+from nixpatch.installed.hashing import (
+    DEFAULT_ALGORITHM,
+    encode_digest,
+    format_sha256,
+    has_sha256,
+    hash_file,
+    parse_sha256,
+)
 from nixpatch.model import ElfFacts, FileHash, FilePlan, Linkage
 
 _SHA256 = re.compile(rb",sha256=([\w-]{43}),")
@@ -53,6 +62,53 @@ def unrecorded(records: DistRecords, files: Sequence[FilePlan]) -> frozenset[str
     except (OSError, FileRefused):  # reported when RECORD is to be updated; there is none for unowned files
         pass
     return frozenset(unrecorded_paths)
+
+
+def vouches(records: DistRecords, path: str, original: bytes) -> bool:
+    """Return whether provenance or RECORD show that nixpatch patched a file with an undo record.
+
+    A wheel can bring a file with an undo record. Provenance names what nixpatch patched. If a run was killed
+    before it wrote that, RECORD still has the digest of the original, or already has a row of the provenance
+    to come. No RECORD can contradict the undo record of a file that no dist claims.
+
+    Args:
+        records: the owner of the file.
+        path: the file, which is read only if provenance does not name its original.
+        original: the SHA-256 in the undo record.
+
+    Raises:
+        OSError: the disk fails, or the run may open no more files.
+
+    """
+    known = records.usable_provenance()
+    entry = known.files.get(records.key(path)) if known else None
+    if entry is not None and entry.original == format_sha256(original):
+        return True
+    try:
+        record = records.read_record()
+        rows = record.rows_of({path}).get(path, [])
+        installed = FileHash(None, {DEFAULT_ALGORITHM: original})
+        if all(row.agrees(installed) is False for row in rows) and not _was_killed(records, record):
+            return False
+    except OSError as error:  # no RECORD, or none that can be read and updated
+        if is_machine_error(error):
+            raise
+    except FileRefused:  # too many rows
+        return False
+    try:
+        return undo_is_plausible(path)
+    except (OSError, FileRefused):
+        return False
+
+
+def _was_killed(records: DistRecords, record: RecordFile) -> bool:
+    """Return whether RECORD has a digest that provenance was to have, which is written after it."""
+    rows = record.record.rows_for(records.key(records.provenance_path))
+    try:
+        now = hash_file(records.provenance_path)
+    except OSError:
+        return bool(rows)
+    return any(row.agrees(now) is False for row in rows)
 
 
 def _has_all(data: bytes, entries: Iterable[provenance.PatchedFile]) -> bool:

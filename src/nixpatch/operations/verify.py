@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from nixpatch.installed import find_target, scan
 from nixpatch.installed.dist_records import TreeRecords
-from nixpatch.model import Verdict
+from nixpatch.model import Skip, Verdict
 from nixpatch.operations import gc_roots, lockfile
 from nixpatch.operations.plan import Reader
+from nixpatch.operations.skipped_programs import unable_to_start
 from nixpatch.operations.verify_load import load_files, load_opened
 from nixpatch.operations.verify_provenance import (
     check_provenance,
@@ -54,6 +55,12 @@ def check_tree(
     target = find_target(tree, python, path_env, reader)
     records = TreeRecords()
     verdict = check_provenance(tree, target, reader, workers=workers, records=records)
+    skips = (
+        (file.path, result) for file in tree.files if isinstance(result := reader.in_tree(file.path), Skip)
+    )
+    verdict = with_findings(
+        verdict, tuple(unable_to_start(skips, reader.facts, may_be_missing(tree, records)))
+    )
     if locked is not None:
         verdict = with_findings(verdict, lockfile.findings(verdict, locked, store, reader))
     in_store = store.store_path_of(target.loader) is not None

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from nixpatch.elf import structs as elf
 from nixpatch.elf.child_process import ChildProcess, died, last_line, limits, package_directory, seconds_for
+from nixpatch.elf.dlopen_notes import refuse_resolution_cache
 from nixpatch.elf.dynamic import linkage
 from nixpatch.elf.errors import SkippedFile
 from nixpatch.elf.headers import Headers, refuse_machine
@@ -56,6 +57,7 @@ def write_lief(
             return write_edited_views(views, temp_fd, edit, original_sha256)
         if views.state is UndoState.STALE:
             raise FileRefused("its undo record is stale, and LIEF may only edit an original")
+        refuse_resolution_cache(views.original)
         _refuse_unsuitable(headers, image.size)
         contents = plan_contents(views.original, resolved)
         if views.state is UndoState.INTACT:

@@ -58,7 +58,7 @@ def describe(fd: int) -> ElfDescription:
     table = syms.SymbolTable(file)
     count, is_exact = table.count()
     osabi, abiversion = headers.ident[elf.EI_OSABI : elf.EI_OSABI + 2]
-    versioned = syms.DT_VERSYM in headers.values
+    versioned = elf.DT_VERSYM in headers.values
     return ElfDescription(
         header=HeaderFields(headers.layout.bits, headers.layout.byteorder, osabi, abiversion, *headers.ehdr),
         segments=tuple(SegmentFields(*segment) for segment in headers.phdrs),

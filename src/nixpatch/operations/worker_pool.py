@@ -1,8 +1,8 @@
 """A pool of processes that finish the jobs in hand on Ctrl-C, and end with this process.
 
-``concurrent.futures`` cannot be used: its workers share the lock of one queue. A worker that is killed while it
-holds that lock makes the shutdown of the pool wait for ever, and with it the lock of the tree. Here each worker
-has a pipe of its own, and a worker that died is the end of its pipe.
+``concurrent.futures`` cannot be used: its workers share the lock of one queue. A worker that is killed while
+it holds that lock makes the shutdown of the pool wait for ever, and the lock of the tree is never released.
+Here each worker has a pipe of its own, and a worker that died is the end of its pipe.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def run_in_pool(
 ) -> Iterator[Iterator[_Result]]:
     """Run ``work`` on each job in ``count`` processes; yield an iterator of the results in job order.
 
-    ``if_died`` makes the result of a job whose process died (the kernel ran out of memory), and of the jobs that
-    are left when all have died. If the machine gives no process, this one does the work.
+    ``if_died`` makes the result of a job whose process died (the kernel ran out of memory), and of the jobs
+    that are left when all have died. If the machine gives no process, this one does the work.
     """
     # Processes, not threads: hashing releases the interpreter lock, parsing headers does not. Forked while no
     # thread exists, so that no lock is inherited half-way.

@@ -31,11 +31,13 @@ from nixpatch.model import (
 )
 from nixpatch.operations.opened_names import read_code_names
 from nixpatch.operations.resume import unrecorded
+from nixpatch.operations.target_libraries import target_libraries
 from nixpatch.operations.text_plan import plan_scripts, plan_startup_files
 from nixpatch.operations.text_update import mark_pending, original_programs
 from nixpatch.policy import Policy, default_policy
 from nixpatch.resolve.context import ResolutionContext, SearchPathOptions
 from nixpatch.resolve.file_plan import libc_findings, plan_file
+from nixpatch.resolve.load_order import late_findings, load_conflicts, planned_uses
 from nixpatch.resolve.opened_libraries import needs_by_caller
 from nixpatch.resolve.python_libraries import PythonLibraries, PythonResolver
 from nixpatch.store import LibrarySources, ProviderIndex, Store, lockfile, nixpkgs, open_index
@@ -157,6 +159,16 @@ def make_plan(
     if request.project is not None:
         findings.append(Finding("note", request.project, "its [tool.nixpatch] adds rules"))
     findings += [finding for file in files for finding in libc_findings(context, file)]
+    findings += late_findings(files)
+    conflicts = tuple(
+        load_conflicts(
+            planned_uses(files),
+            lambda sonames: target_libraries(target, sonames, read.facts),
+            read.version_defs,
+            lambda path, soname: request.policy.ignored(path, soname) is not None,
+        )
+    )
+    findings += (conflict.finding for conflict in conflicts)
     findings += _obstacles(files)
     findings += text_findings
     if request.unvendor and not vendored:
@@ -175,6 +187,7 @@ def make_plan(
         tuple(dist.info for dist in tree.dists if unsettled(records.of(tree, dist.info))),
         texts=texts,
         opened_unmet=tuple(_opened_unmet(files, decision.python)),
+        conflicts=conflicts,
         # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
         keeps_originals=not (request.in_nix_build or request.store.store_path_of(request.path, resolve=True)),
     )
@@ -455,6 +468,11 @@ class Reader:
         except OSError:
             return None
         return result if isinstance(result, ElfFacts) else None
+
+    def version_defs(self, path: str) -> frozenset[str]:
+        """Return the symbol versions that the library at a path defines, none where there is none."""
+        facts = self.facts(path)
+        return frozenset(facts.version_defs) if facts is not None else frozenset()
 
     def machine(self, path: str) -> Machine | None:
         """Return the machine of the ELF file at a path, None where there is none."""

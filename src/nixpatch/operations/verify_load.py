@@ -57,13 +57,14 @@ def load_files(
     libraries = [path for path, fact in facts.items() if path not in set(programs)]
     findings: list[Finding] = []
     opened = 0
+    by_soname = {fact.soname: path for path, fact in facts.items() if fact.soname is not None}
     at_start, results = _load_libraries(libraries, target)
     results += (_list(path, target) for path in programs)
     for result in results:
         opened += result.error is None
         preloaded = frozenset[str]() if result.path in programs else at_start
         expected = libraries_by_search_path(result.path, facts[result.path], reader)
-        findings += _check(result, expected, preloaded, ignored)
+        findings += _check(result, expected, preloaded, ignored, by_soname)
     return opened, tuple(findings)
 
 
@@ -72,6 +73,7 @@ def _check(
     expected: Mapping[str, str],
     preloaded: frozenset[str],
     ignored: Callable[[str, str], bool],
+    by_soname: Mapping[str, str],
 ) -> Iterator[Finding]:
     if result.error is not None:
         missing = _CANNOT_OPEN.match(result.error)
@@ -79,6 +81,9 @@ def _check(
             yield Finding("note", result.path, f"does not load on its own: {result.error}")
         elif ignored(result.path, missing[1]):
             yield Finding("note", result.path, f"lacks {missing[1]}, which is ignored")
+        elif missing[1] in by_soname:
+            text = f"finds {missing[1]} only once {by_soname[missing[1]]}, which has this soname, is loaded"
+            yield Finding("note", result.path, text)
         else:
             yield Finding("error", result.path, f"the loader failed: {result.error}")
         return

@@ -22,7 +22,10 @@ def text(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
         missing = find_missing(plan, catalog)
         every += missing
         lines += _by_dist(plan, missing)
-    if not every:
+        for conflict in plan.conflicts:
+            lines.append(f"{shown(below(conflict.files[0], plan.tree.root))}")
+            lines += [f"  {shown(conflict.finding.text)}", ""]
+    if not every and not any(plan.conflicts for plan in plans):
         return "Nothing is missing.\n"
     lines += filter(None, [line_to_paste(plans, catalog)])
     unknown = sum(not _is_package(missing.attribute) for missing in every)

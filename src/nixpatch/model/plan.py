@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import os
+import re
 from dataclasses import dataclass, field
 
 from nixpatch.model.elf import ElfEdit, ElfFacts, Linkage, Skip
@@ -70,6 +72,12 @@ class FilePlan:
     dropped: tuple[DroppedEntry, ...] = ()
     unrecorded: bool = False
     """patched, but RECORD or provenance is stale: a run was killed, or another file serves a need now"""
+
+    @property
+    def dists(self) -> tuple[str, ...]:
+        """The normalised names of the dists that own the file, sorted (PEP 503)."""
+        names = (os.path.basename(info).partition("-")[0] for info in self.file.owners)
+        return tuple(sorted({re.sub("[-_.]+", "-", name).lower() for name in names}))
 
     @property
     def missing(self) -> tuple[Answer, ...]:

@@ -210,6 +210,7 @@ def _job(file: FilePlan, algorithms: frozenset[str], options: ApplyOptions, no_o
         options.writer,
         options.fsync,
         no_original,
+        file.after,
         file.file.identity,
     )
 

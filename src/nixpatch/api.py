@@ -10,8 +10,8 @@
 
 Everything that these functions take and return is a frozen value. A path is given as ``str`` or
 ``os.PathLike`` and returned as ``str`` as ``os.fsdecode`` makes it (PEP 383). Nothing is printed; nothing of
-the tree is run, except by ``verify(load=True)``, and by ``plan(nixpkgs=...)``, which has Nix build. Names that
-are in ``nixpatch.__all__`` stay; all others may move.
+the tree is run, except by ``verify(load=True)``, and by ``plan(nixpkgs=...)``, which has Nix build. Names in
+``nixpatch.__all__`` stay; all others may move.
 """
 
 from __future__ import annotations

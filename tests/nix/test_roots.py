@@ -172,6 +172,19 @@ def test_a_run_that_fails_on_a_file_keeps_the_root_that_the_file_still_uses(libr
 
 
 def test_no_gc_roots(library: str, tree: str) -> None:
-    assert _nixpatch(tree, "--lib", library, "--python", sys.executable, "--no-gc-roots").returncode == 0
+    options = (tree, "--lib", library, "--python", sys.executable)
+    assert _nixpatch(*options, "--no-gc-roots").returncode == 0
 
     assert library in _nix_store("--gc", "--print-dead")
+    verdict = _nixpatch("verify", tree, "--python", sys.executable)
+    assert (verdict.returncode, "no garbage-collector root" in verdict.stdout) == (0, True), verdict.stdout
+
+    # The next run makes them, and from then on verify misses them.
+    assert _nixpatch(*options).returncode == 0
+    assert library not in _dead()
+    shutil.rmtree(os.path.join(tree, ".nixpatch-roots"))
+    assert _nixpatch("verify", tree, "--python", sys.executable).returncode == 1
+
+    assert _nixpatch(*options, "--no-gc-roots").returncode == 0
+    assert _nixpatch("restore", tree).returncode == 0
+    assert os.listdir(tree) == ["ext.so"]

@@ -1,14 +1,18 @@
 """Open each shared object in a child process and print the files it mapped: a script for the target Python.
 
-Input: a JSON list of paths. Output: one JSON object a line, first the mapped files of Python itself, then one
-object for each path. Each path has its own child, because libraries stay loaded and a constructor may crash.
-The script needs only the standard library of Python 3.8 or later.
+Input: a JSON list of paths; the argument is the number of seconds that a child may take. Output: one JSON
+object a line, first the mapped files of Python itself, then one object for each path. Each path has its own
+child, because libraries stay loaded and a constructor may crash. The script needs only the standard library
+of Python 3.8 or later.
 """
 
 import ctypes
 import json
 import os
+import signal
 import sys
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def mapped() -> "list[str]":
@@ -36,6 +40,8 @@ def in_a_child(path: str) -> "dict[str, object]":
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.alarm(int(sys.argv[1]))  # a FIFO in the search path, or a constructor, may wait forever
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
         os.close(reading)
         with open(os.devnull, "r+b") as null:
             os.dup2(null.fileno(), 1)
@@ -49,6 +55,8 @@ def in_a_child(path: str) -> "dict[str, object]":
     status = os.waitpid(child, 0)[1]
     if data:
         return dict(json.loads(data))
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+        return {"path": path, "error": f"not loaded after {sys.argv[1]} s", "mapped": []}
     return {"path": path, "error": f"loading it ended the process with signal {status & 0x7F}", "mapped": []}
 
 

@@ -136,6 +136,8 @@ def run_job(job: Job) -> JobResult:
         return JobResult(None, None, str(error))
     except FileNotFoundError:
         return JobResult(None, None, "vanished during the run: something else is at work in this tree")
+    except MemoryError:
+        return JobResult(None, None, "not enough memory: the file is as it was; run nixpatch again")
     except OSError as error:
         return JobResult(None, None, f"{error.strerror or error}: the file is as it was")
 

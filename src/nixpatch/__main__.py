@@ -41,7 +41,8 @@ def _interrupted(_number: int = 0, _frame: FrameType | None = None) -> NoReturn:
 
     An exception would be lost, or be printed, where Python imports a module or runs a callback.
     """
-    os.write(2, b"nixpatch: interrupted\n")
+    sys.stderr.write("nixpatch: interrupted\n")
+    sys.stderr.flush()
     os._exit(130)
 
 

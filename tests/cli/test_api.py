@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import nixpatch
-from support.world import World
+from support.world import World, record_row, shared
 
 
 @pytest.fixture
@@ -182,3 +182,21 @@ def test_messages_name_arguments(world: World, environment: dict[str, str]) -> N
 def test_a_planned_file_has_the_names_of_its_dists(world: World, environment: dict[str, str]) -> None:
     plan = nixpatch.plan(world.venv, environment=environment)
     assert {file.dists for file in plan.changes} == {("pkg",)}
+
+
+def test_a_plan_that_removes_a_library_is_applied_twice(world: World, environment: dict[str, str]) -> None:
+    name = "libanswer-0a1b2c3d.so.1"
+    copy = os.path.join(world.site, "pkg.libs", name)
+    shared("library.c", copy, f"-Wl,-soname,{name}")
+    shared("extension.c", world.extension, copy, "-Wl,-rpath,$ORIGIN/../pkg.libs")
+    world.write_record(record_row(copy, world.site))
+    plan = nixpatch.plan(world.venv, unvendor=["*"], environment=environment)
+    assert [library.goes for library in plan.vendored] == [True]
+    assert not nixpatch.apply(plan, environment=environment).failed
+    after = world.snapshot()
+    outcome = nixpatch.apply(plan, environment=environment)
+    assert not outcome.failed
+    assert nixpatch.summary(plan, outcome).satisfied, outcome.findings
+    assert world.snapshot() == after
+    assert not nixpatch.restore(world.venv).failed
+    assert os.path.exists(copy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 
@@ -71,3 +72,26 @@ def test_a_limit_of_memory_is_no_traceback(world: World, nixpatch: Run, megabyte
     assert "Traceback" not in done.stderr or "nixpatch" not in done.stderr
     if done.returncode == 3:
         assert world.snapshot() == before
+
+
+@pytest.mark.gcc
+def test_a_run_whose_workers_are_killed_at_their_start_fails_and_lets_go_of_the_tree(
+    world: World, nixpatch: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = world.snapshot()
+    fork = os.fork
+
+    def fork_a_victim() -> int:
+        process = fork()
+        if process:
+            os.kill(process, signal.SIGKILL)
+        return process
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", fork_a_victim)
+        code, out, _ = nixpatch("--jobs", "2", world.venv)
+    assert code == 1
+    assert out.count("the process that worked on it died") == 2
+    assert world.snapshot() == before
+    assert nixpatch("--jobs", "2", world.venv)[0] == 0
+    assert world.ask() == "42"

@@ -150,8 +150,8 @@ def _load_libraries(paths: Sequence[str], target: Target) -> tuple[frozenset[str
         if not results:
             text = f"no answer in {_SECONDS} s"
             raise MachineError(f"{target.python}: cannot be run for --load: {text}") from error
-        late = f"not loaded after {_SECONDS} s for all files"
-        rest = [LoadResult(path, late, frozenset()) for path in paths[len(results) - 1 :]]
+        too_slow = f"not loaded after {_SECONDS} s for all files"
+        rest = [LoadResult(path, too_slow, frozenset()) for path in paths[len(results) - 1 :]]
         return results[0].mapped, [*results[1:], *rest]
     except OSError as error:
         raise MachineError(f"{target.python}: cannot be run for --load: {error}") from error

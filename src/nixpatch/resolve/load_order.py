@@ -49,7 +49,9 @@ def late_findings(files: Iterable[FilePlan]) -> Iterator[Finding]:
     """Report needs that ld.so meets only if a library of another file name is loaded before."""
     for file in files:
         for answer in file.answers:
-            if answer.origin in _SERVED_BY_FILE and answer.entry is None and answer.path != file.file.path:
+            if answer.opener is not None or answer.origin not in _SERVED_BY_FILE:
+                continue  # code that opens a library by name copes without it
+            if answer.entry is None and answer.path != file.file.path:
                 yield Finding("note", file.file.path, f"finds {answer.need} {answer.detail}")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from nixpatch.operations.gc_roots import prune
 from support.testbed.store import NixStore, nix_environment
 
 FIXTURES = os.path.join(os.path.dirname(__file__), "..", "..", "fixtures", "c")
@@ -178,6 +179,8 @@ def test_no_gc_roots(library: str, tree: str) -> None:
     assert library in _nix_store("--gc", "--print-dead")
     verdict = _nixpatch("verify", tree, "--python", sys.executable)
     assert (verdict.returncode, "no garbage-collector root" in verdict.stdout) == (0, True), verdict.stdout
+    prune(tree)  # as the wrapper of an installer does
+    assert _nixpatch("verify", tree, "--python", sys.executable).returncode == 0
 
     # The next run makes them, and from then on verify misses them.
     assert _nixpatch(*options).returncode == 0

@@ -125,6 +125,8 @@ def _results(workers: Sequence[_Worker], count: int, if_died: Callable[[], _Resu
                 waiting.clear()
                 continue
             busy = [pipe for pipe, worker in alive.items() if worker.jobs]
+            if index in done or not busy:
+                continue  # a worker was dead before it got its job: nothing would ever come
             for pipe in wait(busy):
                 assert isinstance(pipe, Connection)
                 worker = alive[pipe]

@@ -69,6 +69,7 @@ def test_without_a_process_the_work_is_done_in_this_one(monkeypatch: pytest.Monk
 def test_a_worker_killed_at_any_moment_is_no_hang(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pool of concurrent.futures hung in 2 to 6 of 200 rounds, for kills within its start."""
     chance = random.Random(seed)
+    count = chance.choice([1, 2, 3, _JOBS])
     fork, killers = os.fork, []
 
     def fork_a_victim() -> int:
@@ -86,7 +87,9 @@ def test_a_worker_killed_at_any_moment_is_no_hang(seed: int, monkeypatch: pytest
     signal.signal(signal.SIGALRM, too_long)
     signal.alarm(_SECONDS)
     try:
-        with run_in_pool(_square, range(_JOBS), 4, lambda: _DIED) as results:
+        with run_in_pool(_square, range(count), 4, lambda: _DIED) as results:
+            if chance.random() < 0.3:
+                time.sleep(0.005)
             for killer in killers:  # not before the last fork: no thread may be there then
                 killer.start()
             got = list(results)
@@ -95,12 +98,38 @@ def test_a_worker_killed_at_any_moment_is_no_hang(seed: int, monkeypatch: pytest
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    assert len(got) == _JOBS
+    assert len(got) == count
     assert all(result in (_DIED, number * number) for number, result in enumerate(got))
     # A job fails only with its worker: as many at most as were killed, unless all were.
     assert got.count(_DIED) <= len(killers) or len(killers) == 4
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3, _JOBS])
+@pytest.mark.parametrize("victims", [{0}, {1}, {0, 1}])
+def test_workers_that_are_dead_before_they_get_a_job(
+    jobs: int, victims: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork, forked = os.fork, []
+
+    def fork_a_victim() -> int:
+        process = fork()
+        if process:
+            forked.append(process)
+        return process
+
+    monkeypatch.setattr(os, "fork", fork_a_victim)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_SECONDS)
+    with run_in_pool(_square, range(jobs), 2, lambda: _DIED) as results:
+        for victim in victims:
+            os.kill(forked[victim], signal.SIGKILL)
+            os.waitid(os.P_PID, forked[victim], os.WEXITED | os.WNOWAIT)
+        got = list(results)
+    signal.alarm(0)
+    assert len(got) == jobs
+    assert got.count(_DIED) <= (jobs if len(victims) == 2 else 1)
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:

@@ -99,3 +99,17 @@ def test_a_link_in_the_place_of_the_directory_is_not_followed(
     assert code == 3
     assert "a link has taken the place of a directory" in err
     assert os.listdir(outside) == ["libold.so.1"]
+
+
+def test_a_computed_name_is_reached_by_the_directories_of_lib(
+    world: World, nixpatch: Run, module: str
+) -> None:
+    with open(module, "w", encoding="utf-8") as file:
+        file.write("import ctypes\n\ndef load():\n    ctypes.CDLL(input())\n")
+
+    code, out, err = nixpatch("env", "--print", "-v", "--lib", world.library, world.venv)
+
+    assert code == 0
+    assert sorted(os.listdir(out.strip())) == ["libanswer.so.1", "libother.so.1"]
+    where = os.path.relpath(module, world.venv)
+    assert f"names that the code computes: name their directories by --lib; opened by {where}:4" in err

@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from support.opening import add_opener
 from support.world import HASH, Run, World, shared
 
 pytestmark = pytest.mark.gcc
@@ -237,3 +238,31 @@ def test_what_is_only_opened_at_run_time_is_locked_too(world: World, nixpatch: R
 
     assert list(_read(lock)["libraries"]) == ["libanswer.so.1", "libopened.so.1"]
     assert nixpatch("--locked", lock, *option, world.venv)[0] == 0
+
+
+def test_what_code_opens_by_name_is_locked_and_served_from_the_lock(
+    world: World, nixpatch: Run, lock: str
+) -> None:
+    package = add_opener(world)
+    os.unlink(os.path.join(world.venv, "bin", "opener-run"))  # a lock has no programs
+    # Only Python code opens this one.
+    shared("library.c", os.path.join(world.library, "libonly.so.2"), "-Wl,-soname,libonly.so.2")
+    with open(os.path.join(package, "by_find.py"), "w", encoding="utf-8") as file:
+        file.write("from ctypes.util import find_library\n\nNAME = find_library('only')\n")
+
+    assert nixpatch("lock", world.venv, "-o", lock)[0] == 0
+    assert list(_read(lock)["libraries"]) == ["libanswer.so.1", "libonly.so.2"]
+
+    # Newer ones are not locked.
+    newer = os.path.join(world.store, f"{OTHER_HASH}-only-9", "lib", "libonly.so.3")
+    shared("library.c", newer, "-Wl,-soname,libonly.so.3")
+    code, out, _ = nixpatch("--locked", lock, "--json", world.venv)
+    assert code == 0, out
+    (tree,) = json.loads(out)["trees"]
+    (answers,) = [text["answers"] for text in tree["texts"] if text["kind"] == "startup"]
+    assert answers == {
+        "libanswer.so.1": f"{world.library}/libanswer.so.1",
+        "only": f"{world.library}/libonly.so.2",
+    }
+    code, out, _ = nixpatch("verify", "--locked", lock, world.venv)
+    assert "libonly" not in out

@@ -170,3 +170,21 @@ def test_what_is_no_dynamic_file_and_what_nothing_needs(world: World, nixpatch: 
     code, _, err = nixpatch("tree", "--why", "libother.so.1", world.extension)
     assert code == 2
     assert "--why libother.so.1: no file needs it" in err
+
+
+def test_a_bundled_library_is_found_by_the_rpath_of_a_file_beside_its_directory(
+    world: World, nixpatch: Run
+) -> None:
+    libs = os.path.join(world.site, "pkg.libs")
+    deep = shared("library.c", os.path.join(libs, "libdeep.so.1"), "-Wl,-soname,libdeep.so.1")
+    middle = os.path.join(libs, "libmiddle.so.1")
+    near = os.path.join(libs, "libnear.so.1")
+    shared("library.c", middle, "-Wl,-soname,libmiddle.so.1,--no-as-needed", deep)
+    shared("library.c", near, "-Wl,-soname,libnear.so.1,--no-as-needed", middle, f"-Wl,-rpath-link,{libs}")
+    rpath = ("-Wl,--disable-new-dtags,-rpath,$ORIGIN/../pkg.libs,--no-as-needed", f"-Wl,-rpath-link,{libs}")
+    shared("extension.c", os.path.join(world.site, "pkg", "_near.so"), *rpath, near)
+
+    _, out, _ = nixpatch("tree", "--why", "libdeep.so.1", world.venv)
+
+    assert "RPATH of _near.so:" in out
+    assert f"-> {deep}\n" in out

@@ -6,7 +6,7 @@ import enum
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from faults import tree
@@ -14,6 +14,9 @@ from nixpatch.fs import is_temporary
 from nixpatch.installed import record
 from support.injector import Ended, Fault, Injector, Kind, Site, TreeState, copy_tree, state_of, torn
 from support.world import World
+
+_Entries = Mapping[str, Mapping[str, object]]
+"""by path: what provenance has of a file"""
 
 
 class Story(enum.Enum):
@@ -95,7 +98,8 @@ class Bench:
             case Story.PATCH:
                 return [self.work, *more]
             case Story.REPATCH:
-                return [self.work, "--append-rpath", "/nix/extra", *more]
+                second = os.path.join(self.world.store, tree.SECOND)
+                return [self.work, "--append-rpath", "/nix/extra", "--lib", second, *more]
             case Story.RESTORE | Story.RETURN:
                 return ["restore", self.work, *more]
             case Story.LOCK:
@@ -140,6 +144,25 @@ class Bench:
             found += _ended_badly(fault, ended, complete=now == new, left=_temporary(now))
             found += self._next_run(story, more, now, new)
             wrong += [f"{story.value}, {fault.name} at {site}: {line}" for line in found]
+        return wrong
+
+    def restore_after(self, story: Story, sites: Sequence[Site]) -> list[str]:
+        """Kill a story at each of some sites and restore the tree; return all that is wrong."""
+        original = state_of(self.world.venv)
+        wrong: list[str] = []
+        for site in sites:
+            self.begin(story)
+            self.injector.run(self.arguments(story), Fault.KILL_ALL, site.kind, site.number)
+            ended = self.injector.run(self.arguments(Story.RESTORE))
+            end = state_of(self.work)
+            # The signature of RECORD cannot come back, and setuid goes with other contents.
+            different = [
+                path
+                for path in sorted(end.keys() | original.keys())
+                if end.get(path, (0, ""))[1] != original.get(path, (0, ""))[1] and "RECORD.jws" not in path
+            ]
+            if different or ended.code != 0:
+                wrong.append(f"{site}: exits with {ended.code}, differs in {different}: {ended.said}")
         return wrong
 
     def _next_run(self, story: Story, more: Sequence[str], now: TreeState, new: TreeState) -> list[str]:
@@ -234,16 +257,34 @@ def _contents(root: str, path: str) -> bytes:
 def _is_torn_book(now: bytes, old: bytes, new: bytes) -> bool:
     """Whether a RECORD or provenance file holds anything that is neither in the old nor in the new one."""
     if now.startswith(b"{"):
-        known = [json.loads(data)["files"] for data in (old, new) if data]
+        known = [_entries(data) for data in (old, new) if data]
         try:
-            files = json.loads(now)["files"]
+            entries = _entries(now)
         except ValueError:
             return True
         return not all(
-            any(known_files.get(path) == entry for known_files in known) for path, entry in files.items()
+            any(known_entries.get(path) == entry for known_entries in known)
+            or _is_announced(entry, path, known)
+            for path, entry in entries.items()
         )
     rows = {row.raw for data in (old, new) for row in record.parse(data).rows if row.path}
     # nixpatch.json of half a dist has a digest of its own.
     return not all(
         row.raw in rows or (row.path or "").endswith("nixpatch.json") for row in record.parse(now).rows
     )
+
+
+def _is_announced(entry: Mapping[str, object], path: str, known: Sequence[_Entries]) -> bool:
+    """Whether an entry has what a script was and will be: it is there before the script is changed."""
+    rows = [entries[path] for entries in known if path in entries]
+    digests = {row["sha256"] for row in rows}
+    return (
+        entry.get("next_sha256") in digests
+        and entry["sha256"] in digests | {entry["original"]}
+        and all(entry["original"] == row["original"] for row in rows)
+    )
+
+
+def _entries(data: bytes) -> _Entries:
+    document = json.loads(data)
+    return {**document["files"], **document.get("texts", {})}

@@ -45,6 +45,11 @@ def test_a_run_that_is_killed_anywhere_is_finished_by_the_next_one(
     assert bench.disturb(story, Fault.KILL_ALL, _sites(bench, story, Fault.KILL_ALL)[part::PARTS]) == []
 
 
+@pytest.mark.parametrize("story", [Story.PATCH, Story.REPATCH, Story.RESTORE])
+def test_a_run_that_is_killed_anywhere_can_be_taken_back(bench: Bench, story: Story) -> None:
+    assert bench.restore_after(story, _sites(bench, story, Fault.KILL_ALL)) == []
+
+
 @pytest.mark.parametrize("story", STORIES)
 @pytest.mark.parametrize("fault", [Fault.TORN, Fault.SHORT])
 def test_half_a_write_is_no_file(bench: Bench, story: Story, fault: Fault) -> None:

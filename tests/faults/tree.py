@@ -5,13 +5,26 @@ from __future__ import annotations
 import os
 import shutil
 
+from support import opened
 from support import world as worlds
 from support.world import World, record_row, shared
 
+SECOND = "2" * 32 + "-other-2.0"
+"""a store path with another copy of the library, and another bash"""
+
 
 def make(root: str) -> World:
-    """Two dists that share a file, a signed RECORD with CRLF and sha384, a file that no dist claims."""
+    """Two dists that share a file, a signed RECORD with CRLF and sha384, a file that no dist claims.
+
+    And two that share a script, one of which opens libraries by name.
+    """
     world = worlds.make(root)
+    opened.install(world)
+    opened.install(world, "partner", {"partner.py": b"", "../../../bin/opener-run": opened.SCRIPT})
+    second = os.path.join(world.store, SECOND)
+    os.makedirs(os.path.join(second, "bin"))
+    os.symlink("/bin/bash", os.path.join(second, "bin", "bash"))
+    shared("library.c", os.path.join(second, "lib", "libanswer.so.1"), "-Wl,-soname,libanswer.so.1")
     for name in ("Activate.ps1", "activate", "activate.csh", "activate.fish"):
         os.unlink(os.path.join(world.venv, "bin", name))
     library = os.path.join(world.library, "libanswer.so.1")

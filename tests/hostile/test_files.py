@@ -14,6 +14,7 @@ import pytest
 
 from nixpatch import elf
 from nixpatch.model import ElfFacts
+from support import opened
 from support import world as worlds
 from support.injector import state_of
 from support.people import NOBODY, as_nobody, needs_root
@@ -229,6 +230,21 @@ def test_a_tree_of_somebody_else_is_not_begun(open_world: World) -> None:
     assert told.startswith(f"nixpatch: {open_world.venv}")
     assert "cannot be written, so nothing was changed" in told
     assert told.count("\n") == 1
+    assert state_of(open_world.venv) == before
+
+
+@needs_root
+def test_a_site_packages_that_cannot_be_written_keeps_its_scripts_too(open_world: World) -> None:
+    """The start-up file has to be made there; bin could be written."""
+    opened.install(open_world)
+    _give_away(open_world.venv)
+    os.chown(open_world.site, 0, 0)
+    before = state_of(open_world.venv)
+
+    code, told = as_nobody([open_world.venv], _environment(open_world))
+
+    assert code == 3
+    assert "cannot be written, so nothing was changed" in told
     assert state_of(open_world.venv) == before
 
 

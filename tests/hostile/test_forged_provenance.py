@@ -15,10 +15,14 @@ import pytest
 from nixpatch.cli import run
 from nixpatch.errors import MachineError
 from nixpatch.installed import provenance
+from nixpatch.installed.provenance import PatchedText
+from nixpatch.model import TextKind
 from nixpatch.store import Store, gc_roots
 from support import vendored as vendoring
 from support import world as worlds
 from support.injector import state_of
+from support.installed_trees import dist
+from support.recorded import sha256
 from support.vendored import ANSWER, HELPER, Vendored
 from support.world import World
 
@@ -195,3 +199,79 @@ def test_the_real_entry_still_counts(vendored: Vendored) -> None:
     assert run(("verify", vendored.world.venv)) == 0
     assert run(("restore", vendored.world.venv)) == 0
     assert vendored.world.snapshot() == before
+
+
+EVIL = b"#!/nowhere/evil\n"
+OTHER = b"#!/bin/bash\n"
+STARTUP = b"# Written by nixpatch for other.\nimport sys\n"
+
+
+def _text(
+    kind: TextKind, current: bytes, original: bytes = b"", program: str = "/nowhere/evil"
+) -> PatchedText:
+    return PatchedText(kind, sha256(current), sha256(original) if original else "", program, ("/nowhere",))
+
+
+def forge_texts(vendored: Vendored, **texts: PatchedText) -> None:
+    """Give the dist ``other`` a script and a start-up file, and ``pkg`` provenance that is about them."""
+    site = vendored.world.site
+    dist(site, "other", {"other.py": b"", "../../../bin/other": OTHER, "nixpatch-other.pth": STARTUP})
+    data = provenance.dump(provenance.Provenance("nixpatch 0", {}, texts=texts))
+    place = os.path.join(vendored.world.info, provenance.NAME)
+    with open(place, "wb") as file:
+        file.write(data)
+    with open(vendored.world.record, "ab") as file:
+        file.write((worlds.record_row(place, site) + "\n").encode())
+
+
+FORGED_TEXTS: dict[str, tuple[str, PatchedText]] = {
+    "a script of another dist, with digests that fit": (
+        "../../../bin/other",
+        _text(TextKind.SCRIPT, OTHER, EVIL),
+    ),
+    "a start-up file of another dist": ("nixpatch-other.pth", _text(TextKind.STARTUP, STARTUP)),
+    "a script that is said to be a start-up file": (
+        "../../../bin/pkg-tool",
+        _text(TextKind.STARTUP, OTHER),
+    ),
+    "the interpreter's configuration": ("../../../pyvenv.cfg", _text(TextKind.SCRIPT, OTHER, EVIL)),
+    "the same as a start-up file": ("../../../pyvenv.cfg", _text(TextKind.STARTUP, OTHER)),
+    "a file outside": ("../../../../outside/victim", _text(TextKind.SCRIPT, b"precious", EVIL)),
+    "the same as a start-up file outside": (
+        "../../../../outside/victim",
+        _text(TextKind.STARTUP, b"precious"),
+    ),
+    "a module of the dist, with digests that do not fit": (
+        "pkg/__init__.py",
+        _text(TextKind.SCRIPT, OTHER, EVIL),
+    ),
+    "a line feed in the program": (
+        "../../../bin/pkg-tool",
+        _text(TextKind.SCRIPT, OTHER, b"#!/bin/bash\nrm -rf ~\n", "/bin/bash\nrm -rf ~"),
+    ),
+    "digests that are none": (
+        "pkg/__init__.py",
+        PatchedText(TextKind.SCRIPT, "sha256=zz", "nothing", "/bin/bash", (), "sha256=zz"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGED_TEXTS)
+def test_a_forged_text_entry_does_nothing(
+    vendored: Vendored, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, entry = FORGED_TEXTS[name]
+    forge_texts(vendored, **{key: entry})
+    before, beyond = state_of(vendored.world.venv), state_of(outside(vendored))
+
+    # "other" begins with #!/bin/bash, for which this store has nothing: reported, and otherwise left alone.
+    assert told(vendored, capsys, "patch")[0] == 1
+    assert told(vendored, capsys, "restore")[0] == 1
+
+    assert state_of(outside(vendored)) == beyond
+    after = state_of(vendored.world.venv)
+    changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    # RECORD and provenance, which the run on the ELF files of the dist writes anew. "other" needs no
+    # start-up file, so its own goes, by its own RECORD.
+    names = {os.path.basename(path) for path in changed}
+    assert names <= {"RECORD", "nixpatch.json", "nixpatch-other.pth"}

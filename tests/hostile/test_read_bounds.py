@@ -9,9 +9,10 @@ from support.bounded import run
 
 PYTHON = """
     from nixpatch.installed.manylinux_parser import answers
-    from nixpatch.resolve.dlopen_calls import call_sites
+    from nixpatch.resolve.python_names import opened_names
     source = {make}
-    print(len(call_sites(source, "x.py")), len(answers(source[:65536]).computed) > 0)
+    names = [name for name in opened_names([("x.py", source)]) if name.name != "*"]
+    print(len(names), len(answers(source[:65536]).computed) > 0)
 """
 SOURCES = {
     "brackets": 'b"CDLL(" + b"(" * 4_000_000',
@@ -35,9 +36,9 @@ SOURCES = {
     "an encoding that is no text": 'b"# coding: hex\\nCDLL(1)"',
 }
 MANY = """
-    from nixpatch.resolve.dlopen_calls import call_sites
+    from nixpatch.resolve.python_names import opened_names
     source = b"".join(b"N = 'lib%d.so'\\n" % n for n in range(4_000)) + b"CDLL(N)\\n" * 4_000
-    print(len(call_sites(source, "x.py")) <= 4_000 * 16)
+    print(len(opened_names([("x.py", source)])) <= 4_000 * 16)
 """
 TUPLES = """
     from nixpatch.installed.manylinux_parser import answers

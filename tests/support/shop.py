@@ -7,20 +7,28 @@ import hashlib
 import os
 import subprocess
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from nixpatch import elf
 from nixpatch.model import ElfFacts
+from support.opened import SCRIPT, SOURCE, bash
 from support.world import World, shared
 
 Call = Callable[..., tuple[int, str, str]]
 """runs a command line: exit code, standard output, standard error, those of the installer among them"""
 
 
-def make_wheel(directory: str, name: str, version: str, extension: str | None = None) -> str:
+def make_wheel(
+    directory: str,
+    name: str,
+    version: str,
+    extension: str | None = None,
+    more_files: Mapping[str, bytes] = MappingProxyType({}),
+) -> str:
     """Write a wheel of a package with one module, and with a copy of an extension if one is given."""
-    files = {f"{name}/__init__.py": f"version = {version!r}\n".encode()}
+    files = {f"{name}/__init__.py": f"version = {version!r}\n".encode(), **more_files}
     if extension is not None:
         with open(extension, "rb") as file:
             files[f"{name}/native/_ext.so"] = file.read()
@@ -38,7 +46,10 @@ def make_wheel(directory: str, name: str, version: str, extension: str | None = 
     wheel = os.path.join(directory, f"{name}-{version}-py3-none-any.whl")
     with zipfile.ZipFile(wheel, "w") as archive:
         for path, data in files.items():
-            archive.writestr(path, data)
+            entry = zipfile.ZipInfo(path)
+            # Pip makes a script executable if it is so in the wheel, uv makes each of them.
+            entry.external_attr = (0o100755 if "/scripts/" in path else 0o100644) << 16
+            archive.writestr(entry, data)
     return wheel
 
 
@@ -55,6 +66,12 @@ class Shop:
         if native and not os.path.exists(extension):
             shared("extension.c", extension, os.path.join(self.world.library, "libanswer.so.1"))
         return make_wheel(self.wheels, name, version, extension if native else None)
+
+    def opener(self) -> str:
+        """Make a wheel that opens the library by name, and has a script."""
+        bash(self.world)
+        files = {"opener.py": SOURCE, "opener_pkg-1.0.data/scripts/opener-run": SCRIPT}
+        return make_wheel(self.wheels, "opener_pkg", "1.0", more_files=files)
 
     def extension(self, name: str) -> str:
         """Return where the extension of an installed wheel is."""
@@ -82,4 +99,4 @@ class Shop:
             for path in (directory, *(os.path.join(directory, name) for name in names))
         )
         found = [os.path.relpath(path, venv) for path in paths if "/pip/" not in path]
-        return [name for name in found if any(word in name for word in ("nixpatch", "one", "two"))]
+        return [name for name in found if any(word in name for word in ("nixpatch", "one", "two", "opener"))]

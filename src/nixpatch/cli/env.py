@@ -38,9 +38,12 @@ def env_command(
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
-    """Run a command with LD_LIBRARY_PATH set for libraries that Python code opens by name (ctypes, cffi).
+    """Run a command with LD_LIBRARY_PATH set for libraries that code opens by name (ctypes, cffi).
 
-    Use it as a last resort: LD_LIBRARY_PATH comes before RUNPATH, and every child process inherits it.
+    nixpatch PATH serves most of them without it. This is for what that cannot reach: names that code
+    computes, which the libraries in the directories of --lib may have; code that no installed dist owns;
+    trees that must not be written. Use it as a last resort: LD_LIBRARY_PATH comes before RUNPATH, and every
+    child process inherits it.
     """
     words = words or []
     if printing and len(words) > 1:

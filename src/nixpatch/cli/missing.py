@@ -36,7 +36,10 @@ def missing_command(
     ] = Format.TEXT,
     as_json: opt.Json = False,
 ) -> ExitCode:
-    """List the libraries that files need and nothing provides, with the nixpkgs attribute for each."""
+    """List the libraries that files need and nothing provides, with the nixpkgs attribute for each.
+
+    Libraries that code opens by name are listed apart, as optional: they do not change the exit code.
+    """
     plans = [make_plan(opt.request_for(path, chosen)) for path in paths]
     match Format.JSON if as_json else output_format:
         case Format.TEXT:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from typing import Annotated
 
@@ -18,7 +17,7 @@ from nixpatch.installed import scan
 from nixpatch.model import Outcome, Plan, Writer
 from nixpatch.operations.patch import patch, restore
 from nixpatch.operations.patch_options import PatchOptions, text_of
-from nixpatch.operations.plan import PatchRequest, check_request, make_plan
+from nixpatch.operations.plan import check_request, make_plan
 from nixpatch.store import find_store
 
 
@@ -61,20 +60,7 @@ def patch_command(
             else:
                 plan = make_plan(request, output.say, output.bar.reading)
                 code = max(code, _report(plan, None, output, begun, check=check))
-            if verbose and not as_json:
-                _print_dlopen_names(request)
     return code
-
-
-def _print_dlopen_names(request: PatchRequest) -> None:
-    """Print the libraries that Python code opens by bare name."""
-    from nixpatch.operations.dlopen_names import find_dlopen_names  # noqa: PLC0415 - reads the tree's sources: only for -v
-    from nixpatch.report.dlopen_names import lines  # noqa: PLC0415 - as above
-
-    names = lines(find_dlopen_names(request))
-    if names:
-        sys.stdout.write("Opened by bare name, out of reach of search paths (see nixpatch env):\n")
-        sys.stdout.writelines(f"  {line}\n" for line in names)
 
 
 def _report(

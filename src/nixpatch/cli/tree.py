@@ -16,6 +16,7 @@ from nixpatch.cli.session import guarded
 from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import RequestError
 from nixpatch.operations.patch_options import PatchOptions, text_of
+from nixpatch.operations.request import cache_file
 from nixpatch.store import find_store
 
 if TYPE_CHECKING:
@@ -55,13 +56,14 @@ def tree_command(
         path_env=os.environ.get("PATH"),
         ld_library_path=os.environ.get("LD_LIBRARY_PATH"),
         current_directory=os.getcwd(),
+        cache=cache_file(os.environ),
     )
     traces = [
         trace_tree(path, options) if os.path.isdir(path) else trace_file(path, options) for path in paths
     ]
     store_dir = find_store(text_of(chosen.store), os.environ).directory
-    if why is not None and not any(link.need == why for trace in traces for link in trace.links):
-        raise RequestError(f"--why {why}: no file needs it; name a DT_NEEDED entry as nixpatch tree shows it")
+    if why is not None and not any(trace.needs_of(why) for trace in traces):
+        raise RequestError(f"--why {why}: no file needs it; name a library as nixpatch tree shows it")
     if as_json:
         from nixpatch.report.as_json import document, trace_entry, write  # noqa: PLC0415 - for JSON only
 
@@ -81,5 +83,5 @@ def _print(
     for trace in traces:
         if why is None:
             screen.print(tree_report(trace, store_dir=store_dir, verbosity=verbosity, depth=depth))
-        elif any(link.need == why for link in trace.links):
+        elif trace.needs_of(why):
             screen.print(why_report(trace, why, store_dir=store_dir))

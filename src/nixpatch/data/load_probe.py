@@ -1,9 +1,11 @@
 """Open each shared object in a child process and print the files it mapped: a script for the target Python.
 
-Input: a JSON list of paths; the argument is the number of seconds that a child may take. Output: one JSON
-object a line, first the mapped files of Python itself, then one object for each path. Each path has its own
-child, because libraries stay loaded and a constructor may crash. The script needs only the standard library
-of Python 3.8 or later.
+Input: a JSON list of paths, and of names that a start-up file answers: objects with ``name``, ``finds`` (it
+is an argument of ``find_library``), ``library`` (its path) and ``site`` (the directory of the start-up file).
+The argument is the number of seconds that a child may take.
+Output: one JSON object a line, first the mapped files of Python itself, then one object for each item. Each
+has its own child, because libraries stay loaded and a constructor may crash.
+The script needs only the standard library of Python 3.8 or later.
 """
 
 import ctypes
@@ -35,7 +37,29 @@ def probe(path: str) -> "dict[str, object]":
     return {"path": path, "error": None, "mapped": mapped()}
 
 
-def in_a_child(path: str) -> "dict[str, object]":
+def probe_name(item: "dict[str, object]") -> "dict[str, object]":
+    """Open a name as the code of a dist does; where that fails, return the error for its path."""
+    directory, name = str(item["site"]), str(item["name"])
+    if directory not in sys.path:
+        import site  # noqa: PLC0415
+
+        site.addsitedir(directory)
+    if item["finds"]:
+        import ctypes.util  # noqa: PLC0415
+
+        answer = ctypes.util.find_library(name)
+    else:
+        answer = name
+    if answer is None:
+        return {"path": name, "error": "find_library finds nothing", "mapped": mapped()}
+    result = probe(answer)
+    if result["error"] and answer == name:
+        by_path = probe(os.path.join(directory, str(item["library"])))
+        result["error"] = by_path["error"] or result["error"]
+    return dict(result, path=name)
+
+
+def in_a_child(item: "str | dict[str, object]") -> "dict[str, object]":
     """Probe in a forked child and return its result, or its signal if it died."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -47,7 +71,8 @@ def in_a_child(path: str) -> "dict[str, object]":
             os.dup2(null.fileno(), 1)
             os.dup2(null.fileno(), 2)
         with os.fdopen(writing, "wb") as out:
-            out.write(json.dumps(probe(path)).encode("ascii"))
+            result = probe(item) if isinstance(item, str) else probe_name(item)
+            out.write(json.dumps(result).encode("ascii"))
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as results:
@@ -55,17 +80,18 @@ def in_a_child(path: str) -> "dict[str, object]":
     status = os.waitpid(child, 0)[1]
     if data:
         return dict(json.loads(data))
+    path = item if isinstance(item, str) else item["name"]
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
         return {"path": path, "error": f"not loaded after {sys.argv[1]} s", "mapped": []}
     return {"path": path, "error": f"loading it ended the process with signal {status & 0x7F}", "mapped": []}
 
 
 def main() -> None:
-    """Probe every file named on standard input."""
+    """Probe every file and name on standard input."""
     sys.stdout.write(json.dumps({"path": "", "error": None, "mapped": mapped()}) + "\n")
     sys.stdout.flush()
-    for path in json.load(sys.stdin):
-        sys.stdout.write(json.dumps(in_a_child(path)) + "\n")
+    for item in json.load(sys.stdin):
+        sys.stdout.write(json.dumps(in_a_child(item)) + "\n")
         sys.stdout.flush()
 
 

@@ -67,6 +67,13 @@ def parse_sha256(text: str) -> bytes:
     return bytes.fromhex(text.removeprefix(f"{DEFAULT_ALGORITHM}="))
 
 
+def hash_bytes(data: bytes, algorithms: Collection[str] = (DEFAULT_ALGORITHM,)) -> FileHash:
+    """Return size and digests of some bytes."""
+    hashing = Hashing(algorithms)
+    hashing.update(data)
+    return hashing.result()
+
+
 def has_sha256(file: str | int, text: str) -> bool:
     """Return whether ``text`` is the digest of a file that :func:`hash_file` can read."""
     return format_sha256(hash_file(file).digests[DEFAULT_ALGORITHM]) == text

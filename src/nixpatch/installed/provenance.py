@@ -81,6 +81,8 @@ class PatchedText:
     """the program in the first line of the script as it was installed"""
     uses: tuple[str, ...] = ()
     """files outside the tree that it names, sorted"""
+    next_sha256: str = ""
+    """``sha256=<hex>`` of what a run is about to write; it stays there only if the run is killed"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +135,15 @@ def dump(provenance: Provenance) -> bytes:
     if provenance.unvendored:
         document["unvendored"] = {path: asdict(graft) for path, graft in provenance.unvendored.items()}
     if provenance.texts:
-        document["texts"] = {
-            path: {**asdict(text), "kind": text.kind.name.lower()} for path, text in provenance.texts.items()
-        }
+        document["texts"] = {path: _text_row(text) for path, text in provenance.texts.items()}
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode("ascii")
+
+
+def _text_row(text: PatchedText) -> dict[str, Any]:
+    row = {**asdict(text), "kind": text.kind.name.lower()}
+    if not text.next_sha256:
+        del row["next_sha256"]
+    return row
 
 
 def load(data: bytes) -> Provenance:
@@ -225,6 +232,7 @@ def _text_file(path: str, row: Any) -> PatchedText:
         _optional_text(row, "original") or "",
         _optional_text(row, "program") or "",
         tuple(uses),
+        _optional_text(row, "next_sha256") or "",
     )
 
 

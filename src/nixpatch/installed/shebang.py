@@ -12,6 +12,9 @@ HEAD_SIZE = 256
 ON_NIXOS = frozenset({"/bin/sh", "/usr/bin/env"})
 """the programs outside the store that every NixOS has (``environment.binsh``, ``environment.usrbinenv``)"""
 
+_OF_SYSTEM = ("/bin/", "/sbin/", "/usr/")
+_PYTHON = re.compile(r"(?:python|pypy)[0-9.]*t?\Z")
+
 _LINE = re.compile(rb"#![ \t]*([^ \t\0\n]+)[ \t\0]*([^\n]*?)[ \t]*(?:\n|\Z)")
 
 
@@ -29,13 +32,18 @@ class Shebang:
         """The file name of the program if NixOS may lack it; None for one that stays as it is.
 
         ``/usr/bin/env X`` looks in PATH and stays. So does what is no absolute path: installers put the path
-        of a Python in its place, or nothing ever runs the script.
+        of a Python in its place, or nothing ever runs the script. A Python that is none of the system was put
+        there by an installer: the script belongs to that environment, also in a copy of it elsewhere.
         """
-        name = os.path.basename(self.program)
-        stays = (
-            self.program in ON_NIXOS or not self.program.startswith("/") or not name or "\r" in self.program
-        )
-        return None if stays else name
+        program, name = self.program, os.path.basename(self.program)
+        stays = program in ON_NIXOS or not program.startswith("/") or not name or "\r" in program
+        is_launcher = _PYTHON.match(name) is not None and not self.is_of_system
+        return None if stays or is_launcher else name
+
+    @property
+    def is_of_system(self) -> bool:
+        """Whether the program lies where distributions other than NixOS have theirs."""
+        return self.program.startswith(_OF_SYSTEM)
 
     def runs_in(self, *directories: str) -> bool:
         """Whether the program lies below one of these directories: those of the tree and of the store."""

@@ -63,6 +63,19 @@ def is_startup_file(data: bytes) -> bool:
     return data.startswith(_MARK.encode("ascii"))
 
 
+def startup_tables(data: bytes) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the ``libraries`` and ``answers`` of a start-up file; empty for any other file."""
+    try:
+        line = ast.parse(data.decode("ascii").splitlines()[-1])
+        scope = next(node for node in ast.walk(line) if isinstance(node, ast.Dict))
+        names = [ast.literal_eval(key) for key in scope.keys if key is not None]
+        tables = ast.literal_eval(scope.values[names.index("TABLES")])
+        libraries, answers = ast.literal_eval(tables) if tables else ({}, {})
+        return dict(libraries), dict(answers)
+    except (ValueError, SyntaxError, TypeError, IndexError, StopIteration, RecursionError, MemoryError):
+        return {}, {}
+
+
 def _literal(table: Mapping[str, str]) -> str:
     return "{" + ", ".join(f"{name!a}: {path!a}" for name, path in sorted(table.items())) + "}"
 

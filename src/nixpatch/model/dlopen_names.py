@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from nixpatch.model.dlopen import OpenedName
 from nixpatch.model.installed import Tree
 from nixpatch.model.provider import Provider
-
-FIND_LIBRARY = "find_library"
-"""the function whose argument is a name without ``lib`` and ``.so``"""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class CallSite:
-    """A line of a source that opens a library."""
-
-    name: str
-    """``libz.so.1``; ``z`` for ``find_library``"""
-    path: str
-    line: int
-    call: str
-    """the called function, such as ``CDLL``"""
-
-    @property
-    def finds(self) -> bool:
-        """Whether the function is ``find_library``."""
-        return self.call == FIND_LIBRARY
 
 
 class DlopenStatus(enum.Enum):
@@ -47,7 +29,8 @@ class DlopenName:
     name: str
     finds: bool
     """the name is an argument of ``find_library``"""
-    sites: tuple[CallSite, ...]
+    sites: tuple[OpenedName, ...]
+    """the lines of code; paths are relative to the tree"""
     status: DlopenStatus
     provider: Provider | None = None
     needs_siblings: bool = False
@@ -61,6 +44,10 @@ class DlopenNames:
     tree: Tree
     driver_directory: str
     opened: tuple[DlopenName, ...]
+    computed: tuple[OpenedName, ...] = ()
+    """lines of code that compute the name"""
+    given: Mapping[str, str] = field(default_factory=dict)
+    """the libraries in the directories that the user named: they may be what a computed name means"""
 
     @property
     def missing(self) -> tuple[DlopenName, ...]:

@@ -44,11 +44,11 @@ class NearMiss:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A soname that nothing provides."""
+    """A soname that nothing provides: needed, or opened by name."""
 
     soname: str
     files: tuple[str, ...]
-    """the files that need it, sorted"""
+    """the files that need it, or open it by name: then sources with a line, too; sorted"""
     dists: tuple[str, ...]
     """``name version`` of the dists of those files, sorted"""
     attribute: Attribute | None

@@ -78,12 +78,14 @@ class Verdict:
     """files that provenance describes"""
     needs: int = 0
     """needs of those files"""
+    texts: int = 0
+    """start-up files and scripts that provenance describes"""
     rows: int = 0
     """RECORD rows whose file was hashed"""
     libraries: tuple[str, ...] = ()
-    """files outside the tree that serve a need or as interpreter, sorted"""
+    """files outside the tree that serve a need, or as interpreter, or a text file names; sorted"""
     loaded: int = 0
-    """files that the target Python opened"""
+    """files, and names of libraries, that the target Python opened"""
     reread: Reread | None = None
     findings: tuple[Finding, ...] = ()
 

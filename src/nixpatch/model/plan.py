@@ -45,6 +45,11 @@ class Answer:
     opener: str | None = None
     """the file whose code opens it by name, a source with its line; None for a need that the header names"""
 
+    @property
+    def is_optional(self) -> bool:
+        """Whether the library is opened by name and not there; False where a rule ignores it."""
+        return self.opener is not None and self.origin is Origin.IGNORED and bool(self.considered)
+
 
 @dataclass(frozen=True, slots=True)
 class DroppedEntry:
@@ -84,21 +89,15 @@ class FilePlan:
         """The needs that nothing meets."""
         return tuple(answer for answer in self.answers if answer.origin is Origin.MISSING)
 
-    @property
-    def opened_unmet(self) -> tuple[Answer, ...]:
-        """The libraries that code opens by name and nothing provides: optional, for all that is known."""
-        return tuple(answer for answer in self.answers if answer.opener and answer.origin is Origin.IGNORED)
-
 
 @dataclass(frozen=True, slots=True)
 class OpenedUnmet:
-    """A library that code opens by name, without which it may or may not work."""
+    """A library that code opens by name and nothing provides: the code may or may not do without it."""
 
     soname: str
-    openers: tuple[str, ...]
-    """files whose code opens it, sources with a line; sorted"""
-    info: str
-    """``.dist-info`` of the first one; "" if no dist claims it"""
+    """of several versions that a dist opens, the newest"""
+    openers: tuple[tuple[str, str], ...]
+    """file whose code opens it, a source with its line; ``.dist-info`` of its dist, "" for none; sorted"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +166,8 @@ class Plan:
     """libraries that code opens by name and nothing provides, sorted by soname"""
     conflicts: tuple[LoadConflict, ...] = ()
     """what fails in some order of imports; each is in ``findings``, too"""
+    opened_computed: tuple[str, ...] = ()
+    """sources with a line that open a library by a name that the code computes"""
     keeps_originals: bool = True
     """un-vendored libraries are moved aside, so that restore can bring them back; False deletes them"""
 

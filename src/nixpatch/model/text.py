@@ -31,10 +31,7 @@ class TextPlan:
     """files outside the tree that the content names, sorted"""
     answers: tuple[tuple[str, str], ...] = ()
     """of a start-up file: the names that it answers, each with a path or a soname"""
+    is_restored: bool = False
+    """after the run the file is as it was installed: not there, or with its own program"""
     pending: bool = True
     """the file, RECORD or provenance has to be written"""
-
-    @property
-    def is_restored(self) -> bool:
-        """Whether the file is as it was installed after the run: not there, or with its own program."""
-        return self.content is None or (self.kind is TextKind.SCRIPT and not self.uses)

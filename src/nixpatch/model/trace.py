@@ -12,6 +12,8 @@ from nixpatch.model import ElfFacts, LoadConflict, LoaderDefaults, Skip, Target,
 class SearchStep(enum.Enum):
     """The steps of ld.so's search in its order (ld.so(8)). The value is the text people read."""
 
+    STARTUP = "start-up file"
+    """not of ld.so: nixpatch's file answers for a name that Python code opens"""
     LOADED = "loaded already"
     NAMED = "named by path"
     RPATH = "RPATH"
@@ -42,13 +44,15 @@ class TracedNeed:
     """One DT_NEEDED of one file and the file that serves it."""
 
     by: str
-    """the file that has the need"""
+    """the file that has the need; for one that is opened by name, the object that calls dlopen"""
     need: str
-    """as in DT_NEEDED"""
+    """as in DT_NEEDED, or as the code spells it"""
     path: str | None
     """the file that serves; None where none does"""
     places: tuple[SearchedPlace, ...] = ()
     """in the order of the search; where a file serves, the last one led to it"""
+    opener: str | None = None
+    """the file whose code opens it by name, a source with its line; None for a DT_NEEDED"""
 
     @property
     def how(self) -> SearchStep | None:
@@ -120,11 +124,17 @@ class Trace:
     links: tuple[TracedNeed, ...]
     """of every file in ``files`` if one file was traced; of the tree's own files if it was a tree. Paths are
     without ``..``; links to files are kept"""
+    opened: tuple[TracedNeed, ...] = ()
+    """what code opens by name: the process starts without it, and may do without it"""
     tree: Tree | None = None
     skipped: Mapping[str, Skip] = field(default_factory=dict)
     """files of the tree that are not for this process, or no ELF file that could be read"""
     conflicts: tuple[LoadConflict, ...] = ()
     """what does not load after another library of the same soname"""
+
+    def needs_of(self, soname: str) -> tuple[TracedNeed, ...]:
+        """Return the needs of this name, last those that code opens."""
+        return tuple(link for link in (*self.links, *self.opened) if link.need == soname)
 
     @property
     def unmet(self) -> tuple[TracedNeed, ...]:

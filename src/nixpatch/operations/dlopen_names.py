@@ -2,23 +2,27 @@
 
 LD_LIBRARY_PATH comes before RUNPATH in every process that inherits it (ld.so(8)): a whole lib directory in
 it, such as gcc's, would replace libstdc++ for all of them. So it names a directory of links to the opened
-libraries and to nothing else.
+libraries, to those in the directories that the user named, and to nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from nixpatch.errors import MachineError
 from nixpatch.fs import make_directory, remove, remove_directory, replace_link
 from nixpatch.installed import find_target, scan
+from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.scan import python_sources
-from nixpatch.model import Target
-from nixpatch.model.dlopen_names import CallSite, DlopenName, DlopenNames, DlopenStatus
+from nixpatch.model import OpenedName, Opener, Target, Tree
+from nixpatch.model.dlopen_names import DlopenName, DlopenNames, DlopenStatus
+from nixpatch.operations.opened_names import read_code_names
 from nixpatch.operations.plan import PatchRequest, Reader, sources_of
-from nixpatch.resolve.dlopen_calls import call_sites
 from nixpatch.resolve.provider_choice import choose_provider
+from nixpatch.resolve.python_names import WORDS, opened_names
 from nixpatch.store import ProviderIndex, gc_roots, open_index
 from nixpatch.version import __version__
 
@@ -36,30 +40,72 @@ def find_dlopen_names(request: PatchRequest) -> DlopenNames:
     """
     tree, reader = scan(request.path), Reader()
     target = find_target(tree, request.python, request.path_env, reader)
-    sites_by_name: dict[tuple[str, bool], list[CallSite]] = {}
-    for path, source in python_sources(tree.root):
-        for site in call_sites(source, path):
-            sites_by_name.setdefault((site.name, site.finds), []).append(site)
     bundled = {os.path.basename(file.path) for file in tree.files}
+    sites_by_name: dict[tuple[str, bool], list[OpenedName]] = {}
+    computed: list[OpenedName] = []
     with open_index(
         request.store, target, reader, sources_of(request, target), cache=request.cache, edition=__version__
     ) as index:
+        names = read_code_names(tree, {}, target.machine, request.policy, index.cache, TreeRecords()).python
+        for site in _sites(tree, names):
+            if "*" in site.name:
+                computed.append(site)
+            elif "/" not in site.name:
+                sites_by_name.setdefault((site.name, site.opener is Opener.FIND_LIBRARY), []).append(site)
         resolve = _resolver(request, target, index, reader, bundled)
-        names = tuple(resolve(name, tuple(sites)) for (name, _), sites in sorted(sites_by_name.items()))
-    return DlopenNames(tree, request.policy.driver_directory, names)
+        opened = [resolve(*key, tuple(sites)) for key, sites in sorted(sites_by_name.items())]
+    return DlopenNames(
+        tree,
+        request.policy.driver_directory,
+        tuple(
+            name
+            for name in opened
+            if name.status is not DlopenStatus.MISSING or any(site.traced for site in name.sites)
+        ),
+        tuple(computed),
+        dict(_libraries_in(request.libs)),
+    )
+
+
+def _sites(tree: Tree, names: Mapping[str, Sequence[OpenedName]]) -> Iterator[OpenedName]:
+    """Yield what the sources of a tree open, those that no dist owns as well, with paths below its root.
+
+    Args:
+        tree: the tree.
+        names: what the sources of each dist open, by ``.dist-info``.
+
+    """
+    for dist in tree.dists:
+        for name in names.get(dist.info, ()):
+            yield replace(name, path=os.path.relpath(os.path.join(dist.site, name.path), tree.root))
+    owned = {path for dist in tree.dists for path in dist.files if path.endswith(".py")}
+    directories: dict[str, list[tuple[str, bytes]]] = {}
+    for path, source in python_sources(tree.root):
+        if path not in owned and WORDS.search(source):
+            sources = directories.setdefault(os.path.dirname(path), [])
+            sources.append((os.path.relpath(path, tree.root), source))
+    for sources in directories.values():
+        yield from opened_names(sources)
+
+
+def _libraries_in(directories: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(directory)):
+                if ".so" in name:
+                    yield name, os.path.join(os.path.abspath(directory), name)
 
 
 def _resolver(
     request: PatchRequest, target: Target, index: ProviderIndex, reader: Reader, bundled: set[str]
-) -> Callable[[str, tuple[CallSite, ...]], DlopenName]:
-    policy = request.policy
+) -> Callable[[str, bool, tuple[OpenedName, ...]], DlopenName]:
+    policy, root = request.policy, os.path.realpath(request.path)
     libc = {name for name in os.listdir(target.libc_dir) if policy.libc_of(name) is target.libc}
 
     def serves(name: str, finds: bool, files: set[str]) -> bool:
         return finds and any(file.startswith(f"lib{name}.so") for file in files)
 
-    def resolve(name: str, sites: tuple[CallSite, ...]) -> DlopenName:
-        finds = sites[0].finds
+    def resolve(name: str, finds: bool, sites: tuple[OpenedName, ...]) -> DlopenName:
         if policy.libc_of(name) is not None or serves(name, finds, libc):
             return DlopenName(name, finds, sites, DlopenStatus.LIBC)
         if name in bundled or serves(name, finds, bundled):
@@ -73,7 +119,7 @@ def _resolver(
                 facts = reader.facts(provider.real)
                 siblings = facts is not None and "ORIGIN" in (facts.current.search_path or "")
                 return DlopenName(name, finds, sites, DlopenStatus.SERVED, provider, siblings)
-        ignored = all(policy.ignored(site.path, name) for site in sites)
+        ignored = all(policy.ignored(os.path.join(root, site.path), name) for site in sites)
         return DlopenName(name, finds, sites, DlopenStatus.IGNORED if ignored else DlopenStatus.MISSING)
 
     return resolve
@@ -81,7 +127,7 @@ def _resolver(
 
 def links(names: DlopenNames) -> dict[str, str]:
     """Return the links of the directory: name -> library."""
-    result: dict[str, str] = {}
+    result = dict(names.given)
     for name in names.opened:
         if name.provider is not None and not name.needs_siblings:
             path = os.path.join(name.provider.directory, name.provider.name)
@@ -107,9 +153,8 @@ def write_links(names: DlopenNames, request: PatchRequest) -> None:
 
     """
     wanted, directory = links(names), os.path.join(names.tree.prefix, DIRECTORY)
-    used = {request.store.store_path_of(name.provider.real) for name in names.opened if name.provider} - {
-        None
-    }
+    files = [*names.given.values(), *(name.provider.real for name in names.opened if name.provider)]
+    used = {request.store.store_path_of(file) for file in files}
     if gc_roots.wanted(request.store, names.tree.prefix):
         gc_roots.add(request.store, names.tree.prefix, [path for path in used if path is not None])
     try:

@@ -81,6 +81,7 @@ def restrict(plan: Plan, changes: InstallerChanges) -> Plan:
     A file of two dists is included if one of them changed. If other files have pending edits, too, a note
     says so: the user decides whether to patch them.
     """
+    texts = tuple(text for text in plan.texts if text.info in changes.dists)
     files = tuple(
         file
         for file in plan.files
@@ -89,13 +90,15 @@ def restrict(plan: Plan, changes: InstallerChanges) -> Plan:
     others = {file.file.path: file for file in plan.files}
     for file in files:
         del others[file.file.path]
-    findings = [finding for finding in plan.findings if finding.path not in others]
+    of_others = {path for dist in plan.tree.dists if dist.info not in changes.dists for path in dist.files}
+    of_others -= {path for dist in plan.tree.dists if dist.info in changes.dists for path in dist.files}
+    findings = [finding for finding in plan.findings if finding.path not in of_others | others.keys()]
     findings += linked_outside(plan.tree, changes)
     pending = sum(file.edit is not None for file in others.values())
     if pending:
         text = f"{pending} ELF files that were installed before need patching, too"
         findings.append(Finding("note", plan.tree.root, f"{text}: run nixpatch {plan.tree.root}"))
-    return replace(plan, files=files, findings=tuple(findings))
+    return replace(plan, files=files, texts=texts, findings=tuple(findings))
 
 
 def linked_outside(tree: Tree, changes: InstallerChanges) -> Iterator[Finding]:

@@ -16,7 +16,6 @@ from nixpatch.model import (
     FilePlan,
     Finding,
     Machine,
-    OpenedUnmet,
     Origin,
     Plan,
     Provider,
@@ -39,6 +38,7 @@ from nixpatch.resolve.context import ResolutionContext, SearchPathOptions
 from nixpatch.resolve.file_plan import libc_findings, plan_file
 from nixpatch.resolve.load_order import late_findings, load_conflicts, planned_uses
 from nixpatch.resolve.opened_libraries import needs_by_caller
+from nixpatch.resolve.optional_libraries import optional_libraries
 from nixpatch.resolve.python_libraries import PythonLibraries, PythonResolver
 from nixpatch.store import LibrarySources, ProviderIndex, Store, lockfile, nixpkgs, open_index
 from nixpatch.store.catalog import packaged
@@ -186,7 +186,12 @@ def make_plan(
         vendored,
         tuple(dist.info for dist in tree.dists if unsettled(records.of(tree, dist.info))),
         texts=texts,
-        opened_unmet=tuple(_opened_unmet(files, decision.python)),
+        opened_unmet=optional_libraries(tree, files, decision.python, request.policy),
+        opened_computed=tuple(
+            os.path.join(os.path.dirname(info), source)
+            for info, libraries in decision.python.items()
+            for source in libraries.computed
+        ),
         conflicts=conflicts,
         # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
         keeps_originals=not (request.in_nix_build or request.store.store_path_of(request.path, resolve=True)),
@@ -221,7 +226,7 @@ def _plan_texts(
     )
     programs: dict[str, str] = {}
     for dist in tree.dists:
-        programs.update(original_programs(records.of(tree, dist.info)))
+        programs.update(original_programs(dist, records.of(tree, dist.info)))
     by_dist: dict[str, list[TextPlan]] = {}
     findings: list[Finding] = []
     python = decision.python if request.startup_files else {}
@@ -238,22 +243,6 @@ def _plan_texts(
         for text in mark_pending(planned_texts, records.of(tree, info))
     ]
     return tuple(texts), tuple(findings)
-
-
-def _opened_unmet(
-    files: tuple[FilePlan, ...], python: Mapping[str, PythonLibraries]
-) -> Iterator[OpenedUnmet]:
-    """Yield the libraries that code opens by name and nothing provides, sorted by soname."""
-    openers: dict[str, dict[str, str]] = {}
-    for file in files:
-        for answer in file.opened_unmet:
-            openers.setdefault(answer.need, {})[answer.opener or ""] = next(iter(file.file.owners), "")
-    for info, libraries in python.items():
-        for soname, source in libraries.unmet:
-            openers.setdefault(soname, {})[os.path.join(os.path.dirname(info), source)] = info
-    for soname, infos in sorted(openers.items()):
-        names = tuple(sorted(infos))
-        yield OpenedUnmet(soname, names, infos[names[0]])
 
 
 def _with_opened(
@@ -359,10 +348,12 @@ def _serving(
 ) -> Iterator[Provider]:
     """Yield the providers that were chosen for the tree, sorted by name."""
     needs = {answer.need for file in files for answer in file.answers if answer.origin is Origin.STORE}
-    needs.update(os.path.basename(path) for text in texts for _, path in text.answers if path.startswith("/"))
-    for need in sorted(needs):
+    opened = {path for text in texts for _, path in text.answers if path.startswith("/")}
+    for need in sorted(needs | set(map(os.path.basename, opened))):
         provider = context.choice(need).provider
-        if provider is not None:
+        if provider is not None and (
+            need in needs or f"{provider.directory}/{provider.name}" in opened  # a driver is another file
+        ):
             yield provider
 
 

@@ -102,15 +102,28 @@ def update_records(
                     text += "so its row was left as it is"
                     findings.append(Finding("error", path, f"{text} (--accept-modified updates it)"))
         new_rows = old_rows.with_changes(updates).with_contents(records.key(records.provenance_path), data)
-        for name in _SIGNATURES:
-            signature = os.path.join(records.info, name)
-            if os.path.lexists(signature):
-                findings.append(Finding("note", signature, "signed the old RECORD and was removed"))
-                new_rows = new_rows.without(records.key(signature))
-                remove(signature)
+        new_rows, notes = remove_signatures(records, new_rows)
+        findings += notes
         records.replace_record(old_record, new_rows, durable=durable)
     records.replace_provenance(data, durable=durable)
     return tuple(findings)
+
+
+def remove_signatures(records: DistRecords, rows: Record) -> tuple[Record, list[Finding]]:
+    """Remove the signatures of a RECORD that is about to be written; return it without their rows, and notes.
+
+    Raises:
+        OSError: one cannot be removed.
+
+    """
+    findings: list[Finding] = []
+    for name in _SIGNATURES:
+        signature = os.path.join(records.info, name)
+        if os.path.lexists(signature):
+            findings.append(Finding("note", signature, "signed the old RECORD and was removed"))
+            rows = rows.without(records.key(signature))
+            remove(signature)
+    return rows, findings
 
 
 def _is_ours(row: RecordRow, change: UnrecordedChange, entry: provenance.PatchedFile | None) -> bool:

@@ -59,8 +59,8 @@ def plan_restore(path: str, records: TreeRecords | None = None) -> Plan:
     for dist in of_dists:
         findings += distrusted(dist)
     texts: list[TextPlan] = []
-    for dist in of_dists:
-        for planned in restored_texts(dist):
+    for installed_dist, dist in zip(tree.dists, of_dists, strict=True):
+        for planned in restored_texts(tree, installed_dist, dist):
             if isinstance(planned, Finding):
                 findings.append(planned)
             else:

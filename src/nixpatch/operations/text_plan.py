@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 
@@ -10,37 +11,71 @@ from nixpatch.errors import FileRefused
 from nixpatch.fs import read_head, read_regular
 from nixpatch.installed.shebang import HEAD_SIZE, Shebang, read_shebang, with_program
 from nixpatch.installed.startup_file import is_startup_file, startup_file, startup_name
-from nixpatch.model import Finding, Target, TextKind, TextPlan, Tree
+from nixpatch.model import Dist, Finding, Target, TextKind, TextPlan, Tree
 from nixpatch.policy import Policy
 from nixpatch.resolve.python_libraries import PythonLibraries
 
 MAX_SCRIPT = 16 << 20  # bytes
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+_PYTHON = re.compile(r"python(?:3(?:\.[0-9]+t?)?)?")
+_MAX_NAME = 200  # NAME_MAX is 255
+_IN_THE_WAY = "is not of nixpatch and stands where the start-up file of this dist has to be: rename it"
 _NO_SCRIPTS = (".py", ".pyc", ".pyi", ".so", ".h", ".hpp", ".json", ".txt", ".pth", ".typed", ".png", ".js")
 """endings of the many files of a dist that nobody runs by their first line, unless they lie in bin"""
 
 
 def plan_startup_files(
     tree: Tree, python: Mapping[str, PythonLibraries], policy: Policy
-) -> Iterator[TextPlan]:
-    """Yield the start-up files of a tree: those that dists need, and old ones that serve nothing any more."""
+) -> Iterator[TextPlan | Finding]:
+    """Yield the start-up files of a tree: those that dists need, and old ones that serve nothing any more.
+
+    Dists of the same name in one directory, an accident of installers, share a file: it answers for all.
+    """
+    answering: dict[str, list[PythonLibraries]] = {}
     for dist in tree.dists:
-        if not dist.has_record:
+        answering.setdefault(startup_path(dist), []).append(python.get(dist.info, PythonLibraries()))
+    for dist in tree.dists:
+        path = startup_path(dist)
+        if not path or not dist.has_record:
             continue  # nothing would own the file
-        libraries = python.get(dist.info, PythonLibraries())
+        libraries = {name: to for of_dist in answering[path] for name, to in of_dist.libraries.items()}
+        answers = {name: to for of_dist in answering[path] for name, to in of_dist.answers.items()}
         switches = [(row.variable, row.value) for row in policy.dlopen.switches if row.dist == dist.name]
-        path = os.path.join(dist.site, startup_name(dist.name))
-        if libraries.libraries or libraries.answers or switches:
-            answers = {**libraries.libraries, **libraries.answers}
+        foreign = is_foreign(tree, dist, path)
+        if not (libraries or answers or switches):
+            if not foreign and (path in dist.files or os.path.lexists(path)):
+                yield TextPlan(path, dist.info, TextKind.STARTUP, None, is_restored=True)
+        elif foreign:
+            yield Finding("error", path, _IN_THE_WAY)
+        else:
+            everything = {**libraries, **answers}
             yield TextPlan(
                 path,
                 dist.info,
                 TextKind.STARTUP,
-                startup_file(dist.name, libraries.libraries, libraries.answers, switches),
-                uses=tuple(sorted({answer for answer in answers.values() if answer.startswith("/")})),
-                answers=tuple(sorted(answers.items())),
+                startup_file(dist.name, libraries, answers, switches),
+                uses=tuple(sorted({answer for answer in everything.values() if answer.startswith("/")})),
+                answers=tuple(sorted(everything.items())),
             )
-        elif path in dist.files and _is_ours(path):
-            yield TextPlan(path, dist.info, TextKind.STARTUP, None)
+
+
+def startup_path(dist: Dist) -> str:
+    """Return the path of the start-up file of a dist; "" for a name that is none (PEP 508)."""
+    if len(dist.name) > _MAX_NAME or not _NAME.fullmatch(dist.name):
+        return ""
+    return os.path.join(dist.site, startup_name(dist.name))
+
+
+def is_foreign(tree: Tree, dist: Dist, path: str) -> bool:
+    """Whether a file of this path is there that is not the start-up file of the dist."""
+    try:
+        if not is_startup_file(read_head(path, HEAD_SIZE)):
+            return True
+    except FileNotFoundError:
+        return False
+    except OSError:  # a link, a directory
+        return True
+    return any(path in other.files for other in tree.dists if other.name != dist.name)
 
 
 def plan_scripts(
@@ -69,8 +104,8 @@ def plan_scripts(
             name = Shebang(original, shebang.argument).lacking
             if name is None or (path not in programs and shebang.runs_in(tree.prefix, store_dir)):
                 continue
-            program = _python(tree, target) if name.startswith("python") else find(name)
-            if program is None:
+            program = _python(tree, target) if _PYTHON.fullmatch(name) else find(name)
+            if program is None or Shebang(program, "").is_of_system:  # of --lib /usr/lib
                 text = f"begins with #!{original}, which NixOS lacks, and nothing provides {name}"
                 yield Finding("error", path, f"{text}: add the package that has bin/{name}")
                 continue
@@ -79,7 +114,9 @@ def plan_scripts(
             except (ValueError, OSError, FileRefused) as error:
                 yield Finding("error", path, f"begins with #!{original}, and cannot be changed: {error}")
                 continue
-            yield TextPlan(path, dist.info, TextKind.SCRIPT, content, program=original, uses=(program,))
+            is_outside = not Shebang(program, "").runs_in(tree.prefix)
+            uses = (program,) if is_outside else ()
+            yield TextPlan(path, dist.info, TextKind.SCRIPT, content, program=original, uses=uses)
 
 
 def _shebang(path: str, prefix: str) -> Shebang | None:
@@ -100,10 +137,3 @@ def _python(tree: Tree, target: Target) -> str:
     """Return the Python that runs a script of the tree: that of the venv, by which it finds its packages."""
     own = os.path.join(tree.prefix, "bin", "python")
     return own if os.path.exists(own) else target.python
-
-
-def _is_ours(path: str) -> bool:
-    try:
-        return is_startup_file(read_head(path, HEAD_SIZE))
-    except OSError:
-        return False

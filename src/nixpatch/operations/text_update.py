@@ -1,25 +1,29 @@
 """Write the text files of a dist and record them: start-up files and the first lines of scripts.
 
 Order: the files, RECORD, ``nixpatch.json`` last. A killed run leaves whole files, and as long as provenance
-does not describe a file the next run finishes it.
+does not describe a file the next run finishes it. A start-up file is known by its first line. Only
+``nixpatch.json`` keeps the program that a script had, so that comes before the script is changed.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from nixpatch.fs import read_regular, remove, replacement, write_all
+from nixpatch.fs import read_identified, read_regular, remove, replace_bytes, replacement, write_all
 from nixpatch.installed import provenance
-from nixpatch.installed.dist_records import DistRecords
-from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, parse_sha256
+from nixpatch.installed.dist_records import DistRecords, RecordFile
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, hash_bytes, parse_sha256
 from nixpatch.installed.provenance import PatchedText, Provenance
 from nixpatch.installed.record import Record, RecordRow
 from nixpatch.installed.shebang import with_program
 from nixpatch.installed.startup_file import is_startup_file
-from nixpatch.model import FileHash, Finding, TextKind, TextPlan
-from nixpatch.operations.text_plan import MAX_SCRIPT
+from nixpatch.model import Dist, FileHash, Finding, TextKind, TextPlan, Tree
+from nixpatch.operations.record_update import remove_signatures
+from nixpatch.operations.text_plan import MAX_SCRIPT, is_foreign, startup_path
 
 _ADVICE = "install the dist again"
 
@@ -29,59 +33,58 @@ def mark_pending(texts: Sequence[TextPlan], records: DistRecords) -> Iterator[Te
     known = records.usable_provenance()
     entries = known.texts if known else {}
     for text in texts:
-        entry = entries.get(records.key(text.path))
-        current = _contents(text.path)
-        if text.content is None:
-            yield replace(text, pending=current is not None or entry is not None)
-        else:
-            written = current == text.content and entry is not None and entry == _entry(text, entry.original)
-            yield replace(text, pending=not written)
+        written = text.content is not None and _contents(text.path) == text.content
+        yield replace(text, pending=not written or entries.get(records.key(text.path)) != _entry(text))
 
 
-def restored_texts(records: DistRecords) -> Iterator[TextPlan | Finding]:
+def restored_texts(tree: Tree, dist: Dist, records: DistRecords) -> Iterator[TextPlan | Finding]:
     """Yield the way back for the text files of one dist.
 
-    Provenance is believed only where its digests fit the file and the restored script.
+    A wheel may bring provenance of its own. It is believed only about scripts of the dist, and only where its
+    digest fits the script as it would be restored. A start-up file goes without it, too: a run that was
+    killed may have left one.
     """
     known = records.usable_provenance()
+    startup = startup_path(dist)
+    is_listed = startup in dist.files or os.path.lexists(startup)
     for key, entry in known.texts.items() if known else ():
         path = records.locator.locate(key)
-        if path is None:
-            yield Finding("error", records.provenance_path, f"names a file outside the tree: {key}")
-            continue
-        current = _contents(path)
-        digest = None if current is None else _digest(current)
-        if entry.kind is TextKind.STARTUP:
-            if current is not None and not is_startup_file(current):
+        if path is None or (path not in dist.files if entry.kind is TextKind.SCRIPT else path != startup):
+            text = f"names a file that is not of this dist, so nothing is done for it: {key}"
+            yield Finding("error", records.provenance_path, text)
+        elif entry.kind is TextKind.STARTUP:
+            is_listed = True
+            if is_foreign(tree, dist, path):
                 yield Finding("error", path, "cannot be removed: nixpatch did not write it")
-            else:
-                yield TextPlan(path, records.info, entry.kind, None)
-            continue
-        if current is None or digest not in {entry.sha256, entry.original}:
-            yield Finding("error", path, f"cannot be restored: it was changed after nixpatch; {_ADVICE}")
-            continue
-        try:
-            original = current if digest == entry.original else with_program(current, entry.program)
-        except ValueError as error:
-            yield Finding("error", path, f"cannot be restored: {error}; {_ADVICE}")
-            continue
-        if _digest(original) != entry.original:
-            yield Finding("error", path, f"cannot be restored: provenance does not fit; {_ADVICE}")
+        elif (original := _original(_contents(path), entry)) is None:
+            text = "cannot be restored: it was changed after nixpatch, or provenance is wrong"
+            yield Finding("error", path, f"{text}; {_ADVICE}")
         else:
-            yield TextPlan(path, records.info, entry.kind, original, program=entry.program)
+            yield TextPlan(path, records.info, entry.kind, original, program=entry.program, is_restored=True)
+    if startup and is_listed and dist.has_record and not is_foreign(tree, dist, startup):
+        yield TextPlan(startup, records.info, TextKind.STARTUP, None, is_restored=True)
 
 
-def original_programs(records: DistRecords) -> dict[str, str]:
+def original_programs(dist: Dist, records: DistRecords) -> dict[str, str]:
     """Return the program that each changed script of a dist named as it was installed, by path."""
     known = records.usable_provenance()
     programs: dict[str, str] = {}
     for key, entry in known.texts.items() if known else ():
         path = records.locator.locate(key)
-        if path is not None and entry.kind is TextKind.SCRIPT:
-            current = _contents(path)
-            if current is not None and _digest(current) == entry.sha256:
-                programs[path] = entry.program
+        if path is None or path not in dist.files or entry.kind is not TextKind.SCRIPT:
+            continue
+        if _original(_contents(path), entry) is not None:
+            programs[path] = entry.program
     return programs
+
+
+def _original(current: bytes | None, entry: PatchedText) -> bytes | None:
+    """Return a script as it was installed; None where its entry does not fit it."""
+    try:
+        original = with_program(current or b"", entry.program)
+    except ValueError:
+        return None
+    return original if _digest(original) == entry.original else None
 
 
 def update_texts(
@@ -100,72 +103,124 @@ def update_texts(
     old_record = records.read_record()
     rows = old_record.record
     known = records.usable_provenance() or Provenance(tool, {})
-    entries = dict(known.texts)
+    entries = {**known.texts, **dict(_announced(texts, known, records))}
+    if entries != known.texts:
+        records.replace_provenance(provenance.dump(replace(known, texts=entries)), durable=durable)
     for text in texts:
         key = records.key(text.path)
-        before = _contents(text.path)
-        entry = entries.get(key)
-        original = (entry.original if entry else "") or (_digest(before) if before is not None else "")
-        _write(text, before, durable=durable)
-        if text.is_restored:
+        if text.kind is TextKind.STARTUP:
+            _write_startup_file(text, durable=durable)
+            rows = rows.with_contents(key, text.content)
+        else:
+            before = _write_script(text, durable=durable)
+            rows, wrong = _with_script(records, old_record, rows, text, before, entries.get(key))
+            findings += wrong
+        entry = None if text.is_restored else _entry(text)
+        if entry is None:
             entries.pop(key, None)
         else:
-            entries[key] = _entry(text, original)
-        if text.kind is TextKind.STARTUP:
-            rows = rows.with_contents(key, text.content)
-        elif before is not None and text.content is not None:
-            own = old_record.rows_of([text.path]).get(text.path, [])
-            rows, finding = _with_script(rows, own, text, before, entry)
-            findings += filter(None, [finding])
+            entries[key] = entry
     new = replace(known, tool=tool, texts=entries)
     data = None if new.is_empty else provenance.dump(new)
     rows = rows.with_contents(records.key(records.provenance_path), data)
+    rows, notes = remove_signatures(records, rows)
     records.replace_record(old_record, rows, durable=durable)
     records.replace_provenance(data, durable=durable)
-    return tuple(findings)
+    return (*findings, *notes)
 
 
-def _write(text: TextPlan, before: bytes | None, *, durable: bool) -> None:
-    if text.content is None:
-        if before is not None and is_startup_file(before):
+def _announced(
+    texts: Sequence[TextPlan], known: Provenance, records: DistRecords
+) -> Iterator[tuple[str, PatchedText]]:
+    """Yield entries for scripts that are about to be changed.
+
+    Nothing but provenance keeps the program of the original. RECORDs of dists that share the script may have
+    the old digest or the new one, should this run be killed.
+    """
+    for text in texts:
+        entry, key = _entry(text), records.key(text.path)
+        if text.kind is TextKind.STARTUP or entry is None or text.is_restored:
+            continue
+        old = known.texts.get(key)
+        if old is None or (old.original, old.program) != (entry.original, entry.program):
+            old = replace(entry, sha256=entry.original)
+        uses = tuple(sorted({*old.uses, *entry.uses}))
+        yield key, replace(old, uses=uses, next_sha256=entry.sha256)
+
+
+def _write_startup_file(text: TextPlan, *, durable: bool) -> None:
+    before = _contents(text.path)
+    if before is None or is_startup_file(before):
+        if text.content is None:
             remove(text.path)
-    elif before != text.content:
-        with replacement(text.path, durable=durable) as descriptor:
+        else:
+            replace_bytes(text.path, text.content, durable=durable)
+
+
+def _write_script(text: TextPlan, *, durable: bool) -> bytes:
+    """Write a script and return what it held before.
+
+    Raises:
+        OSError: it cannot be written, or is not the one that was planned any more (EBUSY).
+
+    """
+    assert text.content is not None
+    before, known = read_identified(text.path, MAX_SCRIPT)
+    if before != text.content:
+        try:
+            is_planned = with_program(text.content, text.program) == with_program(before, text.program)
+        except ValueError:
+            is_planned = False
+        if not is_planned:
+            raise OSError(errno.EBUSY, "changed while nixpatch worked on it", text.path)
+        with replacement(text.path, durable=durable, expected=known) as descriptor:
             write_all(descriptor, text.content)
+    return before
 
 
 def _with_script(
-    rows: Record, own: Sequence[RecordRow], text: TextPlan, before: bytes, entry: PatchedText | None
-) -> tuple[Record, Finding | None]:
-    """Return RECORD with the new digest of a script, where its row described the old one."""
+    records: DistRecords,
+    record: RecordFile,
+    rows: Record,
+    text: TextPlan,
+    before: bytes,
+    entry: PatchedText | None,
+) -> tuple[Record, list[Finding]]:
+    """Return RECORD with the new digest of a script, where its row described an earlier state of it."""
     assert text.content is not None
-    after = _file_hash(text.content)
+    algorithms = records.algorithms([text.path])
+    original = with_program(text.content, text.program)
+    after, *earlier = (hash_bytes(state, algorithms) for state in (text.content, before, original))
     updates: dict[str, FileHash] = {}
-    for row in own:
+    findings: list[Finding] = []
+    for row in record.rows_of([text.path]).get(text.path, []):
         assert row.path is not None
-        is_ours = entry is not None and _agrees_by_digest(row, entry.sha256, entry.original)
-        if row.agrees(_file_hash(before)) is not False or is_ours:
+        if any(row.agrees(state) is not False for state in earlier) or _is_ours(row, entry):
             updates[row.path] = after
         elif row.agrees(after) is not True:
             error = "RECORD did not describe this file before the patch either, so its row was left as it is"
-            return rows, Finding("error", text.path, error)
-    return rows.with_changes(updates), None
+            findings.append(Finding("error", text.path, error))
+    return rows.with_changes(updates), findings
 
 
-def _agrees_by_digest(row: RecordRow, *digests: str) -> bool:
-    """Whether a row has one of some digests, whatever size it gives."""
-    for digest in filter(None, digests):
+def _is_ours(row: RecordRow, entry: PatchedText | None) -> bool:
+    """Whether an earlier run wrote a row, and a later one was killed before it updated it."""
+    for text in (entry.sha256, entry.next_sha256) if entry is not None else ():
         try:
-            if row.agrees(FileHash(None, {DEFAULT_ALGORITHM: parse_sha256(digest)})):
-                return True
+            digest = parse_sha256(text)
         except ValueError:  # another program edited provenance
             continue
+        if row.agrees(FileHash(None, {DEFAULT_ALGORITHM: digest})):
+            return True
     return False
 
 
-def _entry(text: TextPlan, original: str) -> PatchedText:
-    assert text.content is not None
-    original = original if text.kind is TextKind.SCRIPT else ""
+def _entry(text: TextPlan) -> PatchedText | None:
+    if text.content is None:
+        return None
+    original = ""
+    if text.kind is TextKind.SCRIPT:
+        original = _digest(with_program(text.content, text.program))
     return PatchedText(text.kind, _digest(text.content), original, text.program, text.uses)
 
 
@@ -178,7 +233,3 @@ def _contents(path: str) -> bytes | None:
 
 def _digest(data: bytes) -> str:
     return format_sha256(hashlib.sha256(data).digest())
-
-
-def _file_hash(data: bytes) -> FileHash:
-    return FileHash(len(data), {DEFAULT_ALGORITHM: hashlib.sha256(data).digest()})

@@ -20,6 +20,7 @@ from nixpatch.model import ElfFacts, LoadConflict, LoaderDefaults, Skip, SkipRea
 from nixpatch.model.trace import SearchedPlace, SearchStep, Start, Trace, TracedNeed
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.target_libraries import target_libraries
+from nixpatch.operations.trace_opened import opened_by_file, opened_by_tree
 from nixpatch.policy import default_policy
 from nixpatch.resolve.ld_so import LoaderConfig, simulate
 from nixpatch.resolve.load_order import library_use, load_conflicts
@@ -40,6 +41,8 @@ class TraceOptions:
     ld_library_path: str | None = None
     """value of LD_LIBRARY_PATH"""
     current_directory: str | None = None
+    cache: str | None = None
+    """the cache of a run; None caches nothing"""
 
 
 def trace_file(path: str, options: TraceOptions) -> Trace:
@@ -63,9 +66,10 @@ def trace_file(path: str, options: TraceOptions) -> Trace:
         no_process = Start(None, "no loader is needed", None, LoaderDefaults())
         return Trace(file, {}, (file,), no_process, (), skipped={file: facts})
     start = _start(file, facts, options, reader)
+    loader_config = _loader_config(start, options, reader)
     process = simulate(
         start.program or file,
-        _loader_config(start, options, reader),
+        loader_config,
         [file] if start.program is not None else [],
         whole=True,
     )
@@ -85,8 +89,16 @@ def trace_file(path: str, options: TraceOptions) -> Trace:
                 if library is not None:
                     reached[link.path] = library
                     queue.append(link.path)
+    opened = opened_by_file(file, facts, {link.need: link.path for link in links if link.by == file}, reader)
+    searched = opened.search(start.program or file, loader_config)
     return Trace(
-        file, reached, (file,), start, tuple(links), conflicts=_conflicts(links, reached, start, reader)
+        file,
+        reached,
+        (file,),
+        start,
+        tuple(links),
+        tuple(_link(need, facts, reader, tidy) for need in searched),
+        conflicts=_conflicts(links, reached, start, reader),
     )
 
 
@@ -127,10 +139,18 @@ def trace_tree(path: str, options: TraceOptions) -> Trace:
                 transitive.setdefault((tidy(need.by), need.need), need)
     # A need that a file does not meet on its own may be met by the RPATH of a file that loads it.
     needs = (transitive.get((need.by, need.need), need) if need.path is None else need for need in own)
-    links = [_link(need, files[need.by], reader, tidy) for need in needs]
+    links = [_link(need, files[tidy(need.by)], reader, tidy) for need in needs]
     links = [_loaded_before(link, files) if link.path is None else link for link in links]
     conflicts = _conflicts(links, files, start, reader)
-    return Trace(tree.root, files, tuple(files), start, tuple(links), tree, skipped, conflicts)
+    names = opened_by_tree(tree, files, target, reader, options.cache)
+    python = reader.facts(target.python)
+    searched = [
+        _link(need, files.get(tidy(need.by)) or python, reader, tidy)
+        for need in names.search(target.python, loader_config)
+    ]
+    return Trace(
+        tree.root, files, tuple(files), start, tuple(links), tuple(searched), tree, skipped, conflicts
+    )
 
 
 def _loaded_before(link: TracedNeed, files: Mapping[str, ElfFacts]) -> TracedNeed:
@@ -235,7 +255,7 @@ def _loader_config(start: Start, options: TraceOptions, reader: Reader) -> Loade
     )
 
 
-def _link(need: TracedNeed, facts: ElfFacts, reader: Reader, tidy: Callable[[str], str]) -> TracedNeed:
+def _link(need: TracedNeed, facts: ElfFacts | None, reader: Reader, tidy: Callable[[str], str]) -> TracedNeed:
     """Add to a need why each searched place does not serve it."""
     last = len(need.places) - 1
     sought = tuple(
@@ -249,10 +269,10 @@ def _link(need: TracedNeed, facts: ElfFacts, reader: Reader, tidy: Callable[[str
         for number, place in enumerate(need.places)
     )
     path = tidy(need.path) if need.path is not None else None
-    return TracedNeed(tidy(need.by), need.need, path, sought)
+    return TracedNeed(tidy(need.by), need.need, path, sought, need.opener)
 
 
-def _why_not(path: str | None, facts: ElfFacts, reader: Reader) -> str:
+def _why_not(path: str | None, facts: ElfFacts | None, reader: Reader) -> str:
     """Return why a place does not serve."""
     if path is None:
         return "does not have it"
@@ -266,7 +286,7 @@ def _why_not(path: str | None, facts: ElfFacts, reader: Reader) -> str:
         return f"cannot be read: {error.strerror}"
     if isinstance(library, Skip):
         return library.reason.value
-    return f"built for {library.machine.name}, not for {facts.machine.name}"
+    return f"built for {library.machine.name}" + (f", not for {facts.machine.name}" if facts else "")
 
 
 def _tidy(path: str) -> str:

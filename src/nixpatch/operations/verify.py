@@ -11,7 +11,7 @@ from nixpatch.model import ElfFacts, Finding, Target, Verdict
 from nixpatch.operations import gc_roots, lockfile
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.target_libraries import target_libraries
-from nixpatch.operations.verify_load import load_files
+from nixpatch.operations.verify_load import load_files, load_opened
 from nixpatch.operations.verify_provenance import (
     check_provenance,
     facts_of_tree,
@@ -68,7 +68,8 @@ def check_tree(
         verdict = with_findings(verdict, tuple(unmet))
     if load:
         loaded, findings = load_files(facts, target, reader, ignored)
-        verdict = with_findings(verdict, findings, loaded=loaded)
+        opened, opened_findings = load_opened(tree, records, target, reader)
+        verdict = with_findings(verdict, (*findings, *opened_findings), loaded=loaded + opened)
     if deep:
         from nixpatch.operations.verify_deep import reread  # noqa: PLC0415 - only this option needs it
 

@@ -17,9 +17,15 @@ from dataclasses import dataclass
 from importlib import resources
 
 from nixpatch.errors import MachineError
-from nixpatch.model import ElfFacts, Finding, Target
+from nixpatch.installed.dist_records import TreeRecords
+from nixpatch.model import ElfFacts, Finding, Target, Tree
 from nixpatch.operations.plan import Reader
-from nixpatch.operations.verify_provenance import libraries_by_search_path
+from nixpatch.operations.verify_provenance import (
+    by_search_path,
+    libraries_by_search_path,
+    patched_files,
+)
+from nixpatch.operations.verify_texts import patched_texts, startup_names
 from nixpatch.resolve.search_path import expand
 
 _LISTED = re.compile(r"^\s*(?:\S+ => )?(/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)
@@ -67,7 +73,7 @@ def load_files(
     programs = [path for path in programs if path not in fifos]
     libraries = [path for path in facts if path not in {*programs, *fifos}]
     by_soname = {fact.soname: path for path, fact in facts.items() if fact.soname is not None}
-    at_start, results = _load_libraries(libraries, target)
+    at_start, results = _probe(libraries, target)
     results += (_list(path, target) for path in programs)
     for result in results:
         opened += result.error is None
@@ -75,6 +81,45 @@ def load_files(
         expected = libraries_by_search_path(result.path, facts[result.path], reader)
         findings += _check(result, expected, preloaded, ignored, by_soname)
     return opened, tuple(findings)
+
+
+def load_opened(
+    tree: Tree, records: TreeRecords, target: Target, reader: Reader
+) -> tuple[int, tuple[Finding, ...]]:
+    """Load the libraries that nixpatch linked because code opens them by name.
+
+    A name of a start-up file is opened as the code of its dist does it. For native code, ctypes cannot choose
+    the object that calls dlopen, whose search path decides: so ld.so's rules give the path of the library in
+    the search path of that object, and this path is opened.
+
+    Returns:
+        the number of libraries that were opened, and an error for each that was not.
+
+    Raises:
+        MachineError: the target Python cannot be run on this machine.
+
+    """
+    items: list[str | Mapping[str, object]] = []
+    users: list[tuple[str, str]] = []
+    for caller, (_, entry) in sorted(patched_files(tree, records, []).items()):
+        facts = reader.facts(caller)
+        for need, library in entry.needs.items() if facts else ():
+            if facts is None or need in facts.needed or not library.startswith("/"):
+                continue
+            path = by_search_path(need, caller, facts, reader)
+            if path is not None and path not in items:
+                items.append(path)
+                users.append((caller, f"opens {need} by name"))
+    for path, name, library, finds in startup_names(patched_texts(tree, records)):
+        call = f"find_library({name!r})" if finds else name
+        items.append({"name": name, "finds": finds, "library": library, "site": os.path.dirname(path)})
+        users.append((path, f"answers for {call}"))
+    results = _probe(items, target)[1] if items else []
+    return sum(result.error is None for result in results), tuple(
+        Finding("error", path, f"{use}, but the loader failed: {result.error}")
+        for (path, use), result in zip(users, results, strict=True)
+        if result.error is not None
+    )
 
 
 def _first_fifo(path: str, facts: ElfFacts, reader: Reader) -> str | None:
@@ -131,14 +176,16 @@ def clean_environ() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith(("LD_", "PYTHON"))}
 
 
-def _load_libraries(paths: Sequence[str], target: Target) -> tuple[frozenset[str], list[LoadResult]]:
-    """Return the files that Python itself has mapped, and one result for each path."""
+def _probe(
+    items: Sequence[str | Mapping[str, object]], target: Target
+) -> tuple[frozenset[str], list[LoadResult]]:
+    """Return the files that Python itself has mapped, and one result for each path or name."""
     probe = resources.files("nixpatch").joinpath("data/load_probe.py").read_text("utf-8")
     command = [target.python, "-I", "-B", "-c", probe, str(_FILE_SECONDS)]
     try:
         done = subprocess.run(
             command,
-            input=json.dumps(paths),
+            input=json.dumps(items),
             capture_output=True,
             text=True,
             env=clean_environ(),
@@ -151,7 +198,10 @@ def _load_libraries(paths: Sequence[str], target: Target) -> tuple[frozenset[str
             text = f"no answer in {_SECONDS} s"
             raise MachineError(f"{target.python}: cannot be run for --load: {text}") from error
         too_slow = f"not loaded after {_SECONDS} s for all files"
-        rest = [LoadResult(path, too_slow, frozenset()) for path in paths[len(results) - 1 :]]
+        rest = [
+            LoadResult(item if isinstance(item, str) else str(item["name"]), too_slow, frozenset())
+            for item in items[len(results) - 1 :]
+        ]
         return results[0].mapped, [*results[1:], *rest]
     except OSError as error:
         raise MachineError(f"{target.python}: cannot be run for --load: {error}") from error

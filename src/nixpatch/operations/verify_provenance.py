@@ -14,6 +14,7 @@ from nixpatch.installed.provenance import PatchedFile, ProvenanceError
 from nixpatch.model import ElfFacts, Finding, Skip, Target, Tree, Verdict
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.verify_record import check_rows
+from nixpatch.operations.verify_texts import check_texts, patched_texts
 from nixpatch.policy import default_policy
 from nixpatch.resolve.ld_so import locate
 from nixpatch.unvendor.apply import distrusted
@@ -48,14 +49,25 @@ def check_provenance(
             findings += _check_need(path, need, facts, dist, entry, target, reader)
             if entry.needs.get(need, "").startswith("/"):
                 libraries.add(entry.needs[need])
+    texts = patched_texts(tree, records)
+    libraries.update(use for _, entry in texts.values() for use in entry.uses)
     row_count = 0
     if rows:
         hashes = {path: entry.patched for path, (_, entry) in patched.items()}
+        hashes.update({path: entry.sha256 for path, (_, entry) in texts.items()})
         for count, row_findings in check_rows(tree, records, hashes, workers):
             row_count += count
             findings += row_findings
+    findings += check_texts(texts, {finding.path for finding in findings})
     return Verdict(
-        tree, target, len(patched), needs, row_count, tuple(sorted(libraries)), findings=tuple(findings)
+        tree,
+        target,
+        len(patched),
+        needs,
+        len(texts),
+        row_count,
+        tuple(sorted(libraries)),
+        findings=tuple(findings),
     )
 
 
@@ -73,18 +85,20 @@ def facts_of_tree(tree: Tree, target: Target, reader: Reader) -> dict[str, ElfFa
 
 def libraries_by_search_path(path: str, facts: ElfFacts, reader: Reader) -> dict[str, str]:
     """Return the real path of the library for each need that the file's own search path meets."""
-    libraries: dict[str, str] = {}
-    for need in facts.needed:
-        library = locate(
-            need,
-            search_path=facts.current.search_path,
-            directory=os.path.dirname(path),
-            machine=facts.machine,
-            machine_of=reader.machine,
-        )
-        if library is not None:
-            libraries[need] = os.path.realpath(library.path)
-    return libraries
+    libraries = {need: by_search_path(need, path, facts, reader) for need in facts.needed}
+    return {need: os.path.realpath(library) for need, library in libraries.items() if library is not None}
+
+
+def by_search_path(need: str, path: str, facts: ElfFacts, reader: Reader) -> str | None:
+    """Return the library that the search path of the file at ``path`` yields for a need."""
+    library = locate(
+        need,
+        search_path=facts.current.search_path,
+        directory=os.path.dirname(path),
+        machine=facts.machine,
+        machine_of=reader.machine,
+    )
+    return library.path if library is not None else None
 
 
 def may_be_missing(tree: Tree, records: TreeRecords) -> Callable[[str, str], bool]:

@@ -26,7 +26,7 @@ from nixpatch.model import (
 from nixpatch.model.diff import Difference, FieldChange
 from nixpatch.model.missing import Attribute, Missing
 from nixpatch.model.trace import Trace, TracedNeed
-from nixpatch.operations.missing import find_missing
+from nixpatch.operations.missing import find_missing, find_optional
 from nixpatch.report.missing import nix_item, packages
 from nixpatch.report.phrases import package_of
 from nixpatch.report.summary import duplicates, totals
@@ -62,6 +62,20 @@ def plan_entry(plan: Plan, outcome: Outcome | None) -> dict[str, Any]:
         "target": _target(plan.target) if plan.target else None,
         "store": plan.store_dir,
         "files": [_planned_file(file, errors.get(file.file.path)) for file in plan.files],
+        "texts": [
+            {
+                "path": text.path,
+                "dist": text.info,
+                "kind": text.kind.name.lower(),
+                "status": "removed" if text.content is None else "changed" if text.pending else "untouched",
+                "program": text.program or None,
+                "uses": list(text.uses),
+                "answers": dict(text.answers),
+            }
+            for text in plan.texts
+        ],
+        "optional": [_missing(missing) for missing in find_optional(plan)],
+        "computed": list(plan.opened_computed),
         **_grafts(plan),
         "findings": _findings((*plan.findings, *(outcome.findings if outcome else ()))),
         "summary": {
@@ -88,6 +102,7 @@ def verdict_entry(verdict: Verdict, store_dir: str) -> dict[str, Any]:
         "summary": {
             "patched": verdict.patched,
             "needs": verdict.needs,
+            "texts": verdict.texts,
             "rows": verdict.rows,
             "loaded": verdict.loaded,
             "errors": verdict.errors,
@@ -98,11 +113,13 @@ def verdict_entry(verdict: Verdict, store_dir: str) -> dict[str, Any]:
 
 def missing_entry(plan: Plan, catalog: Catalog | None = None) -> dict[str, Any]:
     """Return the entry of ``missing`` for one tree."""
-    every = find_missing(plan, catalog)
+    every, optional = find_missing(plan, catalog), find_optional(plan, catalog)
     return {
         "tree": _tree(plan.tree),
         "missing": [_missing(missing) for missing in every],
         "build_inputs": [nix_item(attribute) for attribute in packages(every)],
+        "optional": [_missing(missing) for missing in optional],
+        "optional_build_inputs": [nix_item(attribute) for attribute in packages(optional)],
         "conflicts": [_conflict(conflict) for conflict in plan.conflicts],
     }
 
@@ -141,6 +158,11 @@ def trace_entry(trace: Trace, why: str | None = None) -> dict[str, Any]:
         ],
         "needs": [_traced_need(link) for link in links],
         "conflicts": [_conflict(conflict) for conflict in trace.conflicts if why in {None, conflict.soname}],
+        "opened": [
+            {**_traced_need(link), "opener": link.opener}
+            for link in trace.opened
+            if why is None or link.need == why
+        ],
         "summary": {
             "files": len(trace.asked),
             "needs": len(links),
@@ -263,6 +285,7 @@ def _planned_file(file: FilePlan, error: str | None) -> dict[str, Any]:
                 "path": answer.path,
                 "detail": answer.detail,
                 "considered": list(answer.considered),
+                "opener": answer.opener,
             }
             for answer in file.answers
         ],

@@ -17,6 +17,7 @@ def run_closing(plan: Plan, outcome: Outcome | None, seconds: float) -> str:
     verbs = ("Would patch", "Patched") if plan.target is not None else ("Would restore", "Restored")
     count = totals(plan, outcome)
     skipped = sum(count.skipped.values())
+    texts = sum(text.pending for text in plan.texts)
     text = (
         f"{verbs[outcome is not None]} {count.changed} of {count.files} ELF files "
         f"({size_text(count.bytes)}) in {seconds:.1f} s"
@@ -25,6 +26,7 @@ def run_closing(plan: Plan, outcome: Outcome | None, seconds: float) -> str:
         f"{count.untouched} unchanged" if count.untouched else "",
         f"{skipped} skipped" if skipped else "",
         f"{count.failed} failed" if count.failed else "",
+        count_text(texts, "text file") if texts else "",
         f"{count_text(count.missing, 'dependency', 'dependencies')} not found" if count.missing else "",
     ]
     return "; ".join([text, *filter(None, rest)]) + "."
@@ -37,6 +39,7 @@ def verdict_closing(verdict: Verdict, store_dir: str) -> str:
         count_text(verdict.patched, "patched file"),
         count_text(verdict.needs, "dependency", "dependencies"),
         count_text(len(store_paths), "store path"),
+        *([count_text(verdict.texts, "text file")] if verdict.texts else []),
         count_text(verdict.rows, "RECORD row"),
     ]
     if verdict.loaded:
@@ -57,6 +60,7 @@ def trace_closing(trace: Trace) -> str:
             count_text(len(trace.asked) if trace.tree is not None else 1, "file"),
             count_text(len(trace.links), "dependency", "dependencies"),
             count_text(len({link.path for link in trace.links} - {None}), "library", "libraries"),
+            *([f"{len({link.need for link in trace.opened})} opened by name"] if trace.opened else []),
         )
     )
     return f"{counts}: {f'{len(trace.unmet)} not found' if trace.unmet else 'all found'}."

@@ -17,11 +17,11 @@ from typing import Any
 
 from nixpatch.escape import below, shown
 from nixpatch.model import FilePlan, Finding, Linkage, Outcome, Plan, Verdict
-from nixpatch.operations.missing import find_missing
+from nixpatch.operations.missing import find_missing, find_optional
 from nixpatch.report.closing import run_closing, verdict_closing
 from nixpatch.report.graph import NodeFinder, graph
 from nixpatch.report.missing import advice_for, line_to_paste
-from nixpatch.report.phrases import target_text
+from nixpatch.report.phrases import first_few, target_text
 from nixpatch.store.store_paths import store_paths_of
 from nixpatch.version import __version__
 
@@ -72,6 +72,15 @@ def plan_page(plan: Plan, outcome: Outcome | None, seconds: float) -> dict[str, 
             for missing in find_missing(plan)
         ],
         "paste": line_to_paste([plan]),
+        "optional": [
+            [
+                shown(library.soname),
+                first_few([below(path, plan.tree.root) for path in library.files]),
+                shown(advice_for(library.attribute, library.near)),
+            ]
+            for library in find_optional(plan)
+        ],
+        "texts": [[text.kind.value, below(text.path, plan.tree.root)] for text in plan.texts],
         "findings": _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root),
         "store_paths": [],
     }
@@ -88,6 +97,8 @@ def verdict_page(verdict: Verdict, store_dir: str) -> dict[str, Any]:
         "files": [],
         "missing": [],
         "paste": "",
+        "optional": [],
+        "texts": [],
         "findings": _findings(verdict.findings, verdict.tree.root),
         "store_paths": [shown(path) for path in store_paths_of(verdict.libraries, store_dir)],
     }

@@ -9,43 +9,62 @@ from nixpatch.escape import below, shown
 from nixpatch.model import Plan
 from nixpatch.model.missing import Attribute, AttributeKind, Missing, NearMiss
 from nixpatch.model.summary import UNOWNED, owner_names
-from nixpatch.operations.missing import find_missing
+from nixpatch.operations.missing import find_missing, find_optional, opener_owners
 from nixpatch.report.phrases import first_few
 from nixpatch.store.catalog import Catalog, packaged
 
 
 def text(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
-    """Render by dist: each soname, the files that need it, the attribute; at the end the line to paste."""
+    """Render by dist: each soname, the files that need it, the attribute; at the end the line to paste.
+
+    The libraries that code opens by name follow, apart from those without which files do not load.
+    """
     lines: list[str] = []
     every: list[Missing] = []
+    optional: list[Missing] = []
+    optional_lines: list[str] = []
     for plan in plans:
-        missing = find_missing(plan, catalog)
+        missing, opened = find_missing(plan, catalog), find_optional(plan, catalog)
         every += missing
-        lines += _by_dist(plan, missing)
+        optional += opened
+        lines += _by_dist(plan, missing, "needed")
+        optional_lines += _by_dist(plan, opened, "opened by name")
         for conflict in plan.conflicts:
-            lines.append(f"{shown(below(conflict.files[0], plan.tree.root))}")
+            lines.append(shown(below(conflict.files[0], plan.tree.root)))
             lines += [f"  {shown(conflict.finding.text)}", ""]
     if not every and not any(plan.conflicts for plan in plans):
-        return "Nothing is missing.\n"
+        lines.append("Nothing is missing.")
     lines += filter(None, [line_to_paste(plans, catalog)])
     unknown = sum(not _is_package(missing.attribute) for missing in every)
     if unknown:
         lines.append(f"No nixpkgs attribute has {unknown} of these {len(every)}: see above.")
+    if optional:
+        lines += ["", "Optional: code opens these by name, and may do without them.", "", *optional_lines]
+        attributes = packages(optional)
+        lines += [f"All of them: {build_inputs(attributes)}"] if attributes else []
     return "\n".join(lines) + "\n"
 
 
 def nix(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
     """Render a Nix function from nixpkgs to a list of packages; a soname without a package is a comment.
 
-    Typical usage: ``buildInputs = import ./missing.nix pkgs;``
+    Typical usage: ``buildInputs = import ./missing.nix pkgs;``. The optional libraries are a second list
+    behind it, in a comment: without the ``#`` it belongs to the first.
     """
     every = [missing for plan in plans for missing in find_missing(plan, catalog)]
+    optional = [missing for plan in plans for missing in find_optional(plan, catalog)]
     comments = {
         f"# {shown(missing.soname)}: {_source(missing.attribute, missing.near)}"
         for missing in every
         if missing.attribute is None or missing.attribute.note
     }
-    return "\n".join([*sorted(comments), f"pkgs: {_nix_list(packages(every))}"]) + "\n"
+    lines = [*sorted(comments), f"pkgs: {_nix_list(packages(every))}"]
+    if attributes := packages(optional):
+        lines += [
+            "# Optional, opened by name. To have these libraries, too, remove the # before the ++:",
+            f"# ++ ({_nix_list(attributes)})",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def advice(soname: str, catalog: Catalog | None = None) -> str:
@@ -99,9 +118,9 @@ def _nix_list(attributes: Iterable[Attribute]) -> str:
     return f"with pkgs; [ {' '.join(items)} ]" if items else "[ ]"
 
 
-def _by_dist(plan: Plan, every: Sequence[Missing]) -> list[str]:
+def _by_dist(plan: Plan, every: Sequence[Missing], use: str) -> list[str]:
     lines: list[str] = []
-    owners = owner_names(plan.tree)
+    owners = {**owner_names(plan.tree), **opener_owners(plan)}
     for dist in sorted({dist for missing in every for dist in missing.dists}):
         lines.append(shown(dist))
         for missing in every:
@@ -109,7 +128,7 @@ def _by_dist(plan: Plan, every: Sequence[Missing]) -> list[str]:
                 below(file, plan.tree.root) for file in missing.files if owners.get(file, UNOWNED) == dist
             ]
             if files:
-                lines.append(f"  {shown(missing.soname)}, needed by {first_few(files)}")
+                lines.append(f"  {shown(missing.soname)}, {use} by {first_few(files)}")
                 lines.append(f"    {_source(missing.attribute, missing.near)}")
         lines.append("")
     return lines

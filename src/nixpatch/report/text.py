@@ -14,6 +14,7 @@ from nixpatch.operations.missing import find_missing
 from nixpatch.report.closing import run_closing, verdict_closing
 from nixpatch.report.dist_table import DistTable, prose
 from nixpatch.report.missing import advice_for, line_to_paste
+from nixpatch.report.opened_libraries import need_text, optional_lines, text_lines
 from nixpatch.report.phrases import first_few, target_text
 from nixpatch.report.summary import totals
 from nixpatch.report.unvendor import graft_lines
@@ -40,6 +41,8 @@ def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds:
     if verbosity >= 1:
         parts += _files(plan, verbosity)
     parts += graft_lines(plan, applied=outcome is not None, verbosity=verbosity)
+    parts += text_lines(plan, applied=outcome is not None, verbosity=verbosity)
+    parts += optional_lines(plan, verbosity=verbosity)
     parts += _missing(plan)
     parts += _failures(plan, outcome)
     parts += _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root, verbosity)
@@ -82,11 +85,12 @@ def _files(plan: Plan, verbosity: int) -> Iterator[RenderableType]:
         elif file.edit is not None or verbosity > 1:
             yield Text(name, style="bold" if file.edit else "")
             yield from _linkage_changes(file)
-        if verbosity > 1:
-            for answer in file.answers:
+        for answer in file.answers:
+            if verbosity > 1 or (file.edit is not None and answer.opener and answer.path):
                 path = f" {shown(answer.path)}" if answer.path else ""
-                detail = f" ({shown(answer.detail)})" if answer.detail else ""
-                yield Text(f"    {shown(answer.need)}: {answer.origin.value}{path}{detail}")
+                origin = "not there" if answer.is_optional else answer.origin.value
+                detail = need_text(answer, file, plan.tree.root) if answer.opener else shown(answer.detail)
+                yield Text(f"    {shown(answer.need)}: {origin}{path}" + (f" ({detail})" if detail else ""))
 
 
 def _linkage_changes(file: FilePlan) -> Iterator[Text]:

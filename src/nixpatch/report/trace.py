@@ -69,6 +69,8 @@ def tree_report(trace: Trace, *, store_dir: str, verbosity: int, depth: int | No
     if trace.tree is None:
         for path, skip in trace.skipped.items():
             parts.append(Text(f"{shown(path)}: {skip.reason.value}: no dependencies"))
+    if verbosity >= 0 and trace.opened:
+        parts.append(_opened(context))
     parts += _missing(trace, context.origins)
     if trace.files:
         parts.append(Text(trace_closing(trace), style="bold red" if trace.unmet else ""))
@@ -78,26 +80,50 @@ def tree_report(trace: Trace, *, store_dir: str, verbosity: int, depth: int | No
 def why_report(trace: Trace, soname: str, *, store_dir: str) -> RenderableType:
     """Render every step of the search for one soname, once for each different result."""
     origins = OriginFinder(trace, store_dir)
-    results: dict[tuple[str | None, SearchStep | None], list[TracedNeed]] = {}
-    for link in trace.links:
-        if link.need == soname:
-            results.setdefault((link.path, link.how), []).append(link)
+    results: dict[tuple[str | None, SearchStep | None, bool], list[TracedNeed]] = {}
+    for link in trace.needs_of(soname):
+        results.setdefault((link.path, link.how, link.opener is None), []).append(link)
     parts: list[RenderableType] = []
-    for (path, _), links in results.items():
-        title = Text(shown(soname), style="bold red" if path is None else "bold")
-        title.append(f", needed by {origins.short(links[0].by)}", style="")
+    for (path, _, is_need), links in results.items():
+        title = Text(shown(soname), style="bold red" if path is None and is_need else "bold")
+        user = f"needed by {origins.short(links[0].by)}" if is_need else _use(links[0], origins)
+        title.append(f", {user}", style="")
         parts.append(title)
         parts += steps(links[0], trace, "  ")
         result = f"not found. {advice(soname)}" if path is None else shown(path)
         parts.append(Text(f"  -> {result}", style="bold"))
         if len(links) > 1:
-            others = first_few([origins.short(link.by) for link in links[1:]])
+            others = first_few([origins.short(link.opener or link.by) for link in links[1:]])
             parts.append(Text(f"  the same for {others}", style="dim"))
     for conflict in trace.conflicts:
         if conflict.soname == soname:
             finding = conflict.finding
             parts.append(Text(f"  {origins.short(finding.path)} {shown(finding.text)}", style="bold red"))
     return Group(*parts)
+
+
+def _opened(context: _TreeContext) -> RenderableType:
+    """Draw what code opens by name: a line for each library; with ``full`` those that are not there, too."""
+    groups: dict[tuple[str, str | None, SearchStep | None], list[TracedNeed]] = {}
+    for link in context.trace.opened:
+        groups.setdefault((link.need, link.path, link.how), []).append(link)
+    branch = Branches(Text("Opened by name", style="bold"), guide_style="dim")
+    absent = 0
+    for _, links in sorted(groups.items(), key=lambda item: item[0][0]):
+        link, more = links[0], f" and {len(links) - 1} more" if len(links) > 1 else ""
+        absent += link.path is None
+        if link.path is not None or context.full:
+            label = Text(f"{shown(link.need)}  not found") if link.path is None else _label(link, context)
+            label.append(f"  {_use(link, context.origins)}{more}", style="dim")
+            branch.add(label)
+    if absent and not context.full:
+        branch.add(Text(f"{count_text(absent, 'other')} not found; -v lists them", style="dim"))
+    return branch
+
+
+def _use(link: TracedNeed, origins: OriginFinder) -> str:
+    """Return who opens a library by name, and in whose search path ld.so looks for it."""
+    return f"opened by name by {origins.short(link.opener or '')}, searched in {origins.short(link.by)}"
 
 
 def _missing(trace: Trace, origins: OriginFinder) -> Iterator[RenderableType]:
@@ -184,6 +210,7 @@ def _how(link: TracedNeed, context: _TreeContext) -> str:
         return f"RPATH of {name}"
     if (
         link.how is SearchStep.LOADED
+        and link.opener is None
         and context.trace.tree is None
         and link is context.first[link.path or ""]
     ):

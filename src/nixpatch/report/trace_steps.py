@@ -26,6 +26,11 @@ def steps(link: TracedNeed, trace: Trace, indent: str) -> Iterator[Text]:
         text = f"{indent}1. loaded already: {shown(first.path or '')}, first requested by {requester}"
         yield Text(text, style="green")
         return
+    if link.places and link.places[0].how is SearchStep.STARTUP:
+        place = link.places[0]
+        yield Text(f"{indent}1. start-up file {shown(place.of)}", style="green" if place.why is None else "")
+        yield Text(f"{indent}   {shown(place.path or '')}: {place.why or 'found'}")
+        return
     for number, (title, places) in enumerate(_steps(link, trace), 1):
         succeeded = any(place.why is None for place in places)
         yield Text(f"{indent}{number}. {title}", style="green" if succeeded else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ from nixpatch.resolve import ld_so
 from nixpatch.resolve.dist_graph import lenders
 from nixpatch.resolve.ld_so import LocatedFile
 from nixpatch.resolve.provider_choice import choose_provider, wanted_versions
+
+_DIGITS = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,14 @@ class ResolutionContext:
                 paths = [path for path in paths if os.path.basename(os.path.dirname(path)) != "stubs"]
             self._named[name] = tuple(paths)
         return self._named[name]
+
+    def versions(self, name: str) -> list[str]:
+        """Return names of libraries of the tree: ``libz.so`` and versions of it, the newest first."""
+        names = {*self._by_name, *self._by_soname}
+        versions = [other for other in names if other == name or other.startswith(f"{name}.")]
+        return sorted(
+            versions, key=lambda other: [*map(int, _DIGITS.findall(other[len(name) :]))], reverse=True
+        )
 
     def defines_all(self, path: str, name: str) -> bool:
         """Whether a library of the tree defines every version that any file of the tree wants of ``name``."""

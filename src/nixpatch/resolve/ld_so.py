@@ -12,7 +12,7 @@ filters, ``$LIB`` and ``$PLATFORM`` are left out: wheels do not depend on them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nixpatch.model import ElfFacts, Machine, Tag
@@ -130,6 +130,43 @@ def simulate(
         tuple(unmet),
         tuple(namespace.needs),
     )
+
+
+def search_opened(
+    program: str, config: LoaderConfig, caller: str, needs: Iterable[tuple[Sequence[str], str]]
+) -> Iterator[TracedNeed]:
+    """Yield where a file of a process finds the libraries that it opens by name.
+
+    Args:
+        program: the program that the process runs.
+        config: the loader and its environment.
+        caller: the file that calls dlopen: its search path counts, and those of its parents.
+        needs: names of each library, of which the first that is found serves, and the code that opens it.
+
+    Raises:
+        FileNotFoundError: there is no ELF file at ``program``.
+
+    """
+    facts = config.read(program)
+    if facts is None:
+        raise FileNotFoundError(program)
+    main = _LinkMap(program, program, facts, None)
+    namespace = _Namespace(config, [main])
+    list(namespace.load_needs(main, stop=False))
+    opening = namespace.open(caller, main) or main
+    list(namespace.load_needs(opening, stop=False))
+    before = len(namespace.maps)
+    for names, opener in needs:
+        results: list[TracedNeed] = []
+        for name in names:
+            places: list[SearchedPlace] = []
+            library = namespace.open(name, opening, places)
+            path = library.path if library is not None else None
+            results.append(TracedNeed(opening.path, name, path, tuple(places), opener))
+            if library is not None:
+                break
+        del namespace.maps[before:]
+        yield results[-1] if results[-1].path is not None else results[0]
 
 
 @dataclass(eq=False, slots=True)

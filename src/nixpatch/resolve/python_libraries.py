@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nixpatch.model import Dist, OpenedName, OpenedNeed, Opener
+from nixpatch.model import Dist, Libc, OpenedName, OpenedNeed, Opener
 from nixpatch.resolve.context import ResolutionContext
 
 _LIBC_STEMS = {
@@ -49,9 +49,9 @@ class PythonResolver:
 
     context: ResolutionContext
     versions: Callable[[str], Sequence[str]]
-    """the names at hand that are ``libz.so`` or a version of it, the newest first"""
+    """the names outside the tree that are ``libz.so`` or a version of it, the newest first"""
     beginning: Callable[[str], Sequence[str]]
-    """the names at hand that begin so"""
+    """the names outside the tree that begin so"""
     is_known: Callable[[str], bool]
     """whether a library of that name exists at all: in the tree, a provider, or nixpkgs"""
 
@@ -71,7 +71,8 @@ class PythonResolver:
                 continue
             sonames = self._sonames(name)
             if any(self._is_libc(soname) for soname in sonames) or name.name in _LIBC_STEMS:
-                if name.opener is Opener.FIND_LIBRARY and name.name in _LIBC_STEMS:
+                is_glibc = self.context.target.libc is Libc.GLIBC
+                if is_glibc and name.opener is Opener.FIND_LIBRARY and name.name in _LIBC_STEMS:
                     answers[name.name] = _LIBC_STEMS[name.name]
                 continue
             served = [(soname, path) for soname in sonames if (path := self._path(dist, soname)) is not None]
@@ -122,7 +123,8 @@ class PythonResolver:
         if base.endswith(".so"):
             # A library is asked for by its DT_SONAME, not by the name of the file behind it (libz.so.1.3.1).
             versions = sorted(self.versions(base), key=lambda soname: not self._is_soname(soname))
-            return tuple(dict.fromkeys((*([base] if ".so" in name.name else []), *versions, base)))
+            exact = [base] if ".so" in name.name else []
+            return tuple(dict.fromkeys((*exact, *self.context.versions(base), *versions, base)))
         return (base,)
 
     def _is_soname(self, name: str) -> bool:

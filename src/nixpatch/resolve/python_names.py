@@ -28,6 +28,7 @@ _TEXTS = 256  # values of one expression; wand makes 121 suffixes
 _DEPTH = 24  # of expressions and of names that stand for others
 _STEPS = 200_000  # expressions looked at in one dist; PyOpenGL takes 9,000
 _MAX_SOURCES = 5_000
+_MAX_NAMES = 10_000
 _MAX_CALLERS = 100
 _ROUNDS = 4  # helper functions that call helper functions
 _ALIASES = 64
@@ -212,7 +213,7 @@ class _Dist:
         computed = {name.opener for name in self.found if name.name == "*"}
         if computed - {Opener.FIND_LIBRARY}:
             opener = Opener.CTYPES if Opener.CTYPES in computed else Opener.CFFI
-            self.found.update(dict.fromkeys(self._literals(opener)))
+            self.found.update(dict.fromkeys(islice(self._literals(opener), _MAX_NAMES)))
         return tuple(
             sorted(self.found, key=lambda name: (name.name, name.opener.value, name.path, name.line))
         )
@@ -274,6 +275,8 @@ class _Dist:
         stem = name.partition(".so")[0]
         if "*" in stem and len(re.sub(r"^lib|\W", "", stem)) < 3:
             name = "*"
+        if len(self.found) >= _MAX_NAMES:
+            raise _Spent
         self.found[OpenedName(name, opener, scope.module.path, line)] = None
 
     def _meet_defaults(self, helper: _Helper) -> None:
@@ -352,6 +355,8 @@ class _Dist:
                 return _Value((data.decode("latin-1"),)) if len(data) < 256 else _Value()
             case ast.Constant(value=bool() | None):
                 return _Value()
+            case ast.Constant(value=int() as number):
+                return _Value((str(number),)) if number.bit_length() <= 64 else _Value()
             case ast.Constant(value=value):
                 return _Value((str(value),))
             case ast.Name(id="__file__"):

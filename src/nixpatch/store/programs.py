@@ -23,8 +23,13 @@ def find_program(
         pure: nothing else of the store is looked at.
 
     """
-    for path in given:
-        for directory in (path, os.path.dirname(path.rstrip("/"))):
+    for given_path in given:
+        path = os.path.abspath(given_path)
+        if store.store_path_of(path, resolve=True):
+            path = store.canonical(
+                path
+            )  # a profile moves on, the store path that it stands for today does not
+        for directory in (path, os.path.dirname(path)):
             if _runs(program := os.path.join(directory, "bin", name)):
                 return program
     for candidates in (sorted(closure), () if pure else _packages_called(store, name)):

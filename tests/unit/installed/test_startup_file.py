@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nixpatch.installed.startup_file import is_startup_file, startup_file, startup_name
+from nixpatch.installed.startup_file import is_startup_file, startup_file, startup_name, startup_tables
 from support.testbed.store import NixStore
 
 pytestmark = pytest.mark.gcc
@@ -352,3 +352,11 @@ def test_the_python_of_the_store(nix_store: NixStore, tmp_path: Path) -> None:
         "ctypes.CDLL(ctypes.util.find_library('z'))",
     ):
         assert place.run(code.format(call)) == "True"
+
+
+def test_the_tables_can_be_read_back() -> None:
+    libraries, answers = {"libz.so.1": "/s/l'ibz.so.1", "libé.so": "./p/lib.so"}, {"z": "/s/libz.so.1"}
+    assert startup_tables(startup_file("p", libraries, answers)) == (libraries, answers)
+    assert startup_tables(startup_file("p", {}, {}, [("X", "/x")])) == ({}, {})
+    for other in (b"", b"\xff", b"import sys", b"f({'TABLES': 1})", b"f({'TABLES': '('})", b"(" * 9000):
+        assert startup_tables(other) == ({}, {})

@@ -38,7 +38,7 @@
     byId("closing").textContent = tree.closing;
     byId("root").textContent = tree.root;
     byId("target").textContent = tree.target;
-    counts(); missing(); findings(); graph(); store(); files();
+    counts(); missing(); optional(); findings(); graph(); store(); files();
   }
 
   function count(name) { return tree.files.filter((file) => file.state === name).length; }
@@ -69,6 +69,15 @@
           make("ol", {}, ...library.considered.map((line) => make("li", {}, line)))));
     }));
     if (tree.paste) byId("missing").append(make("p", {}, "To add all of them:"), make("pre", {}, tree.paste));
+  }
+
+  function optional() {
+    byId("optional-section").hidden = !tree.optional.length;
+    byId("optional").replaceChildren(...tree.optional.map(([soname, opener, advice]) => make("li", {},
+      make("b", {}, soname), ", opened by ", make("span", { class: "path" }, opener), ": ", advice)));
+    byId("texts-section").hidden = !tree.texts.length;
+    byId("texts").replaceChildren(...tree.texts.map(([kind, path]) => make("li", {},
+      `${kind} `, make("span", { class: "path" }, path))));
   }
 
   function findings() {

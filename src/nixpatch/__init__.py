@@ -1,9 +1,8 @@
 """auditwheel in reverse: link installed wheels against the Nix store, in place. See :mod:`nixpatch.api`."""
 
-from typing import TYPE_CHECKING, Any
-
 from nixpatch.version import __version__ as __version__
 
+TYPE_CHECKING = False  # typing takes longer to import than the rest, and Ctrl-C is a traceback until then
 if TYPE_CHECKING:
     from nixpatch.api import apply, as_document, missing, plan, restore, summary, verify
     from nixpatch.errors import MachineError, NixpatchError, RequestError
@@ -53,7 +52,7 @@ __all__ = [
 
 if not TYPE_CHECKING:  # a type checker knows the names, and that there are no others
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         """Import the API when one of its names is asked for (PEP 562): a command line has no use for it."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,9 +8,10 @@
     >>> nixpatch.summary(plan, outcome).satisfied
     True
 
-Everything that these functions take and return is a frozen value. Paths are ``str`` as ``os.fsdecode`` makes
-them (PEP 383). Nothing is printed; nothing of the tree is run, except by ``verify(load=True)``, and by
-``plan(nixpkgs=...)``, which has Nix build. Names that are in ``nixpatch.__all__`` stay; all others may move.
+Everything that these functions take and return is a frozen value. A path is given as ``str`` or
+``os.PathLike`` and returned as ``str`` as ``os.fsdecode`` makes it (PEP 383). Nothing is printed; nothing of
+the tree is run, except by ``verify(load=True)``, and by ``plan(nixpkgs=...)``, which has Nix build. Names in
+``nixpatch.__all__`` stay; all others may move.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from dataclasses import dataclass, replace
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast, get_args
 
 from nixpatch.errors import MachineError, NixpatchError, RequestError
 from nixpatch.model import (
@@ -42,7 +44,15 @@ from nixpatch.model.summary import Totals
 from nixpatch.operations.missing import find_missing
 from nixpatch.operations.patch import PatchEvents, carry_out
 from nixpatch.operations.patch import restore as _restore
-from nixpatch.operations.patch_options import ApplyOptions, PatchOptions, PlanOptions, types_of, words_of
+from nixpatch.operations.patch_options import (
+    ApplyOptions,
+    PatchOptions,
+    PlanOptions,
+    StrPath,
+    text_of,
+    types_of,
+    words_of,
+)
 from nixpatch.operations.plan import make_plan
 from nixpatch.operations.request import request_for
 from nixpatch.operations.verify import check_tree
@@ -51,6 +61,7 @@ from nixpatch.report.summary import totals
 from nixpatch.store import find_store
 from nixpatch.tree_lock import hold_tree
 
+_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _P = ParamSpec("_P")
 _A = TypeVar("_A")
 _O = TypeVar("_O")
@@ -61,9 +72,46 @@ def _ignore(_: object) -> None:
     pass
 
 
+def _argument(flag: str) -> str | None:
+    """Return the argument that an option stands for, None for an option of another tool."""
+    if flag in {"--load", "--deep"}:
+        return f"{flag[2:]}=True"
+    for name, annotated in types_of(PatchOptions).items():
+        words = words_of(annotated)
+        if words is not None and flag in (words.flags or ("--" + name.replace("_", "-"),)):
+            value = "=False" if flag.startswith("--no-") else "=True"
+            return f"{name}{value}" if get_args(annotated)[0] is bool else name
+    return None
+
+
+def _in_arguments(text: str) -> str:
+    """Return a message with arguments for options: ``lib /x: ...`` for ``--lib /x: ...``."""
+    return _FLAG.sub(lambda match: _argument(match[0]) or match[0], text)
+
+
+def _naming_arguments(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let the exceptions and findings of a function name its arguments, not options of the command line."""
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            result = function(*args, **kwargs)
+        except NixpatchError as error:
+            error.args = (_in_arguments(str(error)),)
+            raise
+        if isinstance(result, Plan | Outcome | Verdict):
+            findings = tuple(
+                replace(finding, text=_in_arguments(finding.text)) for finding in result.findings
+            )
+            return cast("_R", replace(result, findings=findings))
+        return result
+
+    return call
+
+
 @dataclass(frozen=True, kw_only=True)
 class _PlanKeywords(PlanOptions):
-    project: str | None = None
+    project: StrPath | None = None
     environment: Mapping[str, str] | None = None
     say: Callable[[str], None] = _ignore
 
@@ -105,8 +153,9 @@ def _keywords(
     return decorate
 
 
+@_naming_arguments
 @_keywords(_PlanKeywords)
-def plan(path: str, keywords: _PlanKeywords) -> Plan:  # noqa: D417 - callers see its fields
+def plan(path: StrPath, keywords: _PlanKeywords) -> Plan:  # noqa: D417 - callers see its fields
     """Decide what to do with a tree, and write nothing.
 
     Args:
@@ -123,9 +172,11 @@ def plan(path: str, keywords: _PlanKeywords) -> Plan:  # noqa: D417 - callers se
     """
     environ = os.environ if keywords.environment is None else keywords.environment
     options = PatchOptions(**{name: getattr(keywords, name) for name in types_of(PlanOptions)})
-    return make_plan(request_for(path, options, environ, project=keywords.project), keywords.say)
+    request = request_for(os.fspath(path), options, environ, project=text_of(keywords.project))
+    return make_plan(request, keywords.say)
 
 
+@_naming_arguments
 @_keywords(_ApplyKeywords)
 def apply(plan: Plan, keywords: _ApplyKeywords) -> Outcome:  # noqa: D417 - callers see its fields
     """Carry a plan out: each file is at every moment the old one or a verified new one.
@@ -149,7 +200,8 @@ def apply(plan: Plan, keywords: _ApplyKeywords) -> Outcome:  # noqa: D417 - call
         return carry_out(plan, store, keywords, events)
 
 
-def restore(path: str, *, fsync: bool = False, jobs: int = 0) -> Outcome:
+@_naming_arguments
+def restore(path: StrPath, *, fsync: bool = False, jobs: int = 0) -> Outcome:
     """Put every patched file of a tree back, byte for byte, and RECORD with it.
 
     Raises:
@@ -157,15 +209,16 @@ def restore(path: str, *, fsync: bool = False, jobs: int = 0) -> Outcome:
         MachineError: a directory cannot be written. Nothing was changed then.
 
     """
-    return _restore(path, ApplyOptions(fsync=fsync, jobs=jobs))
+    return _restore(os.fspath(path), ApplyOptions(fsync=fsync, jobs=jobs))
 
 
+@_naming_arguments
 def verify(
-    path: str,
+    path: StrPath,
     *,
-    python: str | None = None,
-    store: str | None = None,
-    locked: str | None = None,
+    python: StrPath | None = None,
+    store: StrPath | None = None,
+    locked: StrPath | None = None,
     load: bool = False,
     deep: bool = False,
     jobs: int = 0,
@@ -182,11 +235,11 @@ def verify(
     """
     environ = os.environ if environment is None else environment
     return check_tree(
-        path,
-        find_store(store, environ),
-        python=python,
+        os.fspath(path),
+        find_store(text_of(store), environ),
+        python=text_of(python),
         path_env=environ.get("PATH"),
-        locked=locked,
+        locked=text_of(locked),
         load=load,
         deep=deep,
         workers=jobs,

@@ -31,7 +31,7 @@ def hold_tree(path: str, on_wait: Callable[[str], None]) -> Iterator[None]:
     real = os.path.realpath(path) if "\0" not in path else ""
     directory = real if os.path.isdir(real) else os.path.dirname(real)
     with contextlib.ExitStack() as stack:
-        if os.access(directory, os.R_OK):
+        if os.path.exists(real) and os.access(directory, os.R_OK):
             _lock(directory, on_wait, stack)
         yield
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import nixpatch
-from support.world import World
+from support.world import World, record_row, shared
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_what_is_missing_comes_with_where_it_was_looked_for(
 
 
 def test_a_wrong_request_is_an_exception_with_one_line(world: World, environment: dict[str, str]) -> None:
-    with pytest.raises(nixpatch.RequestError, match=r"--lib /nowhere: does not exist") as caught:
+    with pytest.raises(nixpatch.RequestError, match=r"^lib /nowhere: does not exist") as caught:
         nixpatch.plan(world.venv, lib=["/nowhere"], environment=environment)
     assert "\n" not in str(caught.value)
     assert issubclass(nixpatch.RequestError, nixpatch.NixpatchError)
@@ -92,3 +93,110 @@ def test_the_api_is_loaded_when_it_is_asked_for() -> None:
     loaded, plan = done.stdout.splitlines()
     assert loaded == "False"
     assert plan.startswith("<function plan")
+
+
+def test_a_plan_that_is_applied_twice_changes_nothing_the_second_time(
+    world: World, environment: dict[str, str]
+) -> None:
+    plan = nixpatch.plan(world.venv, environment=environment)
+    assert not nixpatch.apply(plan, environment=environment).failed
+    after = world.snapshot()
+    outcome = nixpatch.apply(plan, environment=environment)
+    assert not outcome.failed
+    assert nixpatch.summary(plan, outcome).satisfied
+    assert world.snapshot() == after
+
+
+def test_a_plan_that_is_applied_after_another_change_is_refused(
+    world: World, environment: dict[str, str]
+) -> None:
+    plan = nixpatch.plan(world.venv, environment=environment)
+    with open(world.extension, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"!")
+    outcome = nixpatch.apply(plan, environment=environment)
+    assert [done.plan.file.path for done in outcome.failed] == [world.extension]
+
+
+def test_a_path_may_be_given_wherever_a_path_is_meant(world: World, environment: dict[str, str]) -> None:
+    venv, library = Path(world.venv), Path(world.library)
+    plan = nixpatch.plan(
+        venv,
+        lib=[library],
+        store=Path(world.store),
+        python=Path(world.venv) / "bin" / "python",
+        append_rpath=[library],
+        environment=environment,
+    )
+    assert not nixpatch.missing(plan)
+    assert not nixpatch.apply(plan, environment=environment).failed
+    assert world.ask() == "42"
+    assert not nixpatch.verify(venv, store=Path(world.store), environment=environment).errors
+    assert not nixpatch.restore(venv).failed
+    nowhere = Path("/nowhere")
+    with pytest.raises(nixpatch.RequestError, match="/nowhere"):
+        nixpatch.plan(venv, policy=[nowhere], environment=environment)
+    with pytest.raises(nixpatch.RequestError, match="/nowhere"):
+        nixpatch.plan(venv, closure=[nowhere], environment=environment)
+    with pytest.raises(nixpatch.RequestError, match="/nowhere"):
+        nixpatch.plan(venv, locked=nowhere, environment=environment)
+    with pytest.raises(nixpatch.RequestError, match="/nowhere"):
+        nixpatch.plan(venv, project=nowhere, environment=environment)
+    with pytest.raises(nixpatch.RequestError, match="a list of strings is meant"):
+        nixpatch.plan(venv, lib=library, environment=environment)  # type: ignore[arg-type]
+
+
+_TYPED = """
+from pathlib import Path
+import nixpatch
+plan: nixpatch.Plan = nixpatch.plan(
+    Path(), python=Path(), lib=[Path()], closure=[Path()], store=Path(), nixpkgs=Path(), locked=Path(),
+    policy=[Path()], append_rpath=[Path()], project=Path(),
+)
+plan = nixpatch.plan("", lib=[""], policy=("",), store=None)
+outcome: nixpatch.Outcome = nixpatch.apply(plan)
+nixpatch.restore(Path())
+nixpatch.verify(Path(), python=Path(), store=Path(), locked=Path())
+"""
+
+
+def test_paths_are_accepted_by_mypy_in_strict_mode(tmp_path: Path) -> None:
+    (tmp_path / "user.py").write_text(_TYPED, "utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "user.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_messages_name_arguments(world: World, environment: dict[str, str]) -> None:
+    with pytest.raises(nixpatch.RequestError, match="system=True"):
+        nixpatch.plan("/usr", environment=environment)
+    with pytest.raises(nixpatch.RequestError, match=r"^append_rpath sub: "):
+        nixpatch.plan(world.venv, append_rpath=["sub"], environment=environment)
+    plan = nixpatch.plan(world.venv, unvendor=["libnone*"], environment=environment)
+    assert [finding.text for finding in plan.findings if "unvendor" in finding.text] == [
+        "unvendor: there is no grafted library that libnone* matches"
+    ]
+    assert not any("--" in finding.text for finding in plan.findings)
+
+
+def test_a_planned_file_has_the_names_of_its_dists(world: World, environment: dict[str, str]) -> None:
+    plan = nixpatch.plan(world.venv, environment=environment)
+    assert {file.dists for file in plan.changes} == {("pkg",)}
+
+
+def test_a_plan_that_removes_a_library_is_applied_twice(world: World, environment: dict[str, str]) -> None:
+    name = "libanswer-0a1b2c3d.so.1"
+    copy = os.path.join(world.site, "pkg.libs", name)
+    shared("library.c", copy, f"-Wl,-soname,{name}")
+    shared("extension.c", world.extension, copy, "-Wl,-rpath,$ORIGIN/../pkg.libs")
+    world.write_record(record_row(copy, world.site))
+    plan = nixpatch.plan(world.venv, unvendor=["*"], environment=environment)
+    assert [library.goes for library in plan.vendored] == [True]
+    assert not nixpatch.apply(plan, environment=environment).failed
+    after = world.snapshot()
+    outcome = nixpatch.apply(plan, environment=environment)
+    assert not outcome.failed
+    assert nixpatch.summary(plan, outcome).satisfied, outcome.findings
+    assert world.snapshot() == after
+    assert not nixpatch.restore(world.venv).failed
+    assert os.path.exists(copy)

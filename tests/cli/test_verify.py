@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 import subprocess
+import time
 
 import pytest
 
 from nixpatch.elf.inplace_writer import write_edited
 from nixpatch.model import ElfEdit
+from nixpatch.operations import verify_load
 from support.world import Run, World, record_row, shared
 
 pytestmark = pytest.mark.gcc
@@ -196,3 +198,43 @@ def test_a_need_that_is_met_later_without_a_change_of_the_file(world: World, nix
 
     assert nixpatch("verify", world.venv)[0] == 0
     assert nixpatch(world.venv, "--check")[0] == 0
+
+
+def test_a_fifo_at_a_searched_name_does_not_hold_load(patched: World, nixpatch: Run) -> None:
+    nixpatch("--append-rpath", "$ORIGIN/fifos", "--lib", patched.library, patched.venv)
+    os.makedirs(os.path.join(patched.site, "pkg", "fifos"))
+    os.mkfifo(os.path.join(patched.site, "pkg", "fifos", "libanswer.so.1"))
+    os.rename(patched.library, patched.library + "-gone")  # else ld.so stops before it
+    begun = time.monotonic()
+    code, out, _ = nixpatch("verify", "--load", patched.venv)
+    assert code == 1
+    assert "ld.so waits for ever at the FIFO" in out
+    assert time.monotonic() - begun < 30
+
+
+def _add_a_library_that_waits(world: World) -> None:
+    sleeper = os.path.join(world.site, "pkg", "sleeper.so")
+    source = b'__attribute__((constructor)) static void hold(void) { for (;;) __asm__ volatile (""); }'
+    command = ["gcc", "-xc", "-", "-shared", "-fPIC", "-Wl,--no-as-needed", "-o", sleeper]
+    subprocess.run(command, input=source, check=True)
+
+
+def test_a_library_that_waits_fails_alone(
+    patched: World, nixpatch: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_load, "_FILE_SECONDS", 1)
+    _add_a_library_that_waits(patched)
+    code, out, _ = nixpatch("verify", "--load", patched.venv)
+    assert code == 1, out
+    assert "sleeper.so: not loaded after 1 s" in out
+    assert "2 files opened by the loader" in out
+
+
+def test_what_is_not_done_when_the_time_is_up_is_reported(
+    patched: World, nixpatch: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_load, "_SECONDS", 2)
+    _add_a_library_that_waits(patched)
+    code, out, _ = nixpatch("verify", "--load", patched.venv)
+    assert code == 1
+    assert "sleeper.so: not loaded after 2 s" in out

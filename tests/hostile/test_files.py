@@ -292,3 +292,25 @@ def test_a_sticky_directory_keeps_the_files_of_others(open_world: World) -> None
     assert "_ext.so: not patched: Operation not permitted: the file is as it was" in told
     assert read(open_world.extension) == before
     assert [name for name in os.listdir(package) if name.startswith(".nixpatch-")] == []
+
+
+@needs_root
+def test_a_user_who_may_not_open_the_database_of_nix_has_no_roots(open_world: World) -> None:
+    """A single-user Nix of root: its programs are there for all, and fail for all others."""
+    _give_away(open_world.venv)
+    os.makedirs(os.path.join(open_world.root, "nix", "var", "nix"))
+    program = os.path.join(open_world.root, "bin", "nix-store")
+    os.makedirs(os.path.dirname(program))
+    with open(program, "w", encoding="utf-8") as file:
+        file.write("#!/bin/sh\necho 'error: opening lock file: Permission denied' >&2\nexit 1\n")
+    os.chmod(program, 0o755)
+    environment = {**_environment(open_world), "PATH": f"{os.path.dirname(program)}:/usr/bin:/bin"}
+
+    code, told = as_nobody([open_world.venv], environment)
+
+    assert code == 0, told
+    assert "no garbage-collector roots are made" in told
+    assert patched(open_world.extension)
+    code, told = as_nobody(["verify", open_world.venv], environment)
+    assert code == 0, told
+    assert "no garbage-collector roots" in told

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from nixpatch.operations.gc_roots import prune
 from support.installed_trees import dist
 from support.opened import SOURCE
 from support.testbed.store import NixStore, nix_environment
@@ -214,6 +215,21 @@ def test_the_program_of_a_script_is_held(library: str, tree: str) -> None:
 
 
 def test_no_gc_roots(library: str, tree: str) -> None:
-    assert _nixpatch(tree, "--lib", library, "--python", sys.executable, "--no-gc-roots").returncode == 0
+    options = (tree, "--lib", library, "--python", sys.executable)
+    assert _nixpatch(*options, "--no-gc-roots").returncode == 0
 
     assert library in _nix_store("--gc", "--print-dead")
+    verdict = _nixpatch("verify", tree, "--python", sys.executable)
+    assert (verdict.returncode, "no garbage-collector root" in verdict.stdout) == (0, True), verdict.stdout
+    prune(tree)  # as the wrapper of an installer does
+    assert _nixpatch("verify", tree, "--python", sys.executable).returncode == 0
+
+    # The next run makes them, and from then on verify misses them.
+    assert _nixpatch(*options).returncode == 0
+    assert library not in _dead()
+    shutil.rmtree(os.path.join(tree, ".nixpatch-roots"))
+    assert _nixpatch("verify", tree, "--python", sys.executable).returncode == 1
+
+    assert _nixpatch(*options, "--no-gc-roots").returncode == 0
+    assert _nixpatch("restore", tree).returncode == 0
+    assert os.listdir(tree) == ["ext.so"]

@@ -46,6 +46,12 @@ def test_a_tree_and_all_above_are_held_and_nothing_is_left(venv: Path, named: st
     assert waited == []
 
 
+def test_a_path_that_does_not_exist_locks_nothing(venv: Path) -> None:
+    with hold_tree(str(venv / "typo"), pytest.fail):
+        assert is_free(venv)
+        assert is_free(venv.parent)
+
+
 def test_a_tree_beside_it_is_free(venv: Path) -> None:
     (venv.parent / "other").mkdir()
     with hold_tree(str(venv), pytest.fail), hold_tree(str(venv.parent / "other"), pytest.fail):

@@ -7,7 +7,7 @@ Every command takes its code from here. An exception that ends a command has its
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from nixpatch.model import Outcome, Plan, Verdict
@@ -47,9 +47,12 @@ def verdict_code(verdict: Verdict) -> ExitCode:
     return _code(verdict.errors > 0)
 
 
-def missing_code(plans: Iterable[Plan]) -> ExitCode:
-    """Return the code of missing: 1 if a need of any file is missing."""
-    return _code(any(file.missing for plan in plans for file in plan.files))
+def missing_code(plans: Sequence[Plan]) -> ExitCode:
+    """Return the code of missing: 1 if a need of any file is missing, or met by the wrong library."""
+    return _code(
+        any(file.missing for plan in plans for file in plan.files)
+        or any(not conflict.ignored for plan in plans for conflict in plan.conflicts)
+    )
 
 
 def trace_code(traces: Iterable[Trace], soname: str | None) -> ExitCode:

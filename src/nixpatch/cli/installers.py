@@ -26,7 +26,7 @@ from nixpatch.escape import shown
 from nixpatch.installed import python_layout
 from nixpatch.operations.installer_changes import InstallerChanges, Snapshot, difference, restrict, snapshot
 from nixpatch.operations.patch import patch, prune_roots
-from nixpatch.operations.patch_options import PatchOptions
+from nixpatch.operations.patch_options import PatchOptions, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def _command(call: Callable[[tuple[str, ...], str | None], Call], doc: str) -> C
         verbose: opt.Verbose = 0,
         quiet: opt.Quiet = False,
     ) -> int:
-        installer = call(tuple(words), chosen.python)
+        installer = call(tuple(words), text_of(chosen.python))
         output = Output("patch", as_json=False, verbosity=-1 if quiet else verbose)
         return _install(replace(installer, trees=lambda: tree) if tree else installer, chosen, output)
 

@@ -16,7 +16,7 @@ from nixpatch.errors import RequestError
 from nixpatch.installed import scan
 from nixpatch.model import Outcome, Plan, Writer
 from nixpatch.operations.patch import patch, restore
-from nixpatch.operations.patch_options import PatchOptions
+from nixpatch.operations.patch_options import PatchOptions, text_of
 from nixpatch.operations.plan import check_request, make_plan
 from nixpatch.store import find_store
 
@@ -132,15 +132,15 @@ def verify_command(
         "verify", as_json=as_json, verbosity=-1 if quiet else verbose, html=html, several=len(paths) > 1
     )
     code = ExitCode.SATISFIED
-    store = find_store(chosen.store, os.environ)
+    store = find_store(text_of(chosen.store), os.environ)
     with output:
         for path in paths:
             verdict = check_tree(
                 path,
                 store,
-                python=chosen.python,
+                python=text_of(chosen.python),
                 path_env=os.environ.get("PATH"),
-                locked=chosen.locked,
+                locked=text_of(chosen.locked),
                 load=load,
                 deep=deep,
                 workers=chosen.jobs,

@@ -188,6 +188,7 @@ def guarded(command: Callable[_P, int]) -> Callable[_P, None]:
     @functools.wraps(command)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
         signal.signal(signal.SIGTERM, _terminated)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             code = int(command(*args, **kwargs))
             sys.stdout.flush()
@@ -212,6 +213,9 @@ def guarded(command: Callable[_P, int]) -> Callable[_P, None]:
             # A module that is imported late is gone: an incomplete installation, or no free descriptor.
             text = f"its own files cannot be read ({error}); every file is whole: install it again"
             sys.stderr.write(f"nixpatch: {text}\n")
+            code = ExitCode.MACHINE
+        except MemoryError:
+            sys.stderr.write("nixpatch: not enough memory; every file is whole: free some and run it again\n")
             code = ExitCode.MACHINE
         except KeyboardInterrupt:
             sys.stderr.write("nixpatch: interrupted; every file is whole, run it again to finish\n")

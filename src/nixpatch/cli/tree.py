@@ -15,7 +15,7 @@ from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
 from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import RequestError
-from nixpatch.operations.patch_options import PatchOptions
+from nixpatch.operations.patch_options import PatchOptions, text_of
 from nixpatch.operations.request import cache_file
 from nixpatch.store import find_store
 
@@ -52,7 +52,7 @@ def tree_command(
     )
 
     options = TraceOptions(
-        python=chosen.python,
+        python=text_of(chosen.python),
         path_env=os.environ.get("PATH"),
         ld_library_path=os.environ.get("LD_LIBRARY_PATH"),
         current_directory=os.getcwd(),
@@ -61,7 +61,7 @@ def tree_command(
     traces = [
         trace_tree(path, options) if os.path.isdir(path) else trace_file(path, options) for path in paths
     ]
-    store_dir = find_store(chosen.store, os.environ).directory
+    store_dir = find_store(text_of(chosen.store), os.environ).directory
     if why is not None and not any(trace.needs_of(why) for trace in traces):
         raise RequestError(f"--why {why}: no file needs it; name a library as nixpatch tree shows it")
     if as_json:

@@ -2,6 +2,7 @@
 
 Input: a JSON list of paths, and of names that a start-up file answers: objects with ``name``, ``finds`` (it
 is an argument of ``find_library``), ``library`` (its path) and ``site`` (the directory of the start-up file).
+The argument is the number of seconds that a child may take.
 Output: one JSON object a line, first the mapped files of Python itself, then one object for each item. Each
 has its own child, because libraries stay loaded and a constructor may crash.
 The script needs only the standard library of Python 3.8 or later.
@@ -10,7 +11,10 @@ The script needs only the standard library of Python 3.8 or later.
 import ctypes
 import json
 import os
+import signal
 import sys
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def mapped() -> "list[str]":
@@ -60,6 +64,8 @@ def in_a_child(item: "str | dict[str, object]") -> "dict[str, object]":
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.alarm(int(sys.argv[1]))  # a FIFO in the search path, or a constructor, may wait forever
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
         os.close(reading)
         with open(os.devnull, "r+b") as null:
             os.dup2(null.fileno(), 1)
@@ -75,6 +81,8 @@ def in_a_child(item: "str | dict[str, object]") -> "dict[str, object]":
     if data:
         return dict(json.loads(data))
     path = item if isinstance(item, str) else item["name"]
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+        return {"path": path, "error": f"not loaded after {sys.argv[1]} s", "mapped": []}
     return {"path": path, "error": f"loading it ended the process with signal {status & 0x7F}", "mapped": []}
 
 

@@ -7,6 +7,7 @@ https://docs.python.org/3/library/site.html
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,6 +64,17 @@ def sys_path(tree: Tree, target: Target) -> tuple[SysPathEntry, ...]:
     for entry in entries:
         unique.setdefault(os.path.realpath(entry.directory), entry)
     return tuple(unique.values())
+
+
+def extension_modules(target: Target) -> tuple[str, ...]:
+    """Return the extension modules of the target's standard library, sorted by directory and name."""
+    modules: list[str] = []
+    for directory in _libraries(os.path.dirname(os.path.dirname(target.python)), target.version):
+        if os.path.basename(directory) == "lib-dynload":
+            with contextlib.suppress(OSError):
+                names = sorted(name for name in os.listdir(directory) if name.endswith(".so"))
+                modules += (os.path.join(directory, name) for name in names)
+    return tuple(modules)
 
 
 def _base(home: str, target: Target) -> str:

@@ -17,9 +17,27 @@ from nixpatch.model.elf import (
     Tag,
     VersionNeed,
 )
-from nixpatch.model.installed import Dist, Libc, LoaderDefaults, Target, Tree, TreeFile, TreeKind
+from nixpatch.model.installed import (
+    Dist,
+    Libc,
+    LoaderDefaults,
+    Target,
+    TargetLibrary,
+    Tree,
+    TreeFile,
+    TreeKind,
+)
 from nixpatch.model.outcome import FileHash, FileOutcome, Outcome, Reread, Verdict, Writer
-from nixpatch.model.plan import Answer, DroppedEntry, FilePlan, Finding, OpenedUnmet, Origin, Plan
+from nixpatch.model.plan import (
+    Answer,
+    DroppedEntry,
+    FilePlan,
+    Finding,
+    LoadConflict,
+    OpenedUnmet,
+    Origin,
+    Plan,
+)
 from nixpatch.model.provider import Provider, ProviderChoice, Source
 from nixpatch.model.text import TextKind, TextPlan
 from nixpatch.model.unvendor import Definition, Reference, SymbolKind, Symbols, VendoredPlan
@@ -40,6 +58,7 @@ __all__ = [
     "Finding",
     "Libc",
     "Linkage",
+    "LoadConflict",
     "LoaderDefaults",
     "Machine",
     "OpenedName",
@@ -60,6 +79,7 @@ __all__ = [
     "Symbols",
     "Tag",
     "Target",
+    "TargetLibrary",
     "TextKind",
     "TextPlan",
     "Tree",

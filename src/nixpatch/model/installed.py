@@ -99,6 +99,16 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetLibrary:
+    """A library that the target Python itself loads."""
+
+    path: str
+    """real path"""
+    loaded_by: str
+    """``by Python itself`` or ``by Python's module _ssl``"""
+
+
+@dataclass(frozen=True, slots=True)
 class LoaderDefaults:
     """Where a dynamic loader searches after RPATH, LD_LIBRARY_PATH and RUNPATH (ld.so(8))."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import os
+import re
 from dataclasses import dataclass, field
 
 from nixpatch.model.elf import ElfEdit, ElfFacts, Linkage, Skip
@@ -77,6 +79,12 @@ class FilePlan:
     """patched, but RECORD or provenance is stale: a run was killed, or another file serves a need now"""
 
     @property
+    def dists(self) -> tuple[str, ...]:
+        """The normalised names of the dists that own the file, sorted (PEP 503)."""
+        names = (os.path.basename(info).partition("-")[0] for info in self.file.owners)
+        return tuple(sorted({re.sub("[-_.]+", "-", name).lower() for name in names}))
+
+    @property
     def missing(self) -> tuple[Answer, ...]:
         """The needs that nothing meets."""
         return tuple(answer for answer in self.answers if answer.origin is Origin.MISSING)
@@ -103,6 +111,38 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadConflict:
+    """Files that fail to load if another library has been loaded under the soname that they need."""
+
+    soname: str
+    files: tuple[str, ...]
+    """the files that fail, sorted"""
+    serves: str
+    """the library that their search paths lead to"""
+    other: str
+    """the library that does not do; ld.so takes it if it is loaded already"""
+    loaded_by: str
+    """a file of the tree, or the part of Python, that loads ``other``"""
+    lacks: tuple[str, ...]
+    """the versions that ``other`` does not define and the files want, sorted"""
+    ignored: bool = False
+    """a rule lets the files miss the soname"""
+
+    @property
+    def finding(self) -> Finding:
+        """The same for people, at the first of the files."""
+        loader = f"for {self.loaded_by}" if self.loaded_by.startswith("/") else self.loaded_by
+        more = f"; so do {len(self.files) - 1} more files" if len(self.files) > 1 else ""
+        return Finding(
+            "note" if self.ignored else "error",
+            self.files[0],
+            f"wants {', '.join(self.lacks)} of {self.soname} from {self.serves}, but does not load after "
+            f"{self.other}, which lacks it and is loaded {loader}{more}: import this one first, or give both "
+            "one library",
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The plan for a whole tree: printable, comparable, and the complete input of apply."""
 
@@ -124,6 +164,8 @@ class Plan:
     """start-up files and scripts, sorted by dist and path"""
     opened_unmet: tuple[OpenedUnmet, ...] = ()
     """libraries that code opens by name and nothing provides, sorted by soname"""
+    conflicts: tuple[LoadConflict, ...] = ()
+    """what fails in some order of imports; each is in ``findings``, too"""
     opened_computed: tuple[str, ...] = ()
     """sources with a line that open a library by a name that the code computes"""
     keeps_originals: bool = True

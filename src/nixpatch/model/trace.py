@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nixpatch.model import ElfFacts, LoaderDefaults, Skip, Tree
+from nixpatch.model import ElfFacts, LoadConflict, LoaderDefaults, Skip, Target, Tree
 
 
 class SearchStep(enum.Enum):
@@ -106,6 +106,8 @@ class Start:
     """what that loader knows by itself"""
     library_path: tuple[str, ...] = ()
     """LD_LIBRARY_PATH"""
+    target: Target | None = None
+    """the same Python as ``program`` with its libc"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class Trace:
     tree: Tree | None = None
     skipped: Mapping[str, Skip] = field(default_factory=dict)
     """files of the tree that are not for this process, or no ELF file that could be read"""
+    conflicts: tuple[LoadConflict, ...] = ()
+    """what does not load after another library of the same soname"""
 
     def needs_of(self, soname: str) -> tuple[TracedNeed, ...]:
         """Return the needs of this name, last those that code opens."""

@@ -225,6 +225,7 @@ def _job(file: FilePlan, algorithms: frozenset[str], options: ApplyOptions, no_o
         options.writer,
         options.fsync,
         no_original,
+        planned=file.after,
         foreign=file.facts.foreign_undo,
         identity=file.file.identity,
     )

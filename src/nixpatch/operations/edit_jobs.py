@@ -7,12 +7,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from nixpatch import elf
 from nixpatch.elf.inplace_writer import Digests
 from nixpatch.elf.writer import write_checked
 from nixpatch.errors import FileRefused
 from nixpatch.fs import Identity, granted_to_contents, identity, open_regular, replacement
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, Hashing, has_sha256, hash_file
-from nixpatch.model import ElfEdit, FileHash, Writer
+from nixpatch.model import ElfEdit, FileHash, Linkage, Skip, Writer
 
 PARALLEL_FROM = 48 << 20
 """bytes; starting a second process takes about 20 ms, and less work than this is done sooner by one"""
@@ -40,6 +41,8 @@ class Job:
     """``sha256=<hex>`` of LIEF's output, if an earlier run had LIEF write the file"""
     foreign: bool = False
     """ignore the undo record of the file"""
+    planned: Linkage | None = None
+    """the linkage after the edit"""
     identity: Identity = ()
     """identity of the file when the plan was made; () accepts any"""
 
@@ -137,6 +140,8 @@ def run_job(job: Job) -> JobResult:
         return JobResult(None, None, str(error))
     except FileNotFoundError:
         return JobResult(None, None, "vanished during the run: something else is at work in this tree")
+    except MemoryError:
+        return JobResult(None, None, "not enough memory: the file is as it was; run nixpatch again")
     except OSError as error:
         return JobResult(None, None, f"{error.strerror or error}: the file is as it was")
 
@@ -146,6 +151,8 @@ def _run(job: Job) -> JobResult:
     try:
         now = identity(os.fstat(source))
         if job.identity not in {(), now}:
+            if (done := _done_before(job, source)) is not None:
+                return done
             # The edit was planned for other contents, and so was the digest of the original.
             raise FileRefused(
                 "changed during the run, and not by nixpatch: it is left so; run nixpatch again"
@@ -165,6 +172,17 @@ def _run(job: Job) -> JobResult:
             return replace(_write(job, job.edit, source, temp), dropped=granted_to_contents(source))
     finally:
         os.close(source)
+
+
+def _done_before(job: Job, source: int) -> JobResult | None:
+    """Return the result if the file has the planned edit already: its plan is carried out again."""
+    facts = elf.read(job.path)
+    if job.edit is None or isinstance(facts, Skip) or facts.stale_undo or facts.original_sha256 is None:
+        return None
+    if facts.current != job.planned or job.original_sha256 not in {None, facts.original_sha256}:
+        return None
+    before = FileHash(None, {DEFAULT_ALGORITHM: facts.original_sha256})
+    return JobResult(before, hash_file(source, job.algorithms))
 
 
 def _write(job: Job, edit: ElfEdit, source: int, temp: int) -> JobResult:

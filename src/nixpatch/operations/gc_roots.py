@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from nixpatch.errors import RequestError
 from nixpatch.installed import scan
@@ -13,18 +13,33 @@ from nixpatch.model import ElfFacts, Finding, Plan, Verdict
 from nixpatch.operations import dlopen_names
 from nixpatch.operations.plan import Reader
 from nixpatch.store import Store, gc_roots
-from nixpatch.store.store_paths import store_paths_of
+from nixpatch.store.store_paths import is_store_entry, store_paths_of
+
+_DENIED = (
+    "this user may not open Nix's database, so no garbage-collector roots are made: nix-collect-garbage may "
+    "delete what the tree uses"
+)
 
 
-def add(plan: Plan, store: Store) -> None:
+def add(plan: Plan, store: Store, on_message: Callable[[str], None] = lambda _: None) -> None:
     """Root the store paths that the files of a plan will name.
 
     Raises:
         MachineError: Nix refused; nothing of the tree was changed yet.
 
     """
+    if store.denied and used(plan):
+        on_message(f"{store.directory}: {_DENIED}")
     if gc_roots.wanted(store, plan.tree.prefix):
         gc_roots.add(store, plan.tree.prefix, used(plan))
+
+
+def decline(plan: Plan, store: Store) -> None:
+    """Note in the tree that the store paths of a plan have no roots because the user wants none."""
+    prefix = plan.tree.prefix
+    if gc_roots.wanted(store, prefix) and gc_roots.missing(store, prefix, used(plan)):
+        with contextlib.suppress(OSError):  # the note serves verify only
+            gc_roots.decline(prefix)
 
 
 def prune(prefix: str, *, expected: Collection[str] = ()) -> None:
@@ -40,8 +55,17 @@ def prune(prefix: str, *, expected: Collection[str] = ()) -> None:
     links = gc_roots.links(prefix)
     if links and set(links.values()) <= set(expected):
         return
-    used_now = _store_paths_among(_names_in_files(prefix), links.values()) if links else frozenset()
-    gc_roots.drop(prefix, [link for link, store_path in links.items() if store_path not in used_now])
+    if not links and not gc_roots.declined(prefix):
+        gc_roots.drop(prefix, ())
+        return
+    names = set(_names_in_files(prefix))
+    used_now = _store_paths_among(names, links.values())
+    gc_roots.drop(
+        prefix,
+        [link for link, store_path in links.items() if store_path not in used_now],
+        # Without roots on request it stays so while a file names a store path.
+        keep_declined=any(is_store_entry(part) for name in names for part in name.split("/")),
+    )
 
 
 def used(plan: Plan) -> frozenset[str]:
@@ -59,12 +83,19 @@ def used(plan: Plan) -> frozenset[str]:
 
 def findings(verdict: Verdict, store: Store) -> tuple[Finding, ...]:
     """Report store paths that the collector may take away under the tree."""
+    if store.denied and store_paths_of(verdict.libraries, store.directory):
+        return (Finding("note", store.directory, _DENIED),)
     if not gc_roots.wanted(store, verdict.tree.prefix):
         return ()
     used_paths = store_paths_of(verdict.libraries, store.directory)
-    text = "has no garbage-collector root any more: nix-collect-garbage may delete it; run nixpatch again"
     missing = gc_roots.missing(store, verdict.tree.prefix, used_paths)
-    return tuple(Finding("error", path, text) for path in missing)
+    if gc_roots.declined(verdict.tree.prefix):
+        severity = "note"
+        text = "has no garbage-collector root (--no-gc-roots): nix-collect-garbage may delete it"
+    else:
+        severity = "error"
+        text = "has no garbage-collector root any more: nix-collect-garbage may delete it; run nixpatch again"
+    return tuple(Finding(severity, path, text) for path in missing)
 
 
 def _names_in_files(prefix: str) -> Iterator[str]:

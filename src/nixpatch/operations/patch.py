@@ -120,7 +120,9 @@ def carry_out(
     from nixpatch.operations.apply import apply  # noqa: PLC0415 - a plan that is only shown needs none of it
 
     if store is not None and options.gc_roots:
-        gc_roots.add(plan, store)
+        gc_roots.add(plan, store, events.on_message)
+    elif store is not None:
+        gc_roots.decline(plan, store)
     with events.writing(plan) as on_file:
         outcome = apply(plan, options, records=records, progress=on_file)
     if options.gc_roots:

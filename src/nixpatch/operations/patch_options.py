@@ -10,12 +10,18 @@ import dataclasses
 import enum
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from nixpatch.errors import RequestError
 from nixpatch.model import Tag, Writer
+
+# The API takes any path; the command line, which is made from the same annotations, only text.
+if TYPE_CHECKING:
+    StrPath = str | os.PathLike[str]
+else:
+    StrPath = str
 
 _SOURCES = "Where libraries come from"
 _SEARCH_PATHS = "Search paths"
@@ -37,7 +43,7 @@ class _Options:
     """Options as fields of a dataclass. A list of strings may be any iterable of strings but a string."""
 
     def __post_init__(self) -> None:
-        """Keep lists as tuples.
+        """Keep lists as tuples, and paths as text.
 
         Raises:
             RequestError: a string stands where a list of strings is meant.
@@ -49,7 +55,9 @@ class _Options:
             if is_list(annotated):
                 if isinstance(value, str | bytes | os.PathLike):
                     raise RequestError(f"{name}: a list of strings is meant, not {value!r} alone")
-                object.__setattr__(self, name, tuple(value or ()))
+                object.__setattr__(self, name, texts_of(value or ()))
+            elif isinstance(value, os.PathLike):
+                object.__setattr__(self, name, os.fspath(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +65,18 @@ class PlanOptions(_Options):
     """What the plan of a tree depends on."""
 
     python: Annotated[
-        str | None, Option("The Python that will load the tree, if it cannot be found from the tree.")
+        StrPath | None, Option("The Python that will load the tree, if it cannot be found from the tree.")
     ] = None
     lib: Annotated[
-        Sequence[str],
+        Sequence[StrPath],
         Option("Take libraries from here first.", metavar="DIR|STORE-PATH", panel=_SOURCES),
     ] = ()
     closure: Annotated[
-        Sequence[str],
+        Sequence[StrPath],
         Option("Take libraries from the closure of this store path.", metavar="STORE-PATH", panel=_SOURCES),
     ] = ()
     store: Annotated[
-        str | None,
+        StrPath | None,
         Option("The store directory [NIX_STORE_DIR, /nix/store].", metavar="DIR", panel=_SOURCES),
     ] = None
     pure: Annotated[
@@ -80,7 +88,7 @@ class PlanOptions(_Options):
         ),
     ] = False
     nixpkgs: Annotated[
-        str | None,
+        StrPath | None,
         Option(
             "Build or fetch missing libraries from this nixpkgs: a flake or a path.",
             metavar="REF",
@@ -88,7 +96,7 @@ class PlanOptions(_Options):
         ),
     ] = None
     locked: Annotated[
-        str | None,
+        StrPath | None,
         Option(
             "Use only the store paths of this lockfile, made by nixpatch lock.",
             metavar="FILE",
@@ -96,7 +104,8 @@ class PlanOptions(_Options):
         ),
     ] = None
     policy: Annotated[
-        Sequence[str], Option("Add rules of the form of policy.toml.", metavar="FILE", panel=_SEARCH_PATHS)
+        Sequence[StrPath],
+        Option("Add rules of the form of policy.toml.", metavar="FILE", panel=_SEARCH_PATHS),
     ] = ()
     runtime_dep: Annotated[
         Sequence[str],
@@ -110,7 +119,7 @@ class PlanOptions(_Options):
         Sequence[str], Option("Sonames that may be missing.", metavar="GLOB", panel=_SEARCH_PATHS)
     ] = ()
     append_rpath: Annotated[
-        Sequence[str],
+        Sequence[StrPath],
         Option("Append this directory to every search path.", metavar="DIR", panel=_SEARCH_PATHS),
     ] = ()
     tag: Annotated[
@@ -167,6 +176,16 @@ class ApplyOptions(_Options):
 @dataclass(frozen=True, kw_only=True)
 class PatchOptions(ApplyOptions, PlanOptions):
     """All options of a run."""
+
+
+def text_of(path: StrPath | None) -> str | None:
+    """Return a path as text."""
+    return None if path is None else os.fspath(path)
+
+
+def texts_of(paths: Iterable[StrPath]) -> tuple[str, ...]:
+    """Return paths as text."""
+    return tuple(os.fspath(path) for path in paths)
 
 
 @functools.cache  # resolving annotations takes a while

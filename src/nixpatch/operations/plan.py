@@ -32,11 +32,13 @@ from nixpatch.operations.opened_names import read_code_names
 from nixpatch.operations.resume import unrecorded, vouches
 from nixpatch.operations.signatures import broken_signatures
 from nixpatch.operations.skipped_programs import unable_to_start
+from nixpatch.operations.target_libraries import target_libraries
 from nixpatch.operations.text_plan import plan_scripts, plan_startup_files
 from nixpatch.operations.text_update import mark_pending, original_programs
 from nixpatch.policy import Policy, default_policy
 from nixpatch.resolve.context import ResolutionContext, SearchPathOptions
 from nixpatch.resolve.file_plan import libc_findings, plan_file
+from nixpatch.resolve.load_order import late_findings, load_conflicts, planned_uses
 from nixpatch.resolve.opened_libraries import needs_by_caller
 from nixpatch.resolve.optional_libraries import optional_libraries
 from nixpatch.resolve.python_libraries import PythonLibraries, PythonResolver
@@ -161,6 +163,16 @@ def make_plan(
     if request.project is not None:
         findings.append(Finding("note", request.project, "its [tool.nixpatch] adds rules"))
     findings += [finding for file in files for finding in libc_findings(context, file)]
+    findings += late_findings(files)
+    conflicts = tuple(
+        load_conflicts(
+            planned_uses(files),
+            lambda sonames: target_libraries(target, sonames, read.facts),
+            read.version_defs,
+            lambda path, soname: request.policy.ignored(path, soname) is not None,
+        )
+    )
+    findings += (conflict.finding for conflict in conflicts)
     findings += _obstacles(files)
     findings += [
         Finding("note", file.file.path, text)
@@ -195,6 +207,7 @@ def make_plan(
             for info, libraries in decision.python.items()
             for source in libraries.computed
         ),
+        conflicts=conflicts,
         # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
         keeps_originals=not (request.in_nix_build or request.store.store_path_of(request.path, resolve=True)),
     )
@@ -479,6 +492,11 @@ class Reader:
         except OSError:
             return None
         return result if isinstance(result, ElfFacts) else None
+
+    def version_defs(self, path: str) -> frozenset[str]:
+        """Return the symbol versions that the library at a path defines, none where there is none."""
+        facts = self.facts(path)
+        return frozenset(facts.version_defs) if facts is not None else frozenset()
 
     def machine(self, path: str) -> Machine | None:
         """Return the machine of the ELF file at a path, None where there is none."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from nixpatch.errors import RequestError
 from nixpatch.fs import read_regular
-from nixpatch.operations.patch_options import PatchOptions
+from nixpatch.operations.patch_options import PatchOptions, text_of, texts_of
 from nixpatch.operations.plan import PatchRequest
 from nixpatch.policy import MAX_SIZE, Policy, PolicyError, Rule, default_policy, parse, toml
 from nixpatch.store import find_store
@@ -32,27 +32,30 @@ def request_for(
         RequestError: ``store`` is not a directory, or a policy cannot be used.
 
     """
-    for directory in options.append_rpath:
+    append = texts_of(options.append_rpath)
+    for directory in append:
         if not directory.startswith(("/", "$ORIGIN", "${ORIGIN}")):
             raise RequestError(
                 f"--append-rpath {directory}: a relative directory would be that of the process (ld.so(8)); "
                 "name an absolute one, or one that begins with $ORIGIN"
             )
     building = in_nix_build(environ)
-    store = find_store(options.store, environ)
+    store = find_store(text_of(options.store), environ)
     return PatchRequest(
         path=path,
         # A builder may or may not reach Nix; the answer must not depend on it.
         store=replace(store, program=None) if building else store,
-        python=options.python,
-        libs=tuple(options.lib),
-        closures=tuple(options.closure),
+        python=text_of(options.python),
+        libs=texts_of(options.lib),
+        closures=texts_of(options.closure),
         # What lies in the builder's store by chance must not decide the output of a build.
         pure=options.pure or building,
-        nixpkgs=options.nixpkgs,
-        locked=options.locked,
-        policy=policy_with(options.policy, options.ignore_missing, options.runtime_dep, project=project),
-        append=tuple(options.append_rpath),
+        nixpkgs=text_of(options.nixpkgs),
+        locked=text_of(options.locked),
+        policy=policy_with(
+            texts_of(options.policy), options.ignore_missing, options.runtime_dep, project=project
+        ),
+        append=append,
         tag=options.tag,
         owned_only=options.owned_only,
         unvendor=tuple(options.unvendor),

@@ -9,18 +9,21 @@ loading files, then the system's).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from nixpatch import elf, installed
 from nixpatch.errors import RequestError
 from nixpatch.installed import read_loader_defaults
-from nixpatch.model import ElfFacts, LoaderDefaults, Skip, SkipReason, Target
-from nixpatch.model.trace import SearchedPlace, Start, Trace, TracedNeed
+from nixpatch.model import ElfFacts, LoadConflict, LoaderDefaults, Skip, SkipReason, Target
+from nixpatch.model.trace import SearchedPlace, SearchStep, Start, Trace, TracedNeed
 from nixpatch.operations.plan import Reader
+from nixpatch.operations.target_libraries import target_libraries
 from nixpatch.operations.trace_opened import opened_by_file, opened_by_tree
+from nixpatch.policy import default_policy
 from nixpatch.resolve.ld_so import LoaderConfig, simulate
+from nixpatch.resolve.load_order import library_use, load_conflicts
 
 # Files without needs: a trace of one of these is empty, and no error.
 _WITHOUT_NEEDS = frozenset(
@@ -95,6 +98,7 @@ def trace_file(path: str, options: TraceOptions) -> Trace:
         start,
         tuple(links),
         tuple(_link(need, facts, reader, tidy) for need in searched),
+        conflicts=_conflicts(links, reached, start, reader),
     )
 
 
@@ -136,13 +140,46 @@ def trace_tree(path: str, options: TraceOptions) -> Trace:
     # A need that a file does not meet on its own may be met by the RPATH of a file that loads it.
     needs = (transitive.get((need.by, need.need), need) if need.path is None else need for need in own)
     links = [_link(need, files[tidy(need.by)], reader, tidy) for need in needs]
+    links = [_loaded_before(link, files) if link.path is None else link for link in links]
+    conflicts = _conflicts(links, files, start, reader)
     names = opened_by_tree(tree, files, target, reader, options.cache)
     python = reader.facts(target.python)
     searched = [
         _link(need, files.get(tidy(need.by)) or python, reader, tidy)
         for need in names.search(target.python, loader_config)
     ]
-    return Trace(tree.root, files, tuple(files), start, tuple(links), tuple(searched), tree, skipped)
+    return Trace(
+        tree.root, files, tuple(files), start, tuple(links), tuple(searched), tree, skipped, conflicts
+    )
+
+
+def _loaded_before(link: TracedNeed, files: Mapping[str, ElfFacts]) -> TracedNeed:
+    """Meet a need by a library of the tree with this soname and another file name, loaded before by code."""
+    for path, facts in files.items():
+        if facts.soname == link.need and not facts.executable:
+            return replace(link, path=path, places=(SearchedPlace(SearchStep.LOADED, path),))
+    return link
+
+
+def _conflicts(
+    links: Iterable[TracedNeed], files: Mapping[str, ElfFacts], start: Start, reader: Reader
+) -> tuple[LoadConflict, ...]:
+    target, policy = start.target, default_policy()
+    if target is None:
+        return ()
+    uses = [
+        library_use(link.by, files[link.by], link.need, link.path)
+        for link in links
+        if link.path is not None and not files[link.by].executable and policy.libc_of(link.need) is None
+    ]
+    return tuple(
+        load_conflicts(
+            uses,
+            lambda sonames: target_libraries(target, sonames, reader.facts),
+            reader.version_defs,
+            lambda path, soname: policy.ignored(path, soname) is not None,
+        )
+    )
 
 
 def _start(file: str, facts: ElfFacts, options: TraceOptions, reader: Reader) -> Start:
@@ -182,6 +219,7 @@ def _start_of(target: Target, options: TraceOptions) -> Start:
         target.loader,
         read_loader_defaults(target.loader),
         _library_path(options),
+        target,
     )
 
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from nixpatch.installed import find_target, scan
 from nixpatch.installed.dist_records import TreeRecords
-from nixpatch.model import Skip, Verdict
+from nixpatch.model import ElfFacts, Finding, Skip, Target, Verdict
 from nixpatch.operations import gc_roots, lockfile
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.skipped_programs import unable_to_start
+from nixpatch.operations.target_libraries import target_libraries
 from nixpatch.operations.verify_load import load_files, load_opened
 from nixpatch.operations.verify_provenance import (
     check_provenance,
     facts_of_tree,
+    libraries_by_search_path,
     may_be_missing,
     patched_files,
     with_findings,
 )
 from nixpatch.operations.verify_transitive import unmet_needs
+from nixpatch.policy import default_policy
+from nixpatch.resolve.load_order import library_use, load_conflicts
 from nixpatch.store import Store
 
 
@@ -63,17 +68,15 @@ def check_tree(
     )
     if locked is not None:
         verdict = with_findings(verdict, lockfile.findings(verdict, locked, store, reader))
-    in_store = store.store_path_of(target.loader) is not None
-    if in_store or load:
-        # Reads every header of the tree.
-        facts, ignored = facts_of_tree(tree, target, reader), may_be_missing(tree, records)
-        if in_store:
-            unmet = unmet_needs(facts, target, reader, ignored=ignored, known=verdict.findings)
-            verdict = with_findings(verdict, tuple(unmet))
-        if load:
-            loaded, findings = load_files(facts, target, reader, ignored)
-            opened, opened_findings = load_opened(tree, records, target, reader)
-            verdict = with_findings(verdict, (*findings, *opened_findings), loaded=loaded + opened)
+    facts, ignored = facts_of_tree(tree, target, reader), may_be_missing(tree, records)
+    verdict = with_findings(verdict, tuple(_conflicts(facts, target, reader, ignored)))
+    if store.store_path_of(target.loader) is not None:
+        unmet = unmet_needs(facts, target, reader, ignored=ignored, known=verdict.findings)
+        verdict = with_findings(verdict, tuple(unmet))
+    if load:
+        loaded, findings = load_files(facts, target, reader, ignored)
+        opened, opened_findings = load_opened(tree, records, target, reader)
+        verdict = with_findings(verdict, (*findings, *opened_findings), loaded=loaded + opened)
     if deep:
         from nixpatch.operations.verify_deep import reread  # noqa: PLC0415 - only this option needs it
 
@@ -81,3 +84,20 @@ def check_tree(
         readers, findings = reread(entries, tree.root, workers)
         verdict = with_findings(replace(verdict, reread=readers), findings)
     return with_findings(verdict, gc_roots.findings(verdict, store))
+
+
+def _conflicts(
+    facts: Mapping[str, ElfFacts], target: Target, reader: Reader, ignored: Callable[[str, str], bool]
+) -> Iterator[Finding]:
+    """Report files that do not load after another library of the same soname."""
+    libc_of = default_policy().libc_of
+    uses = [
+        library_use(path, file, soname, library)
+        for path, file in facts.items()
+        for soname, library in libraries_by_search_path(path, file, reader).items()
+        if libc_of(soname) is None and not file.executable
+    ]
+    for conflict in load_conflicts(
+        uses, lambda sonames: target_libraries(target, sonames, reader.facts), reader.version_defs, ignored
+    ):
+        yield conflict.finding

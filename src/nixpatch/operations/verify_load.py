@@ -6,9 +6,11 @@ processes of the target Python.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import stat
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +26,14 @@ from nixpatch.operations.verify_provenance import (
     patched_files,
 )
 from nixpatch.operations.verify_texts import patched_texts, startup_names
+from nixpatch.resolve.search_path import expand
 
 _LISTED = re.compile(r"^\s*(?:\S+ => )?(/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)
 _CANNOT_OPEN = re.compile(r"(\S+): cannot open shared object file")
 _NOT_FOUND = re.compile(r"^\s*(\S+) => not found$", re.MULTILINE)
 _SECONDS = 600  # for all files together; a constructor may wait forever
+_FILE_SECONDS = 60
+_LATE = re.compile(r"not loaded after [0-9]+ s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +64,22 @@ def load_files(
         MachineError: the target Python cannot be run on this machine.
 
     """
-    programs = [path for path, fact in facts.items() if fact.executable and fact.current.interp]
-    libraries = [path for path, fact in facts.items() if path not in set(programs)]
     findings: list[Finding] = []
     opened = 0
+    fifos = {path: fifo for path, fact in facts.items() if (fifo := _first_fifo(path, fact, reader))}
+    for path, fifo in fifos.items():
+        findings.append(Finding("error", path, f"is not opened: ld.so waits for ever at the FIFO {fifo}"))
+    programs = [path for path, fact in facts.items() if fact.executable and fact.current.interp]
+    programs = [path for path in programs if path not in fifos]
+    libraries = [path for path in facts if path not in {*programs, *fifos}]
+    by_soname = {fact.soname: path for path, fact in facts.items() if fact.soname is not None}
     at_start, results = _probe(libraries, target)
     results += (_list(path, target) for path in programs)
     for result in results:
         opened += result.error is None
         preloaded = frozenset[str]() if result.path in programs else at_start
         expected = libraries_by_search_path(result.path, facts[result.path], reader)
-        findings += _check(result, expected, preloaded, ignored)
+        findings += _check(result, expected, preloaded, ignored, by_soname)
     return opened, tuple(findings)
 
 
@@ -112,18 +122,38 @@ def load_opened(
     )
 
 
+def _first_fifo(path: str, facts: ElfFacts, reader: Reader) -> str | None:
+    """Return the FIFO that ld.so opens on its search for a need of a file."""
+    directory = os.path.dirname(path)
+    for need in facts.needed:
+        for entry in (facts.current.search_path or "").split(":") if "/" not in need else ():
+            place = f"{expand(entry, directory) or ''}/{need}"
+            if place.startswith("/") and reader.machine(place) == facts.machine:
+                break
+            with contextlib.suppress(OSError):
+                if stat.S_ISFIFO(os.stat(place).st_mode):
+                    return place
+    return None
+
+
 def _check(
     result: LoadResult,
     expected: Mapping[str, str],
     preloaded: frozenset[str],
     ignored: Callable[[str, str], bool],
+    by_soname: Mapping[str, str],
 ) -> Iterator[Finding]:
     if result.error is not None:
         missing = _CANNOT_OPEN.match(result.error)
-        if missing is None:
+        if _LATE.match(result.error):
+            yield Finding("error", result.path, f"{result.error}: a FIFO or a constructor makes it wait")
+        elif missing is None:
             yield Finding("note", result.path, f"does not load on its own: {result.error}")
         elif ignored(result.path, missing[1]):
             yield Finding("note", result.path, f"lacks {missing[1]}, which is ignored")
+        elif missing[1] in by_soname:
+            text = f"finds {missing[1]} only once {by_soname[missing[1]]}, which has this soname, is loaded"
+            yield Finding("note", result.path, text)
         else:
             yield Finding("error", result.path, f"the loader failed: {result.error}")
         return
@@ -151,7 +181,7 @@ def _probe(
 ) -> tuple[frozenset[str], list[LoadResult]]:
     """Return the files that Python itself has mapped, and one result for each path or name."""
     probe = resources.files("nixpatch").joinpath("data/load_probe.py").read_text("utf-8")
-    command = [target.python, "-I", "-B", "-c", probe]
+    command = [target.python, "-I", "-B", "-c", probe, str(_FILE_SECONDS)]
     try:
         done = subprocess.run(
             command,
@@ -162,14 +192,31 @@ def _probe(
             timeout=_SECONDS,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        results = _results(os.fsdecode(error.stdout or b""))
+        if not results:
+            text = f"no answer in {_SECONDS} s"
+            raise MachineError(f"{target.python}: cannot be run for --load: {text}") from error
+        too_slow = f"not loaded after {_SECONDS} s for all files"
+        rest = [
+            LoadResult(item if isinstance(item, str) else str(item["name"]), too_slow, frozenset())
+            for item in items[len(results) - 1 :]
+        ]
+        return results[0].mapped, [*results[1:], *rest]
+    except OSError as error:
         raise MachineError(f"{target.python}: cannot be run for --load: {error}") from error
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise MachineError(f"{target.python}: cannot load libraries for --load: {last}")
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    results = [LoadResult(row["path"], row["error"], _real(row["mapped"])) for row in rows]
+    results = _results(done.stdout)
     return results[0].mapped, results[1:]
+
+
+def _results(printed: str) -> list[LoadResult]:
+    """Read the whole lines that the probe printed; the first is about Python itself."""
+    lines = printed[: printed.rfind("\n") + 1].splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [LoadResult(row["path"], row["error"], _real(row["mapped"])) for row in rows]
 
 
 def _real(paths: Iterable[str]) -> frozenset[str]:
@@ -185,10 +232,12 @@ def _list(path: str, target: Target) -> LoadResult:
             text=True,
             errors="surrogateescape",
             env=clean_environ(),
-            timeout=_SECONDS,
+            timeout=_FILE_SECONDS,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired:
+        return LoadResult(path, f"not loaded after {_FILE_SECONDS} s", frozenset())
+    except OSError as error:
         return LoadResult(path, f"the loader cannot be run: {error}", frozenset())
     missing = _NOT_FOUND.findall(done.stdout)
     if missing:

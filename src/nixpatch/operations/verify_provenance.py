@@ -200,6 +200,14 @@ def _check_need(
         expected = planned
     if opened == expected:
         return
+    serving = reader.facts(expected) if opened is None else None
+    if serving is not None and serving.soname == need:
+        # ld.so takes a library that is loaded already under the soname: the file itself, or one before it.
+        if expected != path:
+            yield Finding(
+                "note", path, f"finds {need} only once {expected}, which has this soname, is loaded"
+            )
+        return
     if not os.path.exists(expected):
         text = f"needs {need} from {expected}, which {_GONE} (garbage collected?)"
     else:

@@ -51,6 +51,8 @@ def unmet_needs(
             continue  # verify_provenance checks the own needs of a file
         if any(finding.path == path and soname in finding.text for finding in known):
             continue
+        if any(facts.soname == soname for facts in files.values()):
+            continue  # found once the library of this soname is loaded: verify_provenance notes it
         others = [user for user in users if user != path]
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         yield Finding(

@@ -1,20 +1,35 @@
-"""A pool of processes that finish the file in hand on Ctrl-C, and end with this process."""
+"""A pool of processes that finish the jobs in hand on Ctrl-C, and end with this process.
+
+``concurrent.futures`` cannot be used: its workers share the lock of one queue. A worker that is killed while
+it holds that lock makes the shutdown of the pool wait for ever, and the lock of the tree is never released.
+Here each worker has a pipe of its own, and a worker that died is the end of its pipe.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
-import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any, TypeVar
 
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_AHEAD = 2  # jobs handed to a worker: it need not wait while this process writes RECORD
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    """A process, the pipe to it, and the indexes of the jobs that it has, the one in hand first."""
+
+    process: int
+    pipe: Connection
+    jobs: deque[int] = field(default_factory=deque)
 
 
 @contextlib.contextmanager
@@ -23,60 +38,104 @@ def run_in_pool(
 ) -> Iterator[Iterator[_Result]]:
     """Run ``work`` on each job in ``count`` processes; yield an iterator of the results in job order.
 
-    ``if_died`` makes the result of the jobs that were not done when a process died (the kernel ran out of
-    memory).
+    ``if_died`` makes the result of a job whose process died (the kernel ran out of memory), and of the jobs
+    that are left when all have died. If the machine gives no process, this one does the work.
     """
-    # Processes, not threads: hashing releases the interpreter lock, parsing headers does not. Forked before
-    # any thread exists, so that no lock is inherited half-way.
-    context = multiprocessing.get_context("fork")
-    parent_alive_fd, parent_fd = os.pipe()
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, parent_fd)
-        stack.callback(os.close, parent_alive_fd)
-        pool = stack.enter_context(
-            ProcessPoolExecutor(
-                count, mp_context=context, initializer=_start, initargs=(parent_alive_fd, parent_fd)
-            )
-        )
+    # Processes, not threads: hashing releases the interpreter lock, parsing headers does not. Forked while no
+    # thread exists, so that no lock is inherited half-way.
+    workers: list[_Worker] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        with contextlib.suppress(
+            OSError
+        ):  # no more processes or descriptors: those that there are do the work
+            while len(workers) < count:
+                workers.append(_start(work, jobs, workers))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield _results(workers, len(jobs), if_died) if workers else map(work, jobs)
+    finally:
+        for worker in workers:
+            worker.pipe.close()
+        for worker in workers:
+            os.waitpid(worker.process, 0)
+
+
+def _start(work: Callable[[_Job], _Result], jobs: Sequence[_Job], others: Sequence[_Worker]) -> _Worker:
+    """Fork a worker. It has the jobs already, so only their indexes go through its pipe."""
+    ours, its_end = Pipe()
+    try:
+        process = os.fork()
+    except OSError:
+        ours.close()
+        its_end.close()
+        raise
+    if process == 0:
         try:
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-            try:
-                futures = [_submit(pool, work, job) for job in jobs]
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            yield (_result(future, if_died) for future in futures)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+            for pipe in (ours, *(worker.pipe for worker in others)):
+                pipe.close()  # else a worker would not see the end of this process
+            _serve(work, jobs, its_end)
+        finally:
+            os._exit(0)
+    its_end.close()
+    return _Worker(process, ours)
 
 
-def _submit(pool: ProcessPoolExecutor, work: Callable[[_Job], _Result], job: _Job) -> Future[_Result] | None:
-    try:
-        return pool.submit(work, job)
-    except BrokenExecutor:
-        return None
-
-
-def _result(future: Future[_Result] | None, if_died: Callable[[], _Result]) -> _Result:
-    try:
-        return future.result() if future is not None else if_died()
-    except BrokenExecutor:
-        return if_died()
-
-
-def _start(parent_alive_fd: int, parent_fd: int) -> None:
-    """Ignore Ctrl-C, which reaches the whole process group, and end when the parent does.
-
-    A worker whose parent was killed would wait for work for ever, and hold the lock of the tree, which it
-    inherited. The other end of the pipe is closed when the last process that has it is gone.
-    """
+def _serve(work: Callable[[_Job], _Result], jobs: Sequence[_Job], pipe: Connection) -> None:
+    """Work until the other end is closed. Ctrl-C, which reaches the whole group, is for the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    os.close(parent_fd)
-    threading.Thread(target=_exit_with_parent, args=(parent_alive_fd,), daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            job = jobs[pipe.recv()]
+            reply: tuple[bool, Any]
+            try:
+                reply = True, work(job)
+            except Exception as error:  # noqa: BLE001 - raised again in the parent
+                reply = False, error
+            pipe.send(reply)
 
 
-def _exit_with_parent(parent_alive_fd: int) -> None:
-    os.read(parent_alive_fd, 1)
-    os._exit(1)
+def _results(workers: Sequence[_Worker], count: int, if_died: Callable[[], _Result]) -> Iterator[_Result]:
+    waiting = deque(range(count))
+    done: dict[int, _Result] = {}
+    alive = {worker.pipe: worker for worker in workers}
+
+    def lose(worker: _Worker) -> None:
+        """Fail the job that a dead worker had in hand, and give the next one to another."""
+        del alive[worker.pipe]
+        if worker.jobs:
+            done[worker.jobs.popleft()] = if_died()
+        waiting.extendleft(reversed(worker.jobs))
+        worker.jobs.clear()
+
+    for index in range(count):
+        while index not in done:
+            for worker in [worker for _ in range(_AHEAD) for worker in alive.values()]:
+                if waiting and len(worker.jobs) < _AHEAD and worker.pipe in alive:
+                    worker.jobs.append(waiting.popleft())
+                    try:
+                        worker.pipe.send(worker.jobs[-1])
+                    except OSError:
+                        lose(worker)
+            if not alive:
+                done.update((left, if_died()) for left in waiting)
+                waiting.clear()
+                continue
+            busy = [pipe for pipe, worker in alive.items() if worker.jobs]
+            if index in done or not busy:
+                continue  # a worker was dead before it got its job: nothing would ever come
+            for pipe in wait(busy):
+                assert isinstance(pipe, Connection)
+                worker = alive[pipe]
+                try:
+                    succeeded, result = pipe.recv()
+                except (EOFError, OSError):
+                    lose(worker)
+                    continue
+                if not succeeded:
+                    raise result
+                done[worker.jobs.popleft()] = result
+        yield done.pop(index)

@@ -11,7 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
-from nixpatch.model import ElfFacts, FilePlan, Finding, Linkage, Outcome, Plan, Target, Tree, Verdict
+from nixpatch.model import (
+    ElfFacts,
+    FilePlan,
+    Finding,
+    Linkage,
+    LoadConflict,
+    Outcome,
+    Plan,
+    Target,
+    Tree,
+    Verdict,
+)
 from nixpatch.model.diff import Difference, FieldChange
 from nixpatch.model.missing import Attribute, Missing
 from nixpatch.model.trace import Trace, TracedNeed
@@ -109,6 +120,19 @@ def missing_entry(plan: Plan, catalog: Catalog | None = None) -> dict[str, Any]:
         "build_inputs": [nix_item(attribute) for attribute in packages(every)],
         "optional": [_missing(missing) for missing in optional],
         "optional_build_inputs": [nix_item(attribute) for attribute in packages(optional)],
+        "conflicts": [_conflict(conflict) for conflict in plan.conflicts],
+    }
+
+
+def _conflict(conflict: LoadConflict) -> dict[str, Any]:
+    return {
+        "soname": conflict.soname,
+        "files": list(conflict.files),
+        "serves": conflict.serves,
+        "other": conflict.other,
+        "loaded_by": conflict.loaded_by,
+        "lacks": list(conflict.lacks),
+        "ignored": conflict.ignored,
     }
 
 
@@ -133,6 +157,7 @@ def trace_entry(trace: Trace, why: str | None = None) -> dict[str, Any]:
             for path, skip in trace.skipped.items()
         ],
         "needs": [_traced_need(link) for link in links],
+        "conflicts": [_conflict(conflict) for conflict in trace.conflicts if why in {None, conflict.soname}],
         "opened": [
             {**_traced_need(link), "opener": link.opener}
             for link in trace.opened

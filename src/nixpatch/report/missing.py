@@ -29,7 +29,10 @@ def text(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
         optional += opened
         lines += _by_dist(plan, missing, "needed")
         optional_lines += _by_dist(plan, opened, "opened by name")
-    if not every:
+        for conflict in plan.conflicts:
+            lines.append(shown(below(conflict.files[0], plan.tree.root)))
+            lines += [f"  {shown(conflict.finding.text)}", ""]
+    if not every and not any(plan.conflicts for plan in plans):
         lines.append("Nothing is missing.")
     lines += filter(None, [line_to_paste(plans, catalog)])
     unknown = sum(not _is_package(missing.attribute) for missing in every)

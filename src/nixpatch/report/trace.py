@@ -95,6 +95,10 @@ def why_report(trace: Trace, soname: str, *, store_dir: str) -> RenderableType:
         if len(links) > 1:
             others = first_few([origins.short(link.opener or link.by) for link in links[1:]])
             parts.append(Text(f"  the same for {others}", style="dim"))
+    for conflict in trace.conflicts:
+        if conflict.soname == soname:
+            finding = conflict.finding
+            parts.append(Text(f"  {origins.short(finding.path)} {shown(finding.text)}", style="bold red"))
     return Group(*parts)
 
 

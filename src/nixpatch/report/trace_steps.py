@@ -18,6 +18,10 @@ def steps(link: TracedNeed, trace: Trace, indent: str) -> Iterator[Text]:
     """Yield a line for each step of ld.so(8), and below it a line for each searched place."""
     if link.places and link.places[0].how is SearchStep.LOADED:
         first = link.places[0]
+        if not first.of:
+            text = f"{indent}1. only if it is loaded before under this soname: {shown(first.path or '')}"
+            yield Text(text, style="green")
+            return
         requester = "the program itself" if first.of == first.path else shown(first.of)
         text = f"{indent}1. loaded already: {shown(first.path or '')}, first requested by {requester}"
         yield Text(text, style="green")

@@ -14,6 +14,7 @@ from nixpatch.model import (
     OpenedNeed,
     Provider,
     ProviderChoice,
+    Source,
     Tag,
     Target,
     Tree,
@@ -69,6 +70,7 @@ class ResolutionContext:
     _wanted: dict[str, frozenset[str]] = field(default_factory=dict, init=False)
     _lenders: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False)
     _libcs: dict[str, Libc | None] = field(default_factory=dict, init=False)
+    _in_use: set[str] = field(default_factory=set, init=False)
     _located: dict[tuple[str, str, str | None], LocatedFile | None] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -81,6 +83,8 @@ class ResolutionContext:
                 self._by_name.setdefault(name, []).append(file.path)
                 if facts.soname is not None and facts.soname != name:
                     self._by_soname.setdefault(facts.soname, []).append(file.path)
+                if facts.current != facts.original:
+                    self._in_use.update((facts.current.search_path or "").split(":"))
         self._wanted.update(wanted_versions(fitting.values()))
         self._lenders.update(lenders(self.tree.dists, self.target))
 
@@ -107,8 +111,22 @@ class ResolutionContext:
         """Return the one provider of a soname for the whole tree."""
         if soname not in self._choices:
             wanted = self.wanted_versions(soname)
-            self._choices[soname] = choose_provider(self.providers(soname), wanted, self.target)
+            self._choices[soname] = choose_provider(self.candidates(soname), wanted, self.target)
         return self._choices[soname]
+
+    def candidates(self, soname: str) -> Sequence[Provider]:
+        """Return all providers of a soname in order of preference, for a tree that may be patched already.
+
+        Of those that only the local store has, the one that the tree uses comes first: what else is built on
+        the machine must not change a patched tree.
+        """
+        return sorted(
+            self.providers(soname),
+            key=lambda provider: (
+                provider.source is Source.STORE,
+                provider.source is Source.STORE and provider.directory not in self._in_use,
+            ),
+        )
 
     def wanted_versions(self, soname: str) -> frozenset[str]:
         """Return the versions that any file of the tree wants from a soname."""
@@ -144,6 +162,20 @@ class ResolutionContext:
         return sorted(
             versions, key=lambda other: [*map(int, _DIGITS.findall(other[len(name) :]))], reverse=True
         )
+
+    def defines_all(self, path: str, name: str) -> bool:
+        """Whether a library of the tree defines every version that any file of the tree wants of ``name``."""
+        defined = self.defined_versions(path)
+        return not defined or self.wanted_versions(name) <= defined
+
+    def files_with_soname(self, file: TreeFile, name: str) -> list[str]:
+        """Return the libraries with this DT_SONAME and another file name, those of the same dist first.
+
+        ld.so does not find them, but takes one that is loaded already (_dl_map_object in dl-load.c).
+        """
+        owners = set(file.owners)
+        paths = [path for path in self._by_soname.get(name, ()) if path != file.path]
+        return sorted(paths, key=lambda path: owners.isdisjoint(self._owners[path]))
 
     def files_of_own_dist(self, file: TreeFile, name: str) -> list[str]:
         """Return the files called ``name`` of the same dist, nearest first.

@@ -159,6 +159,8 @@ def _requires_change(answer: Answer, *, old_driver: bool) -> bool:
         return answer.entry is not None
     if answer.origin is Origin.DRIVER:
         return not old_driver
+    if answer.origin in {Origin.OWN_DIST, Origin.OTHER_DIST} and answer.entry is None:
+        return False  # a library that is loaded already under the soname, or the file itself
     return answer.origin not in _MET_ALREADY
 
 

@@ -47,6 +47,13 @@ def _absolute(context: ResolutionContext, dependent: Dependent, need: str) -> An
     return Answer(need, Origin.ABSOLUTE, path=path)
 
 
+def _itself(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
+    # It is in the process by then, and ld.so compares sonames first (_dl_map_object in dl-load.c).
+    if need != dependent.facts.soname:
+        return None
+    return Answer(need, Origin.OWN_DIST, path=dependent.file.path, detail="the file itself")
+
+
 def _libc(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
     directory = context.target.libc_dir
     if context.libc_of(need) is not context.target.libc:
@@ -71,7 +78,17 @@ def _own_path(context: ResolutionContext, dependent: Dependent, need: str) -> An
 
 def _own_dist(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
     paths = context.files_of_own_dist(dependent.file, need)
-    return _in_tree(context, paths, dependent, need, Origin.OWN_DIST)
+    own = _in_tree(context, paths, dependent, need, Origin.OWN_DIST)
+    if own is None or own.path is None or context.defines_all(own.path, need):
+        return own
+    # Whichever is loaded first serves the whole process: one that lacks what another dist wants fails there.
+    other = _other_dist(context, dependent, need)
+    if other is not None and other.path is not None and context.defines_all(other.path, need):
+        return other
+    provider = context.choice(need).provider
+    if provider is not None and not missing_versions(provider, context.wanted_versions(need)):
+        return _store(context, dependent, need) or own
+    return own
 
 
 def _driver(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
@@ -99,6 +116,17 @@ def _store(context: ResolutionContext, dependent: Dependent, need: str) -> Answe
     return Answer(need, Origin.STORE, entry=provider.directory, path=path, detail=provider.source.text)
 
 
+def _loaded(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
+    wanted = dependent.wanted_versions(need)
+    for path in context.files_with_soname(dependent.file, need):
+        defined = context.defined_versions(path)
+        if not defined or wanted <= defined:
+            own = path in context.files_of_own_dist(dependent.file, os.path.basename(path))
+            detail = f"only once {os.path.basename(path)}, which has this soname, is loaded"
+            return Answer(need, Origin.OWN_DIST if own else Origin.OTHER_DIST, path=path, detail=detail)
+    return None
+
+
 def _ignored(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
     reason = context.policy.ignored(dependent.file.path, need)
     return Answer(need, Origin.IGNORED, detail=reason) if reason else None
@@ -109,6 +137,7 @@ def _missing(context: ResolutionContext, dependent: Dependent, need: str) -> Ans
 
 
 PRECEDENCE: tuple[Step, ...] = (
+    _itself,
     _absolute,
     _libc,
     _own_path,
@@ -117,6 +146,7 @@ PRECEDENCE: tuple[Step, ...] = (
     _system,
     _other_dist,
     _store,
+    _loaded,
     _ignored,
     _missing,
 )
@@ -137,11 +167,12 @@ def answer_need(context: ResolutionContext, dependent: Dependent, need: str) -> 
 def _in_tree(
     context: ResolutionContext, paths: list[str], dependent: Dependent, need: str, origin: Origin
 ) -> Answer | None:
-    for path in paths:
-        if _reason_against(context, path, dependent, need) is None:
-            entry = relative_entry(dependent.directory, os.path.dirname(path))
-            return Answer(need, origin, entry=entry, path=path)
-    return None
+    usable = [path for path in paths if _reason_against(context, path, dependent, need) is None]
+    usable.sort(key=lambda path: not context.defines_all(path, need))
+    if not usable:
+        return None
+    entry = relative_entry(dependent.directory, os.path.dirname(usable[0]))
+    return Answer(need, origin, entry=entry, path=usable[0])
 
 
 def _reason_against(context: ResolutionContext, path: str, dependent: Dependent, need: str) -> str | None:

@@ -13,11 +13,13 @@ import os
 from collections.abc import Iterable
 
 from nixpatch.errors import MachineError
-from nixpatch.fs import make_directory, remove, remove_directory
+from nixpatch.fs import make_directory, remove, remove_directory, replace_bytes
 from nixpatch.store.nix_store import Store
 
 DIRECTORY = ".nixpatch-roots"
 """name of the directory of links, in the prefix of the tree"""
+_DECLINED = "none"
+"""name of a file in it: a run wanted no roots"""
 
 
 def wanted(store: Store, prefix: str) -> bool:
@@ -34,6 +36,23 @@ def missing(store: Store, prefix: str, paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(wanted_paths - {to for link, to in links(prefix).items() if link in known}))
 
 
+def decline(prefix: str) -> None:
+    """Note in a tree that it wants no roots for what it uses now, so that ``verify`` does not miss them.
+
+    Raises:
+        OSError: the directory of the links cannot be written.
+
+    """
+    directory = os.path.join(prefix, DIRECTORY)
+    make_directory(directory)
+    replace_bytes(os.path.join(directory, _DECLINED), b"")
+
+
+def declined(prefix: str) -> bool:
+    """Return whether the last run on a tree wanted no roots."""
+    return os.path.isfile(os.path.join(prefix, DIRECTORY, _DECLINED))
+
+
 def add(store: Store, prefix: str, paths: Iterable[str]) -> None:
     """Root store paths, all that are not held yet in one call of Nix.
 
@@ -42,6 +61,8 @@ def add(store: Store, prefix: str, paths: Iterable[str]) -> None:
 
     """
     new = missing(store, prefix, paths)
+    if declined(prefix):
+        remove(os.path.join(prefix, DIRECTORY, _DECLINED))
     if new:
         # Nix numbers the links of one call. A name of their own keeps them off those of other calls.
         name = hashlib.sha256("\0".join(new).encode()).hexdigest()[:16]
@@ -65,8 +86,10 @@ def links(prefix: str) -> dict[str, str]:
         return {}
 
 
-def drop(prefix: str, unused: Iterable[str]) -> None:
+def drop(prefix: str, unused: Iterable[str], *, keep_declined: bool = False) -> None:
     """Remove some links, and their directory if it is empty then: Nix forgets a root whose link is gone.
+
+    ``keep_declined`` keeps the note of :func:`decline`.
 
     Raises:
         MachineError: the directory of the links cannot be written.
@@ -78,6 +101,8 @@ def drop(prefix: str, unused: Iterable[str]) -> None:
     try:
         for link in unused:
             remove(link)
+        if not keep_declined:
+            remove(os.path.join(directory, _DECLINED))
         remove_directory(directory)
     except OSError as error:
         raise MachineError(f"{directory}: cannot be cleared: {error.strerror}") from error

@@ -39,6 +39,8 @@ class Store:
     """the environment that ``program`` gets"""
     state: str = ""
     """Nix's state directory, where its roots are registered; "" where ``program`` is None"""
+    denied: bool = False
+    """the store is Nix's own, but this user may not open its database: ``program`` is None"""
 
     @property
     def exists(self) -> bool:
@@ -138,6 +140,15 @@ class Store:
         return [os.fsdecode(line) for line in done.stdout.split(b"\n") if line]
 
 
+def _may_ask(state: str, environ: Mapping[str, str]) -> bool:
+    """Return whether this user's Nix can open the database, itself or through a daemon (Nix, ``openStore``).
+
+    The store of a single-user installation is readable for all, its database only for the owner.
+    """
+    socket = os.path.join(state, "daemon-socket", "socket")
+    return os.access(state, os.R_OK | os.W_OK) or os.path.exists(socket) or bool(environ.get("NIX_REMOTE"))
+
+
 def find_store(given: str | None, environ: Mapping[str, str]) -> Store:
     """Return the store to work with: ``--store``, else that of Nix's own variables, else ``/nix/store``.
 
@@ -155,7 +166,9 @@ def find_store(given: str | None, environ: Mapping[str, str]) -> Store:
     directory = own if given is None else os.path.abspath(given)
     state = environ.get("NIX_STATE_DIR") or os.path.join(os.path.dirname(directory), "var", "nix")
     program = None
-    if directory == own and os.path.isdir(state):
+    has_state = directory == own and os.path.isdir(state)
+    denied = has_state and not _may_ask(state, environ)
+    if has_state and not denied:
         program = shutil.which("nix-store", path=environ.get("PATH", ""))
     kept = {key: value for key, value in environ.items() if key in _KEPT or key.startswith(_KEPT_PREFIXES)}
     kept["LC_ALL"] = "C"  # ours quote its messages
@@ -165,4 +178,5 @@ def find_store(given: str | None, environ: Mapping[str, str]) -> Store:
         program=program,
         environ=tuple(sorted(kept.items())),
         state=state if program else "",
+        denied=denied,
     )

@@ -94,6 +94,8 @@ def remove_grafts(
     rows = records.read_record()
     for graft in grafts:
         key = records.key(graft.file.path)
+        if key in removed and not os.path.lexists(graft.file.path):
+            continue  # the same plan was carried out before
         removed[key] = _set_aside(records, graft, rows, keep=keep, durable=durable)
     returned = {path: graft for path, graft in removed.items() if os.path.join(records.base, path) in needed}
     for path in returned:

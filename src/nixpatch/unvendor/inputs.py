@@ -216,7 +216,7 @@ class _TreeAndStore:
     def provider(self, soname: str, wanted: frozenset[str]) -> Provider | None:
         """Choose a provider as for the whole tree, given more wanted versions."""
         wanted |= self.context.wanted_versions(soname)
-        return choose_provider(self.context.providers(soname), wanted, self.context.target).provider
+        return choose_provider(self.context.candidates(soname), wanted, self.context.target).provider
 
     def _needs(self, path: str) -> tuple[ServedNeed, ...]:
         if path in self.files:

@@ -206,9 +206,66 @@ def test_library_behind_a_link_of_its_soname() -> None:
     )
     found = world.answer("bin/x.so", "liby.so.1")
     assert (found.origin, found.path) == (Origin.OWN_DIST, f"{SITE}/lib/liby.so.1")
-    # Without the link ld.so does not find the file, whatever its soname is.
+    # Without the link ld.so does not find the file, but takes it if it is loaded already.
     world.links = {}
-    assert world.answer("bin/x.so", "liby.so.1").origin is Origin.MISSING
+    found = world.answer("bin/x.so", "liby.so.1")
+    assert (found.path, found.entry) == (f"{SITE}/lib/liby.so.1.2.3", None)
+    assert "only once liby.so.1.2.3" in found.detail
+    assert world.plan("bin/x.so").edit is None
+
+
+def test_a_file_that_ld_so_can_open_rather_than_one_that_must_be_loaded_before() -> None:
+    world = World(
+        {"a/x.so": elf("libfoo.so.1"), "a/foo.so": elf(soname="libfoo.so.1")}, store=[provider(FOO)]
+    )
+    assert world.answer("a/x.so", "libfoo.so.1").path == FOO
+
+
+def test_a_library_of_this_soname_that_lacks_a_version_does_not_serve() -> None:
+    files = {
+        "a/x.so": elf("liby.so.1", wants={"liby.so.1": ["Y_2"]}),
+        "a/y.so": elf(soname="liby.so.1", defs=["Y_1"]),
+    }
+    assert World(files).answer("a/x.so", "liby.so.1").origin is Origin.MISSING
+
+
+def test_a_library_that_needs_its_own_soname_has_it() -> None:
+    world = World({"a/liby.so.1": elf("liby.so.1", soname="liby.so.1")})
+    assert world.answer("a/liby.so.1", "liby.so.1").path == f"{SITE}/a/liby.so.1"
+    assert world.plan("a/liby.so.1").edit is None
+
+
+def _two_dists(**options: str) -> World:
+    return World(
+        {
+            "a/x.so": elf("libv.so.1", wants={"libv.so.1": ["V1"]}, path=options.get("path")),
+            "a.libs/libv.so.1": elf(soname="libv.so.1", defs=["V1"]),
+            "b/x.so": elf("libv.so.1", wants={"libv.so.1": ["V1", "V2"]}),
+            "b.libs/libv.so.1": elf(soname="libv.so.1", defs=["V1", "V2"]),
+        }
+    )
+
+
+def test_of_two_dists_the_library_that_has_every_wanted_version_serves_both() -> None:
+    world = _two_dists()
+    for user in ("a/x.so", "b/x.so"):
+        assert world.answer(user, "libv.so.1").path == f"{SITE}/b.libs/libv.so.1"
+
+
+def test_the_store_serves_both_where_no_dist_has_every_version() -> None:
+    store = provider(f"{STORE}/7-v/lib/libv.so.1", defs=["V1", "V2", "V3"])
+    world = _two_dists()
+    world.files["c/x.so"] = elf("libv.so.1", wants={"libv.so.1": ["V3"]})
+    world.store = [store]
+    for user in ("a/x.so", "b/x.so", "c/x.so"):
+        assert world.answer(user, "libv.so.1").entry == store.directory
+
+
+def test_each_keeps_its_own_where_nothing_has_every_version() -> None:
+    world = _two_dists()
+    world.files["c/x.so"] = elf("libv.so.1", wants={"libv.so.1": ["V3"]})
+    assert world.answer("a/x.so", "libv.so.1").path == f"{SITE}/a.libs/libv.so.1"
+    assert world.answer("c/x.so", "libv.so.1").origin is Origin.MISSING
 
 
 def test_system_library_from_the_store_rather_than_from_a_stranger() -> None:
@@ -365,3 +422,33 @@ def test_musl_answers_to_all_names_of_its_parts() -> None:
     assert skip is not None
     assert skip.reason is SkipReason.OTHER_LIBC
     assert TARGET.libc is Libc.GLIBC
+
+
+def test_a_patched_tree_keeps_its_provider_when_an_equal_or_newer_one_appears() -> None:
+    old = provider(f"{STORE}/5-foo-1/lib/libfoo.so.1", defs=["F1"])
+    world = World({"a/x.so": elf("libfoo.so.1", wants={"libfoo.so.1": ["F1"]})}, store=[old])
+    patched = world.patched("a/x.so")
+    patched.store = [provider(f"{STORE}/1-foo-1/lib/libfoo.so.1", defs=["F1"]), old]
+    assert patched.plan("a/x.so").edit is None
+    # A dist that is installed later shares it.
+    patched.files["b/y.so"] = elf("libfoo.so.1")
+    assert patched.answer("b/y.so", "libfoo.so.1").entry == old.directory
+
+
+def test_a_provider_that_became_wrong_or_went_is_replaced() -> None:
+    old = provider(f"{STORE}/5-foo-1/lib/libfoo.so.1", defs=["F1"])
+    new = provider(f"{STORE}/1-foo-2/lib/libfoo.so.1", defs=["F1", "F2"])
+    patched = World({"a/x.so": elf("libfoo.so.1")}, store=[old]).patched("a/x.so")
+    patched.store = [new]
+    assert patched.answer("a/x.so", "libfoo.so.1").entry == new.directory
+    patched.store = [new, old]
+    patched.files["b/y.so"] = elf("libfoo.so.1", wants={"libfoo.so.1": ["F2"]})
+    assert patched.answer("a/x.so", "libfoo.so.1").entry == new.directory
+
+
+def test_a_source_that_the_user_names_goes_before_the_provider_in_use() -> None:
+    old = provider(f"{STORE}/5-foo-1/lib/libfoo.so.1")
+    patched = World({"a/x.so": elf("libfoo.so.1")}, store=[old]).patched("a/x.so")
+    named = provider("/opt/lib/libfoo.so.1", source=Source.LIB)
+    patched.store = [named, old]
+    assert patched.answer("a/x.so", "libfoo.so.1").entry == "/opt/lib"

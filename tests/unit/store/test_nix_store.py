@@ -5,6 +5,7 @@ import pytest
 
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.store import DEFAULT_STORE_DIR, Store, find_store
+from support.people import NOBODY, needs_root
 
 ZLIB = "0c5b8vw40dy178xlpddw65q9gf1h2186-zlib-1.3.1"
 GLIBC = "1c5b8vw40dy178xlpddw65q9gf1h2186-glibc-2.40"
@@ -138,3 +139,35 @@ def test_all_paths_are_checked_in_one_call(tmp_path: Path) -> None:
 
 def test_without_nix_nothing_is_known_to_be_invalid() -> None:
     assert Store("/nix/store", "/nix/store").invalid([f"/nix/store/{ZLIB}"]) == frozenset()
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("mode", "daemon", "variables", "is_asked"),
+    [
+        (0o755, False, {}, False),
+        (0o777, False, {}, True),
+        (0o755, True, {}, True),
+        (0o755, False, {"NIX_REMOTE": "daemon"}, True),
+    ],
+)
+def test_the_nix_of_another_user_is_asked_only_through_its_daemon(
+    tmp_path: Path, mode: int, daemon: bool, variables: dict[str, str], is_asked: bool
+) -> None:
+    store = own_store(tmp_path, "exit 1")
+    state = tmp_path / "nix" / "var" / "nix"
+    state.chmod(mode)
+    if daemon:
+        (state / "daemon-socket").mkdir()
+        (state / "daemon-socket" / "socket").touch()
+    for parent in [tmp_path, *tmp_path.parents][:4]:
+        parent.chmod(0o755)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(NOBODY)
+            found = find_store(None, {**dict(store.environ), **variables})
+            os._exit(2 * (found.program is not None) + found.denied)
+        finally:
+            os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (2 if is_asked else 1)

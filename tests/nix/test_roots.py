@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.installed_trees import dist
+from support.opened import SOURCE
 from support.testbed.store import NixStore, nix_environment
 
 FIXTURES = os.path.join(os.path.dirname(__file__), "..", "..", "fixtures", "c")
@@ -169,6 +171,46 @@ def test_a_run_that_fails_on_a_file_keeps_the_root_that_the_file_still_uses(libr
     finally:
         shutil.rmtree(tree)
         _nix_store("--delete", other)
+
+
+def test_a_library_that_only_a_start_up_file_names_is_held(library: str, tree: str) -> None:
+    os.unlink(os.path.join(tree, "ext.so"))
+    site = os.path.join(tree, "lib", "python3.11", "site-packages")
+    dist(site, "opener", {"opener.py": SOURCE})
+    arguments = ("--lib", library, "--python", sys.executable)
+
+    done = _nixpatch(tree, *arguments)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert library not in _dead()
+    assert _nixpatch(site, *arguments).returncode == 0
+    assert library not in _dead()
+    assert _nixpatch(tree, "--no-startup-files", *arguments).returncode == 0
+    assert library in _dead()
+    assert _nixpatch(tree, *arguments).returncode == 0
+    assert library not in _dead()
+
+    assert _nixpatch("restore", tree).returncode == 0
+    assert library in _dead()
+
+
+def test_the_program_of_a_script_is_held(library: str, tree: str) -> None:
+    os.unlink(os.path.join(tree, "ext.so"))
+    package = os.path.join(os.path.dirname(tree), f"shell-{os.getpid()}")
+    os.makedirs(os.path.join(package, "bin"))
+    shutil.copy("/bin/sh", os.path.join(package, "bin", "nosh"))
+    (shell,) = _nix_store("--add", package)
+    try:
+        site = os.path.join(tree, "lib", "python3.11", "site-packages")
+        dist(site, "mine", {"../../../bin/mine": b"#!/bin/nosh\n"})
+        done = _nixpatch(tree, "--closure", shell, "--python", sys.executable)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert shell not in _dead()
+        assert _nixpatch("restore", tree).returncode == 0
+        assert shell in _dead()
+    finally:
+        shutil.rmtree(tree)
+        _nix_store("--delete", shell)
 
 
 def test_no_gc_roots(library: str, tree: str) -> None:

@@ -112,7 +112,9 @@ def apply(
 
 def _update_texts(dist: DistRecords, texts: Sequence[TextPlan], options: ApplyOptions) -> tuple[Finding, ...]:
     try:
-        return update_texts(dist, texts, tool=TOOL, durable=options.fsync)
+        return update_texts(
+            dist, texts, tool=TOOL, accept_modified=options.accept_modified, durable=options.fsync
+        )
     except (OSError, FileRefused) as error:
         text = f"its start-up file or scripts cannot be written ({reason(error)}): run nixpatch again"
         return (Finding("error", dist.info, text),)

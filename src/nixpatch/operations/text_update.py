@@ -18,7 +18,7 @@ from nixpatch.installed import provenance
 from nixpatch.installed.dist_records import DistRecords, RecordFile
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, hash_bytes, parse_sha256
 from nixpatch.installed.provenance import PatchedText, Provenance
-from nixpatch.installed.record import Record, RecordRow
+from nixpatch.installed.record import RecordRow
 from nixpatch.installed.shebang import with_program
 from nixpatch.installed.startup_file import is_startup_file
 from nixpatch.model import Dist, FileHash, Finding, TextKind, TextPlan, Tree
@@ -26,6 +26,10 @@ from nixpatch.operations.record_update import remove_signatures
 from nixpatch.operations.text_plan import MAX_SCRIPT, is_foreign, startup_path
 
 _ADVICE = "install the dist again"
+_WRONG_ROW = (
+    "RECORD did not describe this file before the patch either, so its row was left as it is "
+    "(--accept-modified updates it)"
+)
 
 
 def mark_pending(texts: Sequence[TextPlan], records: DistRecords) -> Iterator[TextPlan]:
@@ -88,11 +92,21 @@ def _original(current: bytes | None, entry: PatchedText) -> bytes | None:
 
 
 def update_texts(
-    records: DistRecords, texts: Sequence[TextPlan], *, tool: str, durable: bool
+    records: DistRecords,
+    texts: Sequence[TextPlan],
+    *,
+    tool: str,
+    accept_modified: bool = False,
+    durable: bool = False,
 ) -> tuple[Finding, ...]:
     """Write the text files of one dist that are pending, then RECORD and provenance.
 
-    A row of RECORD that did not describe a script before is not made right.
+    Args:
+        records: the dist.
+        texts: its text files.
+        tool: name and version for the provenance.
+        accept_modified: update rows that did not describe a script before, too.
+        durable: survive a power failure.
 
     Raises:
         OSError: a file cannot be written. The old one is unchanged.
@@ -113,8 +127,12 @@ def update_texts(
             rows = rows.with_contents(key, text.content)
         else:
             before = _write_script(text, durable=durable)
-            rows, wrong = _with_script(records, old_record, rows, text, before, entries.get(key))
-            findings += wrong
+            updates, wrong = _row_updates(records, old_record, text, before, entries.get(key))
+            if accept_modified:
+                updates.update(wrong)
+            else:
+                findings += [Finding("error", text.path, _WRONG_ROW)] if wrong else []
+            rows = rows.with_changes(updates)
         entry = None if text.is_restored else _entry(text)
         if entry is None:
             entries.pop(key, None)
@@ -178,29 +196,23 @@ def _write_script(text: TextPlan, *, durable: bool) -> bytes:
     return before
 
 
-def _with_script(
-    records: DistRecords,
-    record: RecordFile,
-    rows: Record,
-    text: TextPlan,
-    before: bytes,
-    entry: PatchedText | None,
-) -> tuple[Record, list[Finding]]:
-    """Return RECORD with the new digest of a script, where its row described an earlier state of it."""
+def _row_updates(
+    records: DistRecords, record: RecordFile, text: TextPlan, before: bytes, entry: PatchedText | None
+) -> tuple[dict[str, FileHash], dict[str, FileHash]]:
+    """Return new digests for the rows of a script: those that described a state of it, and the others."""
     assert text.content is not None
     algorithms = records.algorithms([text.path])
     original = with_program(text.content, text.program)
     after, *earlier = (hash_bytes(state, algorithms) for state in (text.content, before, original))
     updates: dict[str, FileHash] = {}
-    findings: list[Finding] = []
+    wrong: dict[str, FileHash] = {}
     for row in record.rows_of([text.path]).get(text.path, []):
         assert row.path is not None
         if any(row.agrees(state) is not False for state in earlier) or _is_ours(row, entry):
             updates[row.path] = after
         elif row.agrees(after) is not True:
-            error = "RECORD did not describe this file before the patch either, so its row was left as it is"
-            findings.append(Finding("error", text.path, error))
-    return rows.with_changes(updates), findings
+            wrong[row.path] = after
+    return updates, wrong
 
 
 def _is_ours(row: RecordRow, entry: PatchedText | None) -> bool:

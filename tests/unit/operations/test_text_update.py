@@ -215,6 +215,15 @@ class TestRecord:
         assert row(RUN, b"else") in texts.record()
         assert row(PTH, STARTUP) in texts.record()
 
+    def test_unless_it_is_accepted(self, texts: Texts) -> None:
+        record = os.path.join(texts.info, "RECORD")
+        write(record, read(record).replace(row(RUN, SCRIPT), row(RUN, b"else")))
+        plans = texts.plans()
+
+        assert update_texts(texts.records, plans, tool="t", accept_modified=True) == ()
+
+        assert row(RUN, PATCHED) in texts.record()
+
     @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512", "md5"])
     def test_the_algorithm_of_a_row_stays_if_it_may(self, texts: Texts, algorithm: str) -> None:
         record = os.path.join(texts.info, "RECORD")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixpatch.model import DlopenStrings
+from nixpatch.model import DlopenStrings, OpenedNeed
 from nixpatch.policy import default_policy, parse
 from nixpatch.resolve.opened_libraries import (
     UNKNOWN,
@@ -10,8 +10,10 @@ from nixpatch.resolve.opened_libraries import (
     OpenedLibrary,
     OpeningFile,
     alternatives,
+    needs_by_caller,
     opened_libraries,
 )
+from support.resolving import World, elf
 
 POLICY = default_policy()
 
@@ -168,3 +170,60 @@ def test_users_rows_come_first() -> None:
     libraries, left_out = opened_libraries(file, POLICY.extended(rows), lambda _: True)
     assert libraries == (OpenedLibrary(("libodbc.so.2",), ("libltdl.so.7",), "a plugin"),)
     assert left_out == (LeftOutName("libno.so.1", "mine"),)
+
+
+class TestNeedsByCaller:
+    """The file in whose search path ld.so looks."""
+
+    def test_the_file_itself(self) -> None:
+        world = World(files={"p/_ext.so": elf()})
+        assert needs(world, {"p/_ext.so": DlopenStrings(("dlopen",), ("libX11.so.6",))}) == {
+            "p/_ext.so": [(("libX11.so.6",), "p/_ext.so")]
+        }
+
+    def test_a_library_that_opens_for_two(self) -> None:
+        """The need is that of the opener; who asked stands beside it."""
+        core = "libQt6Core.so.6"
+        world = World(files={"p/a.so": elf(core), "p/b.so": elf(core), f"p/{core}": elf(soname=core)})
+        held = DlopenStrings(("_ZN8QLibrary4loadEv",), ("libmodplug.so.1",))
+        assert needs(world, {"p/a.so": held, "p/b.so": held}) == {
+            f"p/{core}": [(("libmodplug.so.1",), "p/a.so"), (("libmodplug.so.1",), "p/b.so")]
+        }
+
+    def test_the_opener_of_the_own_dist_comes_first(self) -> None:
+        core = "libQt6Core.so.6"
+        files = {"p/a.so": elf(core), f"p/{core}": elf(soname=core), f"other/{core}": elf(soname=core)}
+        held = DlopenStrings(("_ZN8QLibrary4loadEv",), ("libmodplug.so.1",))
+        assert set(needs(World(files=files), {"p/a.so": held})) == {f"p/{core}"}
+        del files[f"p/{core}"]
+        assert set(needs(World(files=files), {"p/a.so": held})) == {f"other/{core}"}
+
+    def test_an_opener_outside_the_tree_is_not_ours_to_edit(self) -> None:
+        world = World(files={"p/a.so": elf("libQt6Core.so.6")})
+        held = DlopenStrings(("_ZN8QLibrary4loadEv",), ("libmodplug.so.1",))
+        assert needs(world, {"p/a.so": held}) == {}
+
+    def test_a_library_of_the_same_dist_is_none(self) -> None:
+        world = World(files={"p/a.so": elf(), "p/sub/libplug.so": elf()})
+        assert needs(world, {"p/a.so": DlopenStrings(("dlopen",), ("libplug.so",))}) == {}
+
+    def test_names_of_sources_are_needs_of_every_cffi_backend(self) -> None:
+        names = ("_cffi_backend.cpython-312-x86_64-linux-gnu.so", "other/_cffi_backend.so", "p/_cffi_ext.so")
+        world = World(files={name if "/" in name else f"cffi/{name}": elf() for name in names})
+        need = OpenedNeed(("libpango-1.0.so.0",), "weasyprint/text/ffi.py:1")
+        found = needs(world, {}, need)
+        assert set(found) == {f"cffi/{names[0]}", names[1]}
+        assert set(map(tuple, found.values())) == {((need.sonames, "weasyprint/text/ffi.py:1"),)}
+
+
+def needs(
+    world: World, strings: dict[str, DlopenStrings], *cffi: OpenedNeed
+) -> dict[str, list[tuple[tuple[str, ...], str]]]:
+    """Return the needs with relative paths."""
+    context = world.question()
+    held = {world.at(name): value for name, value in strings.items()}
+    start = f"{context.tree.root}/"
+    return {
+        path.removeprefix(start): [(need.sonames, need.opener.removeprefix(start)) for need in of_file]
+        for path, of_file in needs_by_caller(context, held, lambda _: True, cffi).items()
+    }

@@ -141,7 +141,15 @@ def _provenance() -> dict[str, bytes]:
     file = b'{"interp":null,"needs":{"libz.so.1":"/nix/store/a/lib/libz.so.1"},"original":"sha256=00",'
     file += b'"patched":"sha256=11","search_path":"$ORIGIN","tag":"RUNPATH"}'
     whole = b'{"files":{"p/x.so":' + file + b'},"libraries":{},"tool":"nixpatch 1","version":1}'
-    return {"one": whole, "lief": whole.replace(b'"tag"', b'"writer":"lief","tag"'), "empty": b"{}"}
+    text = b'"texts":{"../../../bin/x":{"kind":"script","next_sha256":"sha256=22","original":"sha256=00",'
+    text += b'"program":"/bin/bash","sha256":"sha256=11","uses":["/nix/store/a/bin/bash"]},'
+    text += b'"nixpatch-p.pth":{"kind":"startup","sha256":"sha256=33"}},'
+    return {
+        "one": whole,
+        "lief": whole.replace(b'"tag"', b'"writer":"lief","tag"'),
+        "texts": whole.replace(b'"tool"', text + b'"tool"'),
+        "empty": b"{}",
+    }
 
 
 def _lock() -> dict[str, bytes]:
@@ -200,6 +208,13 @@ _TEXTS = {
         "nix": b"\0/nix/store/x-glibc/lib/\0\0/nix/store/x-glibc/etc/ld.so.cache\0",
     },
     "manylinux": lambda: _PYTHON,
+    "opened_names": lambda: {
+        **_PYTHON,
+        "cffi": b"ffi = FFI()\ndef load(names, *m):\n    for n in names:\n        try: return ffi.dlopen(n)\n"
+        b"        except OSError: pass\nload(('z', f'lib{x}.so.%d' % 3, 'lib' + y), **{'a': b'c'})\n",
+        "class": b"class A:\n    names = ['libz.so']\n    def f(self, n=None):\n"
+        b"        return CDLL(n or self.names[0])\nA().f(find_library(sys.argv[1]))\n",
+    },
     "call_sites": lambda: _PYTHON,
     "diff": _plan,
     "sbom": lambda: {
@@ -218,6 +233,12 @@ _TEXTS = {
     "pyvenv": lambda: {
         "venv": b"home = /usr/bin\nversion = 3.11.2\nexecutable = /usr/bin/p\n",
         "uv": b"home = /nix/store/x/bin\nimplementation = CPython\nuv = 0.5\nversion_info = 3.12.1\n",
+    },
+    "shebang": lambda: {
+        "bash": b"#!/bin/bash -e\necho\n",
+        "python": b"#! /usr/bin/python3\t-I \r\n\xff\0",
+        "long": b"#!/" + b"x" * 251 + b"\n",
+        "env": b"#!/usr/bin/env bash",
     },
     "script": lambda: {
         "pip": b"#!/t/bin/python3.11\nimport sys\n",

@@ -219,6 +219,8 @@ TARGETS = {
     "metadata": Target(targets_text.metadata, _METADATA),
     "requirements": Target(targets_text.requires_dist, _METADATA, 128),
     "pyvenv": Target(targets_text.pyvenv_cfg, _TEXT),
+    "shebang": Target(targets_text.first_line, _TEXT, 300),
+    "opened_names": Target(targets_read.opened, vocabulary.PYTHON, 400),
     "script": Target(targets_text.script, _TEXT),
     "soname": Target(targets_text.soname, _SONAME, 300),
     "search_path": Target(targets_text.paths, _PATHS, 300),

@@ -91,3 +91,14 @@ def components(data: bytes) -> None:
     for name, version in sbom_components(data):
         assert isinstance(name, str)
         assert isinstance(version, str)
+
+
+def opened(data: bytes) -> None:
+    """Any source has names or none; they are the same the next time and can be written down."""
+    sources = [("a.py", data), ("b.py", b"from a import *\nload('libb.so')\n")]
+    names = opened_names(sources)
+    assert opened_names(sources) == names
+    for name in names:
+        assert name.path in {"a.py", "b.py"}
+        assert name.line >= 1
+        json.dumps(name.name).encode("ascii")

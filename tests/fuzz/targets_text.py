@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from nixpatch import policy
 from nixpatch.elf.lief.writer import parse_answer
 from nixpatch.errors import FileRefused
-from nixpatch.installed import dists, provenance, python_layout, record, target_python
+from nixpatch.installed import dists, provenance, python_layout, record, shebang, target_python
 from nixpatch.model import Dist, FileHash, Libc, Machine, Target
 from nixpatch.resolve import dist_graph, search_path
 from nixpatch.store import catalog, lockfile, whole_store
@@ -80,6 +80,27 @@ def provenance_file(data: bytes) -> None:
     again = provenance.dump(found)
     assert provenance.load(again) == found
     assert provenance.dump(provenance.load(again)) == again
+
+
+def first_line(data: bytes) -> None:
+    """Another program and back again gives the same bytes, and is what is read then."""
+    read = shebang.read_shebang(data)
+    if read is None:
+        return
+    bash = "/nix/store/x-bash/bin/bash"
+    try:
+        changed = shebang.with_program(data, bash)
+    except ValueError:
+        return
+    after = shebang.read_shebang(changed)
+    assert after is not None
+    assert (after.program, after.argument) == (bash, read.argument)
+    try:
+        back = shebang.with_program(changed, read.program)
+    except ValueError:  # relative
+        assert not read.program.startswith("/")
+    else:
+        assert back == data
 
 
 def lock_file(data: bytes) -> None:

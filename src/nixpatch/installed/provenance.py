@@ -222,7 +222,7 @@ def _text_file(path: str, row: Any) -> PatchedText:
     if not isinstance(row, dict) or not can_be_path(path):
         raise ProvenanceError(f"{path!r} is not a table, or no file's name")
     kind, uses = row.get("kind"), row.get("uses", [])
-    if kind not in {kind.name.lower() for kind in TextKind}:
+    if kind not in [kind.name.lower() for kind in TextKind]:  # no set: JSON has values that no set takes
         raise ProvenanceError(f"kind of {path!r} is {kind!r}")
     if not isinstance(uses, list) or not all(isinstance(use, str) and can_be_path(use) for use in uses):
         raise ProvenanceError(f"uses of {path!r} is not a list of paths")

@@ -67,8 +67,8 @@ def with_program(content: bytes, program: str) -> bytes:
     """Return a script that another program runs, with the same argument; all but the first line is the same.
 
     Raises:
-        ValueError: there is no such line, the program has a space in its path, or the line gets longer than
-            the kernel reads.
+        ValueError: there is no such line, the program has a space in its path, or the line is or gets longer
+            than the kernel reads: it would cut the argument.
 
     """
     match = _LINE.match(content)
@@ -76,7 +76,8 @@ def with_program(content: bytes, program: str) -> bytes:
     if match is None or not path.startswith(b"/") or re.search(rb"[ \t\0\n]", path):
         raise ValueError(f"no line that {program} could stand in")
     changed = content[: match.start(1)] + path + content[match.end(1) :]
-    length = changed.find(b"\n") + 1 or len(changed)
-    if length > HEAD_SIZE:
-        raise ValueError(f"the first line would have {length} bytes, the kernel reads {HEAD_SIZE}")
+    for script, verb in ((content, "has"), (changed, "would have")):
+        length = script.find(b"\n") + 1 or len(script)
+        if length > HEAD_SIZE:
+            raise ValueError(f"the first line {verb} {length} bytes, the kernel reads {HEAD_SIZE}")
     return changed

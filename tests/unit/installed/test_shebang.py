@@ -78,6 +78,8 @@ def test_a_line_that_the_kernel_would_cut_is_refused() -> None:
     assert len(with_program(b"#!/bin/bash\n", fits)) == HEAD_SIZE
     with pytest.raises(ValueError, match="257 bytes"):
         with_program(b"#!/bin/bash\n", fits + "x")
+    with pytest.raises(ValueError, match="has 257 bytes"):
+        with_program(f"#!{fits}x\n".encode(), "/bin/bash")
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,19 @@ class TestScript:
         assert opener.run_script() == "ran by bash"
         assert os.stat(opener.script).st_mode & 0o7777 == 0o751
 
+    def test_a_program_of_another_machine_is_none(self, opener: Opener, nixpatch: Run) -> None:
+        other = os.path.join(opener.world.store, "4" * 32 + "-bash-9.0", "bin", "bash")
+        os.makedirs(os.path.dirname(other))
+        with open(other, "wb") as file:
+            header = bytearray(_read(os.path.realpath("/bin/bash")))
+            header[18:20] = (183).to_bytes(2, "little")  # e_machine: AArch64
+            file.write(header)
+        os.chmod(other, 0o755)
+
+        assert nixpatch(opener.world.venv)[0] == 0
+
+        assert opener.run_script() == "ran by bash"
+
     def test_what_nothing_provides_is_a_finding(self, world: World, nixpatch: Run) -> None:
         script = b"#!/usr/bin/no-such-shell\n"
         opener = opened.install(world, files={"opener.py": b"", "../../../bin/opener-run": script})

@@ -237,6 +237,7 @@ def _plan_texts(
             given=(*request.libs, *request.closures),
             closure=decision.target_closure,
             pure=request.pure or request.locked is not None,
+            is_foreign=lambda path: context.machine_of(path) not in {None, context.target.machine},
         )
     )
     programs: dict[str, str] = {}

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from nixpatch.store.nix_store import Store
 from nixpatch.store.store_paths import package_of_entry, version_key, version_of
 
 
 def find_program(
-    store: Store, name: str, *, given: Collection[str], closure: Collection[str], pure: bool
+    store: Store,
+    name: str,
+    *,
+    given: Collection[str],
+    closure: Collection[str],
+    pure: bool,
+    is_foreign: Callable[[str], bool] = lambda _: False,
 ) -> str | None:
     """Return the path of a program.
 
@@ -21,19 +27,23 @@ def find_program(
         given: directories and store paths that the user named: they come first.
         closure: store paths of the target's closure: they come next.
         pure: nothing else of the store is looked at.
+        is_foreign: whether a program is for another machine: a store may hold what was built for others.
 
     """
+
+    def runs(path: str) -> bool:
+        return os.path.isfile(path) and os.access(path, os.X_OK) and not is_foreign(path)
+
     for given_path in given:
         path = os.path.abspath(given_path)
         if store.store_path_of(path, resolve=True):
-            path = store.canonical(
-                path
-            )  # a profile moves on, the store path that it stands for today does not
+            # A profile moves on, the store path that it stands for today does not.
+            path = store.canonical(path)
         for directory in (path, os.path.dirname(path)):
-            if _runs(program := os.path.join(directory, "bin", name)):
+            if runs(program := os.path.join(directory, "bin", name)):
                 return program
     for candidates in (sorted(closure), () if pure else _packages_called(store, name)):
-        programs = [program for path in candidates if _runs(program := os.path.join(path, "bin", name))]
+        programs = [program for path in candidates if runs(program := os.path.join(path, "bin", name))]
         if programs:
             return max(programs, key=lambda program: _rank(store, program))
     return None
@@ -55,7 +65,3 @@ def _packages_called(store: Store, name: str) -> Iterator[str]:
 def _rank(store: Store, program: str) -> tuple[object, str]:
     """Order programs: the newest package first, then by path."""
     return version_key(version_of(store.package_name(program))), program
-
-
-def _runs(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)

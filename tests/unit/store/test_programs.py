@@ -82,6 +82,15 @@ def test_what_cannot_be_run_is_none(shelf: World) -> None:
     assert find(shelf.store, "bash") is None
 
 
+def test_a_program_of_another_machine_is_none(shelf: World) -> None:
+    native = program(shelf, "bash-5", "bash")
+    foreign = program(shelf, "bash-6", "bash")
+    store, options = shelf.store, {"given": (), "closure": (), "pure": False}
+    assert find_program(store, "bash", **options) == foreign  # type: ignore[arg-type]
+    found = find_program(store, "bash", is_foreign=foreign.__eq__, **options)  # type: ignore[arg-type]
+    assert found == native
+
+
 def test_a_profile_stands_for_the_store_path_of_today(shelf: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next generation of the profile may not have it, and Nix collects what only the old one held."""
     bash = program(shelf, "bash-5", "bash")

@@ -68,14 +68,14 @@ def test_the_project_that_the_tree_is_in(
     write(lacking, "pyproject.toml", "[project]\nname = 'x'\ndependencies = ['nixpatch']\n")
     code, _, err = nixpatch("plan", lacking.venv)
     assert code == 2
-    assert "nonsense: no such table; there are drivers, ignore, runtime, system" in err
+    assert "nonsense: no such table; there are dlopen, drivers, ignore, runtime, system" in err
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
         ("[[", "not TOML"),
-        ("lib = ['/opt/lib']", "lib: no such table; there are drivers, ignore, runtime, system"),
+        ("lib = ['/opt/lib']", "lib: no such table; there are dlopen, drivers, ignore, runtime, system"),
         ("[ignored]", "ignored: no such table"),
         ("[libc]\nglibc = ['libz.so.1']", "libc: "),
         ('[[ignore]]\nfile = "*"\nsonames = ["x"]', "ignore, row 1: reason is not a string"),

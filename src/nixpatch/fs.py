@@ -16,8 +16,11 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 TEMP_PREFIX = ".nixpatch-"
 TEMP_SUFFIX = ".tmp"
@@ -124,6 +127,22 @@ def is_stream(path: str) -> bool:
     except OSError:
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+@contextlib.contextmanager
+def streamed(output: str | BinaryIO) -> Iterator[int]:
+    """Yield a descriptor of an empty file that is copied to a pipe or device unless the block raises.
+
+    Raises:
+        OSError: it cannot be written.
+
+    """
+    with tempfile.TemporaryFile() as file:
+        yield file.fileno()
+        file.seek(0)
+        with open(output, "wb") if isinstance(output, str) else contextlib.nullcontext(output) as stream:
+            shutil.copyfileobj(file, stream)
+            stream.flush()
 
 
 def granted_to_contents(descriptor: int) -> tuple[str, ...]:

@@ -79,10 +79,10 @@ def test_while_a_file_is_written(world: World, which: str, monkeypatch: pytest.M
     plan = make_plan(PatchRequest(world.venv, _store(world)))
     swaps = [lambda: _swap(world, name, outside)]
 
-    def swapping(*arguments: object) -> object:
+    def swapping(*arguments: object, **options: object) -> object:
         while swaps:
             swaps.pop()()
-        return write_checked(*arguments)  # type: ignore[arg-type]
+        return write_checked(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("nixpatch.operations.edit_jobs.write_checked", swapping)
     applying.apply(plan)

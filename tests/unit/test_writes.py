@@ -60,10 +60,6 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         "a pipe or device that --html or --output names; /dev/null, when nobody reads standard output",
     ),
     "elf/child_process.py": ({"tempfile.TemporaryFile"}, "a nameless file for what the child logs"),
-    "operations/elf_edit.py": (
-        {"open", "shutil.copyfileobj", "tempfile.TemporaryFile"},
-        "a pipe or device that --output names, by way of a nameless file",
-    ),
     "operations/verify_deep.py": ({"tempfile.TemporaryFile"}, "a nameless file: the original, restored"),
     "data/load_probe.py": ({"open"}, "/dev/null, and a pipe to the process that started it"),
 }

@@ -202,8 +202,14 @@ def _entry_violations(pair: FilePair) -> Iterator[str]:
 
 
 def _path_is_rewritten(pair: FilePair) -> bool:
-    rewritten = pair.resolved.search_path is not None or pair.resolved.removes_search_path
-    return rewritten or pair.memory_end < pair.old.headers.last_load.memory_end
+    if pair.resolved.search_path is not None or pair.resolved.removes_search_path:
+        return True
+    # Where patchelf shortens a path in its place, the old path may be the result, in a new string.
+    added = (
+        entry.tag in SEARCH_PATH_TAGS and entry.value >= pair.old.headers.string_size
+        for entry in pair.new.headers.live
+    )
+    return any(added) or pair.memory_end < pair.old.headers.last_load.memory_end
 
 
 def _content_violations(pair: FilePair) -> Iterator[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -16,7 +14,7 @@ from nixpatch.elf.inplace_writer import write_original
 from nixpatch.elf.undo import open_source
 from nixpatch.elf.writer import write_checked
 from nixpatch.errors import FileRefused
-from nixpatch.fs import granted_to_contents, is_stream, replacement, sweep, write_all
+from nixpatch.fs import granted_to_contents, is_stream, replacement, streamed, sweep, write_all
 from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason, Tag
 from nixpatch.operations.signatures import broken_signatures, text_of_dropped
 
@@ -226,18 +224,14 @@ def restore(source: str, output: str | BinaryIO) -> tuple[str, ...]:
 @contextlib.contextmanager
 def _destination(source: str, output: str | BinaryIO) -> Iterator[int]:
     """Yield a descriptor of an empty file whose contents end up in ``output`` unless the block raises."""
-    if isinstance(output, str) and not is_stream(output):
-        real = os.path.realpath(output)
-        sweep(real)
-        with replacement(real, mode=_mode_for(source, real)) as temp:
+    if not isinstance(output, str) or is_stream(output):
+        with streamed(output) as temp:
             yield temp
         return
-    with tempfile.TemporaryFile() as file:
-        yield file.fileno()
-        file.seek(0)
-        with open(output, "wb") if isinstance(output, str) else contextlib.nullcontext(output) as stream:
-            shutil.copyfileobj(file, stream)
-            stream.flush()
+    real = os.path.realpath(output)
+    sweep(real)
+    with replacement(real, mode=_mode_for(source, real)) as temp:
+        yield temp
 
 
 def _dropped(source: str) -> tuple[str, ...]:

@@ -82,6 +82,6 @@ def plan_restore(path: str, records: TreeRecords | None = None) -> Plan:
 def _without_undo_record(records: DistRecords) -> Iterator[Finding]:
     """Report the files that LIEF wrote: they do not contain the original."""
     for path, digest in records.written_by_lief().items():
-        if os.path.isfile(path) and has_sha256(path, digest):
+        if os.path.isfile(path) and not os.path.islink(path) and has_sha256(path, digest):
             text = "cannot be restored: LIEF wrote it, and its output holds no undo record"
             yield Finding("error", path, f"{text}; {_ADVICE}")

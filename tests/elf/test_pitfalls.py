@@ -112,7 +112,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         "unit/installed/test_scan.py::test_the_bytes_decide_and_not_the_name",
     ),
     "files for other machines in the same wheel are edited": (
-        "unit/resolve/test_precedence.py::test_left_alone",
+        "unit/resolve/test_need_sources.py::test_left_alone",
     ),
     "the mode is lost, or setuid stays on contents it was not granted to": (
         "cli/test_patch.py::test_mode_and_times_stay_and_setuid_goes",
@@ -134,7 +134,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         "elf/test_undo.py::test_editing_and_stripping_in_turns_does_not_grow",
         "elf/test_survival.py::test_patching_and_fixing_up_in_turns_does_not_grow",
     ),
-    "the dynamic loader or libc itself is edited": ("unit/resolve/test_precedence.py::test_left_alone",),
+    "the dynamic loader or libc itself is edited": ("unit/resolve/test_need_sources.py::test_left_alone",),
     "notes and the properties in them get out of step": (
         "elf/test_layouts.py::test_notes_stay_what_and_where_they_are",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import nixpatch
+from support import vendored
 from support.world import World, record_row, shared
 
 
@@ -200,3 +202,18 @@ def test_a_plan_that_removes_a_library_is_applied_twice(world: World, environmen
     assert world.snapshot() == after
     assert not nixpatch.restore(world.venv).failed
     assert os.path.exists(copy)
+
+
+def test_unvendoring_in_a_nix_build_keeps_no_originals(world: World, environment: dict[str, str]) -> None:
+    """As on the command line: the output of a build cannot be restored, and copies count in its closure."""
+    made = vendored.make(world)
+    copy = made.world.copy("copy")
+    for venv, building in ((world.venv, False), (copy.venv, True)):
+        environ = {**environment, **({"NIX_BUILD_TOP": "/build"} if building else {})}
+        plan = nixpatch.plan(
+            venv, unvendor=["*"], environment=environ, closure=sorted(glob.glob(f"{world.store}/*"))
+        )
+        assert nixpatch.summary(plan, nixpatch.apply(plan, environment=environ)).satisfied
+        kept = glob.glob(f"{venv}/lib/python3*/site-packages/pkg-1.0.dist-info/nixpatch-grafts/*")
+        assert len(kept) == (0 if building else 2)
+        assert not glob.glob(f"{venv}/lib/python3*/site-packages/pkg.libs/*")

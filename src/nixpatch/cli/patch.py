@@ -1,4 +1,7 @@
-"""``nixpatch patch``, ``plan``, ``restore`` and ``verify``."""
+"""``nixpatch patch``, ``plan``, ``restore`` and ``verify``.
+
+The options of patch are declared in ``operations.patch_options``.
+"""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class ElfFacts:
 class SkipReason(enum.Enum):
     """Why a file is left alone, byte for byte. The value is shown to users."""
 
-    # decided in elf/headers, elf/facts and elf/undo, from the file alone
+    # decided in elf/headers, elf/facts, elf/undo and elf/errors, from the file alone
     NOT_ELF = "not an ELF file"
     RELOCATABLE = "relocatable object file (ET_REL)"
     CORE = "core file or unknown ELF type"

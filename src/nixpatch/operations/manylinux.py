@@ -1,4 +1,7 @@
-"""Read and change the manylinux tags that a target claims, and check them against the available libraries."""
+"""Read and change the manylinux tags that a target claims, and check them against the available libraries.
+
+``installed.manylinux_module`` writes the module.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Libraries that a file opens with dlopen(3) are needs too, although no DT_NEEDED names them: ld.so searches
 them in the RUNPATH or RPATH of the file that calls dlopen.
+
+Why a file is skipped, and which module decides it: ``SkipReason`` in ``model.elf``.
 """
 
 from __future__ import annotations

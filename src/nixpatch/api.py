@@ -2,7 +2,7 @@
 
     >>> import nixpatch
     >>> plan = nixpatch.plan(".venv", lib=["/nix/store/...-zlib-1.3.1"])
-    >>> [lacking.soname for lacking in nixpatch.missing(plan)]
+    >>> [library.soname for library in nixpatch.missing(plan)]
     []
     >>> outcome = nixpatch.apply(plan)
     >>> nixpatch.summary(plan, outcome).satisfied

@@ -1,3 +1,3 @@
-"""The version of nixpatch: a leaf, so that whoever writes it down need not import the package."""
+"""The version of nixpatch: a module without imports, so that every other module can import it."""
 
 __version__ = "0.1.0"

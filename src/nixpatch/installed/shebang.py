@@ -28,7 +28,7 @@ class Shebang:
     """all that follows, one argument for the kernel; ``""`` where there is none"""
 
     @property
-    def lacking(self) -> str | None:
+    def absent_program(self) -> str | None:
         """The file name of the program if NixOS may lack it; None for one that stays as it is.
 
         ``/usr/bin/env X`` looks in PATH and stays. So does what is no absolute path: installers put the path

@@ -21,7 +21,7 @@ _PYTHON = re.compile(r"python(?:3(?:\.[0-9]+t?)?)?")
 _MAX_NAME = 200  # NAME_MAX is 255
 _IN_THE_WAY = "is not of nixpatch and stands where the start-up file of this dist has to be: rename it"
 _NO_SCRIPTS = (".py", ".pyc", ".pyi", ".so", ".h", ".hpp", ".json", ".txt", ".pth", ".typed", ".png", ".js")
-"""endings of the many files of a dist that nobody runs by their first line, unless they lie in bin"""
+"""endings of files that the kernel does not run by their first line, unless they lie in bin"""
 
 
 def plan_startup_files(
@@ -101,7 +101,7 @@ def plan_scripts(
             if shebang is None:
                 continue
             original = programs.get(path, shebang.program)
-            name = Shebang(original, shebang.argument).lacking
+            name = Shebang(original, shebang.argument).absent_program
             if name is None or (path not in programs and shebang.runs_in(tree.prefix, store_dir)):
                 continue
             program = _python(tree, target) if _PYTHON.fullmatch(name) else find(name)

@@ -49,7 +49,7 @@ class RowKind(enum.IntEnum):
 
 
 def stamp_of(status: os.stat_result) -> bytes:
-    """Return the state of a file as bytes. Every change of it moves st_ctime, which nobody can set."""
+    """Return the state of a file as bytes. Every change of it moves st_ctime, which no call can set."""
     return _STAMP.pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 

@@ -1,7 +1,7 @@
 """Indirect garbage-collector roots: what a tree outside the store links to must not be collected under it.
 
 Nix finds references by looking into store paths; a venv in a home directory is none. An indirect root is a
-link in the tree that Nix is told of (nix-store(1), ``--add-root``): it holds as long as the tree exists, and
+link in the tree that Nix registers (nix-store(1), ``--add-root``): it holds as long as the tree exists, and
 goes with it.
 """
 
@@ -23,7 +23,7 @@ _DECLINED = "none"
 
 
 def wanted(store: Store, prefix: str) -> bool:
-    """Whether a tree needs roots: not inside the store, and not where Nix is not there to be told."""
+    """Whether a tree needs roots: it lies outside the store, and there is a Nix that can keep roots."""
     return store.program is not None and store.store_path_of(prefix, resolve=True) is None
 
 

@@ -35,7 +35,7 @@ def test_what_the_kernel_runs_by_no_program(head: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "lacking"),
+    ("program", "absent_program"),
     [
         ("/bin/bash", "bash"),
         ("/usr/bin/bash", "bash"),
@@ -55,8 +55,8 @@ def test_what_the_kernel_runs_by_no_program(head: bytes) -> None:
         ("/bin/", None),
     ],
 )
-def test_what_nixos_lacks(program: str, lacking: str | None) -> None:
-    assert Shebang(program, "").lacking == lacking
+def test_what_nixos_lacks(program: str, absent_program: str | None) -> None:
+    assert Shebang(program, "").absent_program == absent_program
 
 
 def test_launchers_run_in_the_tree() -> None:

@@ -8,12 +8,12 @@ is given a reader.
 
 from nixpatch.installed.hashing import encode_digest, hash_file
 from nixpatch.installed.loader_defaults import read_loader_defaults
-from nixpatch.installed.python_layout import enclosing
 from nixpatch.installed.record import Record, RecordRow, parse
 from nixpatch.installed.record_paths import Locator
 from nixpatch.installed.scan import scan
 from nixpatch.installed.system_trees import external_manager, is_system_directory
 from nixpatch.installed.target_python import find_target
+from nixpatch.installed.tree_roots import default_tree, find_roots, tree_of_file
 from nixpatch.model import FileHash
 
 __all__ = [
@@ -21,13 +21,15 @@ __all__ = [
     "Locator",
     "Record",
     "RecordRow",
-    "enclosing",
+    "default_tree",
     "encode_digest",
     "external_manager",
+    "find_roots",
     "find_target",
     "hash_file",
     "is_system_directory",
     "parse",
     "read_loader_defaults",
     "scan",
+    "tree_of_file",
 ]

@@ -8,13 +8,14 @@ import re
 from collections.abc import Mapping
 
 from nixpatch.fs import read_regular
-from nixpatch.model import Tree, TreeKind
 
 NAME = "pyvenv.cfg"
 _MAX_SIZE = 1 << 20
 _VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(?![0-9])")
-_LIB = frozenset({"lib", "lib64", "lib32"})
+LIB = frozenset({"lib", "lib64", "lib32"})
 _SITE = frozenset({"site-packages", "dist-packages"})
+_PACKAGES = "__pypackages__"
+"""directory of PEP 582, as pdm makes it: ``__pypackages__/X.Y/lib`` is a site directory"""
 # "python3" without a minor version is Debian's; "t" marks the free-threaded build (PEP 703).
 _PYTHON = re.compile(r"(?:python|pypy)(\d+)(?:\.(\d+))?t?")
 
@@ -25,31 +26,35 @@ def site_directories(prefix: str) -> tuple[str, ...]:
     In most venvs ``lib64`` is a link to ``lib``: each directory is returned once.
     """
     sites = set()
-    for lib in sorted(_LIB):
-        for python in _listed(os.path.join(prefix, lib)):
+    for lib in sorted(LIB):
+        for python in listed(os.path.join(prefix, lib)):
             if _PYTHON.fullmatch(python):
                 sites |= {
                     os.path.realpath(path)
                     for path in (os.path.join(prefix, lib, python, site) for site in _SITE)
                     if os.path.isdir(path)
                 }
+    if os.path.basename(os.path.dirname(prefix)) == _PACKAGES:
+        sites |= {path for path in [os.path.join(prefix, "lib")] if has_dist_info(path)}
     return tuple(sorted(path for path in sites if path.startswith(prefix.rstrip("/") + "/")))
 
 
 def prefix_of_site(site: str) -> str | None:
     """Return PREFIX of ``PREFIX/lib*/pythonX.Y/site-packages``; None for a path of another form."""
     above, name = os.path.split(site)
+    if name == "lib" and os.path.basename(os.path.dirname(above)) == _PACKAGES:
+        return above
     above, python = os.path.split(above)
     prefix, lib = os.path.split(above)
-    return prefix if name in _SITE and _PYTHON.fullmatch(python) and lib in _LIB else None
+    return prefix if name in _SITE and _PYTHON.fullmatch(python) and lib in LIB else None
 
 
 def version_in_path(path: str) -> tuple[int, int] | None:
     """Return the version of the last ``lib*/pythonX.Y`` in the path."""
     parts = path.split("/")
     for lib, python in reversed(list(itertools.pairwise(parts))):
-        version = version_in_name(python)
-        if lib in _LIB and version is not None:
+        version = version_in_name(f"python{python}" if lib == _PACKAGES else python)
+        if (lib in LIB or lib == _PACKAGES) and version is not None:
             return version
     return None
 
@@ -60,18 +65,24 @@ def version_in_name(name: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match and match[2] else None
 
 
+def is_python_name(name: str) -> bool:
+    """Return whether a name is that of an interpreter or of its library directory: ``python3.11``."""
+    return _PYTHON.fullmatch(name) is not None
+
+
 def only_version(prefix: str) -> tuple[int, int] | None:
     """Return the version of the only ``lib/pythonX.Y`` of a prefix; None if there are several, or none."""
-    versions = {version_in_name(name) for name in _listed(os.path.join(prefix, "lib"))} - {None}
+    versions = {version_in_name(name) for name in listed(os.path.join(prefix, "lib"))} - {None}
     return versions.pop() if len(versions) == 1 else None
 
 
 def has_dist_info(directory: str) -> bool:
     """Return whether a directory holds dists itself, whatever its name (``pip install --target``)."""
-    return any(name.endswith(".dist-info") for name in _listed(directory))
+    return any(name.endswith(".dist-info") for name in listed(directory))
 
 
-def _listed(directory: str) -> list[str]:
+def listed(directory: str) -> list[str]:
+    """Return the names in a directory; none if it cannot be listed."""
     try:
         return os.listdir(directory)
     except OSError:
@@ -96,26 +107,3 @@ def config_version(config: Mapping[str, str]) -> tuple[int, int] | None:
     """Return the Python version: ``version`` (venv) or ``version_info`` (virtualenv, uv)."""
     match = _VERSION.match(config.get("version") or config.get("version_info") or "")
     return (int(match[1]), int(match[2])) if match else None
-
-
-def enclosing(path: str) -> Tree | None:
-    """Return the venv, prefix or site-packages that a file is in, without files and dists; None if in none.
-
-    That is enough for ``find_target``.
-    """
-    directory = os.path.dirname(os.path.realpath(path))
-    site: str | None = None
-    while directory != "/":
-        if read_config(directory) is not None:
-            return _tree(directory, directory, TreeKind.VENV, path)
-        if site is None and (prefix_of_site(directory) or has_dist_info(directory)):
-            site = directory
-        directory = os.path.dirname(directory)
-    if site is None:
-        return None
-    return _tree(site, prefix_of_site(site) or site, TreeKind.SITE_PACKAGES, path)
-
-
-def _tree(root: str, prefix: str, kind: TreeKind, path: str) -> Tree:
-    version = version_in_path(os.path.dirname(os.path.realpath(path)))
-    return Tree(root, prefix, kind, (), python_version=version or only_version(prefix))

@@ -187,7 +187,7 @@ def _start(file: str, facts: ElfFacts, options: TraceOptions, reader: Reader) ->
     interp = facts.current.interp
     if interp is not None and options.python is None:
         return Start(None, "its interpreter", interp, read_loader_defaults(interp), library_path)
-    tree = installed.enclosing(file)
+    tree = installed.tree_of_file(file)
     if tree is not None or options.python is not None:
         target = installed.find_target(tree or installed.scan(file), options.python, options.path_env, reader)
         if target.machine == facts.machine:

@@ -9,6 +9,7 @@ from nixpatch.model import (
     Dist,
     ElfFacts,
     FilePlan,
+    LenderSite,
     Libc,
     Linkage,
     Machine,
@@ -121,6 +122,8 @@ class World:
     links: dict[str, str] = field(default_factory=dict)
     store: list[Provider] = field(default_factory=list)
     """best first"""
+    lent: dict[str, ElfFacts] = field(default_factory=dict)
+    """libraries in site-packages of other store paths; the directory of the store names the one dist there"""
     requires: dict[str, tuple[str, ...]] = field(default_factory=dict)
     elsewhere: dict[str, Machine] = field(default_factory=dict)
     """other ELF files of the machine"""
@@ -148,6 +151,7 @@ class World:
         machines |= {found.directory + "/" + found.name: found.machine for found in self.store}
         machines |= {f"{self.target.libc_dir}/{name}": X86_64 for name in ("libc.so.6", "libm.so.6")}
         machines |= {self.target.loader: X86_64, **self.elsewhere}
+        machines |= {path: lent.machine for path, lent in self.lent.items()}
         there = {*machines, *(os.path.dirname(path) for path in machines)}
         return ResolutionContext(
             tree=Tree(SITE, PREFIX, TreeKind.SITE_PACKAGES, files, dists),
@@ -160,6 +164,21 @@ class World:
             considered=lambda _: (),
             machine_of=lambda path: machines.get(os.path.normpath(path)),
             exists=lambda path: path in there,
+            lender_sites=self.lender_sites(),
+            read_facts=self.lent.get,
+        )
+
+    def lender_sites(self) -> tuple[LenderSite, ...]:
+        by_site: dict[str, dict[str, tuple[str, ...]]] = {}
+        for path in self.lent:
+            site, _, _ = path.partition("/site-packages/")
+            libraries = by_site.setdefault(f"{site}/site-packages", {})
+            name = os.path.basename(path)
+            libraries[name] = (*libraries.get(name, ()), path)
+        return tuple(
+            LenderSite(site, (Dist(name, "1", site, f"{site}/{name}-1.dist-info"),), libraries)
+            for site, libraries in by_site.items()
+            for name in [site.split("/")[3].partition("-")[2]]
         )
 
     def plan(self, name: str) -> FilePlan:

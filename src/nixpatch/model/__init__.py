@@ -19,6 +19,7 @@ from nixpatch.model.elf import (
 )
 from nixpatch.model.installed import (
     Dist,
+    LenderSite,
     Libc,
     LoaderDefaults,
     Target,
@@ -56,6 +57,7 @@ __all__ = [
     "FileOutcome",
     "FilePlan",
     "Finding",
+    "LenderSite",
     "Libc",
     "Linkage",
     "LoadConflict",

@@ -70,6 +70,22 @@ class Tree:
     """temp files of killed runs"""
 
 
+@dataclass(frozen=True, slots=True)
+class LenderSite:
+    """A site-packages outside the tree whose dists provide libraries: each package of nixpkgs has one."""
+
+    path: str
+    dists: tuple[Dist, ...]
+    libraries: Mapping[str, tuple[str, ...]]
+    """by file name: absolute paths, links to other directories resolved"""
+
+    def owner_of(self, path: str) -> str:
+        """Return the ``info`` of the dist that a library belongs to, "" if that is unknown."""
+        if len(self.dists) == 1:
+            return self.dists[0].info
+        return next((dist.info for dist in self.dists if path in dist.files), "")
+
+
 class Libc(enum.Enum):
     """The C libraries that wheels are tagged for (PEP 600, PEP 656)."""
 

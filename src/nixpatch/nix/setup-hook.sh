@@ -11,6 +11,7 @@
 
 # Without declare: stdenv sources this file in a function, where declare would make them local.
 nixpatchLibs=()
+nixpatchSites=()
 nixpatchHostPython=
 nixpatchDone=
 
@@ -44,6 +45,11 @@ nixpatchGather() {
   # lib64 is often a link to lib: the same directory under another name.
   [ -L "$1/lib64" ] || nixpatchGatherLib "$1/lib64"
   if [ -z "$nixpatchHostPython" ] && [ -x "$1/bin/python3" ]; then nixpatchHostPython=$1/bin/python3; fi
+  # Another wheel in a store path of its own (buildPythonPackage, pyproject.nix) has its libraries in site-packages.
+  local site
+  for site in "$1"/lib/python3*/site-packages; do
+    if [ -d "$site" ] && [ -n "$(find -L "$site" -name '*.so*' -type f -print -quit 2>/dev/null)" ]; then nixpatchSites+=("$site"); fi
+  done
 }
 
 nixpatchGatherLib() {
@@ -122,7 +128,9 @@ nixpatchPatch() {
       if nixpatchHasLibraries "$word/lib"; then arguments+=(--lib "$word/lib"); fi
     done
   fi
-  for directory in ${nixpatchLibs+"${nixpatchLibs[@]}"}; do arguments+=(--lib "$directory"); done
+  for directory in ${nixpatchLibs+"${nixpatchLibs[@]}"} ${nixpatchSites+"${nixpatchSites[@]}"}; do
+    arguments+=(--lib "$directory")
+  done
   nixpatchWords runtimeDependencies
   for word in ${nixpatchWordsOf+"${nixpatchWordsOf[@]}"}; do
     # Directories such as /run/opengl-driver need not exist during the build.

@@ -11,10 +11,12 @@ from nixpatch import elf, installed
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.escape import is_machine_error
 from nixpatch.installed.dist_records import TreeRecords
+from nixpatch.installed.lender_sites import read_lender_sites
 from nixpatch.model import (
     ElfFacts,
     FilePlan,
     Finding,
+    LenderSite,
     Machine,
     Origin,
     Plan,
@@ -135,6 +137,8 @@ def make_plan(
                 considered=lambda name: (*index.considered(name), *filter(None, [notes_by_soname.get(name)])),
                 machine_of=read.machine,
                 exists=functools.cache(os.path.exists),
+                lender_sites=_lender_sites(tree, sources, index),
+                read_facts=read.facts,
             )
             context, python = _with_opened(context, index, records)
             vendored: tuple[VendoredPlan, ...] = ()
@@ -271,7 +275,10 @@ def _with_opened(
     )
     is_known = functools.cache(
         lambda name: bool(
-            context.files_named(name) or index.providers(name) or catalog.lookup(name) is not None
+            context.files_named(name)
+            or context.lent_files((), name)
+            or index.providers(name)
+            or catalog.lookup(name) is not None
         )
     )
     resolver = PythonResolver(context, index.versions, index.beginning, is_known)
@@ -332,8 +339,9 @@ def sources_of(request: PatchRequest, target: Target) -> LibrarySources:
         MachineError: what is locked is gone or changed.
 
     """
+    lender_sites = {given: read_lender_sites((given,)) for given in request.libs}
     if request.locked is None:
-        return LibrarySources(request.libs, request.closures, request.pure)
+        return LibrarySources(request.libs, request.closures, lender_sites, request.pure)
     if request.closures or request.nixpkgs is not None:
         other = "--closure" if request.closures else "--nixpkgs"
         raise RequestError(
@@ -342,7 +350,15 @@ def sources_of(request: PatchRequest, target: Target) -> LibrarySources:
     contents = lockfile.read(request.locked, request.store)
     lockfile.check_target(contents, request.locked, target)
     lockfile.check_libraries(contents, request.locked)
-    return LibrarySources(request.libs, pure=True, lockfile=contents)
+    return LibrarySources(request.libs, lender_sites=lender_sites, pure=True, lockfile=contents)
+
+
+def _lender_sites(tree: Tree, sources: LibrarySources, index: ProviderIndex) -> tuple[LenderSite, ...]:
+    """Return the sites of all ``--lib`` and ``--closure``, each once; those in the tree are its own."""
+    sites = [site for given in sources.libs for site in sources.lender_sites.get(given, ())]
+    sites += read_lender_sites(index.closure_paths)
+    own = f"{tree.prefix}/"
+    return tuple({site.path: site for site in sites if not f"{site.path}/".startswith(own)}.values())
 
 
 def _unprovided(context: ResolutionContext, files: tuple[FilePlan, ...]) -> set[str]:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nixpatch.model import (
+    Dist,
     ElfFacts,
+    LenderSite,
     Libc,
     Machine,
     OpenedNeed,
@@ -57,6 +59,10 @@ class ResolutionContext:
     machine_of: Callable[[str], Machine | None]
     """machine of the ELF file at any path, None where there is none"""
     exists: Callable[[str], bool]
+    lender_sites: Sequence[LenderSite] = ()
+    """site-packages outside the tree, whose dists provide libraries like other dists of the tree"""
+    read_facts: Callable[[str], ElfFacts | None] = lambda _: None
+    """facts of the ELF file at any path, None where there is none"""
     opened: Mapping[str, tuple[OpenedNeed, ...]] = field(default_factory=dict)
     """by path of the file in whose search path ld.so looks: libraries that are opened by name"""
     renames: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
@@ -86,7 +92,10 @@ class ResolutionContext:
                 if facts.current != facts.original:
                     self._in_use.update((facts.current.search_path or "").split(":"))
         self._wanted.update(wanted_versions(fitting.values()))
-        self._lenders.update(lenders(self.tree.dists, self.target))
+        self._lenders.update(lenders(self._all_dists(), self.target))
+
+    def _all_dists(self) -> tuple[Dist, ...]:
+        return (*self.tree.dists, *(dist for site in self.lender_sites for dist in site.dists))
 
     def libc_of(self, soname: str) -> Libc | None:
         """Return the libc that a soname is a part of."""
@@ -133,8 +142,8 @@ class ResolutionContext:
         return self._wanted.get(soname, frozenset())
 
     def defined_versions(self, path: str) -> frozenset[str]:
-        """Return the versions that a library of the tree defines."""
-        facts = self.facts.get(self._link_targets.get(path, path))
+        """Return the versions that a library of a dist defines."""
+        facts = self.facts.get(self._link_targets.get(path, path)) or self.read_facts(path)
         return frozenset(facts.version_defs) if facts is not None else frozenset()
 
     def files_named(self, name: str) -> tuple[str, ...]:
@@ -156,15 +165,19 @@ class ResolutionContext:
         return self._named[name]
 
     def versions(self, name: str) -> list[str]:
-        """Return names of libraries of the tree: ``libz.so`` and versions of it, the newest first."""
-        names = {*self._by_name, *self._by_soname}
+        """Return names of libraries of dists: ``libz.so`` and versions of it, the newest first."""
+        names = {
+            *self._by_name,
+            *self._by_soname,
+            *(lent for site in self.lender_sites for lent in site.libraries),
+        }
         versions = [other for other in names if other == name or other.startswith(f"{name}.")]
         return sorted(
             versions, key=lambda other: [*map(int, _DIGITS.findall(other[len(name) :]))], reverse=True
         )
 
     def defines_all(self, path: str, name: str) -> bool:
-        """Whether a library of the tree defines every version that any file of the tree wants of ``name``."""
+        """Whether a library of a dist defines every version that any file of the tree wants of ``name``."""
         defined = self.defined_versions(path)
         return not defined or self.wanted_versions(name) <= defined
 
@@ -195,8 +208,7 @@ class ResolutionContext:
         paths = [path for path in self.files_named(name) if path != file.path]
         if len(paths) < 2:
             return paths
-        order = {info: rank for rank, info in enumerate(self._lenders.get(next(iter(file.owners), ""), ()))}
-        last = len(order)
+        order, last = self._order_of_lenders(file.owners)
         distance = {path: rank for rank, path in enumerate(nearest_first(paths, os.path.dirname(file.path)))}
         return sorted(
             paths,
@@ -205,6 +217,29 @@ class ResolutionContext:
                 distance[path],
             ),
         )
+
+    def lent_files(self, owners: Sequence[str], name: str) -> list[str]:
+        """Return the libraries called ``name`` of the sites outside the tree, those of required dists first.
+
+        They are for the machine of the target. A dist of the tree does not count: its own files serve.
+        """
+        order, last = self._order_of_lenders(owners)
+        installed = {dist.name for dist in self.tree.dists}
+        ranks: dict[str, int] = {}
+        for site in self.lender_sites:
+            names = {dist.info: dist.name for dist in site.dists}
+            for path in site.libraries.get(name, ()):
+                info = site.owner_of(path)
+                if names.get(info) in installed or self.machine_of(path) != self.target.machine:
+                    continue
+                if self.policy.is_driver(name) and os.path.basename(os.path.dirname(path)) == "stubs":
+                    continue
+                ranks.setdefault(path, order.get(info, last))
+        return sorted(ranks, key=lambda path: ranks[path])
+
+    def _order_of_lenders(self, owners: Sequence[str]) -> tuple[dict[str, int], int]:
+        order = {info: rank for rank, info in enumerate(self._lenders.get(next(iter(owners), ""), ()))}
+        return order, len(order)
 
 
 def nearest_first(paths: Sequence[str], directory: str) -> list[str]:

@@ -103,7 +103,11 @@ def _system(context: ResolutionContext, dependent: Dependent, need: str) -> Answ
 
 def _other_dist(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
     paths = context.files_of_any_dist(dependent.file, need)
-    return _in_tree(context, paths, dependent, need, Origin.OTHER_DIST)
+    answer = _in_tree(context, paths, dependent, need, Origin.OTHER_DIST)
+    if answer is not None:
+        return answer
+    lent = context.lent_files(dependent.file.owners, need)
+    return _in_tree(context, lent, dependent, need, Origin.OTHER_DIST, entry_of=_absolute_entry)
 
 
 def _store(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
@@ -164,21 +168,39 @@ def answer_need(context: ResolutionContext, dependent: Dependent, need: str) -> 
     raise AssertionError("the last step always answers")  # pragma: no cover
 
 
+def _absolute_entry(_: str, destination: str) -> str:
+    # Environments are made of links to directories of store paths, so a way up from $ORIGIN ends in the store
+    # path of the file itself, not in the environment.
+    return destination
+
+
 def _in_tree(
-    context: ResolutionContext, paths: list[str], dependent: Dependent, need: str, origin: Origin
+    context: ResolutionContext,
+    paths: list[str],
+    dependent: Dependent,
+    need: str,
+    origin: Origin,
+    *,
+    entry_of: Callable[[str, str], str] = relative_entry,
 ) -> Answer | None:
-    usable = [path for path in paths if _reason_against(context, path, dependent, need) is None]
+    usable = [path for path in paths if _reason_against(context, path, dependent, need, entry_of) is None]
     usable.sort(key=lambda path: not context.defines_all(path, need))
     if not usable:
         return None
-    entry = relative_entry(dependent.directory, os.path.dirname(usable[0]))
+    entry = entry_of(dependent.directory, os.path.dirname(usable[0]))
     return Answer(need, origin, entry=entry, path=usable[0])
 
 
-def _reason_against(context: ResolutionContext, path: str, dependent: Dependent, need: str) -> str | None:
-    """Return why a file of the tree cannot serve, None if it can."""
+def _reason_against(
+    context: ResolutionContext,
+    path: str,
+    dependent: Dependent,
+    need: str,
+    entry_of: Callable[[str, str], str] = relative_entry,
+) -> str | None:
+    """Return why a file of a dist cannot serve, None if it can."""
     directory = os.path.dirname(path)
-    if not leads_to(relative_entry(dependent.directory, directory), dependent.directory, directory):
+    if not leads_to(entry_of(dependent.directory, directory), dependent.directory, directory):
         return _UNWRITABLE
     defined = context.defined_versions(path)
     undefined = dependent.wanted_versions(need) - defined if defined else frozenset()
@@ -199,7 +221,9 @@ def _considered(context: ResolutionContext, dependent: Dependent, need: str) -> 
     own = context.files_of_own_dist(dependent.file, need)
     others = [path for path in context.files_of_any_dist(dependent.file, need) if path not in own]
     lines += [f"{path}: {_reason_against(context, path, dependent, need)}" for path in (*own, *others)]
-    if not own and not others:
+    lent = context.lent_files(dependent.file.owners, need)
+    lines += [f"{path}: {_reason_against(context, path, dependent, need, _absolute_entry)}" for path in lent]
+    if not own and not others and not lent:
         lines.append(f"own dist and the other dists of the tree: no file of this name for {machine}")
     choice = context.choice(need)
     lines += choice.rejected

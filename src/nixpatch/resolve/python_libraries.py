@@ -147,7 +147,8 @@ class PythonResolver:
         from_store = f"{provider.directory}/{provider.name}" if provider is not None else None
         if in_tree and not (policy.is_system(soname) and from_store):
             return _from_site(in_tree[0], dist)
-        return from_store
+        lent = () if in_tree else context.lent_files((dist.info,), soname)
+        return lent[0] if lent and not (policy.is_system(soname) and from_store) else from_store
 
     def _reportable(self, sonames: Sequence[str]) -> str | None:
         """Return the soname to report as missing; None for a name that no library on Linux has."""

@@ -20,6 +20,7 @@ from nixpatch.store.nix_store import Store
 from nixpatch.store.sources import (
     LibraryDirectory,
     LibrarySources,
+    given_closures,
     is_stubs,
     library_directories,
     target_closure,
@@ -50,12 +51,15 @@ class ProviderIndex:
         named: Sequence[LibraryDirectory],
         store_names: StoreNames,
         target_paths: frozenset[str],
+        closure_paths: Sequence[str] = (),
         headers: CachedHeaders,
         listings: CachedListings,
         cache: Cache,
     ) -> None:
         self.target_closure = target_paths
         """store paths of the target Python's closure"""
+        self.closure_paths = tuple(closure_paths)
+        """store paths of all ``--closure``"""
         self._store_names = store_names
         self._store = store
         self._headers = headers
@@ -230,16 +234,25 @@ def open_index(
     rows = Cache(cache, edition)
     headers, listings = CachedHeaders(reader, rows), CachedListings(rows)
     target_paths = target_closure(store, target, headers)
+    locked = sources.lockfile is not None
+    closure_paths = () if locked else given_closures(store, sources.closures, headers)
     named = library_directories(
-        store, target.machine, target_paths, sources, headers=headers, listings=listings
+        store,
+        target.machine,
+        target_paths,
+        sources,
+        closure_paths=closure_paths,
+        headers=headers,
+        listings=listings,
     )
     # With a lockfile the store serves nothing else.
-    only_named = sources.pure or sources.lockfile is not None
+    only_named = sources.pure or locked
     index = ProviderIndex(
         store,
         named=named,
         store_names=StoreNames() if only_named else whole_store.list_store(store, rows),
         target_paths=target_paths,
+        closure_paths=closure_paths,
         headers=headers,
         listings=listings,
         cache=rows,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from nixpatch.errors import RequestError
-from nixpatch.model import Machine, Source, Target
+from nixpatch.model import LenderSite, Machine, Source, Target
 from nixpatch.store.cached_reads import CachedHeaders, CachedListings
 from nixpatch.store.closure import closure
 from nixpatch.store.lockfile import Lockfile
@@ -22,6 +22,8 @@ class LibrarySources:
     """``--lib``: a directory of libraries, or a prefix with ``lib`` and ``lib64``"""
     closures: tuple[str, ...] = ()
     """``--closure``: a store path, or a symlink to one such as ``./result``"""
+    lender_sites: Mapping[str, tuple[LenderSite, ...]] = field(default_factory=dict)
+    """by ``--lib``: its site-packages that hold libraries; it need hold no others"""
     pure: bool = False
     """leave the rest of the local store out"""
     nixpkgs: tuple[str, ...] = ()
@@ -63,6 +65,7 @@ def library_directories(
     target_paths: frozenset[str],
     sources: LibrarySources,
     *,
+    closure_paths: Sequence[str],
     headers: CachedHeaders,
     listings: CachedListings,
 ) -> tuple[LibraryDirectory, ...]:
@@ -76,12 +79,12 @@ def library_directories(
         machine: the machine that a ``--lib`` must have libraries for.
         target_paths: the closure of the target Python.
         sources: named by the user.
+        closure_paths: the store paths of all ``--closure``.
         headers: reads ELF files.
         listings: reads directories.
 
     Raises:
-        RequestError: a ``--lib`` or ``--closure`` that does not exist or serves nothing.
-        MachineError: Nix failed.
+        RequestError: a ``--lib`` that does not exist or serves nothing.
 
     """
     directories: dict[str, LibraryDirectory] = {}
@@ -95,16 +98,18 @@ def library_directories(
     for path, names in sources.lockfile.directories().items() if sources.lockfile else ():
         add(Source.LOCK, path, names)
     for given in sources.libs:
-        for path in _directories_of_lib(store, given, machine, headers, listings):
-            if sources.lockfile is not None and store.store_path_of(path) is not None:
-                raise RequestError(
-                    f"--lib {given}: with --locked the store serves what the lock has, no more"
-                )
+        if (
+            sources.lockfile is not None
+            and store.store_path_of(os.path.abspath(given), resolve=True) is not None
+            and os.path.isdir(given)
+        ):
+            raise RequestError(f"--lib {given}: with --locked the store serves what the lock has, no more")
+        for path in _directories_of_lib(store, given, machine, headers, listings, sources.lender_sites):
             add(Source.LIB, path)
     if sources.lockfile is not None:
         return tuple(directories.values())
     for source, prefixes in (
-        (Source.CLOSURE, _given_closures(store, sources.closures, headers)),
+        (Source.CLOSURE, closure_paths),
         (Source.TARGET_CLOSURE, sorted(target_paths)),
         (Source.NIXPKGS, sources.nixpkgs),
     ):
@@ -120,9 +125,14 @@ def is_stubs(directory: str) -> bool:
 
 
 def _directories_of_lib(
-    store: Store, given: str, machine: Machine, headers: CachedHeaders, listings: CachedListings
+    store: Store,
+    given: str,
+    machine: Machine,
+    headers: CachedHeaders,
+    listings: CachedListings,
+    lender_sites: Mapping[str, tuple[LenderSite, ...]],
 ) -> list[str]:
-    """Return the library directories of one ``--lib``."""
+    """Return the library directories of one ``--lib``; none of one that has libraries in its dists alone."""
     if not os.path.isdir(given):
         what = (
             "not a directory; name the directory of the library"
@@ -147,6 +157,8 @@ def _directories_of_lib(
             if header.machine == machine:
                 return directories
             other_machines.add(header.machine.name)
+    if lender_sites.get(given):
+        return []
     if other_machines:
         raise RequestError(
             f"--lib {given}: its libraries are for {', '.join(sorted(other_machines))}, "
@@ -155,8 +167,14 @@ def _directories_of_lib(
     raise RequestError(f"--lib {given}: holds no shared library, nor do lib and lib64 in it")
 
 
-def _given_closures(store: Store, given: Sequence[str], headers: CachedHeaders) -> tuple[str, ...]:
-    """Return the store paths of all ``--closure``."""
+def given_closures(store: Store, given: Sequence[str], headers: CachedHeaders) -> tuple[str, ...]:
+    """Return the store paths of all ``--closure``.
+
+    Raises:
+        RequestError: one does not exist or is no store path.
+        MachineError: Nix failed.
+
+    """
     roots: list[str] = []
     for name in given:
         path = os.path.abspath(name)

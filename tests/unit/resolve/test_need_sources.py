@@ -1,5 +1,6 @@
 """Which of all places meets a need, and what is told where none does."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -452,3 +453,62 @@ def test_a_source_that_the_user_names_goes_before_the_provider_in_use() -> None:
     named = provider("/opt/lib/libfoo.so.1", source=Source.LIB)
     patched.store = [named, old]
     assert patched.answer("a/x.so", "libfoo.so.1").entry == "/opt/lib"
+
+
+def lent(dist: str, path: str) -> str:
+    return f"{STORE}/7-{dist}/lib/python3.12/site-packages/{path}"
+
+
+def test_a_dist_in_another_store_path_serves_by_absolute_path() -> None:
+    # withPackages links whole directories: $ORIGIN/../torch would end in the store path of the file itself.
+    torch = lent("torch", "torch/lib/libc10.so")
+    world = World(
+        {"vision/_C.so": elf("libc10.so", path="$ORIGIN/../torch/lib")},
+        lent={torch: elf(soname="libc10.so")},
+        requires={"vision": ("torch",)},
+    )
+    answer = world.answer("vision/_C.so", "libc10.so")
+    assert (answer.origin, answer.entry, answer.path) == (
+        Origin.OTHER_DIST, os.path.dirname(torch), torch,
+    )  # fmt: skip
+    assert world.search_path("vision/_C.so") == f"$ORIGIN/../torch/lib:{os.path.dirname(torch)}"
+    assert world.patched("vision/_C.so").plan("vision/_C.so").edit is None
+
+
+def test_own_dist_and_dists_of_the_tree_come_before_other_store_paths() -> None:
+    other = lent("b", "b/liby.so")
+    facts = elf(soname="liby.so")
+    own = World({"a/x.so": elf("liby.so"), "a.libs/liby.so": facts}, lent={other: facts})
+    assert own.answer("a/x.so", "liby.so").entry == "$ORIGIN/../a.libs"
+    beside = World({"a/x.so": elf("liby.so"), "b/liby.so": facts}, lent={other: facts})
+    assert beside.answer("a/x.so", "liby.so").entry == "$ORIGIN/../b"
+
+
+def test_other_store_paths_come_where_other_dists_do() -> None:
+    # Before the store, but not with a copy of a library that manylinux promises.
+    foo, z = lent("b", "b/libfoo.so.1"), lent("c", "c/libz.so.1")
+    world = World(
+        {"a/x.so": elf("libfoo.so.1", "libz.so.1")},
+        store=[provider(FOO), provider(ZLIB)],
+        lent={foo: elf(soname="libfoo.so.1"), z: elf(soname="libz.so.1")},
+    )
+    assert world.answer("a/x.so", "libfoo.so.1").path == foo
+    assert world.answer("a/x.so", "libz.so.1").path == ZLIB
+
+
+def test_required_dists_lend_before_others() -> None:
+    near, far = lent("near", "near/liby.so"), lent("any", "any/liby.so")
+    facts = elf(soname="liby.so")
+    world = World({"a/x.so": elf("liby.so")}, lent={far: facts, near: facts}, requires={"a": ("near",)})
+    assert world.answer("a/x.so", "liby.so").path == near
+
+
+def test_library_of_another_store_path_that_cannot_serve() -> None:
+    arm, old = lent("a1", "a1/liby.so"), lent("a2", "a2/liby.so")
+    world = World(
+        {"a/x.so": elf("liby.so", wants={"liby.so": ["Y_2"]})},
+        lent={arm: elf(machine=AARCH64), old: elf(defs=["Y_1"])},
+    )
+    answer = world.answer("a/x.so", "liby.so")
+    assert answer.origin is Origin.MISSING
+    assert answer.considered == (f"{old}: does not define Y_2",)

@@ -38,7 +38,7 @@ def lock_command(
 ) -> ExitCode:
     """Write a lockfile for --locked: the store path that serves each soname. Does not change the tree."""
     session = Output("lock", as_json=as_json, verbosity=-1 if quiet else 0)
-    request = opt.request_for(path, chosen)
+    request = replace(opt.request_for(path, chosen), follow_links=True)
     plan = make_plan(request, session.say)
     lock, findings = lock_of(plan, request.store)
     plan = replace(plan, findings=(*plan.findings, *findings))

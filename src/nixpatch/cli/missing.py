@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -40,7 +41,7 @@ def missing_command(
 
     Libraries that code opens by name are listed apart, as optional: they do not change the exit code.
     """
-    plans = [make_plan(opt.request_for(path, chosen)) for path in paths]
+    plans = [make_plan(replace(opt.request_for(path, chosen), follow_links=True)) for path in paths]
     match Format.JSON if as_json else output_format:
         case Format.TEXT:
             sys.stdout.write(report.text(plans))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -50,7 +51,7 @@ def patch_command(
     )
     code = ExitCode.SATISFIED
     with output:
-        requests = [opt.request_for(path, chosen) for path in paths]
+        requests = [replace(opt.request_for(path, chosen), follow_links=not writing) for path in paths]
         if writing and len(requests) > 1:
             # Before anything is written: an error in the last path must not leave the first one patched.
             for request in requests:

@@ -51,17 +51,18 @@ def tree_command(
         trace_tree,
     )
 
+    store_dir = find_store(text_of(chosen.store), os.environ).directory
     options = TraceOptions(
         python=text_of(chosen.python),
         path_env=os.environ.get("PATH"),
         ld_library_path=os.environ.get("LD_LIBRARY_PATH"),
         current_directory=os.getcwd(),
         cache=cache_file(os.environ),
+        store_dir=store_dir,
     )
     traces = [
         trace_tree(path, options) if os.path.isdir(path) else trace_file(path, options) for path in paths
     ]
-    store_dir = find_store(text_of(chosen.store), os.environ).directory
     if why is not None and not any(trace.needs_of(why) for trace in traces):
         raise RequestError(f"--why {why}: no file needs it; name a library as nixpatch tree shows it")
     if as_json:

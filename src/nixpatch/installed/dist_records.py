@@ -71,7 +71,8 @@ class DistRecords:
     Attributes:
         info: the ``.dist-info`` directory; "" for the files that no dist claims.
         base: the directory that paths in both files are relative to.
-        prefix: the prefix of the tree; nothing outside it is written.
+        prefix: the prefix of the tree, or of the store path that a link of it leads to; nothing outside it is
+            written.
         locator: resolves such paths.
         record_path: RECORD; None for the files that no dist claims.
         provenance_path: ``nixpatch.json``.
@@ -82,8 +83,8 @@ class DistRecords:
         """Read nothing yet."""
         self.info = info
         self.base = os.path.dirname(info) if info else tree.root
-        self.prefix = tree.prefix
-        self.locator = Locator(self.base, tree.prefix)
+        self.prefix = tree.prefix_of(self.base)
+        self.locator = Locator(self.base, self.prefix)
         self.record_path = os.path.join(info, "RECORD") if info else None
         self.provenance_path = (
             os.path.join(info, provenance.NAME) if info else os.path.join(tree.root, provenance.UNOWNED_NAME)
@@ -94,6 +95,8 @@ class DistRecords:
     def key(self, path: str) -> str:
         """Return a path as RECORD writes it: relative to the site directory."""
         below = self.base.rstrip("/") + "/"
+        if not path.startswith(self.prefix.rstrip("/") + "/"):
+            path = os.path.realpath(path)  # a link of the tree to a file of this dist
         if path.startswith(below) and _PLAIN.fullmatch(path):
             return path[len(below) :]
         return os.path.relpath(path, self.base)

@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 from nixpatch.errors import FileRefused
 from nixpatch.escape import is_machine_error, reason, shown
 from nixpatch.fs import read_head, read_regular
+from nixpatch.installed.python_layout import prefix_of_site
 from nixpatch.installed.record import MAX_RECORD_SIZE, paths
 from nixpatch.installed.record_paths import Locator
 from nixpatch.model import Dist
@@ -31,10 +32,11 @@ _HEADERS = re.compile(
 _HEADERS_END = re.compile(rb"\r?\n\r?\n")
 
 
-def find_dists(site: str, prefix: str) -> tuple[tuple[Dist, ...], tuple[str, ...]]:
+def find_dists(site: str, prefix: str, *, follow: bool = False) -> tuple[tuple[Dist, ...], tuple[str, ...]]:
     """Return the dists of ``site``, sorted by ``info``, and notes on oddities.
 
-    Both paths are real paths. A dist without a usable RECORD is included, with ``has_record`` False.
+    Both paths are real paths. A dist without a usable RECORD is included, with ``has_record`` False. With
+    ``follow`` a link to a dist that is installed elsewhere counts as that dist, in its own site directory.
 
     Raises:
         OSError: ``site`` cannot be listed.
@@ -42,7 +44,7 @@ def find_dists(site: str, prefix: str) -> tuple[tuple[Dist, ...], tuple[str, ...
     """
     with os.scandir(site) as entries:
         names = sorted(entry.name for entry in entries if entry.name.endswith(_SUFFIX))
-    locator = Locator(site, prefix)
+    own_locator = Locator(site, prefix)
     dists: list[Dist] = []
     notes: list[str] = []
     unrecorded: list[str] = []
@@ -53,11 +55,17 @@ def find_dists(site: str, prefix: str) -> tuple[tuple[Dist, ...], tuple[str, ...
             continue
         if not os.path.isdir(info):
             continue
-        files, remarks = _files(info, prefix, locator)
+        home, home_prefix, locator = site, prefix, own_locator
+        if follow and os.path.islink(info):
+            info = os.path.realpath(info)
+            home = os.path.dirname(info)
+            home_prefix = prefix_of_site(home) or home
+            locator = Locator(home, home_prefix)
+        files, remarks = _files(info, home_prefix, locator)
         notes += (f"{shown(name)}: {remark}" for remark in remarks)
         if files is None and not remarks:
             unrecorded.append(shown(name))
-        dists.append(_dist(site, info, files))
+        dists.append(_dist(home, info, files))
     if unrecorded:
         notes.append(
             f"no RECORD, so what belongs to them is unknown (not from pip or uv): {', '.join(unrecorded)}"

@@ -47,13 +47,15 @@ class WalkResult:
     leftovers: tuple[str, ...]
     """temp files of killed runs"""
     notes: tuple[str, ...]
+    links: tuple[str, ...] = ()
+    """symbolic links, none of which was followed"""
 
 
 def walk(root: str) -> WalkResult:
     """Return the ELF files and leftovers below ``root``.
 
-    Links are not followed (``lib64 -> lib``). ``__pycache__`` and the originals of un-vendored libraries are
-    not entered. A directory or file that cannot be read becomes a note.
+    Links are listed, not followed (``lib64 -> lib``). ``__pycache__`` and the originals of un-vendored
+    libraries are not entered. A directory or file that cannot be read becomes a note.
 
     Raises:
         OSError: ``root`` itself cannot be listed.
@@ -62,12 +64,13 @@ def walk(root: str) -> WalkResult:
     files: list[TreeFile] = []
     leftovers: list[str] = []
     notes: list[str] = []
+    links: list[str] = []
     pending = [root]
     while pending:
         directory = pending.pop()
         try:
             with _listed(directory) as entries:
-                below = _search(directory, list(entries), files, leftovers, notes)
+                below = _search(directory, list(entries), files, leftovers, notes, links)
         except OSError as error:
             if directory == root or is_machine_error(error):
                 raise
@@ -75,7 +78,7 @@ def walk(root: str) -> WalkResult:
             continue
         pending += below
     files.sort(key=lambda file: file.path)
-    return WalkResult(tuple(files), tuple(sorted(leftovers)), tuple(sorted(notes)))
+    return WalkResult(tuple(files), tuple(sorted(leftovers)), tuple(sorted(notes)), tuple(sorted(links)))
 
 
 @contextlib.contextmanager
@@ -95,6 +98,7 @@ def _search(
     files: list[TreeFile],
     leftovers: list[str],
     notes: list[str],
+    links: list[str],
 ) -> list[str]:
     """Sort the entries of one directory; return the directories below it."""
     base = directory.rstrip("/") + "/"
@@ -119,6 +123,8 @@ def _search(
                 files.append(file)
         elif entry.is_dir(follow_symlinks=False) and name not in _NOT_ENTERED:
             below.append(base + name)
+        elif entry.is_symlink():
+            links.append(base + name)
     return below
 
 

@@ -20,10 +20,11 @@ _PACKAGES = "__pypackages__"
 _PYTHON = re.compile(r"(?:python|pypy)(\d+)(?:\.(\d+))?t?")
 
 
-def site_directories(prefix: str) -> tuple[str, ...]:
+def site_directories(prefix: str, *, with_links: bool = False) -> tuple[str, ...]:
     """Return the real paths of the site directories below a prefix, sorted.
 
-    In most venvs ``lib64`` is a link to ``lib``: each directory is returned once.
+    In most venvs ``lib64`` is a link to ``lib``: each directory is returned once. One that a link leads to
+    outside the prefix is left out, unless ``with_links``.
     """
     sites = set()
     for lib in sorted(LIB):
@@ -36,7 +37,7 @@ def site_directories(prefix: str) -> tuple[str, ...]:
                 }
     if os.path.basename(os.path.dirname(prefix)) == _PACKAGES:
         sites |= {path for path in [os.path.join(prefix, "lib")] if has_dist_info(path)}
-    return tuple(sorted(path for path in sites if path.startswith(prefix.rstrip("/") + "/")))
+    return tuple(sorted(path for path in sites if with_links or path.startswith(prefix.rstrip("/") + "/")))
 
 
 def prefix_of_site(site: str) -> str | None:

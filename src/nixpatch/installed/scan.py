@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from nixpatch.errors import MachineError, RequestError
@@ -14,18 +14,21 @@ from nixpatch.fs import is_temporary, read_regular
 from nixpatch.installed import python_layout
 from nixpatch.installed.dists import find_dists
 from nixpatch.installed.elf_files import WalkResult, inspect, walk
+from nixpatch.installed.linked import LinkedFiles, follow_links
 from nixpatch.model import Dist, Tree, TreeFile, TreeKind
 
 _MAX_SOURCE_SIZE = 4 << 20  # bytes; the largest source that people write has a tenth
 _MAX_SOURCES = 500_000
 
 
-def scan(path: str) -> Tree:
+def scan(path: str, *, store_dir: str | None = None) -> Tree:
     """Read a tree. Nothing is executed, and no contents of files but METADATA and RECORD are used.
 
     Args:
         path: a venv, a prefix, a site-packages, any directory with ELF files, or one ELF file. It may be
             relative, and a link.
+        store_dir: the directory of the store, for a command that only reads: then links that lead out of the
+            tree are followed. None follows none.
 
     Raises:
         RequestError: it does not exist, cannot be read, or holds neither dists nor ELF files.
@@ -39,8 +42,13 @@ def scan(path: str) -> Tree:
             return _single(path, root, mode)
         kind, prefix, sites = _kind(root)
         walked = walk(root)
-        dists, notes = _dists(sites, prefix)
+        linked = LinkedFiles()
+        if store_dir is not None and (kind is not TreeKind.PLAIN or root.startswith(store_dir + "/")):
+            sites = python_layout.site_directories(root, with_links=True) or sites
+            linked = follow_links(root, walked, sites, store_dir)
+        dists, notes = _dists(sites, prefix, follow=store_dir is not None)
         files, unreadable = _all_files(walked, dists, root, prefix)
+        files = sorted({file.path: file for file in (*files, *linked.files.values())}.values(), key=_path)
     except (OSError, ValueError) as error:
         if is_machine_error(error):
             name = shown(str(getattr(error, "filename", None) or path))
@@ -55,12 +63,18 @@ def scan(path: str) -> Tree:
         root=root,
         prefix=prefix,
         kind=kind,
-        files=_with_owners(files, dists),
+        files=_with_owners(files, dists, linked.real_paths),
         dists=dists,
         python_version=_version(root, prefix, sites),
-        notes=(*notes, *_other_manager(prefix), *walked.notes, *unreadable),
+        notes=(*notes, *_other_manager(prefix), *walked.notes, *unreadable, *linked.notes),
         leftovers=(*walked.leftovers, *_leftovers_outside(dists, root, prefix)),
+        linked=tuple(sorted(linked.prefixes)),
+        linked_note=linked.note() if linked.files else "",
     )
+
+
+def _path(file: TreeFile) -> str:
+    return file.path
 
 
 def _kind(root: str) -> tuple[TreeKind, str, tuple[str, ...]]:
@@ -85,8 +99,8 @@ def _single(path: str, real: str, mode: int) -> Tree:
     return Tree(root, root, TreeKind.PLAIN, (file,), python_version=python_layout.version_in_path(root))
 
 
-def _dists(sites: Iterable[str], prefix: str) -> tuple[tuple[Dist, ...], tuple[str, ...]]:
-    results = [find_dists(site, prefix) for site in sites]
+def _dists(sites: Iterable[str], prefix: str, *, follow: bool) -> tuple[tuple[Dist, ...], tuple[str, ...]]:
+    results = [find_dists(site, prefix, follow=follow) for site in sites]
     dists = sorted((dist for site_dists, _ in results for dist in site_dists), key=lambda dist: dist.info)
     return tuple(dists), tuple(note for _, notes in results for note in notes)
 
@@ -130,15 +144,25 @@ def _files_outside(dists: Iterable[Dist], root: str) -> set[str]:
     return {path for dist in dists for path in dist.files if not path.startswith(below)}
 
 
-def _with_owners(files: Iterable[TreeFile], dists: Iterable[Dist]) -> tuple[TreeFile, ...]:
-    """Add the owners. A file that two dists list has both, and both RECORDs change (PEP 376 allows that)."""
+def _with_owners(
+    files: Iterable[TreeFile], dists: Iterable[Dist], real_paths: Mapping[str, str]
+) -> tuple[TreeFile, ...]:
+    """Add the owners. A file that two dists list has both, and both RECORDs change (PEP 376 allows that).
+
+    A link belongs to the dist that lists it, and to the one that lists the file behind it.
+    """
     files = tuple(files)
-    paths = {file.path for file in files}
-    owners: dict[str, list[str]] = {}
+    paths = {file.path for file in files}.union(real_paths.values())
+    owners: dict[str, set[str]] = {}
     for dist in dists:
         for path in paths & dist.files:
-            owners.setdefault(path, []).append(dist.info)
-    return tuple(replace(file, owners=tuple(sorted(owners.get(file.path, ())))) for file in files)
+            owners.setdefault(path, set()).add(dist.info)
+    nobody: set[str] = set()
+
+    def owners_of(path: str) -> tuple[str, ...]:
+        return tuple(sorted(owners.get(path, nobody) | owners.get(real_paths.get(path, path), nobody)))
+
+    return tuple(replace(file, owners=owners_of(file.path)) for file in files)
 
 
 def _version(root: str, prefix: str, sites: Iterable[str]) -> tuple[int, int] | None:

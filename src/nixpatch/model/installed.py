@@ -68,6 +68,14 @@ class Tree:
     """oddities: RECORD rows that lead outside, files that cannot be read"""
     leftovers: tuple[str, ...] = ()
     """temp files of killed runs"""
+    linked: tuple[str, ...] = ()
+    """store paths that links of the tree lead into, whose files were read as well; sorted"""
+    linked_note: str = ""
+    """what was read through links; "" if nothing was"""
+
+    def prefix_of(self, path: str) -> str:
+        """Return the prefix of a file: that of the tree, or a store path that a link leads into."""
+        return next((prefix for prefix in self.linked if path.startswith(prefix + "/")), self.prefix)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,8 @@ class PatchRequest:
     """globs for the grafted libraries that are to give way to the store's; empty: none"""
     cache: str | None = None
     """file for what is known of the store; None keeps nothing"""
+    follow_links: bool = False
+    """read what links of the tree lead to outside it, too: for commands that do not write"""
     in_nix_build: bool = False
     """a derivation is being built: its output can never be restored"""
 
@@ -163,7 +165,10 @@ def make_plan(
     context, vendored = decision.context, decision.vendored
     files = mark_unrecorded(tree, decision.files, records)
     texts, text_findings = _plan_texts(request, decision, records)
-    findings = [*(Finding("note", tree.root, note) for note in tree.notes), *foreign]
+    findings = [
+        *(Finding("note", tree.root, note) for note in (*tree.notes, tree.linked_note) if note),
+        *foreign,
+    ]
     if request.project is not None:
         findings.append(Finding("note", request.project, "its [tool.nixpatch] adds rules"))
     findings += [finding for file in files for finding in libc_findings(context, file)]
@@ -178,6 +183,7 @@ def make_plan(
     )
     findings += (conflict.finding for conflict in conflicts)
     findings += _obstacles(files)
+    findings += _in_other_store_paths(tree, files)
     findings += [
         Finding("note", file.file.path, text)
         for file in files
@@ -301,7 +307,8 @@ def scan_for(request: PatchRequest) -> Tree:
 
     """
     refuse_system_directory(request)
-    tree = installed.scan(request.path)
+    store_dir = request.store.directory if request.follow_links else None
+    tree = installed.scan(request.path, store_dir=store_dir)
     mark = None if request.system else installed.external_manager(tree)
     if mark is not None:
         raise RequestError(f"{request.path}: a package manager owns this Python ({mark}): {_NO_SYSTEM}")
@@ -408,6 +415,14 @@ def _plan_one(
     if request.owned_only and not file.owners:
         return FilePlan(file, read, Skip(SkipReason.UNOWNED))
     return plan_file(context, file)
+
+
+def _in_other_store_paths(tree: Tree, files: tuple[FilePlan, ...]) -> Iterator[Finding]:
+    """Say that files of packages that a tree links to are not written, and where they can be."""
+    linked = {tree.prefix_of(file.file.path) for file in files if file.edit is not None} - {tree.prefix}
+    for prefix in sorted(linked):
+        text = "only linked into the tree, and patch does not write there: add nixpatchHook to its derivation"
+        yield Finding("note", prefix, text)
 
 
 def _obstacles(files: tuple[FilePlan, ...]) -> Iterator[Finding]:

@@ -43,6 +43,8 @@ class TraceOptions:
     current_directory: str | None = None
     cache: str | None = None
     """the cache of a run; None caches nothing"""
+    store_dir: str | None = None
+    """the directory of the store: links of a tree that lead out of it are followed; None follows none"""
 
 
 def trace_file(path: str, options: TraceOptions) -> Trace:
@@ -112,7 +114,7 @@ def trace_tree(path: str, options: TraceOptions) -> Trace:
         RequestError: there is no such tree, or no Python for it.
 
     """
-    tree = installed.scan(path)
+    tree = installed.scan(path, store_dir=options.store_dir)
     reader = Reader()
     target = installed.find_target(tree, options.python, options.path_env, reader)
     start = _start_of(target, options)

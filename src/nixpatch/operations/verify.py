@@ -55,11 +55,13 @@ def check_tree(
         MachineError: Nix failed, or the target cannot be started.
 
     """
-    tree = scan(path)
+    tree = scan(path, store_dir=store.directory)
     reader = Reader()
     target = find_target(tree, python, path_env, reader)
     records = TreeRecords()
     verdict = check_provenance(tree, target, reader, workers=workers, records=records)
+    if tree.linked_note:
+        verdict = with_findings(verdict, (Finding("note", tree.root, tree.linked_note),))
     skips = (
         (file.path, result) for file in tree.files if isinstance(result := reader.in_tree(file.path), Skip)
     )

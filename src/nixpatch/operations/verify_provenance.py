@@ -110,7 +110,11 @@ def may_be_missing(tree: Tree, records: TreeRecords) -> Callable[[str, str], boo
         for need, origin in entry.needs.items()
         if origin in {"ignored", "driver"}
     }
-    return lambda path, need: (path, need) in recorded or policy.ignored(path, need) is not None
+    return lambda path, need: (
+        (path, need) in recorded
+        or (bool(tree.linked) and (os.path.realpath(path), need) in recorded)
+        or policy.ignored(path, need) is not None
+    )
 
 
 def patched_files(

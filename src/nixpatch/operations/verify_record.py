@@ -83,7 +83,8 @@ def _check_dist(job: _DistJob) -> tuple[int, list[Finding]]:
 
 def _check_file(path: str, row: RecordRow, algorithm: str, patched: str | None) -> Finding | None:
     try:
-        now = hash_file(path, {algorithm, DEFAULT_ALGORITHM})
+        # A row is about the content, which `uv pip install --link-mode symlink` puts behind a link.
+        now = hash_file(os.path.realpath(path), {algorithm, DEFAULT_ALGORITHM})
     except FileNotFoundError:
         return Finding("error", path, "RECORD lists it, but it is gone")
     except OSError as error:

@@ -47,7 +47,7 @@ def plan_file(context: ResolutionContext, file: TreeFile) -> FilePlan:
     old = split(
         facts.original.search_path,
         directory=directory,
-        prefix=context.tree.prefix,
+        prefix=context.tree.prefix_of(directory),
         store_dir=context.store_dir,
         driver_directory=context.policy.driver_directory,
         exists=context.exists,

@@ -298,3 +298,92 @@ def test_a_compiled_library_is_found(base: str) -> None:
     )
 
     assert names(scan(base)) == ["libx.so"]
+
+
+# ------------------------------------------------------------------------------------------- trees of links
+
+
+def _package(store: str, name: str, files: dict[str, bytes]) -> tuple[str, str]:
+    """Install a dist into a store path of its own; return the store path and the dist-info directory."""
+    path = os.path.join(store, f"{'0' * 32}-{name}")
+    return path, dist(os.path.join(path, SITE), name, files)
+
+
+def test_links_into_the_store_are_followed_for_who_only_reads(base: str) -> None:
+    # As withPackages of nixpkgs links: whole directories, and the standard library of the Python itself.
+    store = os.path.join(base, "store")
+    python = os.path.join(store, f"{'1' * 32}-python3")
+    for name in ("os.py", "lib-dynload/_ssl.so"):
+        write(os.path.join(python, "lib/python3.11", name))
+    numpy, info = _package(
+        store, "numpy", {"numpy/core.so": ELF, "numpy.libs/libblas.so": ELF, "../../../bin/f2py": ELF}
+    )
+    env = os.path.join(base, "env")
+    os.makedirs(os.path.join(env, SITE))
+    os.makedirs(os.path.join(env, "bin"))
+    for name in ("numpy", "numpy.libs", os.path.basename(info)):
+        os.symlink(os.path.join(numpy, SITE, name), os.path.join(env, SITE, name))
+    for name in ("os.py", "lib-dynload"):
+        os.symlink(os.path.join(python, "lib/python3.11", name), os.path.join(env, "lib/python3.11", name))
+    os.symlink(os.path.join(numpy, "bin/f2py"), os.path.join(env, "bin/f2py"))
+
+    tree = scan(env, store_dir=store)
+
+    assert [file.path.removeprefix(numpy + "/") for file in tree.files] == [
+        "bin/f2py",
+        f"{SITE}/numpy.libs/libblas.so",
+        f"{SITE}/numpy/core.so",
+    ]
+    assert {file.owners for file in tree.files} == {(info,)}
+    assert [(found.info, found.has_record) for found in tree.dists] == [(info, True)]
+    assert tree.linked == (numpy,)
+    assert tree.prefix_of(tree.files[0].path) == numpy
+    assert tree.linked_note == "made of links: 3 ELF files read where they lead, in numpy"
+    assert names(scan(env)) == []
+
+
+def test_files_linked_to_a_cache_are_those_of_the_tree(base: str) -> None:
+    # As `uv pip install --link-mode symlink` links: each file but RECORD.
+    prefix = venv(base)
+    site = os.path.join(prefix, SITE)
+    info = dist(site, "pkg", {"pkg/m.so": ELF, "../../../bin/tool": ELF})
+    for number, path in enumerate((os.path.join(site, "pkg/m.so"), os.path.join(prefix, "bin/tool"))):
+        os.makedirs(os.path.join(base, "cache"), exist_ok=True)
+        os.rename(path, os.path.join(base, "cache", str(number)))
+        os.symlink(os.path.join(base, "cache", str(number)), path)
+
+    tree = scan(prefix, store_dir=os.path.join(base, "store"))
+
+    assert names(tree) == ["bin/tool", f"{SITE}/pkg/m.so"]
+    assert {file.owners for file in tree.files} == {(info,)}
+    assert tree.linked == ()
+    assert os.path.join(base, "cache") in tree.linked_note
+
+
+def test_a_link_to_anywhere_is_not_searched(base: str) -> None:
+    prefix = venv(base)
+    dist(os.path.join(prefix, SITE), "pkg", {"pkg/m.so": ELF})
+    write(os.path.join(base, "data/big.so"))
+    os.symlink(os.path.join(base, "data"), os.path.join(prefix, SITE, "pkg/data"))
+    os.symlink(os.path.join(base, "gone"), os.path.join(prefix, SITE, "gone"))
+    os.symlink("/", os.path.join(prefix, "root"))
+
+    tree = scan(prefix, store_dir=os.path.join(base, "store"))
+
+    assert names(tree) == [f"{SITE}/pkg/m.so"]
+
+
+def test_links_of_linked_packages_are_followed_too(base: str) -> None:
+    store = os.path.join(base, "store")
+    group, _ = _package(store, "group", {"first/m.so": ELF})
+    alias = os.path.join(store, f"{'2' * 32}-first")
+    os.makedirs(os.path.dirname(os.path.join(alias, SITE)))
+    os.symlink(os.path.join(group, SITE), os.path.join(alias, SITE))
+    env = venv(base)
+    os.symlink(os.path.join(alias, SITE, "first"), os.path.join(env, SITE, "first"))
+    os.symlink(os.path.join(alias, "lib"), os.path.join(env, SITE, "loop"))
+    os.symlink(alias, os.path.join(env, SITE, "again"))
+
+    tree = scan(env, store_dir=store)
+
+    assert [file.path for file in tree.files] == [os.path.join(group, SITE, "first/m.so")]

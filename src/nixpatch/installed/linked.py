@@ -19,7 +19,7 @@ _MAX_DIRECTORIES = 100_000
 
 
 @dataclass(slots=True)
-class LinkedFiles:
+class FilesBehindLinks:
     """The ELF files behind the links of a tree."""
 
     files: dict[str, TreeFile] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class LinkedFiles:
         return f"made of links: {files} read where they lead, in {named}"
 
 
-def follow_links(root: str, walked: WalkResult, sites: Sequence[str], store_dir: str) -> LinkedFiles:
+def follow_links(root: str, walked: WalkResult, sites: Sequence[str], store_dir: str) -> FilesBehindLinks:
     """Return the ELF files behind the links that lead out of a tree.
 
     A directory is entered if it is in the store, or if the link is an entry of a site directory; those of
@@ -54,7 +54,7 @@ def follow_links(root: str, walked: WalkResult, sites: Sequence[str], store_dir:
         store_dir: the directory of the store.
 
     """
-    linked = LinkedFiles()
+    linked = FilesBehindLinks()
     base = _base_pythons(root, sites)
     entered = {root}
     pending = [*walked.links, *(site for site in sites if not _inside(site, (root,)))]
@@ -81,7 +81,7 @@ def follow_links(root: str, walked: WalkResult, sites: Sequence[str], store_dir:
     return linked
 
 
-def _add_file(linked: LinkedFiles, link: str, file: TreeFile, *, in_store: bool) -> None:
+def _add_file(linked: FilesBehindLinks, link: str, file: TreeFile, *, in_store: bool) -> None:
     # $ORIGIN is the directory of the link for a library, that of the file behind it for a program (ld.so(8)).
     if in_store and os.path.basename(os.path.dirname(link)) == "bin":
         linked.files[file.path] = file
@@ -90,7 +90,7 @@ def _add_file(linked: LinkedFiles, link: str, file: TreeFile, *, in_store: bool)
     linked.real_paths[link] = file.path
 
 
-def _add_directory(linked: LinkedFiles, real: str) -> tuple[str, ...]:
+def _add_directory(linked: FilesBehindLinks, real: str) -> tuple[str, ...]:
     """Add the ELF files of a directory; return the links in it."""
     try:
         below = walk(real)

@@ -14,7 +14,7 @@ from nixpatch.fs import is_temporary, read_regular
 from nixpatch.installed import python_layout
 from nixpatch.installed.dists import find_dists
 from nixpatch.installed.elf_files import WalkResult, inspect, walk
-from nixpatch.installed.linked import LinkedFiles, follow_links
+from nixpatch.installed.linked import FilesBehindLinks, follow_links
 from nixpatch.model import Dist, Tree, TreeFile, TreeKind
 
 _MAX_SOURCE_SIZE = 4 << 20  # bytes; the largest source that people write has a tenth
@@ -42,7 +42,7 @@ def scan(path: str, *, store_dir: str | None = None) -> Tree:
             return _single(path, root, mode)
         kind, prefix, sites = _kind(root)
         walked = walk(root)
-        linked = LinkedFiles()
+        linked = FilesBehindLinks()
         if store_dir is not None and (kind is not TreeKind.PLAIN or root.startswith(store_dir + "/")):
             sites = python_layout.site_directories(root, with_links=True) or sites
             linked = follow_links(root, walked, sites, store_dir)

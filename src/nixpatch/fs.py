@@ -33,6 +33,7 @@ Identity = tuple[int, ...]
 """differs for another file of the same name, and for other contents"""
 
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LISTED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 # O_NONBLOCK: where the name turned into a FIFO since it was listed, open(2) would wait for a writer for ever.
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
@@ -61,7 +62,8 @@ def replacement(
     """Yield a descriptor of a new, empty file that replaces ``path`` unless the block raises.
 
     The new file gets owner, mode, times and extended attributes of the old one, but not what was granted to
-    other contents (:func:`granted_to_contents`). A killed process leaves the old file or the new one.
+    other contents (:func:`granted_to_contents`). Where there is no old one and root writes, it belongs to the
+    owner of its directory. A killed process leaves the old file or the new one.
 
     Args:
         path: the file; its directory has to be a real path.
@@ -82,16 +84,20 @@ def replacement(
         before = _status(name, dir_fd)
         if expected is not None and (before is None or identity(before) != expected):
             raise _changed(path)
-        temp = f"{TEMP_PREFIX}{os.urandom(6).hex()}-{_short(name)}{TEMP_SUFFIX}"
+        temp = _temporary_name(name)
         descriptor = None
         try:
             # Inside: an interrupt may come between the call and its result.
             descriptor = os.open(temp, _NEW, 0o600, dir_fd=dir_fd)
-            with contextlib.suppress(OSError):  # on a file system that cannot lock, nothing is swept either
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield descriptor
+            while not _is_kept_from_sweep(descriptor):
+                os.close(descriptor)
+                descriptor, temp = None, _temporary_name(name)
+                descriptor = os.open(temp, _NEW, 0o600, dir_fd=dir_fd)
             if before is not None:
-                _copy_owner(descriptor, before)
+                _give(descriptor, before)
+            else:
+                _give_to_owner_of(dir_fd, descriptor)
+            yield descriptor
             model = before or like
             bits = stat.S_IMODE(model.st_mode) & ~(stat.S_ISUID | stat.S_ISGID) if model else 0o644
             os.fchmod(descriptor, bits if mode is None else mode)
@@ -202,7 +208,7 @@ def replace_link(path: str, target: str) -> None:
 
     """
     directory, name = os.path.split(path)
-    temp = f"{TEMP_PREFIX}{os.urandom(6).hex()}-{_short(name)}{TEMP_SUFFIX}"
+    temp = _temporary_name(name)
     with _open_directory(directory) as dir_fd:
         try:
             os.symlink(target, temp, dir_fd=dir_fd)
@@ -225,8 +231,15 @@ def remove(path: str) -> None:
         os.unlink(name, dir_fd=dir_fd)
 
 
-def make_directory(path: str) -> None:
+def make_directory(path: str, mode: int | None = None) -> None:
     """Make a directory in an existing one; do nothing if it exists.
+
+    A directory that root makes belongs to the owner of the existing one. Only one that is empty is given
+    away: another user may have put one of root's in its place.
+
+    Args:
+        path: the directory.
+        mode: permission bits of a new one; None leaves them to the umask.
 
     Raises:
         OSError: it cannot be made, or a component of the path, the last one too, is a link (ELOOP).
@@ -235,6 +248,14 @@ def make_directory(path: str) -> None:
     parent, name = os.path.split(path)
     with _open_directory(parent) as dir_fd, contextlib.suppress(FileExistsError):
         os.mkdir(name, dir_fd=dir_fd)
+        if mode is not None or os.geteuid() == 0:
+            descriptor = os.open(name, _LISTED, dir_fd=dir_fd)
+            try:
+                if not os.listdir(descriptor):
+                    _give_to_owner_of(dir_fd, descriptor)
+                    os.fchmod(descriptor, os.fstat(descriptor).st_mode if mode is None else mode)
+            finally:
+                os.close(descriptor)
     with _open_directory(path):
         pass
 
@@ -271,18 +292,31 @@ def move(source: str, target: str, *, overwrite: bool) -> None:
 
 
 def sweep(path: str) -> None:
-    """Remove the temp files that killed runs left beside ``path``, which no scan of a tree finds.
-
-    A living process holds a lock on its own, which stays.
-    """
+    """Remove the temp files that killed runs left beside ``path``, which no scan of a tree finds."""
     directory, name = os.path.split(path)
     ending = f"-{_short(name)}{TEMP_SUFFIX}"
-    with contextlib.suppress(OSError), _open_directory(directory) as dir_fd:
+    with contextlib.suppress(OSError):
         for entry in os.listdir(directory):
             if is_temporary(entry) and entry.endswith(ending):
-                with contextlib.suppress(OSError), open(entry, "r+b", opener=_opener(dir_fd)) as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(entry, dir_fd=dir_fd)
+                with contextlib.suppress(OSError):
+                    remove_leftover(os.path.join(directory, entry))
+
+
+def remove_leftover(path: str) -> bool:
+    """Remove a temp file of a killed run; return False where a living process holds the lock on it.
+
+    Raises:
+        OSError: it cannot be opened or removed.
+
+    """
+    directory, name = os.path.split(path)
+    with _open_directory(directory) as dir_fd, open(name, "r+b", opener=_opener(dir_fd)) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        os.unlink(name, dir_fd=dir_fd)
+    return True
 
 
 def is_temporary(name: str) -> bool:
@@ -402,12 +436,34 @@ def _short(name: str) -> str:
     return os.fsdecode(os.fsencode(name)[:200])
 
 
-def _copy_owner(descriptor: int, old: os.stat_result) -> None:
+def _temporary_name(name: str) -> str:
+    return f"{TEMP_PREFIX}{os.urandom(6).hex()}-{_short(name)}{TEMP_SUFFIX}"
+
+
+def _is_kept_from_sweep(descriptor: int) -> bool:
+    """Lock a new temp file; return False if :func:`remove_leftover` was quicker and has removed it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system that cannot lock: nothing is swept either
+        return True
+    return os.fstat(descriptor).st_nlink > 0
+
+
+def _give(descriptor: int, model: os.stat_result) -> None:
+    """Give a file to the owner and group of another."""
     new = os.fstat(descriptor)
-    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+    if (model.st_uid, model.st_gid) != (new.st_uid, new.st_gid):
         # Only root can give a file away; everyone else goes on with a file of their own.
         with contextlib.suppress(PermissionError):
-            os.fchown(descriptor, old.st_uid, old.st_gid)
+            os.fchown(descriptor, model.st_uid, model.st_gid)
+
+
+def _give_to_owner_of(dir_fd: int, descriptor: int) -> None:
+    """Let the owner of a directory have what root made in it, so that they can change and remove it."""
+    if os.geteuid() == 0:
+        _give(descriptor, os.fstat(dir_fd))
 
 
 def _copy_extended_attributes(name: str, dir_fd: int, descriptor: int) -> None:

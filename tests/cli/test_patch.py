@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from nixpatch import elf
+from nixpatch import elf, fs
 from nixpatch.elf import writer
 from nixpatch.installed import provenance
 from support.world import NO_LOADER, Run, World, record_row, shared
@@ -313,6 +313,37 @@ def test_temp_files_of_a_killed_run_are_cleared_away(world: World, nixpatch: Run
     assert code == 0
     assert "left by a run that was killed" in out
     assert not os.path.lexists(left)
+
+
+def test_a_file_of_the_wheel_that_is_named_like_a_temp_file_is_patched_and_stays(
+    world: World, nixpatch: Run
+) -> None:
+    named = [".nixpatch-0123456789ab-_ext.so.tmp", ".nixpatch-0123456789ab-data.tmp"]
+    library, data = (os.path.join(world.site, "pkg", name) for name in named)
+    shutil.copy(world.extension, library)
+    with open(data, "wb") as file:
+        file.write(b"data of the wheel")
+    world.write_record(*(record_row(path, world.site) for path in (library, data)))
+
+    code, out, _ = nixpatch(world.venv)
+
+    assert (code, "left by a run" in out) == (0, False)
+    assert elf.read(library).current.search_path == world.library  # type: ignore[union-attr]
+    assert nixpatch("verify", world.venv)[0] == 0
+    assert nixpatch("restore", world.venv)[0] == 0
+    assert os.path.getsize(data) == len(b"data of the wheel")
+
+
+def test_a_temp_file_that_another_run_of_elf_writes_to_stays(world: World, nixpatch: Run) -> None:
+    """It locks its file, not the tree."""
+    data = os.path.join(os.path.dirname(world.extension), "data")
+    with fs.replacement(data) as descriptor:
+        os.write(descriptor, b"of the other run")
+
+        assert nixpatch(world.venv)[0] == 0
+
+    with open(data, "rb") as file:
+        assert file.read() == b"of the other run"
 
 
 def test_a_plain_directory_of_libraries_is_patched_too(world: World, nixpatch: Run) -> None:

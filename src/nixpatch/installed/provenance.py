@@ -25,6 +25,10 @@ INPLACE = "inplace"
 """the writer that leaves an undo record, and the one meant where an entry names none"""
 GRAFTS = "nixpatch-grafts"
 """directory inside a ``.dist-info`` directory: the originals of the libraries that were un-vendored"""
+DIRECTORY_MODE = 0o755
+"""permission bits of the directories that installers make"""
+_MODES = 0o2775
+"""the bits that a directory is given back with: provenance of another may not open it to all users"""
 _VERSION = 1
 _LIMIT = 16 << 20  # bytes; ten thousand patched files take about four megabytes
 _MAX_VALUES = 1 << 20
@@ -66,6 +70,8 @@ class RemovedGraft:
     """the file of the store that serves them"""
     version: str = ""
     new_version: str = ""
+    directory_mode: int = DIRECTORY_MODE
+    """permission bits of its directory, which goes with its last file"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +139,17 @@ def dump(provenance: Provenance) -> bytes:
         },
     }
     if provenance.unvendored:
-        document["unvendored"] = {path: asdict(graft) for path, graft in provenance.unvendored.items()}
+        document["unvendored"] = {path: _graft_row(graft) for path, graft in provenance.unvendored.items()}
     if provenance.texts:
         document["texts"] = {path: _text_row(text) for path, text in provenance.texts.items()}
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode("ascii")
+
+
+def _graft_row(graft: RemovedGraft) -> dict[str, Any]:
+    row = asdict(graft)
+    if graft.directory_mode == DIRECTORY_MODE:
+        del row["directory_mode"]
+    return row
 
 
 def _text_row(text: PatchedText) -> dict[str, Any]:
@@ -205,8 +218,11 @@ def _file(path: str, row: Any) -> PatchedFile:
 
 
 def _graft(path: str, row: Any) -> RemovedGraft:
-    if not isinstance(row, dict):
-        raise ProvenanceError(f"{path!r} is not a table")
+    if not isinstance(row, dict) or not can_be_path(path):
+        raise ProvenanceError(f"{path!r} is not a table, or no file's name")
+    mode = row.get("directory_mode", DIRECTORY_MODE)
+    if not isinstance(mode, int):
+        raise ProvenanceError(f"directory_mode of {path!r} is {mode!r}")
     return RemovedGraft(
         sha256=_text(row, "sha256"),
         row=_text(row, "row"),
@@ -215,6 +231,7 @@ def _graft(path: str, row: Any) -> RemovedGraft:
         library=_optional_text(row, "library"),
         version=_optional_text(row, "version") or "",
         new_version=_optional_text(row, "new_version") or "",
+        directory_mode=mode & _MODES,
     )
 
 

@@ -47,7 +47,8 @@ def scan(path: str, *, store_dir: str | None = None) -> Tree:
             sites = python_layout.site_directories(root, with_links=True) or sites
             linked = follow_links(root, walked, sites, store_dir)
         dists, notes = _dists(sites, prefix, follow=store_dir is not None)
-        files, unreadable = _all_files(walked, dists, root, prefix)
+        owned = frozenset[str]().union(*(dist.files for dist in dists))
+        files, unreadable = _all_files(walked, owned, root, prefix)
         files = sorted({file.path: file for file in (*files, *linked.files.values())}.values(), key=_path)
     except (OSError, ValueError) as error:
         if is_machine_error(error):
@@ -67,7 +68,10 @@ def scan(path: str, *, store_dir: str | None = None) -> Tree:
         dists=dists,
         python_version=_version(root, prefix, sites),
         notes=(*notes, *_other_manager(prefix), *walked.notes, *unreadable, *linked.notes),
-        leftovers=(*walked.leftovers, *_leftovers_outside(dists, root, prefix)),
+        leftovers=(
+            *(path for path in walked.leftovers if path not in owned),
+            *_leftovers_outside(owned, root, prefix),
+        ),
         linked=tuple(sorted(linked.prefixes)),
         linked_note=linked.note() if linked.files else "",
     )
@@ -106,14 +110,20 @@ def _dists(sites: Iterable[str], prefix: str, *, follow: bool) -> tuple[tuple[Di
 
 
 def _all_files(
-    walked: WalkResult, dists: Iterable[Dist], root: str, prefix: str
+    walked: WalkResult, owned: frozenset[str], root: str, prefix: str
 ) -> tuple[Iterable[TreeFile], list[str]]:
-    """Add the files that dists own elsewhere in the prefix (``bin/ruff``); return all, and notes."""
-    if root == prefix:
+    """Add files of dists that a walk does not enter or read; return all, and notes.
+
+    They are elsewhere in the prefix (``bin/ruff``), or have a name as temp files of nixpatch have.
+    """
+    others = owned.intersection(walked.leftovers)
+    if root != prefix:
+        others |= _files_outside(owned, root)
+    if not others:
         return walked.files, []
     files = {file.path: file for file in walked.files}
     notes = []
-    for path in sorted(_files_outside(dists, root)):
+    for path in sorted(others):
         try:
             file = inspect(path)
         except OSError as error:
@@ -126,22 +136,22 @@ def _all_files(
     return [files[path] for path in sorted(files)], notes
 
 
-def _leftovers_outside(dists: Iterable[Dist], root: str, prefix: str) -> list[str]:
+def _leftovers_outside(owned: frozenset[str], root: str, prefix: str) -> list[str]:
     """Return the temp files of killed runs beside files of dists outside ``root`` (``bin/ruff``)."""
     if root == prefix:
         return []
-    leftovers = []
-    for directory in {os.path.dirname(path) for path in _files_outside(dists, root)}:
+    leftovers: set[str] = set()
+    for directory in {os.path.dirname(path) for path in _files_outside(owned, root)}:
         with contextlib.suppress(OSError):
-            leftovers += [
+            leftovers.update(
                 os.path.join(directory, name) for name in os.listdir(directory) if is_temporary(name)
-            ]
-    return sorted(leftovers)
+            )
+    return sorted(leftovers - owned)
 
 
-def _files_outside(dists: Iterable[Dist], root: str) -> set[str]:
+def _files_outside(owned: frozenset[str], root: str) -> frozenset[str]:
     below = root.rstrip("/") + "/"
-    return {path for dist in dists for path in dist.files if not path.startswith(below)}
+    return frozenset(path for path in owned if not path.startswith(below))
 
 
 def _with_owners(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from nixpatch.errors import FileRefused, MachineError
 from nixpatch.escape import reason
-from nixpatch.fs import remove
+from nixpatch.fs import remove_leftover
 from nixpatch.installed.dist_records import DistRecords, TreeRecords
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256
 from nixpatch.installed.provenance import PatchedFile
@@ -136,7 +136,10 @@ def _update_texts(dist: DistRecords, texts: Sequence[TextPlan], options: ApplyOp
 def _remove_leftovers(leftovers: Sequence[str]) -> Iterator[Finding]:
     for leftover in leftovers:
         try:
-            remove(leftover)
+            if not remove_leftover(leftover):
+                continue  # of nixpatch elf, which does not lock the tree
+        except FileNotFoundError:
+            continue
         except OSError as error:
             text = f"left by a run that was killed, and cannot be removed: {error.strerror}"
             yield Finding("error", leftover, text)

@@ -10,6 +10,7 @@ Nix build, where nobody could restore it, it is deleted.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -111,9 +112,11 @@ def bring_back(records: DistRecords) -> tuple[str, ...]:
 
     """
     paths = []
-    for kept, path in _kept(records, removed_grafts(records)):
+    grafts = removed_grafts(records)
+    for key, kept, path in _kept(records, grafts):
         if os.path.lexists(kept) and not os.path.lexists(path):
-            make_directory(os.path.dirname(path))  # only the last directory was removed with the graft
+            # Only the last directory was removed with the graft.
+            make_directory(os.path.dirname(path), grafts[key].directory_mode)
             move(kept, path, overwrite=False)
         if os.path.lexists(path):
             paths.append(path)
@@ -140,7 +143,7 @@ def lost_grafts(records: DistRecords) -> Iterator[tuple[str, str]]:
     """Yield file name and path of the removed grafts that cannot come back."""
     grafts = removed_grafts(records)
     present = {
-        path for kept, path in _kept(records, grafts) if os.path.lexists(kept) or os.path.lexists(path)
+        path for _, kept, path in _kept(records, grafts) if os.path.lexists(kept) or os.path.lexists(path)
     }
     for key in grafts:
         path = os.path.join(records.base, key)
@@ -205,13 +208,13 @@ def _kept_path(records: DistRecords, path: str) -> str:
     return os.path.join(records.info, provenance.GRAFTS, os.path.basename(path))
 
 
-def _kept(records: DistRecords, grafts: Mapping[str, RemovedGraft]) -> Iterator[tuple[str, str]]:
-    """Yield the path of each original and the old path of the graft, both inside the tree."""
+def _kept(records: DistRecords, grafts: Mapping[str, RemovedGraft]) -> Iterator[tuple[str, str, str]]:
+    """Yield the key of each graft, the path of its original, and its old path, both inside the tree."""
     for key, graft in grafts.items():
         kept = records.locator.locate(graft.kept) if graft.kept else None
         path = records.locator.locate(key)
         if kept and path and os.path.dirname(kept) == os.path.join(records.info, provenance.GRAFTS):
-            yield kept, path
+            yield key, kept, path
 
 
 def _set_aside(
@@ -250,6 +253,7 @@ def _set_aside(
         library=f"{provider.directory}/{provider.name}" if provider else None,
         version=graft.version,
         new_version=graft.new_version,
+        directory_mode=stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode),
     )
 
 

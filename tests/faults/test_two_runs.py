@@ -61,10 +61,6 @@ def copy_tree_into(source: str, to: str) -> None:
                 os.chmod(f"{there}-new", os.stat(path).st_mode & 0o7777)
                 os.utime(f"{there}-new", ns=(os.stat(path).st_atime_ns, os.stat(path).st_mtime_ns))
                 os.rename(f"{there}-new", there)
-    for name in ("RECORD.jws",):
-        for directory, _, names in os.walk(to):
-            if name in names:
-                os.unlink(os.path.join(directory, name))
 
 
 def test_many_runs_at_once_end_as_one(bench: Bench) -> None:

@@ -13,7 +13,7 @@ What installers, wheels and people do to installed metadata, and the test that h
 | rows outside site-packages, absolute rows, traversal | ``cli/test_patch.py::test_a_program_outside_site_packages_is_reached_through_its_record_row``, ``unit/test_dists.py::test_a_row_that_leaves_the_prefix_is_refused_with_a_note``, ``test_outside.py`` |
 | rows without hash or size | ``unit/test_record.py::test_a_row_without_hash_stays_without``, ``::test_a_size_that_was_given_is_kept_true`` |
 | sha384, sha512, md5, unknown algorithms | ``test_metadata.py::test_a_row_keeps_its_algorithm_if_that_is_a_good_one``, ``unit/test_record.py::test_a_poor_or_unknown_algorithm_becomes_sha256`` |
-| RECORD.jws, RECORD.p7s | ``test_metadata.py::test_a_signature_of_the_old_record_goes_and_is_told`` |
+| RECORD.jws, RECORD.p7s | ``test_metadata.py::test_a_signature_of_record_stays_and_fits_again_after_restore`` |
 | back-slashes, case, composed letters, no UTF-8 | ``test_files.py::test_any_name_is_patched_recorded_verified_and_restored``, ``::test_names_that_differ_in_case_alone_are_two_files``, ``unit/test_dists.py::test_a_back_slash_can_be_part_of_a_name`` |
 | a RECORD that is wrong before we start | ``cli/test_patch.py::test_a_row_that_was_wrong_before_is_not_laundered`` |
 | a file of two dists | ``cli/test_patch.py::test_two_dists_that_claim_a_file_are_both_brought_up_to_date``, ``test_files.py::test_a_hard_link_between_two_dists_is_cut_and_both_are_right``, ``faults/test_faults.py`` |

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 
 import pytest
 
@@ -63,19 +64,54 @@ def test_a_row_keeps_its_algorithm_if_that_is_a_good_one(world: World, nixpatch:
 
 @pytest.mark.parametrize("name", ["RECORD.jws", "RECORD.p7s"])
 @pytest.mark.parametrize("listed", [True, False])
-def test_a_signature_of_the_old_record_goes_and_is_told(
+def test_a_signature_of_record_stays_and_fits_again_after_restore(
     world: World, nixpatch: Run, name: str, listed: bool
 ) -> None:
     signature = write(os.path.join(world.info, name), b"signed")
     if listed:
         world.write_record(f"pkg-1.0.dist-info/{name},,")
+    before = read(world.record)
 
     code, out, _ = nixpatch(world.venv)
 
     assert code == 0
-    assert f"{name}: signed the old RECORD and was removed" in out
-    assert not os.path.exists(signature)
-    assert name.encode() not in read(world.record)
+    assert f"{name}: signs RECORD as it was installed" in out
+    assert read(signature) == b"signed"
+    code, out, _ = nixpatch("restore", world.venv)
+    assert (code, name in out) == (0, False)
+    assert (read(signature), read(world.record)) == (b"signed", before)
+
+
+FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "no line feed at the end": lambda data: data.removesuffix(b"\n"),
+    "one row without a line feed behind CRLF": lambda data: data.replace(b"\n", b"\r\n")[:-2],
+    "CRLF": lambda data: data.replace(b"\n", b"\r\n"),
+    "two line endings": lambda data: data.replace(b"\n", b"\r\n", 2),
+    "quotes": lambda data: b"".join(
+        b",".join(b'"' + field + b'"' for field in line.split(b",")) + b"\n" for line in data.splitlines()
+    ),
+    "backwards": lambda data: b"".join(reversed(data.splitlines(keepends=True))),
+    "blank lines and comments": lambda data: b"\n# of a packager\n" + data + b"\n\n",
+    "other spellings of paths": lambda data: data.replace(b"pkg/", b"./pkg/"),
+    "an open quote at the end": lambda data: data + b'"x,,\n',
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("more", [[], ["--append-rpath", "/nix/extra"]], ids=["once", "twice"])
+def test_record_comes_back_byte_for_byte(world: World, nixpatch: Run, form: str, more: list[str]) -> None:
+    with open(world.record, "rb") as file:
+        before = FORMS[form](file.read())
+    write(world.record, before)
+    signature = write(os.path.join(world.info, "RECORD.jws"), b"signed")
+
+    assert nixpatch(world.venv)[0] == 0
+    assert nixpatch(world.venv, *more)[0] == 0
+    assert read(world.record) != before
+    assert nixpatch("verify", world.venv)[0] == 0
+    assert nixpatch("restore", world.venv)[0] == 0
+
+    assert (read(world.record), read(signature)) == (before, b"signed")
 
 
 def test_a_plan_and_a_run_that_changes_nothing_leave_a_signature(world: World, nixpatch: Run) -> None:

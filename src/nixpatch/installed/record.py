@@ -72,7 +72,8 @@ class Record:
     def with_row(self, path: str, file: FileHash) -> Record:
         """Return the record with the rows of ``path`` updated, or with a new row for it.
 
-        A new row has the line ending of the first row.
+        A new row has the line ending of the first row. It stands before a last row without one, which stays
+        as it is: without the new row, the bytes are those of before.
 
         Raises:
             KeyError: ``FileHash`` has no SHA-256.
@@ -82,10 +83,8 @@ class Record:
             return self.with_changes({path: file})
         new = new_row(path, file, (self.rows[0].ending if self.rows else b"") or b"\n")
         before, last = self.rows[:-1], self.rows[-1:]
-        if last and last[0].is_open:
+        if last and (last[0].is_open or not last[0].ending):
             return Record((*before, new, *last))
-        if last and not last[0].ending:
-            last = (RecordRow.parse(last[0].raw + new.ending),)
         return Record((*before, *last, new))
 
     def with_contents(self, path: str, contents: bytes | None) -> Record:

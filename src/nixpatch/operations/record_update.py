@@ -10,18 +10,17 @@ way round, RECORD could hold digests of an earlier patch that no file describes 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from nixpatch.errors import FileRefused
-from nixpatch.fs import remove
 from nixpatch.installed import provenance
 from nixpatch.installed.dist_records import DistRecords, RecordFile
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, encode_digest, format_sha256, parse_sha256
 from nixpatch.installed.record import Record, RecordRow
 from nixpatch.model import FileHash, Finding
 
-# PEP 815 withdrew both; a signature of the old RECORD is wrong from now on.
+# PEP 815 withdrew both.
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 
 
@@ -102,28 +101,20 @@ def update_records(
                     text += "so its row was left as it is"
                     findings.append(Finding("error", path, f"{text} (--accept-modified updates it)"))
         new_rows = old_rows.with_changes(updates).with_contents(records.key(records.provenance_path), data)
-        new_rows, notes = remove_signatures(records, new_rows)
-        findings += notes
+        if data is not None and new_rows.data != old_record.data:
+            findings += signature_notes(records)
         records.replace_record(old_record, new_rows, durable=durable)
     records.replace_provenance(data, durable=durable)
     return tuple(findings)
 
 
-def remove_signatures(records: DistRecords, rows: Record) -> tuple[Record, list[Finding]]:
-    """Remove the signatures of a RECORD that is about to be written; return it without their rows, and notes.
-
-    Raises:
-        OSError: one cannot be removed.
-
-    """
-    findings: list[Finding] = []
+def signature_notes(records: DistRecords) -> Iterator[Finding]:
+    """Report the signatures of RECORD as it was installed; they stay, and fit again after a restore."""
     for name in _SIGNATURES:
         signature = os.path.join(records.info, name)
         if os.path.lexists(signature):
-            findings.append(Finding("note", signature, "signed the old RECORD and was removed"))
-            rows = rows.without(records.key(signature))
-            remove(signature)
-    return rows, findings
+            text = "signs RECORD as it was installed: it fits again after nixpatch restore"
+            yield Finding("note", signature, text)
 
 
 def _is_ours(row: RecordRow, change: UnrecordedChange, entry: provenance.PatchedFile | None) -> bool:

@@ -22,7 +22,7 @@ from nixpatch.installed.record import RecordRow
 from nixpatch.installed.shebang import with_program
 from nixpatch.installed.startup_file import is_startup_file
 from nixpatch.model import Dist, FileHash, Finding, TextKind, TextPlan, Tree
-from nixpatch.operations.record_update import remove_signatures
+from nixpatch.operations.record_update import signature_notes
 from nixpatch.operations.text_plan import MAX_SCRIPT, is_foreign, startup_path
 
 _ADVICE = "install the dist again"
@@ -141,10 +141,11 @@ def update_texts(
     new = replace(known, tool=tool, texts=entries)
     data = None if new.is_empty else provenance.dump(new)
     rows = rows.with_contents(records.key(records.provenance_path), data)
-    rows, notes = remove_signatures(records, rows)
+    if data is not None and rows.data != old_record.data:
+        findings += signature_notes(records)
     records.replace_record(old_record, rows, durable=durable)
     records.replace_provenance(data, durable=durable)
-    return (*findings, *notes)
+    return tuple(findings)
 
 
 def _announced(

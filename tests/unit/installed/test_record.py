@@ -123,7 +123,9 @@ def test_a_file_is_added_once_and_updated_after_that(ending: bytes) -> None:
 
 def test_a_row_can_be_added_to_any_file() -> None:
     assert parse(b"").with_row("n", hashed()).data == row("n", NEW) + b"\n"
-    assert parse(b"m.so,,").with_row("n", hashed()).data == b"m.so,,\n" + row("n", NEW) + b"\n"
+    before_last = parse(b"m.so,,").with_row("n", hashed())
+    assert before_last.data == row("n", NEW) + b"\nm.so,,"
+    assert before_last.without("n").data == b"m.so,,"
     assert parse(b"").with_row('a,"b', hashed()).data == f'"a,""b",sha256={digest(NEW)},7\n'.encode()
 
 

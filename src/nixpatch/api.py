@@ -196,7 +196,7 @@ def apply(plan: Plan, keywords: _ApplyKeywords) -> Outcome:  # noqa: D417 - call
     environ = os.environ if keywords.environment is None else keywords.environment
     store = find_store(plan.store_dir or None, environ)
     events = PatchEvents(keywords.waiting, writing=lambda _: nullcontext(keywords.progress))
-    with hold_tree(plan.tree.root, keywords.waiting):
+    with hold_tree(plan.tree.prefix, keywords.waiting):
         return carry_out(plan, store, keywords, events)
 
 

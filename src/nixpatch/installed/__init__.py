@@ -13,7 +13,7 @@ from nixpatch.installed.record_paths import Locator
 from nixpatch.installed.scan import scan
 from nixpatch.installed.system_trees import external_manager, is_system_directory
 from nixpatch.installed.target_python import find_target
-from nixpatch.installed.tree_roots import default_tree, find_roots, tree_of_file
+from nixpatch.installed.tree_roots import default_tree, find_roots, root_of, tree_of_file
 from nixpatch.model import FileHash
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "is_system_directory",
     "parse",
     "read_loader_defaults",
+    "root_of",
     "scan",
     "tree_of_file",
 ]

@@ -82,12 +82,14 @@ class DistRecords:
     def __init__(self, tree: Tree, info: str) -> None:
         """Read nothing yet."""
         self.info = info
-        self.base = os.path.dirname(info) if info else tree.root
+        self.base = os.path.dirname(info) if info else tree.prefix
         self.prefix = tree.prefix_of(self.base)
         self.locator = Locator(self.base, self.prefix)
         self.record_path = os.path.join(info, "RECORD") if info else None
         self.provenance_path = (
-            os.path.join(info, provenance.NAME) if info else os.path.join(tree.root, provenance.UNOWNED_NAME)
+            os.path.join(info, provenance.NAME)
+            if info
+            else os.path.join(tree.prefix, provenance.UNOWNED_NAME)
         )
         self._record: RecordFile | None = None
         self._provenance: tuple[Identity | None, Provenance | ProvenanceError | None] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from nixpatch.escape import is_machine_error, reason, shown
@@ -49,13 +49,19 @@ class WalkResult:
     notes: tuple[str, ...]
     links: tuple[str, ...] = ()
     """symbolic links, none of which was followed"""
+    nested: tuple[str, ...] = ()
+    """directories in which trees of their own begin"""
 
 
-def walk(root: str) -> WalkResult:
+def walk(root: str, is_nested: Callable[[str, frozenset[str]], bool] = lambda *_: False) -> WalkResult:
     """Return the ELF files and leftovers below ``root``.
 
-    Links are listed, not followed (``lib64 -> lib``). ``__pycache__`` and the originals of un-vendored
-    libraries are not entered. A directory or file that cannot be read becomes a note.
+    Links are listed, not followed (``lib64 -> lib``). ``__pycache__``, the originals of un-vendored libraries,
+    and trees of their own are not entered. A directory or file that cannot be read becomes a note.
+
+    Args:
+        root: the directory.
+        is_nested: takes a directory and the names in it, and tells whether a tree of its own begins there.
 
     Raises:
         OSError: ``root`` itself cannot be listed.
@@ -65,12 +71,17 @@ def walk(root: str) -> WalkResult:
     leftovers: list[str] = []
     notes: list[str] = []
     links: list[str] = []
+    nested: list[str] = []
     pending = [root]
     while pending:
         directory = pending.pop()
         try:
-            with _listed(directory) as entries:
-                below = _search(directory, list(entries), files, leftovers, notes, links)
+            with _listed(directory) as listed:
+                entries = list(listed)
+                if directory != root and is_nested(directory, frozenset(entry.name for entry in entries)):
+                    nested.append(directory)
+                    continue
+                below = _search(directory, entries, files, leftovers, notes, links)
         except OSError as error:
             if directory == root or is_machine_error(error):
                 raise
@@ -78,7 +89,8 @@ def walk(root: str) -> WalkResult:
             continue
         pending += below
     files.sort(key=lambda file: file.path)
-    return WalkResult(tuple(files), tuple(sorted(leftovers)), tuple(sorted(notes)), tuple(sorted(links)))
+    every = (leftovers, notes, links, nested)
+    return WalkResult(tuple(files), *(tuple(sorted(paths)) for paths in every))
 
 
 @contextlib.contextmanager

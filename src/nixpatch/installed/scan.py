@@ -15,18 +15,29 @@ from nixpatch.installed import python_layout
 from nixpatch.installed.dists import find_dists
 from nixpatch.installed.elf_files import WalkResult, inspect, walk
 from nixpatch.installed.linked import FilesBehindLinks, follow_links
+from nixpatch.installed.tree_roots import enclosing, is_environment
 from nixpatch.model import Dist, Tree, TreeFile, TreeKind
 
 _MAX_SOURCE_SIZE = 4 << 20  # bytes; the largest source that people write has a tenth
 _MAX_SOURCES = 500_000
+
+_INSTALL = "install it into a venv, then run nixpatch on the venv"
+ARCHIVES = {
+    ".whl": ("a wheel", _INSTALL),
+    ".pex": ("a zip archive that is run", "build it with --venv, or unpack it and name the directory"),
+    ".pyz": ("a zip archive that is run", "install what is in it into a venv, then run nixpatch on the venv"),
+    ".zip": ("an archive", "unpack it and name the directory"),
+    ".egg": ("an archive", _INSTALL),
+}
+"""files that people name instead of a tree: suffix -> what it is, what to do"""
 
 
 def scan(path: str, *, store_dir: str | None = None) -> Tree:
     """Read a tree. Nothing is executed, and no contents of files but METADATA and RECORD are used.
 
     Args:
-        path: a venv, a prefix, a site-packages, any directory with ELF files, or one ELF file. It may be
-            relative, and a link.
+        path: a venv, a prefix, a site-packages, a part of one of them, any directory with ELF files, or one
+            ELF file. It may be relative, and a link.
         store_dir: the directory of the store, for a command that only reads: then links that lead out of the
             tree are followed. None follows none.
 
@@ -38,10 +49,13 @@ def scan(path: str, *, store_dir: str | None = None) -> Tree:
     try:
         root = os.path.realpath(path)
         mode = os.stat(root).st_mode
-        if not stat.S_ISDIR(mode):
-            return _single(path, root, mode)
+        if not stat.S_ISDIR(mode) and (not stat.S_ISREG(mode) or inspect(root) is None):
+            raise RequestError(_no_tree(path, root))
+        part, root = root, _root_of_part(root)
+        if not os.path.isdir(root):
+            return _single(root)
         kind, prefix, sites = _kind(root)
-        walked = walk(root)
+        walked = walk(root, is_environment)
         linked = FilesBehindLinks()
         if store_dir is not None and (kind is not TreeKind.PLAIN or root.startswith(store_dir + "/")):
             sites = python_layout.site_directories(root, with_links=True) or sites
@@ -55,6 +69,11 @@ def scan(path: str, *, store_dir: str | None = None) -> Tree:
             name = shown(str(getattr(error, "filename", None) or path))
             raise MachineError(f"{name}: {reason(error)}: mend this and run nixpatch again") from error
         raise RequestError(f"{shown(path)} cannot be read: {reason(error)}") from error
+    if kind is TreeKind.PLAIN and not files and walked.nested:
+        raise RequestError(
+            f"nothing to do in {shown(path)} itself, but there are trees in it: name one, such as"
+            f" {shown(walked.nested[0])}"
+        )
     if kind is TreeKind.PLAIN and not files:
         raise RequestError(
             f"nothing to do in {shown(path)}: it holds no ELF file and no *.dist-info;"
@@ -67,13 +86,21 @@ def scan(path: str, *, store_dir: str | None = None) -> Tree:
         files=_with_owners(files, dists, linked.real_paths),
         dists=dists,
         python_version=_version(root, prefix, sites),
-        notes=(*notes, *_other_manager(prefix), *walked.notes, *unreadable, *linked.notes),
+        notes=(
+            *notes,
+            *_other_manager(prefix),
+            *walked.notes,
+            *unreadable,
+            *linked.notes,
+            *_nested_notes(walked.nested),
+        ),
         leftovers=(
             *(path for path in walked.leftovers if path not in owned),
             *_leftovers_outside(owned, root, prefix),
         ),
         linked=tuple(sorted(linked.prefixes)),
         linked_note=linked.note() if linked.files else "",
+        part=part if part != root else None,
     )
 
 
@@ -94,13 +121,33 @@ def _kind(root: str) -> tuple[TreeKind, str, tuple[str, ...]]:
     return TreeKind.PLAIN, root, ()
 
 
-def _single(path: str, real: str, mode: int) -> Tree:
-    """Return a tree of one file, without its neighbours."""
-    file = inspect(real) if stat.S_ISREG(mode) else None
-    if file is None:
-        raise RequestError(f"{shown(path)} is neither a directory nor an ELF file")
-    root = os.path.dirname(real)
-    return Tree(root, root, TreeKind.PLAIN, (file,), python_version=python_layout.version_in_path(root))
+def _root_of_part(real: str) -> str:
+    """Return the root of the tree that a path is a part of; the path itself if it is a tree, or in none."""
+    enclosure = enclosing(real)
+    # A site-packages is a tree of its own, with the programs of its dists.
+    if enclosure is None or real in python_layout.site_directories(enclosure.root):
+        return real
+    return enclosure.root
+
+
+def _single(real: str) -> Tree:
+    """Return a tree of one ELF file, without its neighbours."""
+    file, root = inspect(real), os.path.dirname(real)
+    files = (file,) if file is not None else ()
+    return Tree(root, root, TreeKind.PLAIN, files, python_version=python_layout.version_in_path(root))
+
+
+def _no_tree(path: str, real: str) -> str:
+    """Return the message for a path that is neither a directory nor an ELF file."""
+    kind = ARCHIVES.get(os.path.splitext(real)[1].lower())
+    if kind is None:
+        return f"{shown(path)} is neither a directory nor an ELF file"
+    return f"{shown(path)} is {kind[0]}, which is not patched itself: {kind[1]}"
+
+
+def _nested_notes(nested: Iterable[str]) -> Iterator[str]:
+    for directory in nested:
+        yield f"{shown(directory)}: a tree of its own, not patched as a part of this one"
 
 
 def _dists(sites: Iterable[str], prefix: str, *, follow: bool) -> tuple[tuple[Dist, ...], tuple[str, ...]]:

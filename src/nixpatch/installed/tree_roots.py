@@ -166,6 +166,12 @@ def enclosing(path: str) -> Enclosure | None:
     return Enclosure(site, python_layout.prefix_of_site(site) or site, TreeKind.SITE_PACKAGES)
 
 
+def root_of(path: str) -> str:
+    """Return the real path of the tree that a path is, or is a part of; of the path itself if in none."""
+    enclosure = enclosing(path) if "\0" not in path else None
+    return os.path.realpath(path) if enclosure is None else enclosure.prefix
+
+
 def tree_of_file(path: str) -> Tree | None:
     """Return the tree that a file is in, without files and dists, for ``find_target``; None if in none."""
     enclosure = enclosing(path)
@@ -251,7 +257,9 @@ class _Search:
             if _CONDA in names or has_interpreter(os.path.join(self._top, name)):
                 names &= {_NESTED}
             else:
-                names -= {"bin", "include", *python_layout.LIB}
+                names -= {"bin", "include"}
+        if os.path.basename(name) in python_layout.LIB:
+            names = {child for child in names if not python_layout.is_python_name(child)}
         yield from (os.path.join(name, child) for child in sorted(names))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nixpatch.model.elf import Machine
 
@@ -54,7 +54,7 @@ class Tree:
     """The files and dists under the path that the user named. Holds no file contents."""
 
     root: str
-    """the real path of the directory that was named"""
+    """the real path of the tree: the directory that was named, or the tree that it is a part of"""
     prefix: str
     """nothing outside it is written; equal to root unless root is a site-packages inside a prefix"""
     kind: TreeKind
@@ -72,10 +72,24 @@ class Tree:
     """store paths that links of the tree lead into, whose files were read as well; sorted"""
     linked_note: str = ""
     """what was read through links; "" if nothing was"""
+    part: str | None = None
+    """the real path of the directory or file that was named, if it is only a part of the tree"""
 
     def prefix_of(self, path: str) -> str:
         """Return the prefix of a file: that of the tree, or a store path that a link leads into."""
         return next((prefix for prefix in self.linked if path.startswith(prefix + "/")), self.prefix)
+
+    def has(self, path: str) -> bool:
+        """Return whether a path is in the named part; any is if the whole tree was named."""
+        return self.part is None or path == self.part or path.startswith(self.part + "/")
+
+    def only_part(self) -> Tree:
+        """Return the tree with the files of the named part only, and the dists that own files in it."""
+        if self.part is None:
+            return self
+        files = tuple(file for file in self.files if self.has(file.path))
+        dists = tuple(dist for dist in self.dists if self.has(dist.info) or any(map(self.has, dist.files)))
+        return replace(self, files=files, dists=dists)
 
 
 @dataclass(frozen=True, slots=True)

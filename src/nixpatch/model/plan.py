@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nixpatch.model.elf import ElfEdit, ElfFacts, Linkage, Skip
 from nixpatch.model.installed import Target, Tree, TreeFile
@@ -170,6 +170,42 @@ class Plan:
     """sources with a line that open a library by a name that the code computes"""
     keeps_originals: bool = True
     """un-vendored libraries are moved aside, so that restore can bring them back; False deletes them"""
+
+    def only_part(self) -> Plan:
+        """Return the plan for the files in the named part of the tree, with their findings and providers.
+
+        The whole tree is planned, since a soname has one provider in it.
+        """
+        tree = self.tree
+        if tree.part is None:
+            return self
+        files = tuple(file for file in self.files if tree.has(file.file.path))
+        conflicts = tuple(item for item in self.conflicts if any(map(tree.has, item.files)))
+        of_others = {path for dist in tree.dists for path in dist.files if not tree.has(path)}
+        of_others |= {file.file.path for file in self.files if not tree.has(file.file.path)}
+        shown = {conflict.finding.path for conflict in conflicts}
+        infos = {dist.info for dist in tree.only_part().dists}
+        needs = {answer.need for file in files for answer in file.answers}
+        return replace(
+            self,
+            files=files,
+            findings=tuple(
+                item for item in self.findings if item.path not in of_others or item.path in shown
+            ),
+            providers=tuple(provider for provider in self.providers if provider.name in needs),
+            unsettled=tuple(info for info in self.unsettled if info in infos),
+            returning=tuple(info for info in self.returning if info in infos),
+            texts=tuple(text for text in self.texts if tree.has(text.path)),
+            opened_unmet=tuple(
+                unmet
+                for unmet in self.opened_unmet
+                if any(tree.has(opener.partition(":")[0]) for opener, _ in unmet.openers)
+            ),
+            conflicts=conflicts,
+            opened_computed=tuple(
+                opener for opener in self.opened_computed if tree.has(opener.partition(":")[0])
+            ),
+        )
 
     @property
     def changes(self) -> tuple[FilePlan, ...]:

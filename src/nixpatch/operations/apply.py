@@ -205,7 +205,7 @@ def _check_writable(
     """
     directories = {os.path.dirname(file.file.path) for files in groups.values() for file in files}
     directories.update(info for owners in groups for info in owners)
-    directories.update(plan.tree.root for owners in groups if not owners)
+    directories.update(plan.tree.prefix for owners in groups if not owners)
     directories.update(regrafted)
     directories.update(os.path.dirname(text.path) for text in plan.texts if text.pending)
     directories.update(os.path.dirname(graft.file.path) for graft in plan.vendored if graft.goes)

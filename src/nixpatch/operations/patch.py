@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from nixpatch.installed import root_of
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.model import FileOutcome, Outcome, Plan, TreeFile
 from nixpatch.operations import gc_roots
@@ -62,7 +63,7 @@ def patch(
 
     """
     refuse_system_directory(request)
-    with hold_tree(request.path, events.on_message):
+    with hold_tree(root_of(request.path), events.on_message):
         records = TreeRecords()
         plan = restrict(make_plan(request, events.on_message, events.reading, records))
         return carry_out(plan, request.store, options, events, records)
@@ -78,7 +79,7 @@ def restore(path: str, options: ApplyOptions, events: PatchEvents = _NO_EVENTS) 
     """
     from nixpatch.operations.restore import plan_restore  # noqa: PLC0415 - patching needs none of it
 
-    with hold_tree(path, events.on_message):
+    with hold_tree(root_of(path), events.on_message):
         records = TreeRecords()
         return carry_out(plan_restore(path, records), None, options, events, records)
 
@@ -90,7 +91,7 @@ def prune_roots(path: str, on_message: Callable[[str], None]) -> None:
         MachineError: the directory of the roots cannot be written.
 
     """
-    with hold_tree(path, on_message):
+    with hold_tree(root_of(path), on_message):
         gc_roots.prune(os.path.realpath(path))
 
 

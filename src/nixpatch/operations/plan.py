@@ -201,7 +201,7 @@ def make_plan(
         findings.append(Finding("note", tree.root, f"--unvendor: there is no grafted library{asked}"))
     findings += _not_locked(request, sources, tree, files)
     findings += [finding for dist in tree.dists for finding in distrusted(records.of(tree, dist.info))]
-    return Plan(
+    plan = Plan(
         tree,
         target,
         request.store.directory,
@@ -221,6 +221,7 @@ def make_plan(
         # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
         keeps_originals=not (request.in_nix_build or request.store.store_path_of(request.path, resolve=True)),
     )
+    return plan.only_part()
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +311,10 @@ def scan_for(request: PatchRequest) -> Tree:
     store_dir = request.store.directory if request.follow_links else None
     tree = installed.scan(request.path, store_dir=store_dir)
     mark = None if request.system else installed.external_manager(tree)
+    if tree.part is not None and request.unvendor:
+        raise RequestError(
+            f"--unvendor: a part of {tree.root}: its other files may need what goes; name this"
+        )
     if mark is not None:
         raise RequestError(f"{request.path}: a package manager owns this Python ({mark}): {_NO_SYSTEM}")
     return tree

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from nixpatch.errors import RequestError
 from nixpatch.installed import scan
 from nixpatch.installed.dist_records import DistRecords, TreeRecords
 from nixpatch.installed.hashing import has_sha256
@@ -68,7 +69,7 @@ def plan_restore(path: str, records: TreeRecords | None = None) -> Plan:
             else:
                 texts.append(planned)
     marked = mark_unrecorded(tree, tuple(files), records)
-    return Plan(
+    plan = Plan(
         tree,
         None,
         "",
@@ -76,7 +77,13 @@ def plan_restore(path: str, records: TreeRecords | None = None) -> Plan:
         tuple(findings),
         returning=tuple(dist.info for dist in returning),
         texts=tuple(texts),
-    )
+    ).only_part()
+    if tree.part is not None and plan.returning:
+        raise RequestError(
+            f"{path}: libraries of {os.path.basename(plan.returning[0])} were un-vendored, and other files of"
+            f" {tree.root} need those of the store: restore this"
+        )
+    return plan
 
 
 def _without_undo_record(records: DistRecords) -> Iterator[Finding]:

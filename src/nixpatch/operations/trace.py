@@ -114,7 +114,7 @@ def trace_tree(path: str, options: TraceOptions) -> Trace:
         RequestError: there is no such tree, or no Python for it.
 
     """
-    tree = installed.scan(path, store_dir=options.store_dir)
+    tree = installed.scan(path, store_dir=options.store_dir).only_part()
     reader = Reader()
     target = installed.find_target(tree, options.python, options.path_env, reader)
     start = _start_of(target, options)

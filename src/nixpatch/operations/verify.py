@@ -55,7 +55,7 @@ def check_tree(
         MachineError: Nix failed, or the target cannot be started.
 
     """
-    tree = scan(path, store_dir=store.directory)
+    tree = scan(path, store_dir=store.directory).only_part()
     reader = Reader()
     target = find_target(tree, python, path_env, reader)
     records = TreeRecords()

@@ -135,7 +135,7 @@ def patched_files(
             if path is None:
                 text = f"names a file outside the tree: {key}"
                 findings.append(Finding("error", dist.provenance_path, text))
-            else:
+            elif tree.has(path):
                 patched[path] = (dist, entry)
     return patched
 

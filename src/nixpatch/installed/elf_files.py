@@ -56,8 +56,8 @@ class WalkResult:
 def walk(root: str, is_nested: Callable[[str, frozenset[str]], bool] = lambda *_: False) -> WalkResult:
     """Return the ELF files and leftovers below ``root``.
 
-    Links are listed, not followed (``lib64 -> lib``). ``__pycache__``, the originals of un-vendored libraries,
-    and trees of their own are not entered. A directory or file that cannot be read becomes a note.
+    Links are listed, not followed (``lib64 -> lib``). ``__pycache__``, the originals of un-vendored
+    libraries, and trees of their own are not entered. What cannot be read becomes a note.
 
     Args:
         root: the directory.

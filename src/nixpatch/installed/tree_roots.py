@@ -257,9 +257,10 @@ class _Search:
             if _CONDA in names or has_interpreter(os.path.join(self._top, name)):
                 names &= {_NESTED}
             else:
-                names -= {"bin", "include"}
+                sites = python_layout.site_directories(os.path.join(self._top, name))
+                names -= {"bin", "include", *map(os.path.basename, sites)}
         if os.path.basename(name) in python_layout.LIB:
-            names = {child for child in names if not python_layout.is_python_name(child)}
+            names -= {child for child in names if python_layout.is_python_name(child)}
         yield from (os.path.join(name, child) for child in sorted(names))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from nixpatch.model.elf import ElfEdit, ElfFacts, Linkage, Skip
 from nixpatch.model.installed import Target, Tree, TreeFile
 from nixpatch.model.provider import Provider
-from nixpatch.model.text import TextPlan
+from nixpatch.model.text import TextKind, TextPlan
 from nixpatch.model.unvendor import VendoredPlan
 
 
@@ -195,7 +195,12 @@ class Plan:
             providers=tuple(provider for provider in self.providers if provider.name in needs),
             unsettled=tuple(info for info in self.unsettled if info in infos),
             returning=tuple(info for info in self.returning if info in infos),
-            texts=tuple(text for text in self.texts if tree.has(text.path)),
+            # A start-up file serves the dist wherever its files are.
+            texts=tuple(
+                text
+                for text in self.texts
+                if tree.has(text.path) or (text.kind is TextKind.STARTUP and text.info in infos)
+            ),
             opened_unmet=tuple(
                 unmet
                 for unmet in self.opened_unmet

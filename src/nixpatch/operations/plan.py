@@ -201,7 +201,7 @@ def make_plan(
         findings.append(Finding("note", tree.root, f"--unvendor: there is no grafted library{asked}"))
     findings += _not_locked(request, sources, tree, files)
     findings += [finding for dist in tree.dists for finding in distrusted(records.of(tree, dist.info))]
-    plan = Plan(
+    return Plan(
         tree,
         target,
         request.store.directory,
@@ -220,8 +220,7 @@ def make_plan(
         conflicts=conflicts,
         # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
         keeps_originals=not (request.in_nix_build or request.store.store_path_of(request.path, resolve=True)),
-    )
-    return plan.only_part()
+    ).only_part()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from nixpatch import elf, installed
 from nixpatch.errors import RequestError
 from nixpatch.installed import read_loader_defaults
-from nixpatch.model import ElfFacts, LoadConflict, LoaderDefaults, Skip, SkipReason, Target
+from nixpatch.model import ElfFacts, LoadConflict, LoaderDefaults, Skip, SkipReason, Target, Tree
 from nixpatch.model.trace import SearchedPlace, SearchStep, Start, Trace, TracedNeed
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.target_libraries import target_libraries
@@ -114,7 +114,7 @@ def trace_tree(path: str, options: TraceOptions) -> Trace:
         RequestError: there is no such tree, or no Python for it.
 
     """
-    tree = installed.scan(path, store_dir=options.store_dir).only_part()
+    tree = installed.scan(path, store_dir=options.store_dir)
     reader = Reader()
     target = installed.find_target(tree, options.python, options.path_env, reader)
     start = _start_of(target, options)
@@ -150,8 +150,25 @@ def trace_tree(path: str, options: TraceOptions) -> Trace:
         _link(need, files.get(tidy(need.by)) or python, reader, tidy)
         for need in names.search(target.python, loader_config)
     ]
-    return Trace(
-        tree.root, files, tuple(files), start, tuple(links), tuple(searched), tree, skipped, conflicts
+    return _only_part(
+        Trace(tree.root, files, tuple(files), start, tuple(links), tuple(searched), tree, skipped, conflicts),
+        tree,
+    )
+
+
+def _only_part(trace: Trace, tree: Tree) -> Trace:
+    """Leave the files of the named part; what they need may be met by a file of the rest."""
+    if tree.part is None:
+        return trace
+    files = {path: facts for path, facts in trace.files.items() if tree.has(path)}
+    return replace(
+        trace,
+        files=files,
+        asked=tuple(files),
+        links=tuple(link for link in trace.links if tree.has(link.by)),
+        opened=tuple(link for link in trace.opened if tree.has((link.opener or link.by).partition(":")[0])),
+        skipped={path: skip for path, skip in trace.skipped.items() if tree.has(path)},
+        conflicts=tuple(conflict for conflict in trace.conflicts if any(map(tree.has, conflict.files))),
     )
 
 

@@ -123,8 +123,9 @@ def test_the_algorithms_of_rows_are_those_to_check_and_to_write(dist: Recorded) 
 def test_files_that_no_dist_claims_have_provenance_but_no_record(dist: Recorded) -> None:
     records = DistRecords(dist.tree, "")
 
-    assert (records.record_path, records.key(dist.path)) == (None, NAME)
-    assert records.provenance_path == os.path.join(dist.site, ".nixpatch.json")
+    name = os.path.relpath(dist.path, dist.tree.prefix)
+    assert (records.record_path, records.key(dist.path)) == (None, name)
+    assert records.provenance_path == os.path.join(dist.tree.prefix, ".nixpatch.json")
     assert records.algorithms([dist.path]) == {"sha256"}
     with pytest.raises(FileNotFoundError):
         records.read_record()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,8 @@ def test_a_directory_of_elf_files(base: str) -> None:
 
 
 def test_one_file_alone(base: str) -> None:
-    path = write(os.path.join(base, SITE, "m.so"))
-    write(os.path.join(base, SITE, "other.so"))
+    path = write(os.path.join(base, "lib/python3.11/m.so"))
+    write(os.path.join(base, "lib/python3.11/other.so"))
 
     tree = scan(path)
 
@@ -117,6 +118,39 @@ def test_one_file_alone(base: str) -> None:
     )
     assert [file.path for file in tree.files] == [path]
     assert tree.python_version == (3, 11)
+
+
+@pytest.mark.parametrize("part", [f"{SITE}/pkg/m.so", f"{SITE}/pkg", "bin", "lib"])
+def test_a_part_of_a_venv_is_the_venv_with_a_part(base: str, part: str) -> None:
+    prefix = venv(base)
+    info = dist(os.path.join(prefix, SITE), "pkg", {"pkg/m.so": ELF, "../../../bin/tool": ELF})
+
+    tree = scan(os.path.join(prefix, part))
+
+    assert replace(tree, part=None) == scan(prefix)
+    assert tree.part == os.path.join(prefix, part)
+    assert names(tree.only_part()) == [name for name in names(tree) if name.startswith(part)]
+    assert [dist.info for dist in tree.only_part().dists] == [info]
+
+
+def test_environments_in_a_tree_are_none_of_its_files(base: str) -> None:
+    prefix = venv(base)
+    dist(os.path.join(prefix, SITE), "pkg", {"m.so": ELF})
+    inner = venv(os.path.join(prefix, "share"))
+    write(os.path.join(inner, SITE, "inner.so"))
+
+    tree = scan(prefix)
+
+    assert names(tree) == [f"{SITE}/m.so"]
+    assert any(inner in note for note in tree.notes)
+    write(os.path.join(base, "loose/x.so"))
+    assert names(scan(base)) == ["loose/x.so"]
+
+
+def test_a_directory_above_trees_that_has_nothing_else_is_refused_and_names_one(base: str) -> None:
+    prefix = venv(base)
+    with pytest.raises(RequestError, match=f"trees in it: name one, such as {prefix}"):
+        scan(base)
 
 
 def test_relative_and_linked_paths_end_at_the_real_one(base: str, monkeypatch: pytest.MonkeyPatch) -> None:

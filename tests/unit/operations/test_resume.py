@@ -101,7 +101,7 @@ def test_files_that_no_dist_claims_have_no_rows(dist: Recorded) -> None:
     plan = dist.patched()
     records = DistRecords(dist.tree, "")
     assert unrecorded(records, [plan]) == {dist.path}
-    dist.write_provenance({NAME: ENTRY})
+    dist.write_provenance({os.path.relpath(dist.path, dist.tree.prefix): ENTRY})
     os.rename(os.path.join(dist.info, "nixpatch.json"), records.provenance_path)
     assert unrecorded(records, [plan]) == frozenset()
 

@@ -9,6 +9,16 @@ python3Packages.buildPythonApplication {
   # The bounds keep an install from PyPI pure Python; packages that nixpkgs builds from source do not need them.
   # LIEF is loaded only for --writer lief, and its output is checked.
   pythonRelaxDeps = [ "lief" "typer" ];
+  # A wrapper would put this Python and the programs of its packages first into PATH, where `nixpatch uv`, `wrap`
+  # and `env` look for the user's. So the script itself adds its packages; -I keeps the caller's PYTHONPATH out.
+  dontWrapPythonPrograms = true;
+  postFixup = ''
+    buildPythonPath "$out $pythonPath"
+    patchPythonScript $out/bin/nixpatch
+    sed -i '1s|$| -I|' $out/bin/nixpatch
+    # It is a program: a shell or a build that has it must not get its packages into PYTHONPATH.
+    rm -f $out/nix-support/propagated-build-inputs
+  '';
   pythonImportsCheck = [ "nixpatch" ];
   # The tests need a Nix store of their own: see .ci/run.
   doCheck = false;

@@ -8,22 +8,30 @@
 #   nixpatchIgnoreMissing   globs of sonames that may be missing
 #   runtimeDependencies     packages whose libraries are opened by name: every file gets their directories
 #   appendRunpaths          directories to append to the search path of every file
+#
+# It also takes what derivations say to autoPatchelfHook: autoPatchelfIgnoreMissingDeps, addAutoPatchelfSearchPath,
+# autoPatchelf [PATH...], autoPatchelfLibs, and, where that hook is not among the inputs, dontAutoPatchelf.
 
 # Without declare: stdenv sources this file in a function, where declare would make them local.
 nixpatchLibs=()
 nixpatchSites=()
 nixpatchHostPython=
 nixpatchDone=
+nixpatchSaved=
+
+# Sourced by stdenv for the platforms of the input: -1 and 0 for nativeBuildInputs. Without strictDeps the hooks of
+# every input see all inputs.
+if [ -n "${strictDeps-}" ] && [ "${hostOffset--1} ${targetOffset-0}" != "-1 0" ]; then
+  echo "nixpatchHook is among the wrong inputs: it runs while building, so put it into nativeBuildInputs" >&2
+  if [ -z "${IN_NIX_SHELL-}" ]; then exit 1; fi
+fi
 
 # nixpatchHasLibraries DIR: whether it has shared libraries; --lib refuses a directory without any
 nixpatchHasLibraries() {
-  local file magic
+  local file
   for file in "$1"/*.so "$1"/*.so.*; do
-    [ -f "$file" ] && [ -r "$file" ] || continue
-    magic=
-    # The ELF magic: libc.so and others may be linker scripts.
-    LC_ALL=C IFS= read -r -d '' -n 4 magic <"$file" || true
-    if [ "$magic" = $'\x7fELF' ]; then return 0; fi
+    # libc.so and others may be linker scripts.
+    if [ -f "$file" ] && [ -r "$file" ] && nixpatchIsElf "$file"; then return 0; fi
   done
   return 1
 }
@@ -79,7 +87,25 @@ nixpatchWords() {
   esac
 }
 
-# nixpatchOutputs: put the existing outputs into nixpatchTrees, but not debug, whose files have no needs
+# nixpatchHasWork PATH: whether it has a dist or an ELF file; dist, dev, doc and man often have neither
+nixpatchHasWork() {
+  [ -e "$1" ] || return 1
+  if [ -n "$(find "$1" -type d -name '*.dist-info' -print -quit)" ]; then return 0; fi
+  local file
+  while IFS= read -r -d '' file; do
+    if nixpatchIsElf "$file"; then return 0; fi
+  done < <(find "$1" -type f -size +3c -print0)
+  return 1
+}
+
+# nixpatchIsElf FILE: whether it begins with the ELF magic
+nixpatchIsElf() {
+  local magic=
+  LC_ALL=C IFS= read -r -d '' -n 4 magic <"$1" || true
+  [ "$magic" = $'\x7fELF' ]
+}
+
+# nixpatchOutputs: put the outputs with work into nixpatchTrees, but not debug, whose files have no needs
 nixpatchOutputs() {
   nixpatchTrees=()
   local name path
@@ -92,7 +118,7 @@ nixpatchOutputs() {
   fi
   for name in "${names[@]}"; do
     path=${!name}
-    if [ "$name" != debug ] && [ -e "$path" ]; then nixpatchTrees+=("$path"); fi
+    if [ "$name" != debug ] && nixpatchHasWork "$path"; then nixpatchTrees+=("$path"); fi
   done
 }
 
@@ -101,7 +127,9 @@ nixpatchPatch() {
   local -a nixpatchWordsOf=() nixpatchTrees=() arguments=()
   local word directory
   # --pure is needed in a development shell, where nixpatch would search the whole store.
-  arguments=(--pure --no-gc-roots --jobs "${NIX_BUILD_CORES:-1}")
+  arguments=(--pure --jobs "${NIX_BUILD_CORES:-1}")
+  # An output holds what it refers to; a venv that is patched in a shell needs roots.
+  if [ -z "${IN_NIX_SHELL-}" ]; then arguments+=(--no-gc-roots); fi
   for word; do
     case $word in
       -*) arguments+=("$word") ;;
@@ -112,7 +140,10 @@ nixpatchPatch() {
     nixpatchOutputs
     nixpatchDone=1
   fi
-  if [ ${#nixpatchTrees[@]} -eq 0 ]; then return 0; fi
+  if [ ${#nixpatchTrees[@]} -eq 0 ]; then
+    echo "nixpatchHook: no output has an ELF file or a *.dist-info: nothing to link" >&2
+    return 0
+  fi
 
   # For a phase before fixup: patchelf --shrink-rpath would drop directories of libraries that are opened by name,
   # and both tools would make RECORD wrong.
@@ -131,6 +162,12 @@ nixpatchPatch() {
   for directory in ${nixpatchLibs+"${nixpatchLibs[@]}"} ${nixpatchSites+"${nixpatchSites[@]}"}; do
     arguments+=(--lib "$directory")
   done
+  if ! nixpatchIsBesideAutoPatchelf; then
+    # The real hook gathers directories of build tools in these.
+    for directory in ${autoPatchelfLibs+"${autoPatchelfLibs[@]}"} ${extraAutoPatchelfLibs+"${extraAutoPatchelfLibs[@]}"}; do
+      if nixpatchHasLibraries "$directory"; then arguments+=(--lib "$directory"); fi
+    done
+  fi
   nixpatchWords runtimeDependencies
   for word in ${nixpatchWordsOf+"${nixpatchWordsOf[@]}"}; do
     # Directories such as /run/opengl-driver need not exist during the build.
@@ -141,6 +178,11 @@ nixpatchPatch() {
   for word in ${nixpatchWordsOf+"${nixpatchWordsOf[@]}"}; do arguments+=(--append-rpath "$word"); done
   nixpatchWords nixpatchIgnoreMissing
   for word in ${nixpatchWordsOf+"${nixpatchWordsOf[@]}"}; do arguments+=(--ignore-missing "$word"); done
+  nixpatchWords autoPatchelfIgnoreMissingDeps
+  for word in ${nixpatchWordsOf+"${nixpatchWordsOf[@]}"}; do
+    if [ "$word" = 1 ]; then word='*'; fi # true
+    arguments+=(--ignore-missing "$word")
+  done
   nixpatchWords nixpatchFlags
   arguments+=(${nixpatchWordsOf+"${nixpatchWordsOf[@]}"})
   nixpatchWords nixpatchFlagsArray
@@ -149,14 +191,91 @@ nixpatchPatch() {
   NIX_BUILD_TOP=${NIX_BUILD_TOP:-$PWD} @nixpatch@/bin/nixpatch patch "${arguments[@]}" -- "${nixpatchTrees[@]}"
 }
 
-# In postFixup, after patchelf --shrink-rpath and strip. These may have changed files of RECORD; as the build itself
-# did it, --accept-modified updates RECORD.
+# nixpatchHasRecord: whether an output has an installed dist
+nixpatchHasRecord() {
+  local -a nixpatchWordsOf=() nixpatchTrees=()
+  nixpatchOutputs
+  [ ${#nixpatchTrees[@]} -gt 0 ] && [ -n "$(find "${nixpatchTrees[@]}" -path '*.dist-info/RECORD' -print -quit)" ]
+}
+
+# strip breaks libraries that auditwheel has edited, and RECORD has the hashes of the files as they were installed: for
+# wheels neither strip nor patchelf --shrink-rpath runs, unless the derivation sets dontStrip or dontPatchELF to false.
+nixpatchPreFixup() {
+  if [ -n "${dontNixpatch-}" ] || ! nixpatchHasRecord; then return 0; fi
+  if [ -z "${dontStrip+set}" ]; then dontStrip=1; fi
+  if [ -z "${dontPatchELF+set}" ]; then dontPatchELF=1; fi
+  if [ -z "$dontStrip" ]; then nixpatchSave; fi
+}
+
+# nixpatchSave: keep copies of the ELF files, in case strip breaks them
+nixpatchSave() {
+  local -a nixpatchWordsOf=() nixpatchTrees=()
+  local file
+  nixpatchOutputs
+  nixpatchSaved=$(mktemp -d)
+  while IFS= read -r -d '' file; do
+    if ! nixpatchIsElf "$file"; then continue; fi
+    mkdir -p "$nixpatchSaved${file%/*}"
+    cp -p --reflink=auto "$file" "$nixpatchSaved$file"
+  done < <(find "${nixpatchTrees[@]}" -type f -size +3c -print0)
+}
+
+# nixpatchUnbreak: put the files back that no loader can map any more
+nixpatchUnbreak() {
+  if [ -z "$nixpatchSaved" ]; then return 0; fi
+  local saved file
+  while IFS= read -r -d '' saved; do
+    file=${saved#"$nixpatchSaved"}
+    if [ ! -f "$file" ] || cmp -s "$saved" "$file"; then continue; fi
+    if @nixpatch@/bin/nixpatch elf "$file" >/dev/null 2>&1; then continue; fi
+    if ! @nixpatch@/bin/nixpatch elf "$saved" >/dev/null 2>&1; then continue; fi
+    echo "nixpatchHook: strip broke $file: it is left unstripped" >&2
+    cp -fp "$saved" "$file"
+  done < <(find "$nixpatchSaved" -type f -print0)
+  rm -rf "$nixpatchSaved"
+  nixpatchSaved=
+}
+
+# In postFixup, after strip, patchelf --shrink-rpath and patch-shebangs. As the build itself has changed files,
+# --accept-modified describes them in RECORD as they are now.
 nixpatchPostFixup() {
+  nixpatchUnbreak
   if [ -n "${dontNixpatch-}" ] || [ -n "$nixpatchDone" ]; then return 0; fi
-  if declare -F autoPatchelf >/dev/null && [ -z "${dontAutoPatchelf-}" ]; then
+  if [ -n "${dontAutoPatchelf-}" ]; then
+    if ! nixpatchIsBesideAutoPatchelf; then return 0; fi
+  elif nixpatchIsBesideAutoPatchelf; then
     echo "nixpatchHook: autoPatchelfHook would replace the search paths: set dontAutoPatchelf" >&2
   fi
   nixpatchPatch --accept-modified
 }
 
+# nixpatchIsBesideAutoPatchelf: whether autoPatchelfHook itself is among the inputs
+nixpatchIsBesideAutoPatchelf() {
+  declare -F autoPatchelf >/dev/null && [[ $(declare -f autoPatchelf) != *nixpatchPatch* ]]
+}
+
+# The functions of autoPatchelfHook, for derivations that were written for it.
+if ! declare -F autoPatchelf >/dev/null; then
+  # autoPatchelf [--no-recurse] [--] [PATH...]
+  autoPatchelf() {
+    while [[ ${1-} == --* ]]; do shift; done
+    nixpatchPatch --accept-modified "$@"
+  }
+fi
+if ! declare -F addAutoPatchelfSearchPath >/dev/null; then
+  # addAutoPatchelfSearchPath [--no-recurse] [--] DIR...
+  addAutoPatchelfSearchPath() {
+    local -a depth=()
+    local directory
+    while [[ ${1-} == --* ]]; do
+      if [ "$1" = --no-recurse ]; then depth=(-maxdepth 1); fi
+      shift
+    done
+    while IFS= read -r -d '' directory; do extraAutoPatchelfLibs+=("$directory"); done < <(
+      find "$@" ${depth+"${depth[@]}"} ! -type d \( -name '*.so' -o -name '*.so.*' \) -printf '%h\0' | sort -zu
+    )
+  }
+fi
+
+preFixupHooks+=(nixpatchPreFixup)
 postFixupHooks+=(nixpatchPostFixup)

@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nixpatch.installed import root_of
 from nixpatch.installed.dist_records import TreeRecords
@@ -126,6 +126,11 @@ def carry_out(
         gc_roots.decline(plan, store)
     with events.writing(plan) as on_file:
         outcome = apply(plan, options, records=records, progress=on_file)
+    if options.accept_modified:
+        from nixpatch.operations.record_update import refresh_tree  # noqa: PLC0415 - for this option only
+
+        refreshed = refresh_tree(plan.tree, records or TreeRecords(), durable=options.fsync)
+        outcome = replace(outcome, findings=(*outcome.findings, *refreshed))
     if options.gc_roots:
         gc_roots.prune(plan.tree.prefix, expected=gc_roots.used(plan))
     return outcome

@@ -158,7 +158,12 @@ class ApplyOptions(_Options):
         Writer.INPLACE
     )
     accept_modified: Annotated[
-        bool, Option("Also update RECORD rows that were wrong before the patch.", ("--accept-modified",))
+        bool,
+        Option(
+            "Update every RECORD row that does not describe its file, whoever changed the file, and drop the "
+            "rows of absent files.",
+            ("--accept-modified",),
+        ),
     ] = False
     gc_roots: Annotated[
         bool,

@@ -14,11 +14,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from nixpatch.errors import FileRefused
+from nixpatch.escape import reason
 from nixpatch.installed import provenance
-from nixpatch.installed.dist_records import DistRecords, RecordFile
-from nixpatch.installed.hashing import DEFAULT_ALGORITHM, encode_digest, format_sha256, parse_sha256
+from nixpatch.installed.dist_records import DistRecords, RecordFile, TreeRecords
+from nixpatch.installed.hashing import (
+    DEFAULT_ALGORITHM,
+    encode_digest,
+    format_sha256,
+    hash_file,
+    parse_sha256,
+)
 from nixpatch.installed.record import Record, RecordRow
-from nixpatch.model import FileHash, Finding
+from nixpatch.model import FileHash, Finding, Tree
 
 # PEP 815 withdrew both.
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
@@ -106,6 +113,49 @@ def update_records(
         records.replace_record(old_record, new_rows, durable=durable)
     records.replace_provenance(data, durable=durable)
     return tuple(findings)
+
+
+def refresh_tree(tree: Tree, records: TreeRecords, *, durable: bool = False) -> tuple[Finding, ...]:
+    """Make every RECORD of a tree describe the files as they are now: see :func:`refresh_rows`."""
+    findings: list[Finding] = []
+    for dist in tree.dists:
+        if dist.has_record:
+            try:
+                findings += refresh_rows(records.of(tree, dist.info), durable=durable)
+            except (OSError, FileRefused) as error:
+                findings.append(Finding("error", dist.info, f"RECORD cannot be updated: {reason(error)}"))
+    return tuple(findings)
+
+
+def refresh_rows(records: DistRecords, *, durable: bool = False) -> tuple[Finding, ...]:
+    """Update the rows that do not describe their files, and drop those of files that are gone.
+
+    For a build whose other steps (strip, patch-shebangs, moves into other outputs) changed installed files.
+
+    Raises:
+        FileRefused: RECORD has too many rows.
+        OSError: RECORD cannot be read or written. The old one is unchanged.
+
+    """
+    old = records.read_record()
+    changed: dict[str, FileHash] = {}
+    absent: set[str] = set()
+    for row in old.record.rows:
+        path = None if row.path is None else records.locator.locate(row.path)
+        if path is None or row.path is None:
+            continue
+        if not os.path.lexists(path):
+            absent.add(row.path)
+        elif row.check_algorithm is not None:
+            now = hash_file(os.path.realpath(path), {row.check_algorithm, DEFAULT_ALGORITHM})
+            if row.agrees(now) is False:
+                changed[row.path] = now
+    if not changed and not absent:
+        return ()
+    rows = Record(tuple(row for row in old.record.rows if row.path not in absent)).with_changes(changed)
+    records.replace_record(old, rows, durable=durable)
+    text = f"RECORD: {len(changed)} rows of changed files updated, {len(absent)} of absent files removed"
+    return (Finding("note", records.info, text),)
 
 
 def signature_notes(records: DistRecords) -> Iterator[Finding]:

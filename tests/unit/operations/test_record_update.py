@@ -10,7 +10,7 @@ import pytest
 
 from nixpatch.installed.provenance import PatchedFile, RemovedGraft
 from nixpatch.model import FileHash, Finding
-from nixpatch.operations.record_update import UnrecordedChange, update_records
+from nixpatch.operations.record_update import UnrecordedChange, refresh_rows, update_records
 from support import recorded
 from support.installed_trees import digest, row
 from support.recorded import ENTRY, LIBRARY, NAME, ORIGINAL, PATCHED, TOOL, Recorded, hashed, sha256
@@ -70,6 +70,25 @@ def test_a_row_that_was_wrong_before_stays_wrong_and_is_reported(dist: Recorded)
     assert dist.row(JSON)
     assert patch(dist, accept=True) == ()
     assert dist.row() == row(NAME, PATCHED).decode()
+
+
+def test_a_build_describes_every_file_as_its_steps_left_it(dist: Recorded) -> None:
+    stripped = os.path.join(os.path.dirname(dist.info), "pkg/stripped.so")
+    os.makedirs(os.path.dirname(stripped), exist_ok=True)
+    with open(stripped, "wb") as file:
+        file.write(b"stripped")
+    moved = row("../../../include/moved.h", WRONG)
+    dist.write(row(NAME, WRONG) + b"\n" + row("pkg/stripped.so", WRONG) + b"\n" + moved + b"\n")
+
+    (note,) = refresh_rows(dist.records)
+
+    assert (note.severity, note.path) == ("note", dist.info)
+    assert note.text == "RECORD: 2 rows of changed files updated, 1 of absent files removed"
+    assert dist.read().splitlines() == [
+        row(NAME, ORIGINAL).decode(),
+        row("pkg/stripped.so", b"stripped").decode(),
+    ]
+    assert refresh_rows(dist.records) == ()
 
 
 def test_a_row_of_an_earlier_patch_is_ours_to_change(dist: Recorded) -> None:

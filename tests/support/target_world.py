@@ -43,6 +43,7 @@ class World:
         libc = write(self.path(f"{directory}/libc.so.6"))
         defs = ("GLIBC_2.2.5", "GLIBC_2.9", f"GLIBC_{version}", "GLIBC_PRIVATE", "GLIBC_ABI_DT_RELR")
         self.elf[libc] = facts(interp=loader, defs=defs, machine=machine)
+        self.elf[loader] = facts(machine=machine)
         return loader
 
     def python(self, name: str, loader: str, machine: Machine = X86_64) -> str:
@@ -63,8 +64,14 @@ class World:
         dist(self.path(f"{name}/{SITE}"), "pkg", {})
         return scan(self.path(name))
 
-    def find(self, tree: Tree, python: str | None = None, search_path: str | None = None) -> Target:
-        return find_target(tree, python, search_path, self.read)
+    def find(
+        self,
+        tree: Tree,
+        python: str | None = None,
+        search_path: str | None = None,
+        loader: str | None = None,
+    ) -> Target:
+        return find_target(tree, python, search_path, self.read, loader=loader)
 
     def refused(self, tree: Tree, python: str | None = None, search_path: str | None = None) -> str:
         with pytest.raises(RequestError) as caught:

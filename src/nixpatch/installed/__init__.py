@@ -12,7 +12,7 @@ from nixpatch.installed.record import Record, RecordRow, parse
 from nixpatch.installed.record_paths import Locator
 from nixpatch.installed.scan import scan
 from nixpatch.installed.system_trees import external_manager, is_system_directory
-from nixpatch.installed.target_python import find_target
+from nixpatch.installed.target_python import find_target, stdenv_loader
 from nixpatch.installed.tree_roots import default_tree, find_roots, root_of, tree_of_file
 from nixpatch.model import FileHash
 
@@ -32,5 +32,6 @@ __all__ = [
     "read_loader_defaults",
     "root_of",
     "scan",
+    "stdenv_loader",
     "tree_of_file",
 ]

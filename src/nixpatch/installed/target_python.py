@@ -34,6 +34,7 @@ _GLIBC_VERSION = re.compile(r"GLIBC_([0-9]{1,9}(?:\.[0-9]{1,9})+)")
 _NIX_LD_DEFAULT = "/run/current-system/sw/share/nix-ld/lib/ld.so"
 
 _BY_TREE = "the tree"
+_BY_STDENV = "stdenv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +45,30 @@ class _Start:
     found_by: str
 
 
-def find_target(tree: Tree, python: str | None, path_env: str | None, read: ReadElf) -> Target:
+def stdenv_loader(environ: Mapping[str, str]) -> str | None:
+    """Return the dynamic loader of nixpkgs' stdenv, for programs without Python; None outside of one."""
+    path = os.path.join(environ.get("NIX_BINTOOLS", ""), "nix-support", "dynamic-linker")
+    try:
+        return os.fsdecode(read_head(os.path.realpath(path), _LAUNCHER_HEAD)).strip() or None
+    except OSError:
+        return None
+
+
+def find_target(
+    tree: Tree, python: str | None, path_env: str | None, read: ReadElf, *, loader: str | None = None
+) -> Target:
     """Return the target of a tree.
 
     With ``python`` nothing else is tried. Nor is anything but ``pyvenv.cfg`` tried for a venv: if its Python
     is gone, another one of the same version may have another libc. Otherwise the tree is searched, then PATH.
+    If there is no Python at all, the target is a process that ``loader`` starts.
 
     Args:
         tree: the tree, as scanned.
         python: a path, a directory that has ``bin/python3``, or a name on PATH.
         path_env: the value of PATH.
         read: reads ELF headers.
+        loader: the loader for programs without Python, as ``stdenv_loader`` returns it.
 
     Raises:
         RequestError: none of these leads to a dynamically linked Python; the message lists what was tried.
@@ -62,13 +76,13 @@ def find_target(tree: Tree, python: str | None, path_env: str | None, read: Read
     """
     tried: list[str] = []
     refused: set[str] = set()
-    for start in _starts(tree, python, path_env, tried):
+    for start in _starts(tree, python, path_env, tried, loader):
         try:
             real = follow(start.path)
             if real in refused:  # python, python3 and python3.11 are usually one file
                 continue
             refused.add(real)
-            return _read(tree, real, start.found_by, read)
+            return _target(tree, start, real, read, loader)
         except Unusable as unusable:
             tried.append(f"{shown(start.path)} {unusable}")
     attempts = "; ".join(dict.fromkeys(tried))
@@ -76,7 +90,31 @@ def find_target(tree: Tree, python: str | None, path_env: str | None, read: Read
     raise RequestError(f"no usable Python for {shown(tree.root)}: {attempts}; {advice}")
 
 
-def _starts(tree: Tree, python: str | None, path_env: str | None, tried: list[str]) -> Iterator[_Start]:
+def _without_python(loader: str, read: ReadElf) -> Target:
+    """Return the target of programs that need no Python."""
+    try:
+        facts = read(os.path.realpath(loader))
+    except OSError as error:
+        raise unreadable(loader, error) from error
+    if isinstance(facts, Skip):
+        raise Unusable(f"is no dynamic loader: {facts.detail or facts.reason.value}")
+    libc = libc_of(loader, facts.machine, read)
+    return Target(
+        python=loader,
+        found_by=_BY_STDENV,
+        version=None,
+        machine=facts.machine,
+        loader=loader,
+        libc=libc.libc,
+        libc_version=libc.version,
+        libc_versions=libc.versions,
+        libc_dir=libc.directory,
+    )
+
+
+def _starts(
+    tree: Tree, python: str | None, path_env: str | None, tried: list[str], loader: str | None
+) -> Iterator[_Start]:
     """Yield the paths in order of precedence; add names that are not on PATH to ``tried``."""
     if python is not None:
         path = _named(python) if "/" in python else _on_path(python, path_env)
@@ -96,6 +134,25 @@ def _starts(tree: Tree, python: str | None, path_env: str | None, tried: list[st
         tried.append(f"{name} is not on PATH")
     else:
         yield _Start(path, "PATH")
+    if loader is not None:
+        yield _Start(loader, _BY_STDENV)
+
+
+def _target(tree: Tree, start: _Start, real: str, read: ReadElf, loader: str | None) -> Target:
+    if start.found_by == _BY_STDENV:
+        return _without_python(start.path, read)
+    target = _read(tree, real, start.found_by, read)
+    if start.found_by == "PATH" and loader and not _fits(target, loader, read):
+        raise Unusable(f"is for {target.machine.name}, not for the machine that the stdenv builds for")
+    return target
+
+
+def _fits(target: Target, loader: str, read: ReadElf) -> bool:
+    """Whether the stdenv builds for the machine of a Python from PATH, which may be the build platform's."""
+    try:
+        return _without_python(loader, read).machine == target.machine
+    except Unusable:
+        return True
 
 
 def _read(tree: Tree, real: str, found_by: str, read: ReadElf) -> Target:

@@ -120,9 +120,9 @@ class Target:
     """The Python that loads the tree, as read from its files; it is not run."""
 
     python: str
-    """the real path of the interpreter"""
+    """the real path of the interpreter; the loader, if the target is any process that it starts"""
     found_by: str
-    """``pyvenv.cfg``, ``--python``, ``the tree``, ``PATH``"""
+    """``pyvenv.cfg``, ``--python``, ``the tree``, ``PATH``, ``stdenv``"""
     version: tuple[int, int] | None
     machine: Machine
     loader: str
@@ -134,6 +134,11 @@ class Target:
     """every version the libc defines (verdef), such as ``GLIBC_2.36``"""
     libc_dir: str
     """the directory of libc.so.6, where ld.so finds libc's own sonames"""
+
+    @property
+    def has_python(self) -> bool:
+        """Whether the target is a Python, and not only a loader."""
+        return self.python != self.loader
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,4 +42,12 @@ stdenv.mkDerivation (removeAttrs arguments [ "wheels" ] // {
   # Wheels are stripped already or must not be, and RECORD has the hashes of their files.
   dontStrip = arguments.dontStrip or true;
   dontPatchELF = arguments.dontPatchELF or true;
+
+  # A module of this Python: python.withPackages and the dependencies of other packages take it.
+  passthru = {
+    pythonModule = python;
+    requiredPythonModules =
+      (python.pkgs.requiredPythonModules or (_: [ python ])) (arguments.propagatedBuildInputs or [ ]);
+    pythonPath = [ ];
+  } // arguments.passthru or { };
 })

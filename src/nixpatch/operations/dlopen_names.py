@@ -40,7 +40,7 @@ def find_dlopen_names(request: PatchRequest) -> DlopenNames:
 
     """
     tree, reader = scan(request.path), Reader()
-    target = find_target(tree, request.python, request.path_env, reader)
+    target = find_target(tree, request.python, request.path_env, reader, loader=request.loader)
     bundled = {os.path.basename(file.path) for file in tree.files}
     sites_by_name: dict[tuple[str, bool], list[OpenedName]] = {}
     computed: list[OpenedName] = []

@@ -64,7 +64,7 @@ def read_claim(request: PatchRequest, reader: Reader) -> Claim:
     """
     tree = scan(request.path)
     site = site_of(tree)
-    target = find_target(tree, request.python, request.path_env, reader)
+    target = find_target(tree, request.python, request.path_env, reader, loader=request.loader)
     modules = manylinux_module.find(sys_path(tree, target))
     first = modules[0] if modules else None
     tags = claimed_tags(target, lambda version: _allows(first, target, version))

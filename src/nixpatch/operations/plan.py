@@ -75,6 +75,8 @@ class PatchRequest:
     owned_only: bool = False
     path_env: str | None = None
     """value of PATH"""
+    loader: str | None = None
+    """the dynamic loader of the stdenv that builds the tree, for programs without Python"""
     project: str | None = None
     """the ``pyproject.toml`` that ``policy`` has rules of"""
     home: str | None = None
@@ -120,7 +122,7 @@ def make_plan(
     foreign = tuple(disregard_foreign_records(tree, read, records))
     results.update((finding.path, read(finding.path)) for finding in foreign)
     facts = {path: result for path, result in results.items() if isinstance(result, ElfFacts)}
-    target = installed.find_target(tree, request.python, request.path_env, read)
+    target = installed.find_target(tree, request.python, request.path_env, read, loader=request.loader)
     notes_by_soname: dict[str, str] = {}
 
     def decide(
@@ -339,7 +341,10 @@ def check_request(request: PatchRequest) -> None:
 
     """
     tree = scan_for(request)
-    sources_of(request, installed.find_target(tree, request.python, request.path_env, Reader()))
+    sources_of(
+        request,
+        installed.find_target(tree, request.python, request.path_env, Reader(), loader=request.loader),
+    )
 
 
 def sources_of(request: PatchRequest, target: Target) -> LibrarySources:

@@ -13,6 +13,7 @@ from typing import Any
 
 from nixpatch.errors import RequestError
 from nixpatch.fs import read_regular
+from nixpatch.installed import stdenv_loader
 from nixpatch.operations.patch_options import PatchOptions, text_of, texts_of
 from nixpatch.operations.plan import PatchRequest
 from nixpatch.policy import MAX_SIZE, Policy, PolicyError, Rule, default_policy, parse, toml
@@ -64,6 +65,7 @@ def request_for(
         project=project,
         startup_files=options.startup_files,
         path_env=environ.get("PATH"),
+        loader=stdenv_loader(environ),
         cache=cache_file(environ),
         in_nix_build=building,
     )

@@ -133,7 +133,9 @@ def _shebang(path: str, prefix: str) -> Shebang | None:
         return None
 
 
-def _python(tree: Tree, target: Target) -> str:
+def _python(tree: Tree, target: Target) -> str | None:
     """Return the Python that runs a script of the tree: that of the venv, by which it finds its packages."""
     own = os.path.join(tree.prefix, "bin", "python")
-    return own if os.path.exists(own) else target.python
+    if os.path.exists(own):
+        return own
+    return target.python if target.has_python else None

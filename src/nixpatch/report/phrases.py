@@ -44,7 +44,8 @@ def target_text(target: Target) -> str:
     """Describe the Python that will load the tree, in one line."""
     version = f" {version_text(target.version)}" if target.version else ""
     libc_version = f" {version_text(target.libc_version)}" if target.libc_version else ""
+    started = f"Python{version}" if target.has_python else "programs of the loader"
     return (
-        f"Target: Python{version} {shown(target.python)} (found by {target.found_by}), "
+        f"Target: {started} {shown(target.python)} (found by {target.found_by}), "
         f"{target.machine.name}, {target.libc.value}{libc_version}"
     )

@@ -13,7 +13,7 @@ from elftools.elf.gnuversions import GNUVerDefSection
 from elftools.elf.segments import InterpSegment
 
 from nixpatch import elf
-from nixpatch.installed import find_target, scan
+from nixpatch.installed import find_target, scan, stdenv_loader
 from nixpatch.model import ElfFacts, Libc, Machine, Skip, SkipReason, Target
 from support.installed_trees import ELF, SITE, dist, write
 from support.target_world import AARCH64, X86_64, World, facts
@@ -315,6 +315,30 @@ def test_musl_is_known_by_its_loader(world: World) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- the real one
+
+
+def test_without_any_python_the_loader_of_the_stdenv_is_the_target(world: World) -> None:
+    loader = world.glibc("glibc/lib")
+    bintools = world.path("bintools")
+    write(os.path.join(bintools, "nix-support/dynamic-linker"), f"{loader}\n".encode())
+    found = stdenv_loader({"NIX_BINTOOLS": bintools})
+
+    target = world.find(world.out(), loader=found)
+
+    assert (target.python, target.loader, target.found_by) == (loader, loader, "stdenv")
+    assert (target.libc_version, target.version, target.has_python) == ((2, 36), None, False)
+    assert stdenv_loader({}) is None
+    assert stdenv_loader({"NIX_BINTOOLS": world.path("gone")}) is None
+
+
+def test_a_python_of_the_machine_that_builds_is_not_the_target_of_a_cross_build(world: World) -> None:
+    loader = world.glibc("glibc-arm/lib", machine=AARCH64)
+    world.python("bin/python3", world.glibc("glibc/lib"))
+
+    target = world.find(world.out(), search_path=world.path("bin"), loader=loader)
+
+    assert (target.python, target.machine) == (loader, AARCH64)
+    assert world.find(world.out(), search_path=world.path("bin")).machine == X86_64
 
 
 def by_pyelftools(path: str) -> ElfFacts | Skip:

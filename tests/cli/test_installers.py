@@ -102,7 +102,7 @@ class TestPip:
         code, _, err = pip("one")
 
         assert code == 1
-        assert "libanswer.so.1: not found" in err
+        assert "libanswer.so.1, needed by " in err
         assert "some files that pip installed" in err
 
     def test_uninstalling_leaves_nothing_behind(self, shop: Shop, pip: Call, call: Call) -> None:

@@ -39,11 +39,11 @@ def test_missing_lists_optional_libraries_apart_and_ends_with_0(
     assert code == 0
     needed, _, optional = out.partition("Optional: ")
     assert needed == "Nothing is missing.\n\n"
-    where = os.path.relpath(package, world.venv)
-    assert f"opener 2.0\n  libsodium.so.26, opened by name by {where}/optional.py:4\n" in optional
-    assert f"  libykpers-1.so.1, opened by name by {where}/_lacks.so\n" in optional
-    assert "    nixpkgs has it in yubikey-personalization\n" in optional
-    assert optional.endswith("All of them: buildInputs = with pkgs; [ libsodium yubikey-personalization ];\n")
+    assert "opener 2.0\n  libsodium.so.26, opened by name by opener/optional.py:4: nixpkgs has" in optional
+    assert "  libykpers-1.so.1, opened by name by opener/_lacks.so: nixpkgs has it in yubikey" in optional
+    assert optional.endswith(
+        "\n\nAll that is optional: buildInputs = with pkgs; [ libsodium yubikey-personalization ];\n"
+    )
 
 
 def test_missing_offers_a_second_list_for_nix(world: World, nixpatch: Run, package: str) -> None:

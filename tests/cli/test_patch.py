@@ -110,15 +110,16 @@ def test_json_goes_to_standard_output_alone(world: World, nixpatch: Run) -> None
 def test_a_missing_library_is_explained_and_the_rest_is_patched(world: World, nixpatch: Run) -> None:
     gone = os.path.join(world.root, "libgone.so.3")
     shared("library.c", gone, "-Wl,-soname,libgone.so.3")
-    shared("extension.c", os.path.join(world.site, "pkg", "_other.so"), gone)
+    shared("extension.c", os.path.join(world.site, "pkg", "_other.so"), gone, "-DPyInit__ext=PyInit__other")
     world.write_record(record_row(os.path.join(world.site, "pkg", "_other.so"), world.site))
 
     code, out, _ = nixpatch(world.venv)
 
     assert code == 1
-    assert "libgone.so.3: not found" in out
-    assert "pkg/_other.so" in out
-    assert "store: no library of this name in any source" in out
+    assert "Not found, and without these an import or a program fails:" in out
+    assert "  libgone.so.3, needed by pkg/_other.so: no nixpkgs package is known to have it" in out
+    assert "store: no library of this name in any source" not in out
+    assert "store: no library of this name in any source" in nixpatch("plan", "-v", world.venv)[1]
     assert world.ask() == "42"
 
 

@@ -48,9 +48,9 @@ def verdict_code(verdict: Verdict) -> ExitCode:
 
 
 def missing_code(plans: Sequence[Plan]) -> ExitCode:
-    """Return the code of missing: 1 if a need of any file is missing, or met by the wrong library."""
+    """Return the code of missing: 1 if an unmet need stops an import or a program, or is met wrongly."""
     return _code(
-        any(file.missing for plan in plans for file in plan.files)
+        any(file.blocking for plan in plans for file in plan.files)
         or any(not conflict.ignored for plan in plans for conflict in plan.conflicts)
     )
 

@@ -24,7 +24,10 @@ from nixpatch.store.lockfile import NAME, dump
 
 
 @guarded
-@takes("python", "lib", "closure", "store", "pure", "nixpkgs", "policy", "runtime_dep", "ignore_missing")
+@takes(
+    *("python", "lib", "closure", "store", "pure", "nixpkgs", "policy", "runtime_dep", "ignore_missing"),
+    "strict",
+)
 def lock_command(
     path: Annotated[
         str, typer.Argument(metavar="PATH", help="A site-packages, a venv, a prefix or a build's $out.")
@@ -51,7 +54,7 @@ def lock_command(
     else:
         errors = [finding for finding in plan.findings if finding.severity == "error"]
         sys.stdout.writelines(f"{shown(finding.path)}: {shown(finding.text)}\n" for finding in errors)
-        if any(file.missing for file in plan.files):
+        if any(file.blocking for file in plan.files):
             sys.stdout.write(missing.text([plan]))
         if not quiet:
             sys.stdout.write(report.text(lock, output, changed=changed))

@@ -27,7 +27,7 @@ class Format(enum.StrEnum):
 
 
 @guarded
-@takes("python", "lib", "closure", "store", "pure", "policy", "runtime_dep", "ignore_missing")
+@takes("python", "lib", "closure", "store", "pure", "policy", "runtime_dep", "ignore_missing", "strict")
 def missing_command(
     paths: opt.Paths,
     chosen: PatchOptions,
@@ -39,7 +39,8 @@ def missing_command(
 ) -> ExitCode:
     """List the libraries that files need and nothing provides, with the nixpkgs attribute for each.
 
-    Libraries that code opens by name are listed apart, as optional: they do not change the exit code.
+    What stops an import or a program comes first. What only optional parts need (plugins, backends), or code
+    opens by name, is listed apart, as optional: it does not change the exit code.
     """
     plans = [make_plan(replace(opt.request_for(path, chosen), follow_links=True)) for path in paths]
     match Format.JSON if as_json else output_format:

@@ -57,5 +57,7 @@ class Missing:
     """other attributes that have it, best first"""
     near: tuple[NearMiss, ...]
     """other versions in nixpkgs, where ``attribute`` is None"""
+    stops: tuple[str, ...] = ()
+    """modules, programs and files named in code that do not load without it, sorted; empty: it is optional"""
     considered: tuple[str, ...] = ()
     """for the first file that needs it: each searched place, and why it does not serve"""

@@ -75,6 +75,8 @@ class FilePlan:
     after: Linkage | None = None
     """the linkage after the run"""
     dropped: tuple[DroppedEntry, ...] = ()
+    stops: tuple[str, ...] = ()
+    """modules, programs and files named in code that do not load without ``missing``; none: it is optional"""
     unrecorded: bool = False
     """patched, but RECORD or provenance is stale: a run was killed, or another file serves a need now"""
 
@@ -88,6 +90,16 @@ class FilePlan:
     def missing(self) -> tuple[Answer, ...]:
         """The needs that nothing meets."""
         return tuple(answer for answer in self.answers if answer.origin is Origin.MISSING)
+
+    @property
+    def blocking(self) -> tuple[Answer, ...]:
+        """Those of ``missing`` that stop an import or a program: errors."""
+        return self.missing if self.stops else ()
+
+    @property
+    def dispensable(self) -> tuple[Answer, ...]:
+        """Those of ``missing`` that only an optional part has: no errors."""
+        return () if self.stops else self.missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +178,8 @@ class Plan:
     """libraries that code opens by name and nothing provides, sorted by soname"""
     conflicts: tuple[LoadConflict, ...] = ()
     """what fails in some order of imports; each is in ``findings``, too"""
+    asked_nixpkgs: bool = False
+    """``--nixpkgs`` was given: what is missing still, it does not have"""
     opened_computed: tuple[str, ...] = ()
     """sources with a line that open a library by a name that the code computes"""
     keeps_originals: bool = True

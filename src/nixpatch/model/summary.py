@@ -42,7 +42,9 @@ class Totals:
     skipped: Mapping[SkipReason, int]
     failed: int
     missing: int
-    """needs that nothing meets: one for each file and soname"""
+    """needs that nothing meets and that stop an import or a program: one for each file and soname"""
+    optional: int
+    """the same for needs of optional parts: no error"""
     errors: int
     """findings of severity ``error``"""
 

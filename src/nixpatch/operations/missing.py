@@ -2,38 +2,60 @@
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from nixpatch.model import Answer, Plan
+from nixpatch.model import Answer, FilePlan, Plan
 from nixpatch.model.missing import Missing
 from nixpatch.model.summary import UNOWNED, owner_names
 from nixpatch.store.catalog import Catalog, packaged
 
 
 def find_missing(plan: Plan, catalog: Catalog | None = None) -> tuple[Missing, ...]:
-    """Return the sonames that nothing provides, sorted; ``catalog`` None is the one in the package."""
-    answers: dict[str, list[tuple[str, Answer]]] = {}
-    for file in plan.files:
-        for answer in file.missing:
-            answers.setdefault(answer.need, []).append((file.file.path, answer))
-    owners = owner_names(plan.tree)
-    missing = []
-    for soname, users in sorted(answers.items()):
-        files = {path for path, _ in users}
-        dists = {owners.get(path, UNOWNED) for path in files}
-        missing.append(_missing(soname, files, dists, users[0][1].considered, catalog))
-    return tuple(missing)
+    """Return the sonames that nothing provides and that stop an import or a program, sorted.
+
+    ``catalog`` None is the one in the package.
+    """
+    return _needed(plan, operator.attrgetter("blocking"), catalog)
+
+
+def find_dispensable(plan: Plan, catalog: Catalog | None = None) -> tuple[Missing, ...]:
+    """Return the sonames that nothing provides and only optional parts need, sorted: no error."""
+    return _needed(plan, operator.attrgetter("dispensable"), catalog)
+
+
+def find_unopened(plan: Plan, catalog: Catalog | None = None) -> tuple[Missing, ...]:
+    """Return the sonames that code opens by name and nothing provides, sorted: no error."""
+    owners = opener_owners(plan)
+    unopened = []
+    for library in plan.opened_unmet:
+        files = [file for file, _ in library.openers]
+        unopened.append(_missing(library.soname, files, {owners[file] for file in files}, catalog))
+    return tuple(unopened)
 
 
 def find_optional(plan: Plan, catalog: Catalog | None = None) -> tuple[Missing, ...]:
-    """Return the sonames that code opens by name and nothing provides, sorted: no error."""
-    owners = opener_owners(plan)
-    optional = []
-    for library in plan.opened_unmet:
-        files = [file for file, _ in library.openers]
-        optional.append(_missing(library.soname, files, {owners[file] for file in files}, (), catalog))
-    return tuple(optional)
+    """Return what only optional parts need, then what code opens by name."""
+    return (*find_dispensable(plan, catalog), *find_unopened(plan, catalog))
+
+
+def _needed(
+    plan: Plan, answers_of: Callable[[FilePlan], tuple[Answer, ...]], catalog: Catalog | None
+) -> tuple[Missing, ...]:
+    users: dict[str, list[tuple[FilePlan, Answer]]] = {}
+    for file in plan.files:
+        for answer in answers_of(file):
+            users.setdefault(answer.need, []).append((file, answer))
+    owners = owner_names(plan.tree)
+    missing = []
+    for soname, pairs in sorted(users.items()):
+        files = {file.file.path for file, _ in pairs}
+        library = _missing(soname, files, {owners.get(path, UNOWNED) for path in files}, catalog)
+        stops = tuple(sorted({path for file, _ in pairs for path in file.stops}))
+        missing.append(replace(library, stops=stops, considered=pairs[0][1].considered))
+    return tuple(missing)
 
 
 def opener_owners(plan: Plan) -> dict[str, str]:
@@ -46,7 +68,6 @@ def _missing(
     soname: str,
     files: Iterable[str],
     dists: Iterable[str],
-    considered: tuple[str, ...],
     catalog: Catalog | None,
 ) -> Missing:
     catalog = catalog or packaged()
@@ -59,5 +80,4 @@ def _missing(
         attribute=attribute,
         alternatives=catalog.alternatives(name),
         near=catalog.near(name) if attribute is None else (),
-        considered=considered,
     )

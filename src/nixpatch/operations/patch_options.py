@@ -118,6 +118,14 @@ class PlanOptions(_Options):
     ignore_missing: Annotated[
         Sequence[str], Option("Sonames that may be missing.", metavar="GLOB", panel=_SEARCH_PATHS)
     ] = ()
+    strict: Annotated[
+        bool,
+        Option(
+            "Libraries that only optional parts need (plugins, backends) are errors, too.",
+            ("--strict",),
+            panel=_SEARCH_PATHS,
+        ),
+    ] = False
     append_rpath: Annotated[
         Sequence[StrPath],
         Option("Append this directory to every search path.", metavar="DIR", panel=_SEARCH_PATHS),

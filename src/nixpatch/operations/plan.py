@@ -34,6 +34,7 @@ from nixpatch.operations.opened_names import read_code_names
 from nixpatch.operations.resume import unrecorded, vouches
 from nixpatch.operations.signatures import broken_signatures
 from nixpatch.operations.skipped_programs import unable_to_start
+from nixpatch.operations.starting_files import StartingFiles
 from nixpatch.operations.target_libraries import target_libraries
 from nixpatch.operations.text_plan import plan_scripts, plan_startup_files
 from nixpatch.operations.text_update import mark_pending, original_programs
@@ -44,6 +45,7 @@ from nixpatch.resolve.load_order import late_findings, load_conflicts, planned_u
 from nixpatch.resolve.opened_libraries import needs_by_caller
 from nixpatch.resolve.optional_libraries import optional_libraries
 from nixpatch.resolve.python_libraries import PythonLibraries, PythonResolver
+from nixpatch.resolve.stopped_imports import mark_stopped
 from nixpatch.store import LibrarySources, ProviderIndex, Store, lockfile, nixpkgs, open_index
 from nixpatch.store.catalog import packaged
 from nixpatch.store.programs import find_program
@@ -73,6 +75,8 @@ class PatchRequest:
     append: tuple[str, ...] = ()
     tag: Tag | None = None
     owned_only: bool = False
+    strict: bool = False
+    """what only optional parts need counts as missing, too"""
     path_env: str | None = None
     """value of PATH"""
     loader: str | None = None
@@ -166,6 +170,9 @@ def make_plan(
     decision = decide(sources)
     context, vendored = decision.context, decision.vendored
     files = mark_unrecorded(tree, decision.files, records)
+    files = mark_stopped(
+        files, (lambda _: True) if request.strict else StartingFiles(tree, target), os.path.realpath
+    )
     texts, text_findings = _plan_texts(request, decision, records)
     findings = [
         *(Finding("note", tree.root, note) for note in (*tree.notes, tree.linked_note) if note),
@@ -220,6 +227,7 @@ def make_plan(
             for source in libraries.computed
         ),
         conflicts=conflicts,
+        asked_nixpkgs=request.nixpkgs is not None,
         # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
         keeps_originals=not (request.in_nix_build or request.store.store_path_of(request.path, resolve=True)),
     ).only_part()
@@ -411,7 +419,7 @@ def _not_locked(
     """Report what the tree needs and the lock does not have: it was made for other wheels."""
     if sources.lockfile is None:
         return
-    needs = {answer.need for file in files for answer in file.missing if "/" not in answer.need}
+    needs = {answer.need for file in files for answer in file.blocking if "/" not in answer.need}
     for need in sorted(needs - set(sources.lockfile.libraries)):
         yield Finding("error", tree.root, f"{need} is not in {request.locked}: run nixpatch lock again")
 

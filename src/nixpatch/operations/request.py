@@ -59,6 +59,7 @@ def request_for(
         append=append,
         tag=options.tag,
         owned_only=options.owned_only,
+        strict=options.strict,
         unvendor=tuple(options.unvendor),
         home=environ.get("HOME"),
         system=options.system,

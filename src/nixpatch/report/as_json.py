@@ -86,6 +86,7 @@ def plan_entry(plan: Plan, outcome: Outcome | None) -> dict[str, Any]:
             "skipped": {reason.name.lower(): number for reason, number in count.skipped.items()},
             "failed": count.failed,
             "missing": count.missing,
+            "optional": count.optional,
             "satisfied": count.satisfied,
         },
     }
@@ -290,6 +291,7 @@ def _planned_file(file: FilePlan, error: str | None) -> dict[str, Any]:
             for answer in file.answers
         ],
         "dropped": [{"entry": drop.entry, "why": drop.why} for drop in file.dropped],
+        "stops": list(file.stops),
     }
 
 
@@ -335,6 +337,7 @@ def _missing(missing: Missing) -> dict[str, Any]:
         "soname": missing.soname,
         "dists": list(missing.dists),
         "files": list(missing.files),
+        "stops": list(missing.stops),
         "provided_by": _attribute(missing.attribute) if missing.attribute else None,
         "alternatives": [_attribute(attribute) for attribute in missing.alternatives],
         "near": [{"soname": near.soname, **_attribute(near.attribute)} for near in missing.near],

@@ -9,39 +9,50 @@ from nixpatch.escape import below, shown
 from nixpatch.model import Plan
 from nixpatch.model.missing import Attribute, AttributeKind, Missing, NearMiss
 from nixpatch.model.summary import UNOWNED, owner_names
-from nixpatch.operations.missing import find_missing, find_optional, opener_owners
-from nixpatch.report.phrases import first_few
+from nixpatch.operations.missing import (
+    find_dispensable,
+    find_missing,
+    find_optional,
+    find_unopened,
+    opener_owners,
+)
 from nixpatch.store.catalog import Catalog, packaged
 
 
 def text(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
-    """Render by dist: each soname, the files that need it, the attribute; at the end the line to paste.
+    """Render by dist: each soname, the files that need it, the attribute; at the end what adds them all.
 
-    The libraries that code opens by name follow, apart from those without which files do not load.
+    What only optional parts need and what code opens by name follows.
     """
     lines: list[str] = []
     every: list[Missing] = []
     optional: list[Missing] = []
-    optional_lines: list[str] = []
+    needed_lines: list[str] = []
+    opened_lines: list[str] = []
     for plan in plans:
-        missing, opened = find_missing(plan, catalog), find_optional(plan, catalog)
+        missing = find_missing(plan, catalog)
+        dispensable, unopened = find_dispensable(plan, catalog), find_unopened(plan, catalog)
         every += missing
-        optional += opened
-        lines += _by_dist(plan, missing, "needed")
-        optional_lines += _by_dist(plan, opened, "opened by name")
+        optional += (*dispensable, *unopened)
+        lines += by_dist(plan, missing)
+        needed_lines += by_dist(plan, dispensable)
+        opened_lines += by_dist(plan, unopened, use="opened by name")
         for conflict in plan.conflicts:
             lines.append(shown(below(conflict.files[0], plan.tree.root)))
             lines += [f"  {shown(conflict.finding.text)}", ""]
     if not every and not any(plan.conflicts for plan in plans):
         lines.append("Nothing is missing.")
-    lines += filter(None, [line_to_paste(plans, catalog)])
+    if line := line_to_paste(plans, catalog):
+        lines += ["", line]
     unknown = sum(not _is_package(missing.attribute) for missing in every)
     if unknown:
         lines.append(f"No nixpkgs attribute has {unknown} of these {len(every)}: see above.")
-    if optional:
-        lines += ["", "Optional: code opens these by name, and may do without them.", "", *optional_lines]
-        attributes = packages(optional)
-        lines += [f"All of them: {build_inputs(attributes)}"] if attributes else []
+    if needed_lines:
+        lines += ["", "Optional: only plugins and backends need these; no import fails.", "", *needed_lines]
+    if opened_lines:
+        lines += ["", "Optional: code opens these by name, and may do without them.", "", *opened_lines]
+    if attributes := packages(optional):
+        lines += ["", f"All that is optional: {build_inputs(attributes)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -118,20 +129,55 @@ def _nix_list(attributes: Iterable[Attribute]) -> str:
     return f"with pkgs; [ {' '.join(items)} ]" if items else "[ ]"
 
 
-def _by_dist(plan: Plan, every: Sequence[Missing], use: str) -> list[str]:
+def by_dist(
+    plan: Plan, every: Sequence[Missing], *, use: str = "needed", searched: bool = False
+) -> list[str]:
+    """Return lines on missing libraries: each dist, below it one line for each library.
+
+    Args:
+        plan: the plan that they are of.
+        every: the libraries.
+        use: how the files refer to them.
+        searched: list all searched places, not only files of that name that do not serve.
+
+    """
     lines: list[str] = []
     owners = {**owner_names(plan.tree), **opener_owners(plan)}
+    root = plan.tree.root
+    sites = {f"{dist.name} {dist.version}": dist.site for dist in plan.tree.dists}
     for dist in sorted({dist for missing in every for dist in missing.dists}):
         lines.append(shown(dist))
         for missing in every:
-            files = [
-                below(file, plan.tree.root) for file in missing.files if owners.get(file, UNOWNED) == dist
-            ]
-            if files:
-                lines.append(f"  {shown(missing.soname)}, {use} by {first_few(files)}")
-                lines.append(f"    {_source(missing.attribute, missing.near)}")
-        lines.append("")
+            files = [file for file in missing.files if owners.get(file, UNOWNED) == dist]
+            if not files:
+                continue
+            users = _first([_place(file, sites.get(dist, root), root) for file in files])
+            stops = ""
+            if missing.stops and not set(files) & set(missing.stops):
+                stopped = [_place(path, sites.get(dist, root), root) for path in missing.stops]
+                stops = f" (stops {_first(stopped)})"
+            source = _source(missing.attribute, missing.near)
+            lines.append(f"  {shown(missing.soname)}, {use} by {users}{stops}: {source}")
+            if searched:
+                numbered = enumerate(missing.considered, 1)
+                lines += [f"    {number}. {shown(line)}" for number, line in numbered]
+            else:
+                lines += [f"    {shown(line)}" for line in missing.considered if _is_unfit_library(line)]
     return lines
+
+
+def _place(path: str, site: str, root: str) -> str:
+    return below(path, site if path.startswith(site.rstrip("/") + "/") else root)
+
+
+def _first(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{paths[0]}{more}"
+
+
+def _is_unfit_library(line: str) -> bool:
+    """Whether a line on a searched place is about a file of this very name that does not serve."""
+    return line.startswith("/") and not line.endswith(": another name")
 
 
 def _source(attribute: Attribute | None, near: Sequence[NearMiss]) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from rich.text import Text
 
 from nixpatch.escape import below, shown
 from nixpatch.model import Answer, FilePlan, Plan, TextKind, TextPlan
+from nixpatch.operations.missing import find_dispensable
+from nixpatch.report.missing import by_dist
 from nixpatch.report.phrases import count_text, first_few
 
 
@@ -39,6 +42,19 @@ def need_text(answer: Answer, file: FilePlan, root: str) -> str:
     """Return who opens a library by name, and in whose search path ld.so looks for it."""
     assert answer.opener is not None
     return f"opened by name by {below(answer.opener, root)}, searched in {below(file.file.path, root)}"
+
+
+def dispensable_lines(plan: Plan, *, verbosity: int) -> Iterator[Text]:
+    """Yield one line that counts by dist what only optional parts lack; from ``verbosity`` 1 on a list."""
+    every = find_dispensable(plan) if verbosity >= 0 else ()
+    if not every:
+        return
+    numbers: Counter[str] = Counter(dist for missing in every for dist in missing.dists)
+    counts = ", ".join(f"{shown(dist)} {number}" for dist, number in sorted(numbers.items()))
+    more = "" if verbosity > 0 else "; -v lists them"
+    yield Text(f"Libraries that only optional parts lack (no import fails): {counts}{more}", style="dim")
+    for line in by_dist(plan, every, searched=verbosity > 1) if verbosity > 0 else ():
+        yield Text(f"  {line}", style="dim")
 
 
 def optional_lines(plan: Plan, *, verbosity: int) -> Iterator[Text]:

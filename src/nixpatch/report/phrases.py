@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 
-from nixpatch.escape import shown
+from nixpatch.escape import below, shown
 from nixpatch.model import Target
 from nixpatch.resolve.provider_choice import version_text
 from nixpatch.store.store_paths import is_store_entry, package_of_entry
@@ -22,6 +23,13 @@ def first_few(names: Sequence[str]) -> str:
     """List three names, escaped, and the number of the others."""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(map(shown, names[:_LISTED])) + more
+
+
+def from_here(path: str) -> str:
+    """Return a path relative to the current directory if it is inside, to be pasted into a command."""
+    with contextlib.suppress(OSError):  # the current directory may be gone
+        return below(path, os.path.realpath(os.getcwd()))
+    return shown(path)
 
 
 def package_of(path: str | None) -> str | None:

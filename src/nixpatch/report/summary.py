@@ -24,7 +24,7 @@ def dist_totals(plan: Plan, outcome: Outcome | None) -> tuple[DistTotals, ...]:
             untouched=sum(_needs_no_change(file) for file in files),
             skipped=sum(file.skip is not None for file in files),
             failed=sum(file.file.path in failed for file in files),
-            missing=tuple(sorted({answer.need for file in files for answer in file.missing})),
+            missing=tuple(sorted({answer.need for file in files for answer in file.blocking})),
             store_paths=_store_path_names(plan, files),
         )
         for (name, version), files in sorted(groups.items())
@@ -47,7 +47,8 @@ def totals(plan: Plan, outcome: Outcome | None) -> Totals:
         untouched=sum(_needs_no_change(file) for file in plan.files),
         skipped=skipped,
         failed=len(failed),
-        missing=sum(len(file.missing) for file in plan.files),
+        missing=sum(len(file.blocking) for file in plan.files),
+        optional=sum(len(file.dispensable) for file in plan.files),
         errors=sum(finding.severity == "error" for finding in findings),
     )
 

@@ -13,9 +13,9 @@ from nixpatch.model import FilePlan, Finding, Linkage, Outcome, Plan, Verdict
 from nixpatch.operations.missing import find_missing
 from nixpatch.report.closing import run_closing, verdict_closing
 from nixpatch.report.dist_table import DistTable, prose
-from nixpatch.report.missing import advice_for, line_to_paste
-from nixpatch.report.opened_libraries import need_text, optional_lines, text_lines
-from nixpatch.report.phrases import first_few, target_text
+from nixpatch.report.missing import by_dist, line_to_paste, packages
+from nixpatch.report.opened_libraries import dispensable_lines, need_text, optional_lines, text_lines
+from nixpatch.report.phrases import first_few, from_here, target_text
 from nixpatch.report.summary import totals
 from nixpatch.report.unvendor import graft_lines
 
@@ -43,7 +43,8 @@ def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds:
     parts += graft_lines(plan, applied=outcome is not None, verbosity=verbosity)
     parts += text_lines(plan, applied=outcome is not None, verbosity=verbosity)
     parts += optional_lines(plan, verbosity=verbosity)
-    parts += _missing(plan)
+    parts += dispensable_lines(plan, verbosity=verbosity)
+    parts += _missing(plan, verbosity)
     parts += _failures(plan, outcome)
     parts += _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root, verbosity)
     satisfied = totals(plan, outcome).satisfied
@@ -110,22 +111,29 @@ def _search_path(linkage: Linkage) -> str:
     return f"{tag} {shown(linkage.search_path or '')}".strip() or "(none)"
 
 
-def _missing(plan: Plan) -> Iterator[RenderableType]:
-    for missing in find_missing(plan):
-        soname = shown(missing.soname)
-        yield Text(f"{soname}: not found", style="bold red")
-        yield Text(f"  needed by {first_few([below(path, plan.tree.root) for path in missing.files])}")
-        yield Text("  searched in this order:")
-        for number, line in enumerate(missing.considered, 1):
-            yield Text(f"    {number}. {shown(line)}")
-        yield Text(f"  {advice_for(missing.attribute, missing.near)}")
-        yield Text(
-            f"  or pass --closure STORE-PATH with a store path that has it, or --ignore-missing "
-            f"{shlex.quote(soname)}"
+def _missing(plan: Plan, verbosity: int) -> Iterator[RenderableType]:
+    every = find_missing(plan)
+    if not every:
+        return
+    yield Text("Not found, and without these an import or a program fails:", style="bold red")
+    yield from map(Text, by_dist(plan, every, searched=verbosity > 0))
+    known = {missing.soname for missing in every if packages([missing])}
+    if known and plan.keeps_originals and not plan.asked_nixpkgs:
+        command = f"nixpatch --nixpkgs nixpkgs {shlex.quote(from_here(plan.tree.root))}"
+        yield Text(f"To add {_these(len(known), len(every))}: {command}", style="bold")
+    elif line := line_to_paste([plan]):
+        yield Text(f"To add {_these(len(known), len(every))}: {line}", style="bold")
+    if rest := sorted({missing.soname for missing in every} - (set() if plan.asked_nixpkgs else known)):
+        yield prose(
+            f"For {first_few(rest)}: name a store path or a directory that has it with --lib, or accept that "
+            f"it is missing with --ignore-missing {shlex.quote(shown(rest[0]))}"
         )
-    line = line_to_paste([plan])
-    if line:
-        yield Text(f"To add all of them: {line}", style="bold")
+
+
+def _these(known: int, every: int) -> str:
+    if known == every:
+        return "it" if every == 1 else "them"
+    return f"{known} of these {every}"
 
 
 def _failures(plan: Plan, outcome: Outcome | None) -> Iterator[RenderableType]:

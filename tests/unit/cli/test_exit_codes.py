@@ -40,7 +40,7 @@ from support.resolving import STORE, TARGET
 TREE = Tree("/t", "/t", TreeKind.PLAIN, ())
 FILE = TreeFile("/t/a.so", 1)
 CHANGED = FilePlan(FILE, None, edit=ElfEdit(""))
-LACKING = FilePlan(FILE, None, answers=(Answer("libx.so", Origin.MISSING),))
+LACKING = FilePlan(FILE, None, answers=(Answer("libx.so", Origin.MISSING),), stops=(FILE.path,))
 
 
 def plan(*files: FilePlan, findings: tuple[Finding, ...] = ()) -> Plan:

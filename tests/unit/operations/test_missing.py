@@ -14,7 +14,7 @@ DIST = Dist("one", "1.0", "/t", "/t/one-1.0.dist-info")
 def file(name: str, *sonames: str, owned: bool = True) -> FilePlan:
     missing = (Answer(soname, Origin.MISSING, considered=(f"{name}: searched",)) for soname in sonames)
     owners = (DIST.info,) if owned else ()
-    return FilePlan(TreeFile(f"/t/{name}", 1, owners), None, answers=tuple(missing))
+    return FilePlan(TreeFile(f"/t/{name}", 1, owners), None, answers=tuple(missing), stops=(f"/t/{name}",))
 
 
 def plan(*files: FilePlan) -> Plan:

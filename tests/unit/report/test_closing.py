@@ -32,7 +32,7 @@ TREE = Tree("/t", "/t", TreeKind.PLAIN, ())
 
 
 def file(name: str, *answers: Answer, skip: Skip | None = None, edit: ElfEdit | None = None) -> FilePlan:
-    return FilePlan(TreeFile(f"/t/{name}", 1500), None, skip, answers, edit)
+    return FilePlan(TreeFile(f"/t/{name}", 1500), None, skip, answers, edit, stops=(f"/t/{name}",))
 
 
 def plan(*files: FilePlan) -> Plan:

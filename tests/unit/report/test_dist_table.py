@@ -37,7 +37,7 @@ def planned(
     answers = [Answer("l.so.1", Origin.STORE, path=path) for path in libraries]
     if lacks:
         answers.append(Answer(lacks, Origin.MISSING))
-    return FilePlan(file, None, skip, tuple(answers), ElfEdit("") if changed else None)
+    return FilePlan(file, None, skip, tuple(answers), ElfEdit("") if changed else None, stops=(file.path,))
 
 
 def plan(*files: FilePlan) -> Plan:

@@ -169,9 +169,10 @@ def make_plan(
         sources = replace(sources, nixpkgs=realised.paths)
     decision = decide(sources)
     context, vendored = decision.context, decision.vendored
-    files = mark_unrecorded(tree, decision.files, records)
     files = mark_stopped(
-        files, (lambda _: True) if request.strict else StartingFiles(tree, target), os.path.realpath
+        mark_unrecorded(tree, decision.files, records),
+        (lambda _: True) if request.strict else StartingFiles(tree, target),
+        os.path.realpath,
     )
     texts, text_findings = _plan_texts(request, decision, records)
     findings = [

@@ -21,6 +21,8 @@ rec {
   };
   # The system libraries of manylinux wheels; `nixpatch bundle` prints it for other policies.
   bundle = import ./src/nixpatch/nix/bundle.nix { inherit pkgs; };
+  # For the Python sets of pyproject.nix and uv2nix: one line of their composeManyExtensions.
+  pyprojectOverlay = import ./src/nixpatch/nix/pyproject-overlay.nix { inherit pkgs nixpatchHook; };
   # For python3 of nixpkgs; `wheelFor python` is for another Python.
   wheel = wheelFor pkgs.python3;
   environment = environmentFor pkgs.python3;

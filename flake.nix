@@ -17,6 +17,9 @@
         nixpatchBundle = (of final).bundle;
       };
 
+      # For the Python sets of pyproject.nix and uv2nix, which have nixpkgs under the name pkgs.
+      overlays.pyproject = final: (of final.pkgs).pyprojectOverlay final;
+
       packages = each (pkgs: {
         inherit (of pkgs) nixpatch nixpatchHook;
         nixpatchBundle = (of pkgs).bundle;

@@ -7,7 +7,7 @@ import hashlib
 import os
 import subprocess
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -26,6 +26,8 @@ def make_wheel(
     version: str,
     extension: str | None = None,
     more_files: Mapping[str, bytes] = MappingProxyType({}),
+    tag: str = "py3-none-any",
+    requires: Sequence[str] = (),
 ) -> str:
     """Write a wheel of a package with one module, and with a copy of an extension if one is given."""
     files = {f"{name}/__init__.py": f"version = {version!r}\n".encode(), **more_files}
@@ -33,9 +35,10 @@ def make_wheel(
         with open(extension, "rb") as file:
             files[f"{name}/native/_ext.so"] = file.read()
     info = f"{name}-{version}.dist-info"
-    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    files[f"{info}/METADATA"] = (metadata + "".join(f"Requires-Dist: {line}\n" for line in requires)).encode()
     files[f"{info}/WHEEL"] = (
-        b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: false\nTag: py3-none-any\n"
+        f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: false\nTag: {tag}\n".encode()
     )
     rows = []
     for path, data in files.items():
@@ -43,7 +46,7 @@ def make_wheel(
         rows.append(f"{path},sha256={digest},{len(data)}\n")
     files[f"{info}/RECORD"] = "".join([*rows, f"{info}/RECORD,,\n"]).encode()
     os.makedirs(directory, exist_ok=True)
-    wheel = os.path.join(directory, f"{name}-{version}-py3-none-any.whl")
+    wheel = os.path.join(directory, f"{name}-{version}-{tag}.whl")
     with zipfile.ZipFile(wheel, "w") as archive:
         for path, data in files.items():
             entry = zipfile.ZipInfo(path)

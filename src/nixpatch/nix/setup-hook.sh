@@ -53,10 +53,17 @@ nixpatchGather() {
   # lib64 is often a link to lib: the same directory under another name.
   [ -L "$1/lib64" ] || nixpatchGatherLib "$1/lib64"
   if [ -z "$nixpatchHostPython" ] && [ -x "$1/bin/python3" ]; then nixpatchHostPython=$1/bin/python3; fi
-  # Another wheel in a store path of its own (buildPythonPackage, pyproject.nix) has its libraries in site-packages.
+  nixpatchGatherSites "$1"
+}
+
+# nixpatchGatherSites PREFIX: a wheel in a store path of its own (buildPythonPackage, pyproject.nix) has its libraries
+# in site-packages
+nixpatchGatherSites() {
   local site
   for site in "$1"/lib/python3*/site-packages; do
-    if [ -d "$site" ] && [ -n "$(find -L "$site" -name '*.so*' -type f -print -quit 2>/dev/null)" ]; then nixpatchSites+=("$site"); fi
+    if [ -d "$site" ] && [ -n "$(find -L "$site" -name '*.so*' -type f -print -quit 2>/dev/null)" ]; then
+      nixpatchSites+=("$site")
+    fi
   done
 }
 

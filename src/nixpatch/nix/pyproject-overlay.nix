@@ -1,0 +1,184 @@
+# An overlay for the Python sets of pyproject.nix and uv2nix: nixpatchHook links every wheel.
+#
+#   pythonSet = (pkgs.callPackage pyproject-nix.build.packages { inherit python; }).overrideScope
+#     (lib.composeManyExtensions [ ... nixpatch.overlays.pyproject ]);
+#
+# Each wheel gets the libraries of wheel-libraries.json that pkgs has, and the wheels that it depends on; its closure
+# has only those that it uses. Attributes of the set that an overlay after this one may override:
+#   nixpatchLibraries   packages with more libraries, for every wheel: [ pkgs.libpq ]
+#   nixpatchLock        a file that mkNixpatchLock made: a wheel that is in it gets only what it used then, so it is
+#                       not built again when something else changes
+#   mkNixpatchLock      that derivation, from a specification as for mkVirtualEnv: mkNixpatchLock workspace.deps.default
+{ pkgs, nixpatchHook }:
+final: prev:
+let
+  inherit (builtins) all attrNames attrValues concatLists concatMap elem filter genericClosure hasAttr head isAttrs isList isString map
+    match stringLength substring tryEval;
+  sourceFile = package: package.src.name or (baseName (package.src or ""));
+  # The last part of a path, and of a store path without the hash.
+  baseName = path:
+    let
+      name = builtins.unsafeDiscardStringContext (baseNameOf (toString path));
+      inStore = match "[0-9a-df-np-sv-z]{32}-.+" name != null;
+    in
+    if inStore then substring 33 (-1) name else name;
+  endsIn = end: text: let from = stringLength text - stringLength end; in from >= 0 && substring from (-1) text == end;
+
+  isWheel = package: isAttrs package && package ? overrideAttrs
+    && (package.passthru.format or "" == "wheel" || endsIn ".whl" (sourceFile package));
+  # Wheels for any platform (PEP 425) have no libraries for others.
+  isNative = package: isWheel package && !endsIn "-any.whl" (sourceFile package);
+  isLinux = prev.stdenv.hostPlatform.isLinux or true;
+
+  # The libraries on offer: key -> package. A package that pkgs lacks, or refuses to evaluate, is left out.
+  getLib = package: package.lib or package.out or package;
+  attribute = path:
+    let
+      step = set: names: if names == [ ] then set else if isAttrs set && hasAttr (head names) set then step set.${head names} (builtins.tail names) else null;
+      package = step pkgs (filter isString (builtins.split "[.]" path));
+    in
+    if package == null || !(package.meta.available or true) then null
+    else builtins.seq (getLib package).outPath (getLib package);
+  firstOf = paths:
+    let tried = filter (result: result.success && result.value != null) (map (path: tryEval (attribute path)) paths); in
+    if tried == [ ] then [ ] else [ (head tried).value ];
+  table = builtins.fromJSON (builtins.readFile ./wheel-libraries.json);
+  rowsOf = concatMap (paths: map (package: { key = head paths; inherit package; }) (firstOf paths));
+  # Where libraries are plain store paths (pinned, or built elsewhere), other packages cannot be evaluated with them,
+  # and tryEval does not catch that.
+  dists = if pkgs.zlib ? override then table.dists else { };
+  more = name: rowsOf (dists.${name} or [ ]);
+  offered = map (package: { key = package.pname or package.name or (baseName package); package = getLib package; }) final.nixpatchLibraries
+    ++ rowsOf table.all;
+  # One input instead of a hundred. Links to libraries count as the libraries themselves, so a wheel does not refer to
+  # this package.
+  bundle = pkgs.runCommand "nixpatch-libraries" { libraries = map (entry: entry.package) offered; } ''
+    mkdir -p $out/lib
+    for package in $libraries; do
+      for file in "$package"/lib/*.so*; do
+        name=''${file##*/}
+        if [ -f "$file" ] && [ ! -e "$out/lib/$name" ]; then ln -s "$file" "$out/lib/"; fi
+      done
+    done
+  '';
+
+  # The lock knows a wheel by its file. Libraries that were not on offer when it was written go to every wheel.
+  lock = if final.nixpatchLock == null then { offered = [ ]; wheels = { }; } else builtins.fromJSON (builtins.readFile final.nixpatchLock);
+  rowOf = name:
+    let
+      row = lock.wheels.${sourceFile prev.${name}} or null;
+      keys = map (entry: entry.key) (offered ++ more name);
+    in
+    if row != null && all (key: elem key keys) row.libraries && all (other: prev ? ${other}) row.wheels then row else null;
+  librariesOf = name: row: map (entry: entry.package)
+    (filter (entry: elem entry.key row.libraries || !elem entry.key lock.offered) (offered ++ more name));
+  # uv2nix gives them to all wheels.
+  manylinux = map toString (concatLists (attrValues (pkgs.pythonManylinuxPackages or { })));
+
+  # name -> what it may require: with the extras that are in the set, because uv.lock has those that are asked for
+  required = builtins.mapAttrs
+    (_: package:
+      let passthru = if isAttrs package then package.passthru or { } else { }; in
+      filter (other: prev ? ${other}) (concatMap attrNames ([ (passthru.dependencies or { }) ] ++ attrValues (passthru.optional-dependencies or { }))))
+    prev;
+  closureOf = edges: name: map (entry: entry.key) (genericClosure {
+    startSet = map (key: { inherit key; }) edges.${name};
+    operator = entry: map (key: { inherit key; }) edges.${entry.key};
+  });
+  # name -> the wheels that its libraries may come from, and all that these may need
+  lenders = builtins.mapAttrs
+    (name: package:
+      if !isNative package then [ ]
+      else if rowOf name != null then (rowOf name).wheels
+      else filter (other: other != name && isNative prev.${other}) (closureOf required name))
+    prev;
+  reached = builtins.mapAttrs (name: _: closureOf lenders name) prev;
+  # Those that need each other, name among them; [ ] for any other wheel
+  circleOf = name:
+    let others = filter (other: elem name reached.${other}) reached.${name}; in
+    if others == [ ] then [ ] else builtins.sort builtins.lessThan others;
+
+  inputsOf = name: old:
+    let
+      row = rowOf name;
+      given = old.buildInputs or [ ];
+    in
+    (if row == null then given else filter (input: !elem (toString input) manylinux) given)
+    ++ (if row == null then [ bundle ] ++ map (entry: entry.package) (more name) else librariesOf name row)
+    ++ map (other: final.${other}) (filter (other: !elem other (circleOf name)) lenders.${name});
+
+  isHook = input: isAttrs input && match "(auto-patchelf-hook|nixpatch-hook)" (input.name or "") != null;
+  link = name: package: package.overrideAttrs (old: {
+    nativeBuildInputs = filter (input: !isHook input) (old.nativeBuildInputs or [ ]) ++ [ nixpatchHook ];
+    buildInputs = inputsOf name old;
+    # Python is only a tool of these builds; by default the first one of PATH would be the target.
+    nixpatchPython = final.python;
+    passthru = (old.passthru or { }) // { nixpatchWheel = { inherit name; file = sourceFile package; }; };
+  });
+
+  # Python packages may need each other, derivations may not: these wheels are linked in one derivation, and each of
+  # them is links into it. What an override adds to one of them is an input of the common derivation.
+  circleLists = [ "nixpatchIgnoreMissing" "autoPatchelfIgnoreMissingDeps" "appendRunpaths" "runtimeDependencies" "nixpatchFlags" ];
+  circles = builtins.mapAttrs
+    (name: package:
+      let
+        members = circleOf name;
+        toList = value: if isList value then value else [ value ];
+        both = attribute: concatMap (other: toList (final.${other}.${attribute} or [ ])) members;
+      in
+      (link name package).overrideAttrs (old: {
+        pname = "wheels-in-a-circle-${builtins.concatStringsSep "-" members}";
+        buildInputs = concatMap (other: final.${other}.buildInputs) members;
+        wheels = map (other: prev.${other}.src) members;
+        inherit members;
+        dontUnpack = true;
+        buildPhase = "true";
+        installPhase = ''
+          wheels=($wheels)
+          members=($members)
+          for number in "''${!wheels[@]}"; do
+            rm -rf dist
+            src=''${wheels[$number]} pyprojectWheelDist
+            out=$out/''${members[$number]} pyprojectInstallPhase
+          done
+        '';
+        dontNixpatch = true;
+        dontUsePyprojectOutputSetupHook = true;
+        preFixup = builtins.concatStringsSep "\n" (map (other: final.${other}.preFixup or "") members);
+        postFixup = ''
+          for member in "''${members[@]}"; do nixpatchGatherSites "$out/$member"; done
+          for member in "''${members[@]}"; do nixpatchPatch --accept-modified "$out/$member"; done
+        '';
+      } // builtins.listToAttrs (map (name: { inherit name; value = both name; }) circleLists)))
+    prev;
+  partOfCircle = name: package: (link name package).overrideAttrs (_: {
+    dontUnpack = true;
+    buildPhase = "true";
+    installPhase = ''
+      mkdir -p $out
+      ln -s ${circles.${head (circleOf name)}}/${name}/* $out/
+    '';
+    dontFixup = true;
+  });
+in
+builtins.mapAttrs
+  (name: package:
+    if !isLinux || !isWheel package then package
+    else if circleOf name != [ ] then partOfCircle name package
+    else link name package)
+  prev
+// {
+  # uv2nix asks the set for it.
+  autoPatchelfHook = if isLinux then nixpatchHook else pkgs.autoPatchelfHook;
+  nixpatchLibraries = [ ];
+  nixpatchLock = null;
+  mkNixpatchLock = specification:
+    let wheels = filter (package: package ? nixpatchWheel) (final.resolveVirtualEnv specification); in
+    pkgs.runCommand "nixpatch-wheels.json"
+    {
+      wheels = builtins.toJSON (map (package: package.nixpatchWheel // { path = "${package}"; }) wheels);
+      libraries = builtins.toJSON (map (entry: { inherit (entry) key; path = "${entry.package}"; })
+        (offered ++ concatMap (package: more package.nixpatchWheel.name) wheels));
+      passAsFile = [ "wheels" "libraries" ];
+    } "${final.python.pythonOnBuildForHost or final.python}/bin/python3 ${../data/lock_wheels.py} $wheelsPath $librariesPath >$out";
+}

@@ -1,5 +1,6 @@
 """What is read agrees with an independent reader; what is no candidate is skipped with a reason."""
 
+import ctypes
 import os
 import socket
 import struct
@@ -214,7 +215,31 @@ def test_truncated_file(workshop: Workshop, tmp_path: Path) -> None:
         os.path.join(tmp_path, "cut"),
         lambda data: data.__delitem__(slice(len(data) * 2 // 3, None)),
     )
-    assert skip(path) is SkipReason.MALFORMED
+    assert skip(path) is SkipReason.UNMAPPABLE
+
+
+@pytest.mark.gcc
+def test_a_file_whose_segments_do_not_fit_into_pages(workshop: Workshop, tmp_path: Path) -> None:
+    # As strip leaves a library that auditwheel has edited.
+    def change(data: bytearray) -> None:
+        start, size, count = (
+            int.from_bytes(data[32:40], "little"),
+            *struct.unpack_from("<HH", data, 54),
+        )
+        for place in range(start, start + size * count, size):
+            kind, flags, offset, _, _, length = struct.unpack_from("<IIQQQQ", data, place)
+            if kind == 1 and flags & 1:  # the code, in which the reader looks for nothing
+                struct.pack_into("<Q", data, place + 8, offset + 16)
+                struct.pack_into("<Q", data, place + 32, length - 16)
+
+    path = patched_bytes(workshop.library(), os.path.join(tmp_path, "shifted.so"), change)
+    found = read(path)
+
+    assert isinstance(found, Skip)
+    assert found.reason is SkipReason.UNMAPPABLE
+    assert "load command address/offset not page-aligned" in found.detail
+    with pytest.raises(OSError, match="load command address/offset not page-aligned"):
+        ctypes.CDLL(path)
 
 
 @pytest.mark.gcc

@@ -94,6 +94,8 @@ def _facts(views: ElfViews, *, payload_ok: bool) -> ElfFacts | Skip:
     appended = None if payload_ok else payload(views.original)
     if appended:
         return Skip(SkipReason.PAYLOAD, appended)
+    if headers.mapping_error is not None:
+        return Skip(SkipReason.UNMAPPABLE, headers.mapping_error)
     flags = headers.values.get(elf.DT_FLAGS_1, 0)
     current, needed, dlopened = dynamic.linkage(file), dynamic.needed(file), dlopen_needs(file)
     names = len(needed) + sum(len(need.sonames) for need in dlopened)

@@ -26,6 +26,8 @@ _SECTIONS = 1 << 16
 _DYNAMIC = 1 << 20  # bytes; 65,536 entries
 _SYMBOLS = 1 << 12
 _PADDING = 16  # bytes
+_CUT = "truncated: a PT_LOAD reaches beyond the end of the file"
+_SMALLEST_PAGE = 4096  # bytes; machines with larger pages ask for more
 _INTERP = 4096  # PATH_MAX, the kernel's limit (fs/binfmt_elf.c, load_elf_binary)
 
 
@@ -132,6 +134,25 @@ class Headers:
         return any(p.vaddr <= address <= p.memory_end for p in self.loads)
 
     @property
+    def mapping_error(self) -> str | None:
+        """The reason why no loader can map the file, in the words of ld.so; None if it can.
+
+        glibc refuses such a library (_dl_map_object_from_fd in dl-load.c), mmap(2) such a program: offset and
+        address of a PT_LOAD have to be congruent modulo the page size (gABI, "Program Header").
+        """
+        for load in self.loads:
+            # Of a program the kernel maps only what has bytes in the file (elf_load in fs/binfmt_elf.c).
+            is_mapped = load.filesz or not self.interp_bytes
+            if is_mapped and (load.offset - load.vaddr) % _SMALLEST_PAGE:
+                return (
+                    f"load command address/offset not page-aligned: offset {load.offset:#x}, "
+                    f"address {load.vaddr:#x}"
+                )
+            if not self.interp_bytes and load.align % _SMALLEST_PAGE:
+                return f"load command alignment not page-aligned: {load.align:#x}"
+        return None
+
+    @property
     def unmapped_entries(self) -> list[str]:
         """Names of dynamic entries that point outside all PT_LOADs."""
         values = self.values
@@ -186,6 +207,9 @@ def parse(image: Image) -> Headers:
     dynamics = [p for p in phdrs if p.type == elf.PT_DYNAMIC]
     if not dynamics:
         raise SkippedFile(SkipReason.STATIC, "no PT_DYNAMIC")
+    is_cut = any(p.filesz and p.file_end > image.size for p in loads)
+    if is_cut and ehdr.shoff + ehdr.shnum * ehdr.shentsize > image.size:
+        raise SkippedFile(SkipReason.UNMAPPABLE, _CUT)
     shdr_bytes = _shdr_table(image, layout, ehdr)
     shdrs = layout.shdrs_of(shdr_bytes)
     if len(dynamics) > 1 or sum(p.type == elf.PT_INTERP for p in phdrs) > 1:
@@ -193,8 +217,8 @@ def parse(image: Image) -> Headers:
     segment = dynamics[0]
     if segment.filesz == 0 or any(s.addr == segment.vaddr and _is_nobits(s) for s in shdrs):
         raise SkippedFile(SkipReason.DEBUG_FILE, "the dynamic section has no bytes in the file")
-    if any(p.filesz and p.file_end > image.size for p in loads):
-        raise malformed("truncated: a PT_LOAD reaches beyond the end of the file")
+    if is_cut:  # nor is it a debug file, whose segments are in another file
+        raise SkippedFile(SkipReason.UNMAPPABLE, _CUT)
     if any(p.memsz < p.filesz for p in loads):
         raise malformed("a PT_LOAD has more bytes in the file than in memory")
     if segment.filesz > _DYNAMIC:

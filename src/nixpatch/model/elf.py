@@ -127,6 +127,7 @@ class SkipReason(enum.Enum):
     DEBUG_FILE = "separate debug file"
     OTHER_OSABI = "built for another operating system"
     MALFORMED = "malformed ELF"
+    UNMAPPABLE = "broken: no loader can map it"
     PAYLOAD = "has data appended that it may look for by offset"
     # decided in resolve/file_plan, against the target
     OTHER_MACHINE = "built for another machine"

@@ -30,6 +30,7 @@ from nixpatch.model import (
     TreeFile,
     VendoredPlan,
 )
+from nixpatch.operations.foreign_dists import foreign_dists
 from nixpatch.operations.opened_names import read_code_names
 from nixpatch.operations.resume import unrecorded, vouches
 from nixpatch.operations.signatures import broken_signatures
@@ -192,6 +193,7 @@ def make_plan(
         )
     )
     findings += (conflict.finding for conflict in conflicts)
+    findings += foreign_dists(tree, {path: file.machine for path, file in facts.items()}, target)
     findings += _obstacles(files)
     findings += _in_other_store_paths(tree, files)
     findings += [
@@ -206,9 +208,7 @@ def make_plan(
         read.facts,
         lambda path, name: request.policy.ignored(path, name) is not None,
     )
-    if request.unvendor and not vendored:
-        asked = "" if request.unvendor == ("*",) else f" that {' or '.join(request.unvendor)} matches"
-        findings.append(Finding("note", tree.root, f"--unvendor: there is no grafted library{asked}"))
+    findings += _not_unvendored(request, tree, vendored)
     findings += _not_locked(request, sources, tree, files)
     findings += [finding for dist in tree.dists for finding in distrusted(records.of(tree, dist.info))]
     return Plan(
@@ -412,6 +412,14 @@ def _serving(
             need in needs or f"{provider.directory}/{provider.name}" in opened  # a driver is another file
         ):
             yield provider
+
+
+def _not_unvendored(
+    request: PatchRequest, tree: Tree, vendored: tuple[VendoredPlan, ...]
+) -> Iterator[Finding]:
+    if request.unvendor and not vendored:
+        asked = "" if request.unvendor == ("*",) else f" that {' or '.join(request.unvendor)} matches"
+        yield Finding("note", tree.root, f"--unvendor: there is no grafted library{asked}")
 
 
 def _not_locked(

@@ -1,4 +1,4 @@
-"""Skipped programs that cannot start as they are: those with appended data, or for another libc.
+"""Skipped files that do not work as they are: broken ones, programs with appended data or for another libc.
 
 A skipped file is no problem as long as it works. Whether a program does depends on the loader that it names,
 its directories and its cache, not on those of the target Python.
@@ -25,12 +25,15 @@ _REMEDIES = {
 }
 
 
+_BROKEN = "strip or another tool did that: install its dist again, in a build with dontStrip = true"
+
+
 def unable_to_start(
     skipped: Iterable[tuple[str, Skip]],
     facts_of: Callable[[str], ElfFacts | None],
     ignored: Callable[[str, str], bool],
 ) -> Iterator[Finding]:
-    """Report the skipped programs that lack an interpreter or a library on this machine.
+    """Report the skipped files that no loader can map, and programs that lack an interpreter or a library.
 
     Args:
         skipped: paths of skipped files and why they were.
@@ -39,6 +42,8 @@ def unable_to_start(
 
     """
     for path, skip in skipped:
+        if skip.reason is SkipReason.UNMAPPABLE:
+            yield Finding("error", path, f"{skip.text}; {_BROKEN}")
         if skip.reason not in _REMEDIES:
             continue
         facts = _facts(path)

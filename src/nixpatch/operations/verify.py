@@ -9,6 +9,7 @@ from nixpatch.installed import find_target, scan
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.model import ElfFacts, Finding, Skip, Target, Verdict
 from nixpatch.operations import gc_roots, lockfile
+from nixpatch.operations.foreign_dists import foreign_dists
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.skipped_programs import unable_to_start
 from nixpatch.operations.target_libraries import target_libraries
@@ -68,6 +69,8 @@ def check_tree(
     verdict = with_findings(
         verdict, tuple(unable_to_start(skips, reader.facts, may_be_missing(tree, records)))
     )
+    machines = {file.path: machine for file in tree.files if (machine := reader.machine(file.path))}
+    verdict = with_findings(verdict, tuple(foreign_dists(tree, machines, target)))
     if locked is not None:
         verdict = with_findings(verdict, lockfile.findings(verdict, locked, store, reader))
     facts, ignored = facts_of_tree(tree, target, reader), may_be_missing(tree, records)

@@ -333,7 +333,7 @@ def test_without_any_python_the_loader_of_the_stdenv_is_the_target(world: World)
 
 def test_a_python_of_the_machine_that_builds_is_not_the_target_of_a_cross_build(world: World) -> None:
     loader = world.glibc("glibc-arm/lib", machine=AARCH64)
-    world.python("bin/python3", world.glibc("glibc/lib"))
+    world.python("bin/python3.11", world.glibc("glibc/lib"))
 
     target = world.find(world.out(), search_path=world.path("bin"), loader=loader)
 

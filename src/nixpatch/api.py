@@ -221,6 +221,7 @@ def verify(
     locked: StrPath | None = None,
     load: bool = False,
     deep: bool = False,
+    accept_modified: bool = False,
     jobs: int = 0,
     environment: Mapping[str, str] | None = None,
 ) -> Verdict:
@@ -243,6 +244,7 @@ def verify(
         load=load,
         deep=deep,
         workers=jobs,
+        accept_modified=accept_modified,
     )
 
 

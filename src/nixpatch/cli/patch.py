@@ -111,7 +111,14 @@ def restore_command(
 
 
 @guarded
-@takes("python", "store", "locked", "jobs")
+@takes(
+    "python",
+    "store",
+    "locked",
+    "accept_modified",
+    "jobs",
+    accept_modified="RECORD rows that were wrong before the patch are no errors.",
+)
 def verify_command(
     paths: opt.Paths,
     chosen: PatchOptions,
@@ -148,6 +155,7 @@ def verify_command(
                 load=load,
                 deep=deep,
                 workers=chosen.jobs,
+                accept_modified=chosen.accept_modified,
             )
             output.verdict(verdict, store.directory)
             code = max(code, verdict_code(verdict))

@@ -14,7 +14,15 @@ read, such as ``nixpatch plan``, do not load them.
 """
 
 from nixpatch.elf.byte_search import mentions
-from nixpatch.elf.facts import machine_of_library, original_sha256, read, undo_is_plausible
+from nixpatch.elf.facts import feed_original, machine_of_library, original_sha256, read, undo_is_plausible
 from nixpatch.elf.symbols import read_symbols
 
-__all__ = ["machine_of_library", "mentions", "original_sha256", "read", "read_symbols", "undo_is_plausible"]
+__all__ = [
+    "feed_original",
+    "machine_of_library",
+    "mentions",
+    "original_sha256",
+    "read",
+    "read_symbols",
+    "undo_is_plausible",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from nixpatch.elf import dynamic
@@ -87,6 +88,18 @@ def original_sha256(source: str | int) -> bytes:
     """
     with open_views(source) as views:
         return views.original.image.sha256()
+
+
+def feed_original(source: str | int, update: Callable[[bytes], object]) -> None:
+    """Hand the bytes of a file as it was before nixpatch to ``update``, from front to back.
+
+    Raises:
+        FileRefused: :func:`read` skips it as unreadable.
+        OSError: it cannot be read.
+
+    """
+    with open_views(source) as views:
+        views.original.image.feed(update)
 
 
 def _facts(views: ElfViews, *, payload_ok: bool) -> ElfFacts | Skip:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from nixpatch.elf.errors import malformed
@@ -136,9 +136,13 @@ class Image:
     def sha256(self) -> bytes:
         """Digest the whole image, reading it once."""
         digest = hashlib.sha256()
-        for start, count in chunks(0, self.size):
-            digest.update(self._assemble(start, count))
+        self.feed(digest.update)
         return digest.digest()
+
+    def feed(self, update: Callable[[bytes], object]) -> None:
+        """Hand the whole image to ``update`` from front to back, reading it once."""
+        for start, count in chunks(0, self.size):
+            update(self._assemble(start, count))
 
     def _block(self, base: int) -> bytes:
         block = self._blocks.get(base)

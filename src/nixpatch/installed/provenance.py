@@ -41,7 +41,8 @@ class PatchedFile:
     original: str
     """``sha256=<hex>`` of the file as it was installed"""
     patched: str
-    """``sha256=<hex>`` of the file as nixpatch left it"""
+    """``sha256=<hex>`` of the file as nixpatch left it; "" before RECORD has it, if ``rows`` had to be kept
+    first"""
     search_path: str | None
     tag: Tag | None
     interp: str | None
@@ -52,6 +53,9 @@ class PatchedFile:
     """``Writer`` value; a file of any other writer holds no undo record"""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """needs that were renamed: name in the original -> present name"""
+    rows: tuple[str, ...] = ()
+    """rows of RECORD as they were installed, in its order, where a restore could not compute them; "" for one
+    that it can"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class PatchedText:
     """files outside the tree that it names, sorted"""
     next_sha256: str = ""
     """``sha256=<hex>`` of what a run is about to write; it stays there only if the run is killed"""
+    rows: tuple[str, ...] = ()
+    """as those of :class:`PatchedFile`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,7 @@ def dump(provenance: Provenance) -> bytes:
                 "needs": dict(file.needs),
                 **({} if file.writer == INPLACE else {"writer": file.writer}),
                 **({"renamed": dict(file.renamed)} if file.renamed else {}),
+                **({"rows": list(file.rows)} if file.rows else {}),
             }
             for path, file in provenance.files.items()
         },
@@ -154,8 +161,9 @@ def _graft_row(graft: RemovedGraft) -> dict[str, Any]:
 
 def _text_row(text: PatchedText) -> dict[str, Any]:
     row = {**asdict(text), "kind": text.kind.name.lower()}
-    if not text.next_sha256:
-        del row["next_sha256"]
+    for name in ("next_sha256", "rows"):
+        if not row[name]:
+            del row[name]
     return row
 
 
@@ -214,6 +222,7 @@ def _file(path: str, row: Any) -> PatchedFile:
         needs=needs,
         writer=_optional_text(row, "writer") or INPLACE,
         renamed=renamed,
+        rows=_rows(path, row),
     )
 
 
@@ -250,7 +259,15 @@ def _text_file(path: str, row: Any) -> PatchedText:
         _optional_text(row, "program") or "",
         tuple(uses),
         _optional_text(row, "next_sha256") or "",
+        _rows(path, row),
     )
+
+
+def _rows(path: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    rows = row.get("rows", [])
+    if not isinstance(rows, list) or not all(isinstance(text, str) and can_be_path(text) for text in rows):
+        raise ProvenanceError(f"rows of {path!r} is not a list of rows of RECORD")
+    return tuple(rows)
 
 
 def _text(row: Mapping[str, Any], key: str) -> str:

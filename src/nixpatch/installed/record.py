@@ -69,6 +69,13 @@ class Record:
             )
         )
 
+    def with_rows(self, changes: Mapping[RecordRow, RecordRow]) -> Record:
+        """Return the record with other rows in the places of some.
+
+        Unlike :meth:`with_changes`, it tells two rows of one path apart: one may be right and one wrong.
+        """
+        return Record(tuple(changes.get(row, row) for row in self.rows))
+
     def with_row(self, path: str, file: FileHash) -> Record:
         """Return the record with the rows of ``path`` updated, or with a new row for it.
 

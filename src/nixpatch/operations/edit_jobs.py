@@ -25,6 +25,11 @@ _LARGE_PART = 16
 _BATCH_SIZE = 4 << 20
 _BATCH_FILES = 32
 
+_NOT_ORIGINAL = (
+    "what its undo record gives is not the original: another tool changed the file after the patch; "
+    "install the dist again"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -158,9 +163,7 @@ def _run(job: Job) -> JobResult:
                 "changed during the run, and not by nixpatch: it is left so; run nixpatch again"
             )
         if job.edit is None:
-            after = hash_file(source, job.algorithms)
-            original = job.original_sha256 or after.digests[DEFAULT_ALGORITHM]
-            return JobResult(FileHash(None, {DEFAULT_ALGORITHM: original}), after)
+            return JobResult(_hash_original(job, source), hash_file(source, job.algorithms))
         if job.no_original is not None and has_sha256(source, job.no_original):
             # LIEF corrupts its own output (its issue 1366), and an undo record made now would lead back to
             # that.
@@ -181,8 +184,26 @@ def _done_before(job: Job, source: int) -> JobResult | None:
         return None
     if facts.current != job.planned or job.original_sha256 not in {None, facts.original_sha256}:
         return None
-    before = FileHash(None, {DEFAULT_ALGORITHM: facts.original_sha256})
-    return JobResult(before, hash_file(source, job.algorithms))
+    patched = replace(job, original_sha256=facts.original_sha256)
+    return JobResult(_hash_original(patched, source), hash_file(source, job.algorithms))
+
+
+def _hash_original(job: Job, source: int) -> FileHash:
+    """Return the digests of the original, computed from the bytes of a file that is patched already.
+
+    RECORD may get the digest of the file as it is only if the digest in its undo record still holds.
+
+    Raises:
+        FileRefused: another program changed the file after the patch.
+
+    """
+    if job.original_sha256 is None:
+        return hash_file(source, job.algorithms)
+    hashing = Hashing(job.algorithms)
+    elf.feed_original(source, hashing.update)
+    if hashing.sha256() != job.original_sha256:
+        raise FileRefused(_NOT_ORIGINAL)
+    return hashing.result()
 
 
 def _write(job: Job, edit: ElfEdit, source: int, temp: int) -> JobResult:
@@ -195,8 +216,5 @@ def _write(job: Job, edit: ElfEdit, source: int, temp: int) -> JobResult:
         before, after = hash_file(source, job.algorithms), hash_file(temp, job.algorithms)
     # A patched file is edited from its original, whose digest is in the undo record.
     if not written.result.changed and after.digests[DEFAULT_ALGORITHM] != written.result.original_sha256:
-        raise FileRefused(
-            "what its undo record gives is not the original: another tool changed the file after the patch; "
-            "install the dist again"
-        )
+        raise FileRefused(_NOT_ORIGINAL)
     return JobResult(before, after, None, written.writer, written.declined)

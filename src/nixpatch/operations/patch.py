@@ -126,7 +126,7 @@ def carry_out(
         gc_roots.decline(plan, store)
     with events.writing(plan) as on_file:
         outcome = apply(plan, options, records=records, progress=on_file)
-    if options.accept_modified:
+    if options.accept_modified and not plan.keeps_originals:  # elsewhere, restore has to bring the rows back
         from nixpatch.operations.record_update import refresh_tree  # noqa: PLC0415 - for this option only
 
         refreshed = refresh_tree(plan.tree, records or TreeRecords(), durable=options.fsync)

@@ -9,26 +9,27 @@ way round, RECORD could hold digests of an earlier patch that no file describes 
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nixpatch.errors import FileRefused
 from nixpatch.escape import reason
 from nixpatch.installed import provenance
 from nixpatch.installed.dist_records import DistRecords, RecordFile, TreeRecords
-from nixpatch.installed.hashing import (
-    DEFAULT_ALGORITHM,
-    encode_digest,
-    format_sha256,
-    hash_file,
-    parse_sha256,
-)
-from nixpatch.installed.record import Record, RecordRow
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, hash_file, parse_sha256
+from nixpatch.installed.record import Record, RecordRow, parse
 from nixpatch.model import FileHash, Finding, Tree
 
 # PEP 815 withdrew both.
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
+
+WRONG_ROW = (
+    "RECORD did not describe this file before the patch either, so its row was left as it is: install the "
+    "dist again; if its wheel was published so, --accept-modified updates the row"
+)
+"""a finding of every run, so that the exit code does not depend on which run it is"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,15 @@ def update_records(
         old = None
     old_entries = old.files if old else {}
     entries = {**old_entries, **{records.key(path): change.entry for path, change in changes.items()}}
+    updates: dict[RecordRow, RecordRow] = {}
+    for path, rows in old_record.rows_of(changes).items() if old_record is not None else ():
+        key = records.key(path)
+        states, known = _states(changes[path], old_entries.get(key))
+        update = update_rows(rows, states, known, accept_modified=accept_modified)
+        updates.update(update.changes)
+        findings += update.findings(path)
+        if (entry := entries[key]) is not None:
+            entries[key] = replace(entry, rows=update.installed)
     files = {
         key: entry
         for key, entry in entries.items()
@@ -94,20 +104,16 @@ def update_records(
     }
     new = replace(old or provenance.Provenance(tool, {}), tool=tool, files=files)
     data = None if new.is_empty else provenance.dump(new)
+    kept_first = {
+        key: replace(old_entries.get(key) or replace(entry, patched=""), rows=entry.rows)
+        for key, entry in files.items()
+        if entry.rows and (key not in old_entries or old_entries[key].rows != entry.rows)
+    }
+    if kept_first:  # nothing else has these rows once RECORD is written
+        first = replace(new, files={**old_entries, **kept_first})
+        records.replace_provenance(provenance.dump(first), durable=durable)
     if old_record is not None:
-        updates = {}
-        for path, rows in old_record.rows_of(changes).items():
-            change, old_entry = changes[path], old_entries.get(records.key(path))
-            for row in rows:
-                assert row.path is not None
-                was_right = row.agrees(change.before) is not False
-                if accept_modified or was_right or _is_ours(row, change, old_entry):
-                    updates[row.path] = change.after
-                elif row.agrees(change.after) is not True:
-                    text = "RECORD did not describe this file before the patch either, "
-                    text += "so its row was left as it is"
-                    findings.append(Finding("error", path, f"{text} (--accept-modified updates it)"))
-        new_rows = old_rows.with_changes(updates).with_contents(records.key(records.provenance_path), data)
+        new_rows = old_rows.with_rows(updates).with_contents(records.key(records.provenance_path), data)
         if data is not None and new_rows.data != old_record.data:
             findings += signature_notes(records)
         records.replace_record(old_record, new_rows, durable=durable)
@@ -167,16 +173,127 @@ def signature_notes(records: DistRecords) -> Iterator[Finding]:
             yield Finding("note", signature, text)
 
 
-def _is_ours(row: RecordRow, change: UnrecordedChange, entry: provenance.PatchedFile | None) -> bool:
-    """Return whether an earlier run wrote a row, and a later one was killed before it updated it.
+@dataclass(frozen=True, slots=True)
+class RowStates:
+    """The contents of a file that its rows in RECORD may describe."""
 
-    Then the file is, or was at the start of this run, the original that provenance names.
+    original: FileHash
+    """as installed; its size and all digests may be unknown"""
+    described: tuple[FileHash, ...]
+    """as the file was at the start of the run or before: a row of these was right"""
+    written: tuple[FileHash, ...]
+    """as nixpatch left or leaves the file: a row of these is not as it was installed"""
+    after: FileHash
+
+
+@dataclass(frozen=True, slots=True)
+class RowUpdate:
+    """New rows for one file, and what provenance keeps of the old ones."""
+
+    changes: Mapping[RecordRow, RecordRow]
+    installed: tuple[str, ...]
+    """for :attr:`PatchedFile.rows`"""
+    wrong: int
+    """rows that describe no state of the file and were left as they are"""
+    rows: int
+    is_restored: bool
+
+    def findings(self, path: str) -> Iterator[Finding]:
+        """Report wrong rows; an error where no other row describes the file."""
+        if not self.wrong:
+            return
+        if self.is_restored:
+            text = "RECORD does not describe this file, as when it was installed: its row is as it was"
+            yield Finding("note", path, text)
+        elif self.wrong < self.rows:
+            text = "RECORD has another row for this file, which does not describe it and was left as it is"
+            yield Finding("note", path, text)
+        else:
+            yield Finding("error", path, WRONG_ROW)
+
+
+def update_rows(
+    rows: Sequence[RecordRow], states: RowStates, known: Sequence[str], *, accept_modified: bool
+) -> RowUpdate:
+    """Make new rows for one file. A row that was wrong stays as it is unless ``accept_modified``.
+
+    Args:
+        rows: of the file, in the order of RECORD; their paths may be spelled in several ways.
+        states: contents of the file.
+        known: rows as they were installed, as provenance has them.
+        accept_modified: update rows that were wrong, too.
+
     """
-    if entry is None or row.check_algorithm != DEFAULT_ALGORITHM or row.digest is None:
-        return False
-    try:
-        patched = parse_sha256(entry.patched)
-    except ValueError:  # another program edited the file
-        return False
-    originals = {format_sha256(file.digests[DEFAULT_ALGORITHM]) for file in (change.before, change.after)}
-    return entry.original in originals and row.digest.rstrip("=") == encode_digest(patched)
+    is_restored = _digest_of(states.after) == _digest_of(states.original)
+    changes: dict[RecordRow, RecordRow] = {}
+    installed: list[str] = []
+    wrong = 0
+    for row, known_row in zip(rows, _fitting(rows, known), strict=True):
+        agreements = [row.agrees(state) for state in states.written]
+        # Without a digest, a row that may be ours is: whatever it describes, its size is all that changes.
+        is_written = True in agreements or (None in agreements and (bool(known_row) or row.digest is None))
+        new = row
+        if is_written and is_restored and known_row:
+            new = RecordRow.parse(os.fsencode(known_row))
+        elif (
+            is_written or accept_modified or any(row.agrees(state) is not False for state in states.described)
+        ):
+            new = row.updated(states.after)
+        elif row.agrees(states.after) is False:
+            wrong += 1
+        changes[row] = new
+        if is_written:
+            installed.append(known_row)
+        else:
+            can_be_computed = new == row or (
+                states.original.size is not None and new.updated(states.original) == row
+            )
+            installed.append("" if can_be_computed else os.fsdecode(row.raw))
+    kept = tuple(installed) if any(installed) else ()
+    return RowUpdate(changes, kept, wrong, len(rows), is_restored)
+
+
+def _fitting(rows: Sequence[RecordRow], known: Sequence[str]) -> list[str]:
+    """Return the old rows that provenance has for some rows, "" for each where it has none for this path."""
+    if len(known) != len(rows):
+        return [""] * len(rows)
+    fitting: list[str] = []
+    for row, text in zip(rows, known, strict=True):
+        old = parse(os.fsencode(text)).rows
+        fitting.append(
+            text if len(old) == 1 and (old[0].path, old[0].ending) == (row.path, row.ending) else ""
+        )
+    return fitting
+
+
+def _states(
+    change: UnrecordedChange, entry: provenance.PatchedFile | None
+) -> tuple[RowStates, tuple[str, ...]]:
+    """Return the states of a file, and its rows as an earlier run found them."""
+    original = change.before
+    digest = _digest_of(change.after)
+    if change.entry is not None:
+        try:
+            digest = parse_sha256(change.entry.original)
+        except ValueError:
+            digest = _digest_of(change.before)
+    if _digest_of(change.before) != digest:
+        original = change.after if _digest_of(change.after) == digest else _only_sha256(digest)
+    written = [change.after]
+    if _digest_of(change.before) != digest:
+        written.append(change.before)
+    known: tuple[str, ...] = ()
+    if entry is not None and entry.original == format_sha256(digest):
+        known = entry.rows
+        with contextlib.suppress(ValueError):  # another program edited the file
+            # A run wrote it, and a later one was killed before it updated the row.
+            written.append(_only_sha256(parse_sha256(entry.patched)))
+    return RowStates(original, (change.before,), tuple(written), change.after), known
+
+
+def _only_sha256(digest: bytes) -> FileHash:
+    return FileHash(None, {DEFAULT_ALGORITHM: digest})
+
+
+def _digest_of(file: FileHash) -> bytes:
+    return file.digests[DEFAULT_ALGORITHM]

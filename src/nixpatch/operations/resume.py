@@ -18,6 +18,7 @@ from nixpatch.installed.hashing import (
     hash_file,
     parse_sha256,
 )
+from nixpatch.installed.record import RecordRow
 from nixpatch.model import ElfFacts, FileHash, FilePlan, Linkage
 
 _SHA256 = re.compile(rb",sha256=([\w-]{43}),")
@@ -55,7 +56,9 @@ def unrecorded(records: DistRecords, files: Sequence[FilePlan]) -> frozenset[str
         if _has_all(record.data, entries.values()):
             return frozenset(unrecorded_paths)
         for path, rows in record.rows_of(originals).items():
-            if any(row.agrees(originals[path]) for row in rows):
+            if any(row.agrees(originals[path]) for row in rows) or not _is_described(
+                rows, entries.get(records.key(path))
+            ):
                 unrecorded_paths.add(path)
         if not record.record.rows_for(records.key(records.provenance_path)):
             unrecorded_paths.update(originals)
@@ -126,10 +129,23 @@ def _has_all(data: bytes, entries: Iterable[provenance.PatchedFile]) -> bool:
     }
 
 
+def _is_described(rows: Sequence[RecordRow], entry: provenance.PatchedFile | None) -> bool:
+    """Return whether a row may describe a patched file; if none does, every run reports that."""
+    try:
+        patched = parse_sha256(entry.patched) if entry is not None else b""
+    except ValueError:  # another program edited the file
+        return True
+    return not patched or any(
+        row.agrees(FileHash(None, {DEFAULT_ALGORITHM: patched})) is not False for row in rows
+    )
+
+
 def _is_outdated(
     records: DistRecords, file: FilePlan, facts: ElfFacts, entry: provenance.PatchedFile
 ) -> bool:
     """Return whether linkage or needs of a patched file differ from its entry."""
+    if not entry.patched:  # a run was killed that had to keep the rows of RECORD first
+        return True
     linkage = Linkage(entry.search_path, entry.tag, entry.interp, tuple(sorted(entry.renamed.items())))
     return facts.current != linkage or dict(entry.needs) != records.needs_of(file)
 

@@ -7,29 +7,32 @@ does not describe a file the next run finishes it. A start-up file is known by i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from nixpatch.errors import FileRefused
 from nixpatch.fs import read_identified, read_regular, remove, replace_bytes, replacement, write_all
 from nixpatch.installed import provenance
 from nixpatch.installed.dist_records import DistRecords, RecordFile
-from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, hash_bytes, parse_sha256
+from nixpatch.installed.hashing import (
+    DEFAULT_ALGORITHM,
+    encode_digest,
+    format_sha256,
+    hash_bytes,
+    parse_sha256,
+)
 from nixpatch.installed.provenance import PatchedText, Provenance
-from nixpatch.installed.record import RecordRow
 from nixpatch.installed.shebang import with_program
 from nixpatch.installed.startup_file import is_startup_file
 from nixpatch.model import Dist, FileHash, Finding, TextKind, TextPlan, Tree
-from nixpatch.operations.record_update import signature_notes
+from nixpatch.operations.record_update import RowStates, RowUpdate, signature_notes, update_rows
 from nixpatch.operations.text_plan import MAX_SCRIPT, is_foreign, startup_path
 
 _ADVICE = "install the dist again"
-_WRONG_ROW = (
-    "RECORD did not describe this file before the patch either, so its row was left as it is "
-    "(--accept-modified updates it)"
-)
 
 
 def mark_pending(texts: Sequence[TextPlan], records: DistRecords) -> Iterator[TextPlan]:
@@ -38,7 +41,23 @@ def mark_pending(texts: Sequence[TextPlan], records: DistRecords) -> Iterator[Te
     entries = known.texts if known else {}
     for text in texts:
         written = text.content is not None and _contents(text.path) == text.content
-        yield replace(text, pending=not written or entries.get(records.key(text.path)) != _entry(text))
+        entry = entries.get(records.key(text.path))
+        is_recorded = entry is not None and replace(entry, rows=()) == _entry(text)
+        yield replace(text, pending=not (written and is_recorded and _is_described(text, records)))
+
+
+def _is_described(text: TextPlan, records: DistRecords) -> bool:
+    """Return whether a row of RECORD may describe a script; if none does, every run reports that."""
+    assert text.content is not None
+    state = hash_bytes(text.content)
+    try:
+        record = records.read_record()
+        if encode_digest(state.digests[DEFAULT_ALGORITHM]).encode() in record.data:
+            return True
+        rows = record.rows_of([text.path]).get(text.path, [])
+    except (OSError, FileRefused):  # reported when it is to be updated
+        return True
+    return not rows or any(row.agrees(state) is not False for row in rows)
 
 
 def restored_texts(tree: Tree, dist: Dist, records: DistRecords) -> Iterator[TextPlan | Finding]:
@@ -117,7 +136,14 @@ def update_texts(
     old_record = records.read_record()
     rows = old_record.record
     known = records.usable_provenance() or Provenance(tool, {})
-    entries = {**known.texts, **dict(_announced(texts, known, records))}
+    updates = {
+        text.path: _row_update(
+            records, old_record, text, known.texts.get(records.key(text.path)), accept_modified
+        )
+        for text in texts
+        if text.kind is TextKind.SCRIPT
+    }
+    entries = {**known.texts, **dict(_announced(texts, known, records, updates))}
     if entries != known.texts:
         records.replace_provenance(provenance.dump(replace(known, texts=entries)), durable=durable)
     for text in texts:
@@ -126,18 +152,14 @@ def update_texts(
             _write_startup_file(text, durable=durable)
             rows = rows.with_contents(key, text.content)
         else:
-            before = _write_script(text, durable=durable)
-            updates, wrong = _row_updates(records, old_record, text, before, entries.get(key))
-            if accept_modified:
-                updates.update(wrong)
-            else:
-                findings += [Finding("error", text.path, _WRONG_ROW)] if wrong else []
-            rows = rows.with_changes(updates)
+            _write_script(text, durable=durable)
+            findings += updates[text.path].findings(text.path)
+            rows = rows.with_rows(updates[text.path].changes)
         entry = None if text.is_restored else _entry(text)
         if entry is None:
             entries.pop(key, None)
         else:
-            entries[key] = entry
+            entries[key] = replace(entry, rows=updates[text.path].installed if text.path in updates else ())
     new = replace(known, tool=tool, texts=entries)
     data = None if new.is_empty else provenance.dump(new)
     rows = rows.with_contents(records.key(records.provenance_path), data)
@@ -149,7 +171,10 @@ def update_texts(
 
 
 def _announced(
-    texts: Sequence[TextPlan], known: Provenance, records: DistRecords
+    texts: Sequence[TextPlan],
+    known: Provenance,
+    records: DistRecords,
+    updates: Mapping[str, RowUpdate],
 ) -> Iterator[tuple[str, PatchedText]]:
     """Yield entries for scripts that are about to be changed.
 
@@ -164,7 +189,8 @@ def _announced(
         if old is None or (old.original, old.program) != (entry.original, entry.program):
             old = replace(entry, sha256=entry.original)
         uses = tuple(sorted({*old.uses, *entry.uses}))
-        yield key, replace(old, uses=uses, next_sha256=entry.sha256)
+        rows = updates[text.path].installed
+        yield key, replace(old, uses=uses, next_sha256=entry.sha256, rows=rows)
 
 
 def _write_startup_file(text: TextPlan, *, durable: bool) -> None:
@@ -176,8 +202,8 @@ def _write_startup_file(text: TextPlan, *, durable: bool) -> None:
             replace_bytes(text.path, text.content, durable=durable)
 
 
-def _write_script(text: TextPlan, *, durable: bool) -> bytes:
-    """Write a script and return what it held before.
+def _write_script(text: TextPlan, *, durable: bool) -> None:
+    """Write a script.
 
     Raises:
         OSError: it cannot be written, or is not the one that was planned any more (EBUSY).
@@ -194,38 +220,31 @@ def _write_script(text: TextPlan, *, durable: bool) -> bytes:
             raise OSError(errno.EBUSY, "changed while nixpatch worked on it", text.path)
         with replacement(text.path, durable=durable, expected=known) as descriptor:
             write_all(descriptor, text.content)
-    return before
 
 
-def _row_updates(
-    records: DistRecords, record: RecordFile, text: TextPlan, before: bytes, entry: PatchedText | None
-) -> tuple[dict[str, FileHash], dict[str, FileHash]]:
-    """Return new digests for the rows of a script: those that described a state of it, and the others."""
+def _row_update(
+    records: DistRecords, record: RecordFile, text: TextPlan, entry: PatchedText | None, accept_modified: bool
+) -> RowUpdate:
+    """Return new rows for a script as it is about to be written."""
     assert text.content is not None
     algorithms = records.algorithms([text.path])
+    before = _contents(text.path) or b""
     original = with_program(text.content, text.program)
-    after, *earlier = (hash_bytes(state, algorithms) for state in (text.content, before, original))
-    updates: dict[str, FileHash] = {}
-    wrong: dict[str, FileHash] = {}
-    for row in record.rows_of([text.path]).get(text.path, []):
-        assert row.path is not None
-        if any(row.agrees(state) is not False for state in earlier) or _is_ours(row, entry):
-            updates[row.path] = after
-        elif row.agrees(after) is not True:
-            wrong[row.path] = after
-    return updates, wrong
-
-
-def _is_ours(row: RecordRow, entry: PatchedText | None) -> bool:
-    """Whether an earlier run wrote a row, and a later one was killed before it updated it."""
-    for text in (entry.sha256, entry.next_sha256) if entry is not None else ():
-        try:
-            digest = parse_sha256(text)
-        except ValueError:  # another program edited provenance
-            continue
-        if row.agrees(FileHash(None, {DEFAULT_ALGORITHM: digest})):
-            return True
-    return False
+    after, now, installed = (hash_bytes(state, algorithms) for state in (text.content, before, original))
+    written = [after] if before == original else [after, now]
+    known: tuple[str, ...] = ()
+    if entry is not None and entry.original == _digest(original):
+        known = entry.rows
+        for digest in {entry.sha256, entry.next_sha256} - {entry.original, ""}:
+            with contextlib.suppress(ValueError):  # another program edited provenance
+                # A run wrote it, and a later one was killed before it updated the row.
+                written.append(FileHash(None, {DEFAULT_ALGORITHM: parse_sha256(digest)}))
+    return update_rows(
+        record.rows_of([text.path]).get(text.path, []),
+        RowStates(installed, (now, installed), tuple(written), after),
+        known,
+        accept_modified=accept_modified,
+    )
 
 
 def _entry(text: TextPlan) -> PatchedText | None:

@@ -38,6 +38,7 @@ def check_tree(
     load: bool = False,
     deep: bool = False,
     workers: int = 0,
+    accept_modified: bool = False,
 ) -> Verdict:
     """Check a patched tree.
 
@@ -50,6 +51,8 @@ def check_tree(
         load: open every file in the target Python.
         deep: read the patched files and their originals with pyelftools and LIEF, too.
         workers: processes that hash and read files; 0 is one per core for large work.
+        accept_modified: files that RECORD does not describe, and that nixpatch did not change or left so, are
+            notes.
 
     Raises:
         RequestError: there is no such tree, or the target or the lock is wrong.
@@ -60,7 +63,9 @@ def check_tree(
     reader = Reader()
     target = find_target(tree, python, path_env, reader)
     records = TreeRecords()
-    verdict = check_provenance(tree, target, reader, workers=workers, records=records)
+    verdict = check_provenance(
+        tree, target, reader, workers=workers, records=records, accept_modified=accept_modified
+    )
     if tree.linked_note:
         verdict = with_findings(verdict, (Finding("note", tree.root, tree.linked_note),))
     skips = (

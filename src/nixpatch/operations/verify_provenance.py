@@ -13,7 +13,7 @@ from nixpatch.installed.dist_records import DistRecords, TreeRecords
 from nixpatch.installed.provenance import PatchedFile, ProvenanceError
 from nixpatch.model import ElfFacts, Finding, Skip, Target, Tree, Verdict
 from nixpatch.operations.plan import Reader
-from nixpatch.operations.verify_record import check_rows
+from nixpatch.operations.verify_record import PatchedDigests, check_digest, check_rows
 from nixpatch.operations.verify_texts import check_texts, patched_texts
 from nixpatch.policy import default_policy
 from nixpatch.resolve.ld_so import locate
@@ -30,6 +30,7 @@ def check_provenance(
     rows: bool = True,
     workers: int = 0,
     records: TreeRecords | None = None,
+    accept_modified: bool = False,
 ) -> Verdict:
     """Check every patched file of a tree and, with ``rows``, every RECORD row of every dist."""
     findings: list[Finding] = []
@@ -53,12 +54,20 @@ def check_provenance(
     libraries.update(use for _, entry in texts.values() for use in entry.uses)
     row_count = 0
     if rows:
-        hashes = {path: entry.patched for path, (_, entry) in patched.items()}
-        hashes.update({path: entry.sha256 for path, (_, entry) in texts.items()})
-        for count, row_findings in check_rows(tree, records, hashes, workers):
-            row_count += count
-            findings += row_findings
-    findings += check_texts(texts, {finding.path for finding in findings})
+        digests = {
+            path: PatchedDigests(entry.patched, entry.original) for path, (_, entry) in patched.items()
+        }
+        digests.update(
+            {path: PatchedDigests(entry.sha256, entry.original) for path, (_, entry) in texts.items()}
+        )
+        compared: set[str] = set()
+        for checked in check_rows(tree, records, digests, workers, accept_modified=accept_modified):
+            row_count += checked.rows
+            findings += checked.findings
+            compared |= checked.compared
+        for path in sorted(patched.keys() - compared):
+            findings += check_digest(path, digests[path])
+    findings += check_texts(texts, {finding.path for finding in findings if finding.severity == "error"})
     return Verdict(
         tree,
         target,

@@ -14,7 +14,8 @@ from nixpatch import elf
 from nixpatch.errors import FileRefused
 from nixpatch.fs import open_regular, read_regular
 from nixpatch.installed.dist_records import DistRecords, TreeRecords
-from nixpatch.installed.hashing import hash_file
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, Hashing, hash_file
+from nixpatch.installed.record import RecordRow
 from nixpatch.model import Dist, ElfFacts, FileHash, Tree, TreeFile
 
 _SOURCE_LIMIT = 16 << 20  # bytes of one Python file
@@ -66,10 +67,14 @@ def _not_recorded(
             continue
         row = file_rows[0]
         current = hash_file(file.path, {"sha256", row.check_algorithm or "sha256"})
-        original = facts[file.path].original_sha256
-        was_right = original is not None and row.agrees(FileHash(None, {"sha256": original})) is True
-        if row.agrees(current) is False and not was_right:
+        if row.agrees(current) is False and row.agrees(_original(file.path, row)) is not True:
             yield file.path, "RECORD does not describe it as it is"
+
+
+def _original(path: str, row: RecordRow) -> FileHash:
+    hashing = Hashing({DEFAULT_ALGORITHM, row.check_algorithm or DEFAULT_ALGORITHM})
+    elf.feed_original(path, hashing.update)
+    return hashing.result()
 
 
 def _named_in_unread(path: str, vendored: Sequence[TreeFile]) -> Iterator[tuple[str, str]]:

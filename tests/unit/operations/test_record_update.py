@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nixpatch.installed.dist_records import DistRecords
 from nixpatch.installed.provenance import PatchedFile, RemovedGraft
 from nixpatch.model import FileHash, Finding
 from nixpatch.operations.record_update import UnrecordedChange, refresh_rows, update_records
+from nixpatch.operations.resume import unrecorded
 from support import recorded
 from support.installed_trees import digest, row
 from support.recorded import ENTRY, LIBRARY, NAME, ORIGINAL, PATCHED, TOOL, Recorded, hashed, sha256
@@ -192,3 +196,99 @@ def test_removed_grafts_stay_in_provenance(dist: Recorded) -> None:
     assert dist.provenance is not None
     assert dist.provenance.unvendored == {"pkg.libs/libz-0badf00d.so.1": graft}
     assert dist.row(JSON)
+
+
+def test_of_two_rows_the_wrong_one_stays(dist: Recorded) -> None:
+    """The same path twice: the run must not make both say the same."""
+    wrong, right = row(NAME, WRONG), row(NAME, ORIGINAL)
+    dist.write(wrong + b"\n" + right + b"\n")
+
+    (finding,) = patch(dist)
+
+    assert (finding.severity, finding.path) == ("note", dist.path)
+    assert dist.read().splitlines()[:2] == [wrong.decode(), row(NAME, PATCHED).decode()]
+    (finding,) = restore(dist)
+    assert finding.severity == "note"
+    assert dist.read().encode() == wrong + b"\n" + right + b"\n"
+
+
+def test_a_row_with_the_right_digest_and_a_wrong_size_stays_wrong_in_every_run(dist: Recorded) -> None:
+    wrong = row(NAME, ORIGINAL).replace(f",{len(ORIGINAL)}".encode(), b",12345")
+    dist.write(wrong + b"\n")
+
+    for _ in range(3):
+        (finding,) = patch(dist)
+        assert finding.severity == "error"
+        assert dist.row() == wrong.decode()
+
+
+ODD_ROWS = {
+    "wrong": row(NAME, WRONG),
+    "md5": row(NAME, ORIGINAL, "md5"),
+    "sha1": row(NAME, ORIGINAL, "sha1"),
+    "capitals": row(NAME, ORIGINAL).replace(b"sha256", b"SHA256"),
+    "padding": row(NAME, ORIGINAL).rpartition(b",")[0] + b"=," + str(len(ORIGINAL)).encode(),
+    "zeros before the size": row(NAME, ORIGINAL).rpartition(b",")[0] + f",00{len(ORIGINAL)}".encode(),
+    "the wrong size": row(NAME, ORIGINAL) + b"0",
+    "quotes": b'"pkg/x.so",' + row(NAME, ORIGINAL).partition(b",")[2],
+    "no digest": b"pkg/x.so,,",
+    "a size alone": f"pkg/x.so,,{len(ORIGINAL)}".encode(),
+}
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+@pytest.mark.parametrize("name", ODD_ROWS)
+def test_a_restore_brings_back_the_bytes_of_each_row(dist: Recorded, name: str, runs: int) -> None:
+    """Also of one that was updated by ``--accept-modified``."""
+    dist.write(ODD_ROWS[name] + b"\nlast.py,,\n")
+    before = dist.read()
+    for _ in range(runs):
+        assert patch(dist, accept=True) == ()
+    assert dist.read() != before
+    assert restore(dist) == ()
+    assert dist.read() == before
+
+
+def test_rows_of_a_forged_provenance_name_no_other_file(dist: Recorded) -> None:
+    patch(dist)
+    dist.write_provenance({NAME: replace(ENTRY, rows=("pkg/__init__.py,,\n",))})
+    restore(dist)
+    assert dist.row() == row(NAME, ORIGINAL).decode()
+    dist.write_provenance({NAME: replace(ENTRY, rows=(f"{NAME},,\npkg/__init__.py,,\n",))})
+    restore(dist)
+    assert dist.row() == row(NAME, ORIGINAL).decode()
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_rows_survive_a_run_that_was_killed(
+    dist: Recorded, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """Before RECORD, before provenance: the next run knows how the row was installed."""
+    dist.write(row(NAME, WRONG) + b"\n")
+    before = dist.read()
+    plan = dist.patched()
+    calls = 0
+
+    def counted(original: Callable[..., None]) -> Callable[..., None]:
+        def write(*arguments: Any, **keywords: Any) -> None:
+            nonlocal calls
+            if calls == written:
+                raise KeyboardInterrupt
+            calls += 1
+            original(*arguments, **keywords)
+
+        return write
+
+    with monkeypatch.context() as patching:
+        for method in ("replace_record", "replace_provenance"):
+            patching.setattr(DistRecords, method, counted(getattr(DistRecords, method)))
+        with pytest.raises(KeyboardInterrupt):
+            update(dist, hashed(ORIGINAL), hashed(PATCHED), ENTRY, accept=True)
+
+    assert unrecorded(dist.records, [plan]) == {dist.path}
+    assert patch(dist, accept=True) == ()
+    assert dist.row() == row(NAME, PATCHED).decode()
+    assert dist.provenance is not None
+    assert dist.provenance.files[NAME].patched == ENTRY.patched
+    assert restore(dist) == ()
+    assert dist.read() == before

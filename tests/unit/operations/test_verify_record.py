@@ -28,11 +28,11 @@ def test_several_processes_find_what_one_finds_in_the_same_order(tmp_path: Path)
     (site / "d0.py").unlink()
     tree = scan(str(site))
     alone = list(check_rows(tree, TreeRecords(), {}, 1))
-    assert [count for count, _ in alone] == [5] * 5
+    assert [checked.rows for checked in alone] == [5] * 5
     assert [
         (os.path.basename(finding.path), finding.text.split(",")[0])
-        for _, found in alone
-        for finding in found
+        for checked in alone
+        for finding in checked.findings
     ] == [
         ("b3.py", "differs from RECORD"),
         ("d0.py", "RECORD lists it"),

@@ -16,20 +16,27 @@ def run_closing(plan: Plan, outcome: Outcome | None, seconds: float) -> str:
     """Return the last line for a plan (``outcome`` None) or for its outcome."""
     verbs = ("Would patch", "Patched") if plan.target is not None else ("Would restore", "Restored")
     count = totals(plan, outcome)
-    skipped = sum(count.skipped.values())
-    texts = sum(text.pending for text in plan.texts)
     text = (
         f"{verbs[outcome is not None]} {count.changed} of {count.files} ELF files "
         f"({size_text(count.bytes)}) in {seconds:.1f} s"
     )
-    rest = [
-        f"{count.untouched} unchanged" if count.untouched else "",
-        f"{skipped} skipped" if skipped else "",
-        f"{count.failed} failed" if count.failed else "",
-        count_text(texts, "text file") if texts else "",
-        f"{count_text(count.missing, 'dependency', 'dependencies')} not found" if count.missing else "",
-    ]
-    return "; ".join([text, *filter(None, rest)]) + "."
+    rest = [f"{number} {words}" for _, number, words in run_counts(plan, outcome)[1:] if number]
+    return "; ".join([text, *rest]) + "."
+
+
+def run_counts(plan: Plan, outcome: Outcome | None) -> tuple[tuple[str, int, str], ...]:
+    """Return the counts of the last line, the changed files first: kind, number, and words to the number."""
+    count = totals(plan, outcome)
+    texts = sum(text.pending for text in plan.texts)
+    verb = "patch" if plan.target is not None else "restore"
+    return (
+        ("patched", count.changed, f"to {verb}" if outcome is None else f"{verb}ed"),
+        ("unchanged", count.untouched, "unchanged"),
+        ("skipped", sum(count.skipped.values()), "skipped"),
+        ("failed", count.failed, "failed"),
+        ("text", texts, "text file" if texts == 1 else "text files"),
+        ("missing", count.missing, f"{'dependency' if count.missing == 1 else 'dependencies'} not found"),
+    )
 
 
 def verdict_closing(verdict: Verdict, store_dir: str) -> str:

@@ -68,6 +68,8 @@ def graph(plan: Plan) -> dict[str, Any]:
         owner = finder.owner(file.file.path)
         files[owner] = files.get(owner, 0) + 1
         for answer in file.answers:
+            if answer in file.dispensable:  # listed apart: nothing fails without it
+                continue
             node = finder.node(file.file.path, answer)
             if node is not None:
                 sort.setdefault(owner, "dist")

@@ -17,11 +17,13 @@ from typing import Any
 
 from nixpatch.escape import below, shown
 from nixpatch.model import FilePlan, Finding, Linkage, Outcome, Plan, Verdict
-from nixpatch.operations.missing import find_missing, find_optional
-from nixpatch.report.closing import run_closing, verdict_closing
+from nixpatch.model.missing import Missing
+from nixpatch.operations.missing import find_dispensable, find_missing, find_unopened
+from nixpatch.report.closing import run_closing, run_counts, verdict_closing
 from nixpatch.report.graph import NodeFinder, graph
-from nixpatch.report.missing import advice_for, line_to_paste
+from nixpatch.report.missing import line_to_paste, source_text
 from nixpatch.report.phrases import first_few, target_text
+from nixpatch.report.unvendor import graft_texts
 from nixpatch.store.store_paths import store_paths_of
 from nixpatch.version import __version__
 
@@ -59,26 +61,39 @@ def plan_page(plan: Plan, outcome: Outcome | None, seconds: float) -> dict[str, 
         "root": shown(plan.tree.root),
         "closing": run_closing(plan, outcome, seconds),
         "target": target_text(plan.target) if plan.target is not None else "",
-        "applied": outcome is not None,
+        "counts": [[kind, number, text] for kind, number, text in run_counts(plan, outcome) if number],
         "graph": graph(plan),
         "files": [_file(file, plan, finder, errors.get(file.file.path)) for file in plan.files],
         "missing": [
             {
                 "soname": shown(missing.soname),
-                "files": [below(path, plan.tree.root) for path in missing.files],
+                "files": _below(missing.files, plan),
                 "considered": [shown(line) for line in missing.considered],
-                "advice": shown(advice_for(missing.attribute, missing.near)),
+                "stops": _below(missing.stops, plan),
+                "advice": _advice(missing),
             }
             for missing in find_missing(plan)
         ],
         "paste": line_to_paste([plan]),
         "optional": [
-            [
-                shown(library.soname),
-                first_few([below(path, plan.tree.root) for path in library.files]),
-                shown(advice_for(library.attribute, library.near)),
-            ]
-            for library in find_optional(plan)
+            [shown(library.soname), use, first_few(_below(library.files, plan)), _advice(library)]
+            for use, libraries in (
+                ("needed by", find_dispensable(plan)),
+                ("opened by name by", find_unopened(plan)),
+            )
+            for library in libraries
+        ],
+        "opened": sorted(
+            {
+                (shown(answer.need), below(answer.opener, plan.tree.root), shown(answer.path))
+                for file in plan.files
+                for answer in file.answers
+                if answer.opener is not None and answer.path is not None
+            }
+        ),
+        "grafts": [
+            [graft.goes, below(graft.file.path, plan.tree.root), *map(shown, graft_texts(graft))]
+            for graft in plan.vendored
         ],
         "texts": [[text.kind.value, below(text.path, plan.tree.root)] for text in plan.texts],
         "findings": _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root),
@@ -92,12 +107,14 @@ def verdict_page(verdict: Verdict, store_dir: str) -> dict[str, Any]:
         "root": shown(verdict.tree.root),
         "closing": verdict_closing(verdict, store_dir),
         "target": target_text(verdict.target),
-        "applied": True,
+        "counts": [],
         "graph": None,
         "files": [],
         "missing": [],
         "paste": "",
         "optional": [],
+        "opened": [],
+        "grafts": [],
         "texts": [],
         "findings": _findings(verdict.findings, verdict.tree.root),
         "store_paths": [shown(path) for path in store_paths_of(verdict.libraries, store_dir)],
@@ -110,10 +127,8 @@ def _file(file: FilePlan, plan: Plan, finder: NodeFinder, error: str | None) -> 
     elif file.skip is not None:
         detail = f" ({file.skip.detail})" if file.skip.detail else ""
         state, why = "skipped", file.skip.reason.value + detail
-    elif file.missing:
-        state, why = "missing", ""
     else:
-        state, why = ("patched" if file.edit is not None else "unchanged"), ""
+        state, why = ("patched" if file.edit is not None else "" if file.blocking else "unchanged"), ""
     before = file.facts.current if file.facts is not None else None
     return {
         "path": below(file.file.path, plan.tree.root),
@@ -121,6 +136,7 @@ def _file(file: FilePlan, plan: Plan, finder: NodeFinder, error: str | None) -> 
         "size": file.file.size,
         "state": state,
         "why": shown(why),
+        "lacks": [shown(answer.need) for answer in file.blocking],
         "changed": file.edit is not None and error is None,
         "before": _linkage(before),
         "after": _linkage(file.after),
@@ -136,6 +152,14 @@ def _file(file: FilePlan, plan: Plan, finder: NodeFinder, error: str | None) -> 
             for answer in file.answers
         ],
     }
+
+
+def _below(paths: Sequence[str], plan: Plan) -> list[str]:
+    return [below(path, plan.tree.root) for path in paths]
+
+
+def _advice(missing: Missing) -> str:
+    return shown(source_text(missing.attribute, missing.near))
 
 
 def _linkage(linkage: Linkage | None) -> list[str]:

@@ -65,7 +65,7 @@ def nix(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
     every = [missing for plan in plans for missing in find_missing(plan, catalog)]
     optional = [missing for plan in plans for missing in find_optional(plan, catalog)]
     comments = {
-        f"# {shown(missing.soname)}: {_source(missing.attribute, missing.near)}"
+        f"# {shown(missing.soname)}: {source_text(missing.attribute, missing.near)}"
         for missing in every
         if missing.attribute is None or missing.attribute.note
     }
@@ -88,7 +88,7 @@ def advice(soname: str, catalog: Catalog | None = None) -> str:
 
 def advice_for(attribute: Attribute | None, near: Sequence[NearMiss]) -> str:
     """Return the same line from catalog entries that are known already."""
-    source = _source(attribute, near)
+    source = source_text(attribute, near)
     if attribute is None or not _is_package(attribute):
         return source
     return f"{source}: add it with {build_inputs([attribute])}"
@@ -156,7 +156,7 @@ def by_dist(
             if missing.stops and not set(files) & set(missing.stops):
                 stopped = [_place(path, sites.get(dist, root), root) for path in missing.stops]
                 stops = f" (stops {_first(stopped)})"
-            source = _source(missing.attribute, missing.near)
+            source = source_text(missing.attribute, missing.near)
             lines.append(f"  {shown(missing.soname)}, {use} by {users}{stops}: {source}")
             if searched:
                 numbered = enumerate(missing.considered, 1)
@@ -180,7 +180,8 @@ def _is_unfit_library(line: str) -> bool:
     return line.startswith("/") and not line.endswith(": another name")
 
 
-def _source(attribute: Attribute | None, near: Sequence[NearMiss]) -> str:
+def source_text(attribute: Attribute | None, near: Sequence[NearMiss]) -> str:
+    """Return which nixpkgs attribute has a library, or why none is named."""
     if attribute is None:
         if not near:
             return "no nixpkgs package is known to have it"

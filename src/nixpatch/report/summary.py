@@ -71,7 +71,7 @@ def duplicates(plan: Plan) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _needs_no_change(file: FilePlan) -> bool:
-    return file.edit is None and file.skip is None and not file.missing
+    return file.edit is None and file.skip is None and not file.blocking
 
 
 def _failed_paths(outcome: Outcome | None) -> frozenset[str]:

@@ -8,11 +8,20 @@ from collections.abc import Iterator
 from rich.text import Text
 
 from nixpatch.escape import below, shown
-from nixpatch.model import Plan
+from nixpatch.model import Plan, VendoredPlan
 from nixpatch.report.phrases import size_text
 from nixpatch.report.summary import duplicates
 
 _LISTED = 3
+
+
+def graft_texts(graft: VendoredPlan) -> tuple[str, ...]:
+    """Return what replaces a library, or the reasons to keep it."""
+    if not graft.goes:
+        return graft.kept
+    if graft.provider is None:
+        return ("goes: no file needs it any more",)
+    return (f"-> {graft.soname or ''} ({graft.version} -> {graft.new_version}) {graft.provider.directory}",)
 
 
 def graft_lines(plan: Plan, *, applied: bool, verbosity: int) -> Iterator[Text]:
@@ -25,12 +34,8 @@ def graft_lines(plan: Plan, *, applied: bool, verbosity: int) -> Iterator[Text]:
     verb = "Un-vendored" if applied else "Would un-vendor"
     yield Text(f"{verb} {len(removed)} of {len(plan.vendored)} bundled libraries ({size}):")
     for graft in removed:
-        name = shown(os.path.basename(graft.file.path))
-        if graft.provider is None:
-            yield Text(f"  {name}: no file needs it any more")
-        else:
-            versions = f"{shown(graft.version)} -> {shown(graft.new_version)}"
-            yield Text(f"  {name} -> {shown(graft.soname or '')} ({versions}) {graft.provider.directory}")
+        (text,) = graft_texts(graft)
+        yield Text(shown(f"  {os.path.basename(graft.file.path)} {text}"))
     for graft in kept:
         yield Text(f"  {shown(os.path.basename(graft.file.path))}: kept", style="dim")
         reasons = graft.kept if verbosity > 0 else graft.kept[:_LISTED]

@@ -4,10 +4,11 @@
   const byId = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
   const SITE = /^lib(?:64)?\/python[0-9.]+\/site-packages\//;
-  const AT_ONCE = 400, PILLS = 4;
-  const STATES = ["missing", "failed", "patched", "unchanged", "skipped"];
+  const AT_ONCE = 400, PILLS = 4, FOLDED = 60, NARROW = 820;
+  const STATES = ["missing", "failed", "patched", "unchanged", "skipped", ""];
+  const UP = { path: false, dist: false, state: false, size: true, needs: true };
   const SORT_OF = { "store": "store", "other dist": "dist", "own dist": "dist", "driver": "driver", "missing": "missing" };
-  let tree, text = "", state = "", focus = null, sort = "state", down = false, whole = false;
+  let tree, chosenTree = 0, text = "", state = "", focus = null, sort = "state", down = false, whole = false;
 
   // The DOM inserts names as text and attributes, never as markup.
   function make(name, attributes = {}, ...children) {
@@ -30,54 +31,84 @@
     return `${bytes.toFixed(2)} GB`;
   }
 
+  // The state of the page is in its address: a link leads to what its sender saw.
+  function remember() {
+    const words = new URLSearchParams();
+    const keep = (name, value) => { if (value) words.set(name, value); };
+    keep("tree", chosenTree ? String(chosenTree) : "");
+    keep("find", text); keep("state", state); keep("box", focus ? focus.id : "");
+    if (sort !== "state" || down) keep("sort", `${down ? "-" : ""}${sort}`);
+    history.replaceState(null, "", words.size ? `#${words}` : location.pathname + location.search);
+  }
+  function recall() {
+    const words = new URLSearchParams(location.hash.slice(1));
+    const number = Number(words.get("tree") || 0);
+    open(data.trees[number] ? number : 0);
+    text = (words.get("find") || "").toLowerCase();
+    byId("filter").value = text;
+    state = words.get("state") || "";
+    const order = words.get("sort") || "";
+    if (order.replace("-", "") in UP) { sort = order.replace("-", ""); down = order.startsWith("-"); }
+    const nodes = tree.graph ? tree.graph.nodes : [];
+    focus = nodes.find((node) => node.id === words.get("box")) || null;
+    pressed(); graph(); files();
+  }
+
   function open(number) {
-    tree = data.trees[number];
+    tree = data.trees[number]; chosenTree = number;
     text = ""; state = ""; focus = null; whole = false;
     byId("filter").value = "";
+    byId("tree").value = String(number);
     byId("tool").textContent = data.tool;
     byId("closing").textContent = tree.closing;
     byId("root").textContent = tree.root;
     byId("target").textContent = tree.target;
-    counts(); missing(); optional(); findings(); graph(); store(); files();
+    counts(); missing(); lists(); findings(); choices(); graph(); store(); files();
   }
 
-  function count(name) { return tree.files.filter((file) => file.state === name).length; }
+  function fits(file, name) { return name === "missing" ? file.lacks.length > 0 : file.state === name; }
 
   function counts() {
-    const present = STATES.map((name) => [name, count(name)]).filter(([, number]) => number);
-    const word = (name) => (name === "patched" && !tree.applied ? "to patch" : name);
-    byId("counts").replaceChildren(...present.map(([name, number]) => {
+    byId("counts").replaceChildren(...tree.counts.map(([name, number, words]) => {
       const kind = name === "patched" ? "patched" : ["missing", "failed"].includes(name) ? "bad" : "";
-      return make("div", { class: `count ${kind}` }, make("b", {}, String(number)), word(name));
+      return make("div", { class: `count ${kind}` }, make("b", {}, String(number)), words);
     }));
-    byId("states").replaceChildren(...present.map(([name, number]) => {
-      const button = make("button", { "aria-pressed": String(state === name), "data-state": name }, `${word(name)} ${number}`);
-      button.addEventListener("click", () => { state = state === name ? "" : name; counts(); files(); });
+    const shown = tree.counts.filter(([name]) => STATES.includes(name));
+    byId("states").replaceChildren(...shown.map(([name, , words]) => {
+      const number = tree.files.filter((file) => fits(file, name)).length;
+      const label = name === "missing" ? "with a need not found" : words;
+      const button = make("button", { "aria-pressed": "false", "data-state": name }, `${label} ${number}`);
+      button.addEventListener("click", () => { state = state === name ? "" : name; pressed(); files(); });
       return button;
     }));
+    pressed();
+  }
+  // The buttons stay, so that the keyboard's focus stays on the one that was pressed.
+  function pressed() {
+    for (const button of byId("states").children) button.setAttribute("aria-pressed", String(button.dataset.state === state));
   }
 
   function missing() {
     byId("missing-section").hidden = !tree.missing.length;
-    byId("missing").replaceChildren(...tree.missing.map((library) => {
-      const more = library.files.length > 3 ? ` and ${library.files.length - 3} more` : "";
-      return make("div", { class: "lack" },
-        make("h3", {}, library.soname),
-        make("p", {}, "needed by ", make("span", { class: "path" }, library.files.slice(0, 3).join(", ")), more),
-        make("p", {}, library.advice),
-        make("details", {}, make("summary", {}, "search order"),
-          make("ol", {}, ...library.considered.map((line) => make("li", {}, line)))));
-    }));
-    if (tree.paste) byId("missing").append(make("p", {}, "To add all of them:"), make("pre", {}, tree.paste));
+    const part = (title, lines) => lines.length ? [make("h4", {}, title), make("ul", { class: "path" }, ...lines.map((line) => make("li", {}, line)))] : [];
+    byId("missing").replaceChildren(...tree.missing.map((library) => make("details", { class: "lack" },
+      make("summary", {}, make("b", {}, library.soname), " ", library.advice),
+      ...part("needed by", library.files),
+      ...part("stops", library.stops.filter((path) => !library.files.includes(path))),
+      ...part("searched in this order", library.considered))));
+    if (tree.paste) byId("missing").append(make("p", {}, "To add all of them:"), make("pre", { tabindex: 0 }, tree.paste));
   }
 
-  function optional() {
-    byId("optional-section").hidden = !tree.optional.length;
-    byId("optional").replaceChildren(...tree.optional.map(([soname, opener, advice]) => make("li", {},
-      make("b", {}, soname), ", opened by ", make("span", { class: "path" }, opener), ": ", advice)));
-    byId("texts-section").hidden = !tree.texts.length;
-    byId("texts").replaceChildren(...tree.texts.map(([kind, path]) => make("li", {},
-      `${kind} `, make("span", { class: "path" }, path))));
+  function list(name, entries, line) {
+    byId(`${name}-section`).hidden = !entries.length;
+    byId(name).replaceChildren(...entries.map((entry) => make("li", {}, ...line(...entry))));
+  }
+  function lists() {
+    const path = (text) => make("span", { class: "path" }, text);
+    list("optional", tree.optional, (soname, use, user, advice) => [make("b", {}, soname), `, ${use} `, path(user), ": ", advice]);
+    list("opened", tree.opened, (soname, opener, library) => [make("b", {}, soname), ", opened by ", path(opener), ": ", path(library)]);
+    list("grafts", tree.grafts, (goes, library, ...texts) => [path(library), goes ? " " : " stays: ", texts.join("; ")]);
+    list("texts", tree.texts, (kind, file) => [`${kind} `, path(file)]);
   }
 
   function findings() {
@@ -92,13 +123,51 @@
     byId("store").replaceChildren(...tree.store_paths.map((path) => make("li", { class: "path" }, path)));
   }
 
+  function choices() {
+    const nodes = tree.graph ? tree.graph.nodes : [];
+    const names = nodes.map((node) => node.id).sort((a, b) => a.localeCompare(b));
+    byId("choose").replaceChildren(make("option", { value: "" }, "all"), ...names.map((name) => make("option", { value: name }, name)));
+  }
+  function choose(node) {
+    focus = focus && node && focus.id === node.id ? null : node;
+    if (folds()) graph();
+    files();
+  }
+  function folds() {
+    const dists = tree.graph ? tree.graph.nodes.filter((node) => node.sort === "dist").length : 0;
+    return dists > FOLDED || (dists > 1 && document.documentElement.clientWidth < NARROW);
+  }
+
+  // Of many dists, and on a narrow screen, only what is chosen is drawn, between what needs it and what serves it.
+  function neighbours(all) {
+    const edges = all.edges.filter((edge) => focus && (edge.from === focus.id || edge.to === focus.id));
+    const column = new Map(focus ? [[focus.id, 1]] : []);
+    for (const edge of edges) {
+      if (edge.to === focus.id) column.set(edge.from, 0);
+      else column.set(edge.to, 2);
+    }
+    const used = [...new Set(column.values())].sort();
+    const heights = new Map(), step = all.node.height + 14;
+    const nodes = all.nodes.filter((node) => column.has(node.id)).map((node) => {
+      const place = used.indexOf(column.get(node.id)), y = heights.get(place) || 0;
+      heights.set(place, y + step);
+      return { ...node, column: place, y };
+    });
+    const height = Math.max(0, ...heights.values());
+    for (const node of nodes) node.y += (height - heights.get(node.column)) / 2;
+    return { ...all, nodes, edges, columns: used.length, height };
+  }
+
   function graph() {
-    const drawn = tree.graph;
-    byId("graph-section").hidden = !drawn || !drawn.nodes.length;
-    if (!drawn || !drawn.nodes.length) return;
+    byId("graph-section").hidden = !tree.graph || !tree.graph.nodes.length;
+    if (!tree.graph || !tree.graph.nodes.length) return;
+    const drawn = folds() ? neighbours(tree.graph) : tree.graph;
     const apart = drawn.apart;
-    byId("hint").textContent = "Point at a box to highlight its lines; click it to list its files below." +
+    byId("hint").textContent = (folds() ? "Choose a dist or a store path to see what it needs and what needs it." :
+      "Point at a box to highlight its lines; click it to list its files below.") +
       (apart ? ` ${apart} ${apart === 1 ? "dist needs" : "dists need"} only libc and ${apart === 1 ? "its" : "their"} own libraries.` : "");
+    byId("plane").hidden = !drawn.nodes.length;
+    if (!drawn.nodes.length) return;
     const svg = byId("graph");
     const { width, height } = drawn.node;
     // The columns use the available width, up to a length of lines that is easy to follow.
@@ -111,7 +180,7 @@
     svg.setAttribute("width", whole + 8);
     svg.setAttribute("height", drawn.height + 8);
     const places = new Map(drawn.nodes.map((node) => [node.id, { ...node, x: node.column * (width + aisle) }]));
-    const most = Math.max(...drawn.edges.map((edge) => edge.files));
+    const most = Math.max(1, ...drawn.edges.map((edge) => edge.files));
     const lines = drawn.edges.map((edge) => {
       const start = places.get(edge.from), end = places.get(edge.to);
       const back = end.x <= start.x;
@@ -144,19 +213,18 @@
         }
         for (const other of svg.querySelectorAll(".node")) if (near.has(other.dataset.node)) other.classList.add("lit");
       };
-      const choose = () => { focus = focus && focus.id === node.id ? null : node; files(); };
       box.addEventListener("pointerenter", () => light(true));
       box.addEventListener("pointerleave", () => light(false));
-      box.addEventListener("click", choose);
+      box.addEventListener("click", () => choose(node));
       box.addEventListener("keydown", (event) => {
-        if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(); }
+        if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(node); }
       });
       svg.append(box);
     }
   }
 
   function wanted(file) {
-    if (state && file.state !== state) return false;
+    if (state && !fits(file, state)) return false;
     if (focus && !(focus.sort === "dist" && file.dist === focus.id) && !file.needs.some((need) => need[2] === focus.id)) return false;
     if (!text) return true;
     return [file.path, file.dist, file.state, file.why, ...file.needs.flat()].some((word) => word.toLowerCase().includes(text));
@@ -164,7 +232,7 @@
 
   function key(file) {
     if (sort === "needs") return file.needs.length;
-    if (sort === "state") return STATES.indexOf(file.state);
+    if (sort === "state") return STATES.indexOf(file.lacks.length ? "missing" : file.state);
     return file[sort];
   }
 
@@ -181,6 +249,7 @@
       [make("tr", { class: "empty" }, make("td", { colspan: 5 }, "No matching files."))]));
     byId("shown").textContent = `${found.length} of ${tree.files.length} files`;
     byId("more").hidden = some.length === found.length;
+    byId("choose").value = focus ? focus.id : "";
     byId("focus").hidden = !focus;
     byId("focus").textContent = focus ? `${focus.sort === "dist" ? "of or from" : "from"} ${focus.id} \u00d7` : "";
     for (const box of document.querySelectorAll(".node")) box.classList.toggle("chosen", Boolean(focus) && box.dataset.node === focus.id);
@@ -189,11 +258,13 @@
       if (button.dataset.sort === sort) head.setAttribute("aria-sort", down ? "descending" : "ascending");
       else head.removeAttribute("aria-sort");
     }
+    remember();
   }
 
   function row(file) {
     const button = make("button", { "aria-expanded": "false", title: file.path }, file.path.replace(SITE, ""));
-    const word = file.state === "patched" && !tree.applied ? "to patch" : file.state;
+    const words = new Map(tree.counts.map(([name, , text]) => [name, text]));
+    const word = words.get(file.state) || file.state;
     const origins = new Map();
     for (const [soname, origin, from] of file.needs) {
       if (from) origins.set(from, [...(origins.get(from) || [origin]), soname]);
@@ -201,7 +272,8 @@
     const line = make("tr", {},
       make("td", { class: "file" }, button),
       make("td", { class: "dist" }, file.dist),
-      make("td", {}, make("span", { class: `pill ${file.state}`, title: file.why }, word)),
+      make("td", { class: "state" }, ...(word ? [make("span", { class: `pill ${file.state}`, title: file.why }, word)] : []), " ",
+        ...(file.lacks.length ? [make("span", { class: "pill missing", title: file.lacks.join("\n") }, "not found")] : [])),
       make("td", { class: "number" }, size(file.size)),
       make("td", { class: "origins" }, ...[...origins].slice(0, PILLS).map(([from, [origin, ...sonames]]) =>
         make("span", { class: `pill ${SORT_OF[origin] || "store"}`, title: sonames.join("\n") }, from)),
@@ -233,20 +305,31 @@
   }
 
   byId("filter").addEventListener("input", (event) => { text = event.target.value.trim().toLowerCase(); files(); });
-  byId("focus").addEventListener("click", () => { focus = null; files(); });
+  byId("focus").addEventListener("click", () => { choose(null); byId("filter").focus(); });
+  byId("choose").addEventListener("change", (event) => {
+    focus = null;
+    choose(tree.graph.nodes.find((node) => node.id === event.target.value) || null);
+  });
   byId("more").addEventListener("click", () => { whole = true; files(); });
   for (const button of document.querySelectorAll("th button")) {
     button.addEventListener("click", () => {
-      down = sort === button.dataset.sort ? !down : false;
+      // Large numbers come first, names in their order.
+      down = sort === button.dataset.sort ? !down : UP[button.dataset.sort];
       sort = button.dataset.sort;
       files();
     });
   }
-  window.addEventListener("resize", () => { graph(); files(); });
+  let drawnWidth = window.innerWidth;
+  window.addEventListener("resize", () => {
+    if (drawnWidth === window.innerWidth) return;  // a keyboard on the screen changes the height only
+    drawnWidth = window.innerWidth;
+    graph(); files();
+  });
+  window.addEventListener("hashchange", recall);
   if (data.trees.length > 1) {
     byId("chooser").hidden = false;
     byId("tree").append(...data.trees.map((entry, number) => make("option", { value: number }, entry.root)));
-    byId("tree").addEventListener("change", (event) => open(Number(event.target.value)));
+    byId("tree").addEventListener("change", (event) => { open(Number(event.target.value)); });
   }
-  open(0);
+  recall();
 })();

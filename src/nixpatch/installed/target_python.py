@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from nixpatch.errors import MachineError, RequestError
@@ -34,6 +35,7 @@ _GLIBC_VERSION = re.compile(r"GLIBC_([0-9]{1,9}(?:\.[0-9]{1,9})+)")
 _NIX_LD_DEFAULT = "/run/current-system/sw/share/nix-ld/lib/ld.so"
 
 _BY_TREE = "the tree"
+_BY_PROVENANCE = "provenance"
 _BY_STDENV = "stdenv"
 
 
@@ -55,13 +57,19 @@ def stdenv_loader(environ: Mapping[str, str]) -> str | None:
 
 
 def find_target(
-    tree: Tree, python: str | None, path_env: str | None, read: ReadElf, *, loader: str | None = None
+    tree: Tree,
+    python: str | None,
+    path_env: str | None,
+    read: ReadElf,
+    *,
+    loader: str | None = None,
+    recorded: Iterable[str] = (),
 ) -> Target:
     """Return the target of a tree.
 
     With ``python`` nothing else is tried. Nor is anything but ``pyvenv.cfg`` tried for a venv: if its Python
-    is gone, another one of the same version may have another libc. Otherwise the tree is searched, then PATH.
-    If there is no Python at all, the target is a process that ``loader`` starts.
+    is gone, another one of the same version may have another libc. Otherwise the tree is searched, then
+    ``recorded``, then PATH. If there is no Python at all, the target is a process that ``loader`` starts.
 
     Args:
         tree: the tree, as scanned.
@@ -69,6 +77,7 @@ def find_target(
         path_env: the value of PATH.
         read: reads ELF headers.
         loader: the loader for programs without Python, as ``stdenv_loader`` returns it.
+        recorded: loaders that the files of the tree were linked for.
 
     Raises:
         RequestError: none of these leads to a dynamically linked Python; the message lists what was tried.
@@ -76,7 +85,7 @@ def find_target(
     """
     tried: list[str] = []
     refused: set[str] = set()
-    for start in _starts(tree, python, path_env, tried, loader):
+    for start in _starts(tree, python, path_env, tried, loader, recorded):
         try:
             real = follow(start.path)
             if real in refused:  # python, python3 and python3.11 are usually one file
@@ -90,7 +99,7 @@ def find_target(
     raise RequestError(f"no usable Python for {shown(tree.root)}: {attempts}; {advice}")
 
 
-def _without_python(loader: str, read: ReadElf) -> Target:
+def _without_python(loader: str, read: ReadElf, found_by: str) -> Target:
     """Return the target of programs that need no Python."""
     try:
         facts = read(os.path.realpath(loader))
@@ -101,7 +110,7 @@ def _without_python(loader: str, read: ReadElf) -> Target:
     libc = libc_of(loader, facts.machine, read)
     return Target(
         python=loader,
-        found_by=_BY_STDENV,
+        found_by=found_by,
         version=None,
         machine=facts.machine,
         loader=loader,
@@ -113,7 +122,12 @@ def _without_python(loader: str, read: ReadElf) -> Target:
 
 
 def _starts(
-    tree: Tree, python: str | None, path_env: str | None, tried: list[str], loader: str | None
+    tree: Tree,
+    python: str | None,
+    path_env: str | None,
+    tried: list[str],
+    loader: str | None,
+    recorded: Iterable[str],
 ) -> Iterator[_Start]:
     """Yield the paths in order of precedence; add names that are not on PATH to ``tried``."""
     if python is not None:
@@ -128,6 +142,7 @@ def _starts(
         yield from (_Start(path, python_layout.NAME) for path in _of_venv(tree, config))
         return
     yield from (_Start(path, _BY_TREE) for path in _of_tree(tree))
+    yield from (_Start(path, _BY_PROVENANCE) for path in recorded)
     name = _names(tree)[0] if tree.python_version else "python3"
     path = _on_path(name, path_env)
     if path is None:
@@ -139,8 +154,8 @@ def _starts(
 
 
 def _target(tree: Tree, start: _Start, real: str, read: ReadElf, loader: str | None) -> Target:
-    if start.found_by == _BY_STDENV:
-        return _without_python(start.path, read)
+    if start.found_by in {_BY_STDENV, _BY_PROVENANCE}:
+        return _without_python(start.path, read, start.found_by)
     target = _read(tree, real, start.found_by, read)
     if start.found_by == "PATH" and loader and not _fits(target, loader, read):
         raise Unusable(f"is for {target.machine.name}, not for the machine that the stdenv builds for")
@@ -150,7 +165,7 @@ def _target(tree: Tree, start: _Start, real: str, read: ReadElf, loader: str | N
 def _fits(target: Target, loader: str, read: ReadElf) -> bool:
     """Whether the stdenv builds for the machine of a Python from PATH, which may be the build platform's."""
     try:
-        return _without_python(loader, read).machine == target.machine
+        return _without_python(loader, read, _BY_STDENV).machine == target.machine
     except Unusable:
         return True
 
@@ -225,9 +240,10 @@ def _of_venv(tree: Tree, config: Mapping[str, str]) -> Iterator[str]:
 
 
 def _of_tree(tree: Tree) -> Iterator[str]:
-    """Yield a Python in the tree, then the Pythons that run the scripts of the tree."""
+    """Yield a Python in the tree, that of nixpkgs' Python packages, then those that run the scripts."""
     bin_directory = os.path.join(tree.prefix, "bin")
     yield from _present(bin_directory, _names(tree))
+    yield from _of_nix_support(tree)
     pythons: dict[str, None] = {}
     try:
         names = sorted(os.listdir(bin_directory))
@@ -243,6 +259,14 @@ def _of_tree(tree: Tree) -> Iterator[str]:
         except OSError:
             continue
     yield from pythons
+
+
+def _of_nix_support(tree: Tree) -> Iterator[str]:
+    """Yield the Pythons among the inputs that an output of nixpkgs' stdenv propagates."""
+    path = os.path.join(tree.prefix, "nix-support", "propagated-build-inputs")
+    with contextlib.suppress(OSError):
+        for package in os.fsdecode(read_head(path, _SCRIPT_HEAD)).split():
+            yield from _present(os.path.join(package, "bin"), _names(tree))
 
 
 def _present(directory: str, names: tuple[str, ...]) -> list[str]:

@@ -36,6 +36,7 @@ from nixpatch.operations.resume import unrecorded, vouches
 from nixpatch.operations.signatures import broken_signatures
 from nixpatch.operations.skipped_programs import unable_to_start
 from nixpatch.operations.starting_files import StartingFiles
+from nixpatch.operations.target import target_of_output
 from nixpatch.operations.target_libraries import target_libraries
 from nixpatch.operations.text_plan import plan_scripts, plan_startup_files
 from nixpatch.operations.text_update import mark_pending, original_programs
@@ -127,7 +128,7 @@ def make_plan(
     foreign = tuple(disregard_foreign_records(tree, read, records))
     results.update((finding.path, read(finding.path)) for finding in foreign)
     facts = {path: result for path, result in results.items() if isinstance(result, ElfFacts)}
-    target = installed.find_target(tree, request.python, request.path_env, read, loader=request.loader)
+    target = target_for(request, tree, read)
     notes_by_soname: dict[str, str] = {}
 
     def decide(
@@ -350,10 +351,13 @@ def check_request(request: PatchRequest) -> None:
 
     """
     tree = scan_for(request)
-    sources_of(
-        request,
-        installed.find_target(tree, request.python, request.path_env, Reader(), loader=request.loader),
-    )
+    sources_of(request, target_for(request, tree, Reader()))
+
+
+def target_for(request: PatchRequest, tree: Tree, read: Reader) -> Target:
+    """Return the target of a tree for a request, as ``target_of_output`` does."""
+    store_dir = request.store.directory
+    return target_of_output(tree, request.python, request.path_env, read, store_dir, request.loader)
 
 
 def sources_of(request: PatchRequest, target: Target) -> LibrarySources:

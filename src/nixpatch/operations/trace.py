@@ -19,6 +19,7 @@ from nixpatch.installed import read_loader_defaults
 from nixpatch.model import ElfFacts, LoadConflict, LoaderDefaults, Skip, SkipReason, Target, Tree
 from nixpatch.model.trace import SearchedPlace, SearchStep, Start, Trace, TracedNeed
 from nixpatch.operations.plan import Reader
+from nixpatch.operations.target import loader_beside_libc, target_of_output
 from nixpatch.operations.target_libraries import target_libraries
 from nixpatch.operations.trace_opened import opened_by_file, opened_by_tree
 from nixpatch.policy import default_policy
@@ -116,7 +117,9 @@ def trace_tree(path: str, options: TraceOptions) -> Trace:
     """
     tree = installed.scan(path, store_dir=options.store_dir)
     reader = Reader()
-    target = installed.find_target(tree, options.python, options.path_env, reader)
+    target = target_of_output(
+        tree, options.python, options.path_env, reader, options.store_dir or "/nix/store"
+    )
     start = _start_of(target, options)
     loader_config = _loader_config(start, options, reader)
     tidy = lru_cache(maxsize=None)(_tidy)
@@ -214,7 +217,7 @@ def _start(file: str, facts: ElfFacts, options: TraceOptions, reader: Reader) ->
         if options.python is not None:
             other = f"{target.python} for {target.machine.name}"
             raise RequestError(f"{file} is for {facts.machine.name}, {other}: omit --python")
-    loader = _loader_beside_libc(file, facts, reader)
+    loader = loader_beside_libc(file, facts, reader)
     if loader is not None:
         return Start(None, "in the directory of its libc", loader, read_loader_defaults(loader), library_path)
     loader = facts.machine.arch.loader
@@ -247,17 +250,6 @@ def _library_path(options: TraceOptions) -> tuple[str, ...]:
     if not options.ld_library_path:
         return ()
     return tuple(entry or "." for entry in options.ld_library_path.replace(";", ":").split(":"))
-
-
-def _loader_beside_libc(file: str, facts: ElfFacts, reader: Reader) -> str | None:
-    """Return the loader in the directory of the libc that a library finds by its search path, as in Nix."""
-    name = os.path.basename(facts.machine.arch.loader or "")
-    for need in simulate(file, LoaderConfig(reader.facts), whole=True).needs:
-        if name and need.need == "libc.so.6" and need.path is not None:
-            loader = os.path.join(os.path.dirname(need.path), name)
-            if os.path.exists(loader):
-                return loader
-    return None
 
 
 def _loader_config(start: Start, options: TraceOptions, reader: Reader) -> LoaderConfig:

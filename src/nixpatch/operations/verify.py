@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from nixpatch.installed import find_target, scan
+from nixpatch.installed import scan
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.model import ElfFacts, Finding, Skip, Target, Verdict
 from nixpatch.operations import gc_roots, lockfile
 from nixpatch.operations.foreign_dists import foreign_dists
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.skipped_programs import unable_to_start
+from nixpatch.operations.target import target_of_output
 from nixpatch.operations.target_libraries import target_libraries
 from nixpatch.operations.verify_load import load_files, load_opened
 from nixpatch.operations.verify_provenance import (
@@ -61,7 +62,7 @@ def check_tree(
     """
     tree = scan(path, store_dir=store.directory).only_part()
     reader = Reader()
-    target = find_target(tree, python, path_env, reader)
+    target = target_of_output(tree, python, path_env, reader, store.directory)
     records = TreeRecords()
     verdict = check_provenance(
         tree, target, reader, workers=workers, records=records, accept_modified=accept_modified

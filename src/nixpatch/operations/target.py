@@ -1,0 +1,92 @@
+"""The target of a tree for every command: the Python that loads it, or for an output of Nix its loader."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+from nixpatch.errors import RequestError
+from nixpatch.installed import find_target
+from nixpatch.installed.dist_records import TreeRecords
+from nixpatch.installed.target_python import ReadElf
+from nixpatch.model import ElfFacts, Skip, Target, Tree
+from nixpatch.resolve.ld_so import LoaderConfig, simulate
+
+_MAX_LIBRARIES = 16
+"""libraries to look at; in a tree that loads, each leads to the same libc"""
+
+
+def target_of_output(
+    tree: Tree,
+    python: str | None,
+    path_env: str | None,
+    read: ReadElf,
+    store_dir: str,
+    loader: str | None = None,
+) -> Target:
+    """Return the target of a tree that may be an output of a build, which names no Python.
+
+    Its files name what they were linked for: the interpreter of its programs, and the libc that its libraries
+    of the store use. Without such a file any process of this store will do, as nixpatch's own.
+
+    Args:
+        tree: the tree.
+        python: the Python that the user named.
+        path_env: the value of PATH.
+        read: reads ELF headers.
+        store_dir: the directory of the store.
+        loader: the loader of the stdenv, in a build or a shell of one.
+
+    Raises:
+        RequestError: there is no target.
+
+    """
+    if not tree.root.startswith(store_dir.rstrip("/") + "/"):
+        return find_target(tree, python, path_env, read, loader=loader)
+    recorded = _recorded_loaders(tree, read) if loader is None else ()
+    try:
+        return find_target(tree, python, path_env, read, loader=loader, recorded=recorded)
+    except RequestError:
+        own = read(os.path.realpath(sys.executable))
+        own_loader = own.current.interp if isinstance(own, ElfFacts) else None
+        if python is not None or own_loader is None or not own_loader.startswith(store_dir):
+            raise
+        return find_target(tree, None, None, read, loader=own_loader)
+
+
+def _recorded_loaders(tree: Tree, read: ReadElf) -> Iterator[str]:
+    libraries: dict[str, None] = {}
+    for dist in TreeRecords().of_all(tree):
+        known = dist.usable_provenance()
+        for entry in known.files.values() if known is not None else ():
+            if entry.interp is not None:
+                yield entry.interp
+            libraries.update(dict.fromkeys(path for path in entry.needs.values() if path.startswith("/")))
+    for library in list(libraries)[:_MAX_LIBRARIES]:
+        try:
+            facts = read(library)
+        except OSError:
+            continue
+        loader = None if isinstance(facts, Skip) else loader_beside_libc(library, facts, read)
+        if loader is not None:
+            yield loader
+
+
+def loader_beside_libc(file: str, facts: ElfFacts, read: ReadElf) -> str | None:
+    """Return the loader in the directory of the libc that a library finds by its search path, as in Nix."""
+    name = os.path.basename(facts.machine.arch.loader or "")
+
+    def facts_of(path: str) -> ElfFacts | None:
+        try:
+            result = read(path)
+        except OSError:
+            return None
+        return result if isinstance(result, ElfFacts) else None
+
+    for need in simulate(file, LoaderConfig(facts_of), whole=True).needs:
+        if name and need.need == "libc.so.6" and need.path is not None:
+            loader = os.path.join(os.path.dirname(need.path), name)
+            if os.path.exists(loader):
+                return loader
+    return None

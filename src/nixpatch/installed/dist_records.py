@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -13,7 +14,7 @@ from nixpatch.escape import is_machine_error
 from nixpatch.fs import Identity, identity, read_identified, remove, replace_bytes, replacement, write_all
 from nixpatch.installed import provenance
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM
-from nixpatch.installed.provenance import Provenance, ProvenanceError
+from nixpatch.installed.provenance import PatchedFile, Provenance, ProvenanceError
 from nixpatch.installed.record import MAX_RECORD_SIZE, Record, RecordRow, parse
 from nixpatch.installed.record_paths import Locator
 from nixpatch.model import Answer, FilePlan, Origin, Tree
@@ -81,18 +82,54 @@ class DistRecords:
 
     def __init__(self, tree: Tree, info: str) -> None:
         """Read nothing yet."""
+        self._tree = tree
         self.info = info
         self.base = os.path.dirname(info) if info else tree.prefix
         self.prefix = tree.prefix_of(self.base)
         self.locator = Locator(self.base, self.prefix)
         self.record_path = os.path.join(info, "RECORD") if info else None
-        self.provenance_path = (
-            os.path.join(info, provenance.NAME)
-            if info
-            else os.path.join(tree.prefix, provenance.UNOWNED_NAME)
-        )
+        self.provenance_path = os.path.join(info, provenance.NAME) if info else _unowned_path(tree)
         self._record: RecordFile | None = None
         self._provenance: tuple[Identity | None, Provenance | ProvenanceError | None] | None = None
+
+    @functools.cached_property
+    def _listed(self) -> frozenset[str]:
+        """The files that RECORD lists; for the files that no dist claims, those of all RECORDs."""
+        dists = self._tree.dists
+        return frozenset[str]().union(*(dist.files for dist in dists if self.info in {"", dist.info}))
+
+    @property
+    def has_record(self) -> bool:
+        """Whether the dist has a RECORD that can be used."""
+        return any(dist.has_record for dist in self._tree.dists if dist.info == self.info)
+
+    @property
+    def lists_provenance(self) -> bool:
+        """Whether RECORD lists the provenance."""
+        return bool(self.info) and self.provenance_path in self._listed
+
+    def owns(self, path: str) -> bool:
+        """Return whether provenance here may describe a file: RECORD lists it, or with "" no RECORD does.
+
+        Other entries are stale: a dist was installed or removed after its files were patched.
+        """
+        return (path in self._listed) is bool(self.info)
+
+    def patched(self) -> dict[str, PatchedFile]:
+        """Return the entries of patched files by path, without those that are stale.
+
+        Raises:
+            ProvenanceError: it cannot be used.
+            OSError: the disk fails, or the run may open no more files.
+
+        """
+        known = self.read_provenance()
+        paths = {key: self.locator.locate(key) for key in (known.files if known else ())}
+        return {
+            path: known.files[key]
+            for key, path in paths.items()
+            if known and path and self.owns(path) and (self.info or os.path.lexists(path))
+        }
 
     def key(self, path: str) -> str:
         """Return a path as RECORD writes it: relative to the site directory."""
@@ -207,13 +244,11 @@ class DistRecords:
             OSError: the disk fails, or the run may open no more files.
 
         """
-        known = self.usable_provenance()
-        paths = {
-            self.locator.locate(key): entry.patched
-            for key, entry in (known.files.items() if known else ())
-            if entry.writer != provenance.INPLACE
-        }
-        return {path: digest for path, digest in paths.items() if path is not None}
+        try:
+            patched = self.patched()
+        except ProvenanceError:
+            return {}
+        return {path: entry.patched for path, entry in patched.items() if entry.writer != provenance.INPLACE}
 
     def needs_of(self, file: FilePlan) -> dict[str, str]:
         """Return the ``needs`` of a file for its provenance: soname -> what serves it."""
@@ -245,6 +280,14 @@ class TreeRecords:
         """Yield those of every dist, and last those of the files that no dist claims."""
         for info in (*(dist.info for dist in tree.dists), ""):
             yield self.of(tree, info)
+
+
+def _unowned_path(tree: Tree) -> str:
+    """Return the path of the provenance of the files that no dist claims: a name that no dist claims."""
+    claimed = frozenset[str]().union(*(dist.files for dist in tree.dists))
+    name, extension = os.path.splitext(provenance.UNOWNED_NAME)
+    names = (f"{name}{number or ''}{extension}" for number in itertools.count())
+    return next(path for name in names if (path := os.path.join(tree.prefix, name)) not in claimed)
 
 
 def _identity(path: str) -> Identity | None:

@@ -170,6 +170,8 @@ class Plan:
     """the vendored libraries that ``--unvendor`` matches, by path; those to remove are not in ``files``"""
     unsettled: tuple[str, ...] = ()
     """``info`` of the dists whose vendored libraries or RECORD a killed run left other than provenance has"""
+    stale: tuple[str, ...] = ()
+    """``info`` of the dists whose provenance describes other files, "" for that of the files of no dist"""
     returning: tuple[str, ...] = ()
     """``info`` of the dists that get their vendored libraries back"""
     texts: tuple[TextPlan, ...] = ()
@@ -234,7 +236,7 @@ class Plan:
     @property
     def pending(self) -> bool:
         """Whether a run would write anything at all, RECORD included."""
-        if any(library.goes for library in self.vendored) or self.unsettled or self.returning:
+        if any(library.goes for library in self.vendored) or self.unsettled or self.returning or self.stale:
             return True
         if any(text.pending for text in self.texts):
             return True

@@ -28,7 +28,7 @@ from nixpatch.model import (
 )
 from nixpatch.operations.edit_jobs import Job, run_jobs
 from nixpatch.operations.patch_options import ApplyOptions
-from nixpatch.operations.record_update import UnrecordedChange, update_records
+from nixpatch.operations.record_update import UnrecordedChange, clear_stale, update_records
 from nixpatch.operations.signatures import text_of_dropped
 from nixpatch.operations.text_update import update_texts
 from nixpatch.unvendor import apply as unvendor_apply
@@ -67,7 +67,7 @@ def apply(
     for planned in plan.texts:
         if planned.pending:
             texts.setdefault(planned.info, []).append(planned)
-    if not groups and not plan.tree.leftovers and not regrafted and not texts:
+    if not (groups or plan.tree.leftovers or regrafted or texts or plan.stale):
         return Outcome(plan, ())
     records = records or TreeRecords()
     _check_writable(plan, groups, (*regrafted, *texts))
@@ -111,6 +111,14 @@ def apply(
                     except OSError as error:
                         findings.append(_not_recorded(records.of(plan.tree, info), error))
                         unrecorded.add(info)
+    for info in plan.stale:
+        if info not in last:
+            dist = records.of(plan.tree, info)
+            try:
+                findings += clear_stale(dist, tool=TOOL, durable=options.fsync)
+            except OSError as error:
+                findings.append(_not_recorded(dist, error))
+                unrecorded.add(info)
     # If RECORD was written and provenance was not, that has to show: no later step may make the two agree.
     for info, of_dist in texts.items():
         if info not in unrecorded:

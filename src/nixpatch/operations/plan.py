@@ -32,7 +32,7 @@ from nixpatch.model import (
 )
 from nixpatch.operations.foreign_dists import foreign_dists
 from nixpatch.operations.opened_names import read_code_names
-from nixpatch.operations.resume import unrecorded, vouches
+from nixpatch.operations.resume import is_stale, stale_note, unrecorded, vouches
 from nixpatch.operations.signatures import broken_signatures
 from nixpatch.operations.skipped_programs import unable_to_start
 from nixpatch.operations.starting_files import StartingFiles
@@ -211,7 +211,8 @@ def make_plan(
     )
     findings += _not_unvendored(request, tree, vendored)
     findings += _not_locked(request, sources, tree, files)
-    findings += [finding for dist in tree.dists for finding in distrusted(records.of(tree, dist.info))]
+    stale, of_provenance = _check_provenance(tree, records)
+    findings += of_provenance
     return Plan(
         tree,
         target,
@@ -221,6 +222,7 @@ def make_plan(
         tuple(_serving(context, files, texts)),
         vendored,
         tuple(dist.info for dist in tree.dists if unsettled(records.of(tree, dist.info))),
+        stale=stale,
         texts=texts,
         opened_unmet=optional_libraries(tree, files, decision.python, request.policy),
         opened_computed=tuple(
@@ -479,6 +481,19 @@ def disregard_foreign_records(tree: Tree, read: Reader, records: TreeRecords) ->
             read.known[file.path] = elf.read(file.path, foreign=True)
             text = "was installed with an undo record, which is ignored: the original is the file as it is"
             yield Finding("note", file.path, text)
+
+
+def stale_provenance(tree: Tree, records: TreeRecords) -> tuple[str, ...]:
+    """Return the ``info`` of the dists of a tree whose provenance is stale, "" for the files of no dist."""
+    infos = (*(dist.info for dist in tree.dists if dist.info.startswith(tree.prefix)), "")
+    return tuple(info for info in infos if is_stale(records.of(tree, info)))
+
+
+def _check_provenance(tree: Tree, records: TreeRecords) -> tuple[tuple[str, ...], list[Finding]]:
+    """Return what :func:`stale_provenance` does, and findings for what is not believed."""
+    stale = stale_provenance(tree, records)
+    findings = [finding for dist in tree.dists for finding in distrusted(records.of(tree, dist.info))]
+    return stale, findings + [stale_note(records.of(tree, info)) for info in stale]
 
 
 def mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...], records: TreeRecords) -> tuple[FilePlan, ...]:

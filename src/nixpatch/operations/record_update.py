@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from nixpatch.errors import FileRefused
 from nixpatch.escape import reason
+from nixpatch.fs import remove_directory
 from nixpatch.installed import provenance
 from nixpatch.installed.dist_records import DistRecords, RecordFile, TreeRecords
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, hash_file, parse_sha256
@@ -97,10 +98,11 @@ def update_records(
         findings += update.findings(path)
         if (entry := entries[key]) is not None:
             entries[key] = replace(entry, rows=update.installed)
+    stale = {key for key in old_entries if not _may_describe(records, key)}
     files = {
         key: entry
         for key, entry in entries.items()
-        if entry is not None and os.path.lexists(os.path.join(records.base, key))
+        if entry is not None and key not in stale and os.path.lexists(os.path.join(records.base, key))
     }
     new = replace(old or provenance.Provenance(tool, {}), tool=tool, files=files)
     data = None if new.is_empty else provenance.dump(new)
@@ -162,6 +164,25 @@ def refresh_rows(records: DistRecords, *, durable: bool = False) -> tuple[Findin
     records.replace_record(old, rows, durable=durable)
     text = f"RECORD: {len(changed)} rows of changed files updated, {len(absent)} of absent files removed"
     return (Finding("note", records.info, text),)
+
+
+def clear_stale(records: DistRecords, *, tool: str, durable: bool = False) -> tuple[Finding, ...]:
+    """Remove from provenance what describes no file of the dist; see :func:`resume.is_stale`.
+
+    Raises:
+        OSError: a file cannot be written or removed. The old one is unchanged.
+
+    """
+    if records.has_record or not records.info:
+        return update_records(records, {}, tool=tool, durable=durable)
+    records.replace_provenance(None, durable=durable)
+    remove_directory(records.info)
+    return ()
+
+
+def _may_describe(records: DistRecords, key: str) -> bool:
+    path = records.locator.locate(key)
+    return path is not None and records.owns(path)
 
 
 def signature_notes(records: DistRecords) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from nixpatch.installed import scan
 from nixpatch.installed.dist_records import DistRecords, TreeRecords
 from nixpatch.installed.hashing import has_sha256
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, TextPlan
-from nixpatch.operations.plan import Reader, disregard_foreign_records, mark_unrecorded
+from nixpatch.operations.plan import Reader, disregard_foreign_records, mark_unrecorded, stale_provenance
 from nixpatch.operations.text_update import restored_texts
 from nixpatch.unvendor.apply import distrusted, lost_grafts, removed_grafts
 
@@ -75,6 +75,7 @@ def plan_restore(path: str, records: TreeRecords | None = None) -> Plan:
         "",
         marked,
         tuple(findings),
+        stale=stale_provenance(tree, records),
         returning=tuple(dist.info for dist in returning),
         texts=tuple(texts),
     ).only_part()

@@ -1,7 +1,8 @@
-"""Find the patched files that a killed run did not record, and those that no run has patched."""
+"""Find patched files that a killed run did not record, those that no run patched, and stale provenance."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 
@@ -19,7 +20,7 @@ from nixpatch.installed.hashing import (
     parse_sha256,
 )
 from nixpatch.installed.record import RecordRow
-from nixpatch.model import ElfFacts, FileHash, FilePlan, Linkage
+from nixpatch.model import ElfFacts, FileHash, FilePlan, Finding, Linkage
 
 _SHA256 = re.compile(rb",sha256=([\w-]{43}),")
 
@@ -65,6 +66,36 @@ def unrecorded(records: DistRecords, files: Sequence[FilePlan]) -> frozenset[str
     except (OSError, FileRefused):  # reported when RECORD is to be updated; there is none for unowned files
         pass
     return frozenset(unrecorded_paths)
+
+
+def is_stale(records: DistRecords) -> bool:
+    """Return whether provenance has to be cleared.
+
+    It describes files that are gone or of another dist, or nothing; or RECORD lists it and it is gone. An
+    installer was killed or ran at the same time, a file was deleted, or a run was killed.
+
+    Raises:
+        OSError: the disk fails, or the run may open no more files.
+
+    """
+    is_file = os.path.isfile(records.provenance_path) and not os.path.islink(records.provenance_path)
+    if os.path.islink(records.info):
+        return False
+    try:
+        known = records.read_provenance()
+    except provenance.ProvenanceError:
+        return is_file
+    if known is None:
+        return records.lists_provenance
+    if records.info and not records.has_record:
+        return is_file
+    return known.is_empty or len(records.patched()) < len(known.files)
+
+
+def stale_note(records: DistRecords) -> Finding:
+    """Return the finding for provenance that :func:`is_stale`."""
+    text = "describes no file, or files that are gone or of another dist: that is not believed, and cleared"
+    return Finding("note", records.provenance_path, f"{text} by the next run")
 
 
 def vouches(records: DistRecords, path: str, original: bytes) -> bool:

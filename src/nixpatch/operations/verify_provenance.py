@@ -13,6 +13,7 @@ from nixpatch.installed.dist_records import DistRecords, TreeRecords
 from nixpatch.installed.provenance import PatchedFile, ProvenanceError
 from nixpatch.model import ElfFacts, Finding, Skip, Target, Tree, Verdict
 from nixpatch.operations.plan import Reader
+from nixpatch.operations.resume import is_stale, stale_note
 from nixpatch.operations.verify_record import PatchedDigests, check_digest, check_rows
 from nixpatch.operations.verify_texts import check_texts, patched_texts
 from nixpatch.policy import default_policy
@@ -134,18 +135,14 @@ def patched_files(
     for dist in records.of_all(tree):
         findings += distrusted(dist)
         try:
-            known = dist.read_provenance()
+            entries = dist.patched()
         except ProvenanceError as error:
             text = f"cannot be used: {error}; run nixpatch again"
             findings.append(Finding("error", dist.provenance_path, text))
             continue
-        for key, entry in known.files.items() if known is not None else ():
-            path = dist.locator.locate(key)
-            if path is None:
-                text = f"names a file outside the tree: {key}"
-                findings.append(Finding("error", dist.provenance_path, text))
-            elif tree.has(path):
-                patched[path] = (dist, entry)
+        if is_stale(dist):
+            findings.append(stale_note(dist))
+        patched.update((path, (dist, entry)) for path, entry in entries.items())
     return patched
 
 

@@ -210,9 +210,8 @@ def make_plan(
         lambda path, name: request.policy.ignored(path, name) is not None,
     )
     findings += _not_unvendored(request, tree, vendored)
-    findings += _not_locked(request, sources, tree, files)
     stale, of_provenance = _check_provenance(tree, records)
-    findings += of_provenance
+    findings += (*_not_locked(request, sources, tree, files), *of_provenance)
     return Plan(
         tree,
         target,

@@ -24,7 +24,10 @@ def _own(world: World) -> str:
     return os.path.join(world.info, "nixpatch.json")
 
 
-def test_files_that_an_installer_had_not_recorded_yet(world: World, nixpatch: Run) -> None:
+@pytest.mark.parametrize("more", [(), MORE], ids=["same options", "other options"])
+def test_files_that_an_installer_had_not_recorded_yet(
+    world: World, nixpatch: Run, more: tuple[str, ...]
+) -> None:
     """A run meets a dist whose files are there and whose RECORD is not."""
     aside = os.path.join(world.root, "aside")
     shutil.move(world.info, aside)
@@ -32,7 +35,7 @@ def test_files_that_an_installer_had_not_recorded_yet(world: World, nixpatch: Ru
     assert os.path.exists(_unowned(world))
     shutil.move(aside, world.info)
 
-    assert nixpatch(world.venv)[0] == 0
+    assert nixpatch(world.venv, *more)[0] == 0
 
     code, out, _ = nixpatch("verify", world.venv)
     assert (code, "not believed" in out) == (0, False)
@@ -136,3 +139,20 @@ def test_damaged_provenance_of_a_dist_without_patched_files(world: World, nixpat
 
     assert not os.path.exists(place)
     assert nixpatch("verify", world.venv)[0] == 0
+
+
+def test_a_byte_that_flipped_after_the_patch_is_not_laundered_by_other_options(
+    world: World, nixpatch: Run
+) -> None:
+    assert nixpatch(world.venv)[0] == 0
+    with open(world.extension, "r+b") as file:
+        data = file.read()
+        offset = data.index(b"GCC: (")
+        file.seek(offset)
+        file.write(bytes([data[offset] ^ 1]))
+
+    code, out, _ = nixpatch(world.venv, *MORE)
+
+    assert code == 1
+    assert "another tool changed the file after the patch" in out
+    assert nixpatch("verify", world.venv)[0] == 1

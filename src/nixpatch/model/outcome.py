@@ -43,6 +43,8 @@ class FileOutcome:
     """why the in-place writer declined, where LIEF wrote instead"""
     dropped: tuple[str, ...] = ()
     """privileges and signatures of the old contents that the new file does not have"""
+    original: FileHash | None = None
+    """of a file that was patched before, if it is not that of ``before`` or ``after``"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,14 @@ def apply(
                 done = next(results)
                 group.append(
                     FileOutcome(
-                        file, done.before, done.after, done.error, done.writer, done.declined, done.dropped
+                        file,
+                        done.before,
+                        done.after,
+                        done.error,
+                        done.writer,
+                        done.declined,
+                        done.dropped,
+                        done.original,
                     )
                 )
                 progress(group[-1])
@@ -261,7 +268,7 @@ def _notes_on_lief(plan: Plan, outcomes: Sequence[FileOutcome]) -> Iterator[Find
 def _record(dist: DistRecords, group: Sequence[FileOutcome], options: ApplyOptions) -> tuple[Finding, ...]:
     changes = {
         done.plan.file.path: UnrecordedChange(
-            done.before, done.after, _provenance_entry(dist, done, done.before, done.after)
+            done.before, done.after, _provenance_entry(dist, done, done.before, done.after), done.original
         )
         for done in group
         if done.before is not None and done.after is not None

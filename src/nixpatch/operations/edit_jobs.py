@@ -63,6 +63,8 @@ class JobResult:
     declined: str | None = None
     dropped: tuple[str, ...] = ()
     """privileges and signatures of the old contents that the new file does not have"""
+    original: FileHash | None = None
+    """of a file that was patched before, if it is not that of ``before`` or ``after``"""
 
 
 @contextlib.contextmanager
@@ -217,4 +219,6 @@ def _write(job: Job, edit: ElfEdit, source: int, temp: int) -> JobResult:
     # A patched file is edited from its original, whose digest is in the undo record.
     if not written.result.changed and after.digests[DEFAULT_ALGORITHM] != written.result.original_sha256:
         raise FileRefused(_NOT_ORIGINAL)
-    return JobResult(before, after, None, written.writer, written.declined)
+    patched_before = written.result.changed and job.original_sha256 is not None
+    original = _hash_original(job, source) if patched_before else None
+    return JobResult(before, after, None, written.writer, written.declined, original=original)

@@ -42,6 +42,8 @@ class UnrecordedChange:
     after: FileHash
     entry: provenance.PatchedFile | None
     """its new provenance; None if the file is the original again"""
+    original: FileHash | None = None
+    """of a file that was patched before, if it is not that of ``before`` or ``after``"""
 
 
 def update_records(
@@ -300,6 +302,7 @@ def _states(
             digest = _digest_of(change.before)
     if _digest_of(change.before) != digest:
         original = change.after if _digest_of(change.after) == digest else _only_sha256(digest)
+    original = change.original or original
     written = [change.after]
     if _digest_of(change.before) != digest:
         written.append(change.before)
@@ -309,7 +312,9 @@ def _states(
         with contextlib.suppress(ValueError):  # another program edited the file
             # A run wrote it, and a later one was killed before it updated the row.
             written.append(_only_sha256(parse_sha256(entry.patched)))
-    return RowStates(original, (change.before,), tuple(written), change.after), known
+    # A row of the original, if the run that patched it was killed or did not know the dist yet.
+    described = (change.before, *filter(None, [change.original]))
+    return RowStates(original, described, tuple(written), change.after), known
 
 
 def _only_sha256(digest: bytes) -> FileHash:

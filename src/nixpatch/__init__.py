@@ -4,7 +4,20 @@ from nixpatch.version import __version__ as __version__
 
 TYPE_CHECKING = False  # typing takes longer to import than the rest, and Ctrl-C is a traceback until then
 if TYPE_CHECKING:
-    from nixpatch.api import apply, as_document, missing, plan, restore, summary, verify
+    from nixpatch.api import (
+        apply,
+        as_document,
+        diff,
+        env,
+        lock,
+        missing,
+        optional,
+        plan,
+        restore,
+        summary,
+        tree,
+        verify,
+    )
     from nixpatch.errors import MachineError, NixpatchError, RequestError
     from nixpatch.model import (
         Answer,
@@ -19,13 +32,16 @@ if TYPE_CHECKING:
         Verdict,
         Writer,
     )
+    from nixpatch.model.diff import Difference
     from nixpatch.model.missing import Missing
     from nixpatch.model.summary import Totals
+    from nixpatch.model.trace import Trace
 
 
 # The names that stay. Everything else in the package may move from one version to the next.
 __all__ = [
     "Answer",
+    "Difference",
     "FileOutcome",
     "FilePlan",
     "Finding",
@@ -39,14 +55,20 @@ __all__ = [
     "SkipReason",
     "Tag",
     "Totals",
+    "Trace",
     "Verdict",
     "Writer",
     "apply",
     "as_document",
+    "diff",
+    "env",
+    "lock",
     "missing",
+    "optional",
     "plan",
     "restore",
     "summary",
+    "tree",
     "verify",
 ]
 

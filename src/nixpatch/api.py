@@ -39,9 +39,14 @@ from nixpatch.model import (
     Verdict,
     Writer,
 )
+from nixpatch.model.diff import Difference
 from nixpatch.model.missing import Missing
 from nixpatch.model.summary import Totals
-from nixpatch.operations.missing import find_missing
+from nixpatch.model.trace import Trace
+from nixpatch.operations.diff import diff_files
+from nixpatch.operations.dlopen_names import find_dlopen_names, ld_library_path, write_links
+from nixpatch.operations.lockfile import lock_of
+from nixpatch.operations.missing import find_missing, find_optional
 from nixpatch.operations.patch import PatchEvents, carry_out
 from nixpatch.operations.patch import restore as _restore
 from nixpatch.operations.patch_options import (
@@ -53,12 +58,14 @@ from nixpatch.operations.patch_options import (
     types_of,
     words_of,
 )
-from nixpatch.operations.plan import make_plan
-from nixpatch.operations.request import request_for
+from nixpatch.operations.plan import PatchRequest, make_plan
+from nixpatch.operations.request import cache_file, request_for
+from nixpatch.operations.trace import TraceOptions, trace_file, trace_tree
 from nixpatch.operations.verify import check_tree
 from nixpatch.report import as_json
 from nixpatch.report.summary import totals
 from nixpatch.store import find_store
+from nixpatch.store.lockfile import dump
 from nixpatch.tree_lock import hold_tree
 
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
@@ -170,10 +177,13 @@ def plan(path: StrPath, keywords: _PlanKeywords) -> Plan:  # noqa: D417 - caller
         MachineError: there is no store, what is locked is gone or changed, or Nix failed.
 
     """
+    return make_plan(_request(path, keywords), keywords.say)
+
+
+def _request(path: StrPath, keywords: _PlanKeywords) -> PatchRequest:
     environ = os.environ if keywords.environment is None else keywords.environment
     options = PatchOptions(**{name: getattr(keywords, name) for name in types_of(PlanOptions)})
-    request = request_for(os.fspath(path), options, environ, project=text_of(keywords.project))
-    return make_plan(request, keywords.say)
+    return request_for(os.fspath(path), options, environ, project=text_of(keywords.project))
 
 
 @_naming_arguments
@@ -249,8 +259,97 @@ def verify(
 
 
 def missing(plan: Plan) -> tuple[Missing, ...]:
-    """Return what nothing provides, by soname, with the nixpkgs attribute that has it."""
+    """Return what nothing provides and an import or a program fails without, by soname.
+
+    Each comes with the nixpkgs attribute that has it.
+    """
     return find_missing(plan)
+
+
+def optional(plan: Plan) -> tuple[Missing, ...]:
+    """Return what nothing provides and only optional parts need, or code opens by name: no error."""
+    return find_optional(plan)
+
+
+@_naming_arguments
+def lock(plan: Plan, *, environment: Mapping[str, str] | None = None) -> bytes:
+    """Return the contents of a lockfile for ``locked``: the store path of each soname that a plan uses.
+
+    Raises:
+        RequestError: a library is in no store, or the plan is one to restore.
+        MachineError: a library cannot be read.
+
+    """
+    if plan.target is None:
+        raise RequestError(f"{plan.tree.root}: a plan to restore uses no libraries; make one with plan")
+    environ = os.environ if environment is None else environment
+    lockfile, left_out = lock_of(plan, find_store(plan.store_dir or None, environ))
+    if left_out:
+        raise RequestError(left_out[0].text)
+    return dump(lockfile)
+
+
+@_naming_arguments
+def tree(
+    path: StrPath,
+    *,
+    python: StrPath | None = None,
+    store: StrPath | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Trace:
+    """Trace the needs of an ELF file or of a whole tree, patched or not, by the rules of ld.so(8).
+
+    Raises:
+        RequestError: there is no such file or tree, or no loader could map it, or its Python cannot be used.
+
+    """
+    environ = os.environ if environment is None else environment
+    options = TraceOptions(
+        python=text_of(python),
+        path_env=environ.get("PATH"),
+        ld_library_path=environ.get("LD_LIBRARY_PATH"),
+        current_directory=os.getcwd(),
+        cache=cache_file(environ),
+        store_dir=find_store(text_of(store), environ).directory,
+    )
+    trace = trace_tree if os.path.isdir(path) else trace_file
+    return trace(os.fspath(path), options)
+
+
+@_naming_arguments
+def diff(before: StrPath, after: StrPath) -> Difference:
+    """Compare two files of the same kind: the JSON of plans (:func:`as_document`), or lockfiles.
+
+    Raises:
+        RequestError: one of them is neither, or they are of different kinds.
+
+    """
+    return diff_files(os.fspath(before), os.fspath(after))
+
+
+@_naming_arguments
+@_keywords(_PlanKeywords)
+def env(path: StrPath, keywords: _PlanKeywords) -> str:  # noqa: D417 - callers see its fields
+    """Return the value of LD_LIBRARY_PATH for what the code of a tree opens by name; "" if it needs none.
+
+    It names a directory of links, which this makes in the tree.
+
+    Args:
+        path: as for :func:`plan`.
+        OPTIONS
+        project: as for :func:`plan`.
+        environment: as for :func:`plan`.
+        say: as for :func:`plan`.
+
+    Raises:
+        RequestError: as for :func:`plan`.
+        MachineError: as for :func:`plan`, or the links cannot be made.
+
+    """
+    request = _request(path, keywords)
+    names = find_dlopen_names(request)
+    write_links(names, request)
+    return ld_library_path(names)
 
 
 def summary(plan: Plan, outcome: Outcome | None = None) -> Totals:

@@ -217,3 +217,31 @@ def test_unvendoring_in_a_nix_build_keeps_no_originals(world: World, environment
         kept = glob.glob(f"{venv}/lib/python3*/site-packages/pkg-1.0.dist-info/nixpatch-grafts/*")
         assert len(kept) == (0 if building else 2)
         assert not glob.glob(f"{venv}/lib/python3*/site-packages/pkg.libs/*")
+
+
+def test_what_the_other_commands_say_is_there_too(
+    world: World, environment: dict[str, str], tmp_path: Path
+) -> None:
+    plan = nixpatch.plan(world.venv, environment=environment)
+    assert [need.need for need in nixpatch.tree(Path(world.venv), environment=environment).unmet] == [
+        "libanswer.so.1",
+        "libanswer.so.1",
+    ]
+    lockfile = tmp_path / "nixpatch.lock"
+    lockfile.write_bytes(nixpatch.lock(plan, environment=environment))
+    assert nixpatch.diff(lockfile, lockfile).same
+    locked = nixpatch.plan(world.venv, environment=environment, locked=lockfile)
+    assert locked.providers == plan.providers or [each.name for each in locked.providers] == [
+        "libanswer.so.1"
+    ]
+    assert nixpatch.optional(plan) == ()
+    assert nixpatch.env(Path(world.venv), environment=environment) == ""
+
+
+def test_a_library_outside_of_the_store_cannot_be_locked(
+    world: World, environment: dict[str, str], tmp_path: Path
+) -> None:
+    shared("library.c", str(tmp_path / "libanswer.so.1"), "-Wl,-soname,libanswer.so.1")
+    plan = nixpatch.plan(world.venv, environment=environment, lib=[tmp_path])
+    with pytest.raises(nixpatch.RequestError, match="not in the store"):
+        nixpatch.lock(plan, environment=environment)

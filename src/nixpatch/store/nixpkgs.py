@@ -152,6 +152,9 @@ def _look_up(
 def _paths(attribute: Attribute) -> tuple[str, ...]:
     """Return the attribute paths of an output; of an unknown one, those that ``lib.getLib`` tries."""
     name = attribute.attribute
+    if attribute.output == "lib" and not name.endswith(".cc"):
+        # nixpkgs moves libraries between the outputs out and lib: this one is not in every version.
+        return (f"{name}.lib", f"{name}.out")
     if attribute.output:
         return (f"{name}.{attribute.output}",)
     return (f"{name}.lib", f"{name}.out", name)

@@ -154,6 +154,14 @@ def test_an_older_name_and_an_unknown_output_are_tried(tmp_path: Path, nixpkgs: 
     assert len(here.calls()) == 4
 
 
+def test_libraries_that_moved_from_lib_to_out(tmp_path: Path) -> None:
+    here = world(tmp_path, f"absent='ffmpeg.lib'\n{BUILD}")
+
+    realise(here.store, FILE, ["libavutil.so.60"], HERE, catalog=Catalog("\nffmpeg^lib\tlibavutil.so.60 \n"))
+
+    assert [call[-1] for call in here.calls()] == ["ffmpeg.lib", "ffmpeg.out"]
+
+
 @pytest.mark.parametrize("nixpkgs", [FILE, FLAKE])
 def test_an_attribute_that_is_not_there_is_told_with_what_it_was_for(
     tmp_path: Path, nixpkgs: Nixpkgs

@@ -57,6 +57,7 @@ COMMANDS = {
     "diff": _Command("diff", _INSPECT),
     "pip": _Command("installers", _WRAP, verbatim=True),
     "uv": _Command("installers", _WRAP, verbatim=True),
+    "uvx": _Command("installers", _WRAP, verbatim=True),
     "wrap": _Command("installers", _WRAP, verbatim=True),
     "manylinux": _Command("manylinux", _PYTHON, group=True),
     "env": _Command("env", _PYTHON, verbatim=True),

@@ -5,34 +5,41 @@ There may be several. nixpatch does not guess which one was used: it compares al
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import os
+import re
 import shutil
+import subprocess
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from nixpatch.errors import RequestError
-from nixpatch.fs import read_head
 from nixpatch.installed import python_layout
 
-# Options of `uv run` with a value, from `uv run --help` of uv 0.13. uv installs and starts the command in one
-# process; to patch in between, nixpatch has to know which word is the command and which is an option's value.
-_UV_RUN_VALUES = frozenset(
-    {
-        "--extra", "--no-extra", "--group", "--no-group", "--only-group", "--no-editable-package",
-        "--env-file", "-w", "--with", "--with-editable", "--with-requirements", "--package",
-        "--python-platform", "--index", "--default-index", "-i", "--index-url", "--extra-index-url", "-f",
-        "--find-links", "--index-strategy", "--keyring-provider", "-P", "--upgrade-package",
-        "--upgrade-group", "--resolution", "--prerelease", "--prerelease-package", "--fork-strategy",
-        "--exclude-newer", "--exclude-newer-package", "--no-sources-package", "--reinstall-package",
-        "--link-mode", "-C", "--config-setting", "--config-settings-package",
-        "--no-build-isolation-package", "--no-build-package", "--no-binary-package", "--cache-dir",
-        "--refresh-package", "-p", "--python", "--color", "--allow-insecure-host", "--directory",
-        "--project", "--config-file",
-    }
-)  # fmt: skip
-# Options that change what the command is or where it runs: then there is no environment to patch first.
-_UV_RUN_OTHER = frozenset({"-s", "--script", "--gui-script", "-h", "--help", "--no-sync", "--isolated"})
-_SCRIPT_HEAD = 64 << 10
-"""bytes of a script that are searched for inline metadata"""
+_PIP_DESTINATIONS = frozenset({"target", "prefix", "root", "user", "python"})
+"""options of ``pip install`` that lead out of the venv, as pip's configuration spells them"""
+_OFF = frozenset({"0", "no", "off", "false", "n", "f"})
+_HELP_OPTION = re.compile(r" {2,}(?:(-\w), +)?(--[\w-]+)(.*)")
+_PACKAGE_WORD = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?(?:[@<>=!~; ].*)?")
+_PYTHON_WORDS = ("-m", "--module", "-s", "--script", "--gui-script")
+_INSTALLING = frozenset({"install", "sync", "add", "upgrade"})
+_ONLY_LOOKING = frozenset({"--dry-run", "--help", "-h", "--no-sync", "download", "uninstall", "python"})
+_TIMEOUT = 60
+"""seconds that an installer has to answer a question"""
+
+
+@dataclass(frozen=True, slots=True)
+class UvStart:
+    """The command that ``uv run`` or ``uv tool run`` installs for and starts."""
+
+    before: tuple[str, ...]
+    """the arguments of uv before the command"""
+    command: tuple[str, ...]
+    """empty if uv alone knows how the command is called"""
+    is_python: bool = False
+    """uv reads it, a script or module, and starts a Python with it"""
 
 
 def venv_of_pip(python: str | None, environ: Mapping[str, str]) -> tuple[str, str]:
@@ -44,7 +51,7 @@ def venv_of_pip(python: str | None, environ: Mapping[str, str]) -> tuple[str, st
     """
     for name, given in (("--python", python), ("VIRTUAL_ENV", environ.get("VIRTUAL_ENV"))):
         if given:
-            venv = _venv_of(given, environ)
+            venv = venv_of(given, environ)
             if venv is None:
                 raise RequestError(
                     f"{name} {given}: not in a venv (no {python_layout.NAME}); for another Python use "
@@ -62,9 +69,67 @@ def active_venv(environ: Mapping[str, str]) -> str:
     return environ.get("VIRTUAL_ENV") or os.path.abspath(".venv")
 
 
-def pip_targets(arguments: Sequence[str]) -> Iterator[str]:
-    """Yield the directories that ``pip install`` installs to instead of the venv."""
-    yield from _values(arguments, ("-t", "--target", "--prefix"))
+def pip_trees(
+    arguments: Sequence[str], interpreter: str, environ: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """Return the directories that ``pip install`` installs to instead of the venv.
+
+    pip is asked for its configuration, which has the variables and files, too:
+    https://pip.pypa.io/en/stable/topics/configuration/.
+
+    Returns:
+        Directories, and what of the arguments and the configuration names them.
+
+    """
+    values = {
+        "target": option_values(arguments, ("-t", "--target")),
+        "prefix": option_values(arguments, ("--prefix",)),
+        "root": option_values(arguments, ("--root",)),
+        "python": option_values(arguments, ("--python",)),
+        "user": ["1"] if "--user" in arguments else [],
+    }
+    if not {"install", "uninstall"}.isdisjoint(arguments):
+        for key, value in _pip_settings(interpreter, environ):
+            values[key].append(value)
+    prefixes = [os.path.expanduser(path) for path in values["prefix"]]
+    if values["root"]:
+        prefixes.append(ask([interpreter, "-c", "import sys; print(sys.prefix)"], environ).strip())
+        roots = map(os.path.expanduser, values["root"])
+        prefixes = [os.path.join(root, prefix.lstrip("/")) for root in roots for prefix in prefixes]
+    trees = [*map(os.path.expanduser, values["target"]), *prefixes]
+    trees += filter(None, (venv_of(python, environ) for python in values["python"]))
+    if any(value.lower() not in _OFF for value in values["user"]):
+        # `python -m site` fails where the site is not in sys.path, as in a venv.
+        code = "import site; print(site.getusersitepackages())"
+        trees += filter(None, [ask([interpreter, "-c", code], environ).strip()])
+    return trees, [key for key, given in values.items() if given]
+
+
+def _pip_settings(interpreter: str, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the settings of pip that name a destination: lines such as ``global.target='/srv/site'``."""
+    for line in ask([interpreter, "-m", "pip", "config", "list"], environ).splitlines():
+        name, _, value = line.partition("=")
+        key = name.rpartition(".")[2]
+        if key in _PIP_DESTINATIONS:
+            with contextlib.suppress(ValueError, SyntaxError):
+                yield key, str(ast.literal_eval(value))
+
+
+def ask(command: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Return what a program prints; nothing if it fails."""
+    try:
+        done = subprocess.run(
+            command,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return os.fsdecode(done.stdout) if done.returncode == 0 else ""
 
 
 def uv_trees(arguments: Sequence[str], environ: Mapping[str, str]) -> Iterator[str]:
@@ -81,14 +146,14 @@ def uv_trees(arguments: Sequence[str], environ: Mapping[str, str]) -> Iterator[s
     """
     if "pip" in arguments and ("--system" in arguments or environ.get("UV_SYSTEM_PYTHON")):
         raise RequestError("uv pip --system does not install into a venv: pass the directory with --tree")
-    projects = _values(arguments, ("--directory", "--project"))
+    projects = option_values(arguments, ("--directory", "--project"))
     bases = [os.path.abspath(base) for base in (".", *projects, environ.get("UV_PROJECT", "."))]
     if "pip" in arguments:
-        yield from _values(arguments, ("--target", "--prefix"))
-    pythons = [*_values(arguments, ("-p", "--python")), environ.get("UV_PYTHON", "")]
+        yield from option_values(arguments, ("--target", "--prefix"))
+    pythons = [*option_values(arguments, ("-p", "--python")), environ.get("UV_PYTHON", "")]
     pythons.append(environ.get("VIRTUAL_ENV", ""))
     for python in filter(None, pythons):
-        venv = _venv_of(python, environ)
+        venv = venv_of(python, environ)
         if venv is not None:
             yield venv
     if "tool" in arguments:
@@ -108,46 +173,96 @@ def uv_trees(arguments: Sequence[str], environ: Mapping[str, str]) -> Iterator[s
                     yield venv
 
 
-def uv_run_preparation(arguments: Sequence[str]) -> tuple[str, ...] | None:
-    """Return arguments that make ``uv run`` install the same and run nothing; None for other commands.
+def installs(arguments: Sequence[str]) -> bool:
+    """Return whether the command of pip or uv is there to install something."""
+    return not _INSTALLING.isdisjoint(arguments) and _ONLY_LOOKING.isdisjoint(arguments)
 
-    The environment has to be patched before the command starts, but uv installs and starts it in one process.
+
+def uv_start(arguments: Sequence[str], environ: Mapping[str, str], program: str = "uv") -> UvStart | None:
+    """Return what ``uv run`` or ``uv tool run`` starts; None for other commands, and where it starts nothing.
+
+    uv is asked which of its options take a value, since its versions differ.
     """
-    words = list(arguments)
-    run = _first_word(words, 0)
-    if run is None or words[run] != "run" or _UV_RUN_OTHER & set(words[: _first_word(words, run + 1)]):
+    if not {"run", "uvx"}.intersection(arguments):
         return None
-    command = _first_word(words, run + 1)
-    if command is None or _has_own_environment(words[command]):
+    values = _uv_values(program, "run", environ)
+    run, _ = _first_word(arguments, 0, values)
+    if run < len(arguments) and arguments[run] == "tool":
+        run, _ = _first_word(arguments, run + 1, values)
+        if run < len(arguments) and arguments[run] in {"run", "uvx"}:
+            return _uv_tool_start(arguments, run, _uv_values(program, "tool run", environ))
         return None
-    options = (word for word in words[:command] if word not in {"-m", "--module", "--"})
-    return (*options, "--", "python", "-c", "")
+    if run >= len(arguments) or arguments[run] != "run":
+        return None
+    start, options = _first_word(arguments, run + 1, values)
+    if start >= len(arguments) or not {"-h", "--help"}.isdisjoint(options):
+        return None
+    before, command = tuple(arguments[:start]), tuple(arguments[start:])
+    directory = next(iter(option_values(before, ("--directory",))), ".")
+    is_python = not options.isdisjoint(_PYTHON_WORDS) or _is_script(os.path.join(directory, command[0]))
+    return UvStart(before, command, is_python or command[0] == "-" or "://" in command[0])
 
 
-def _has_own_environment(command: str) -> bool:
-    """Return whether it is a script with inline metadata (PEP 723), for which uv makes an environment."""
-    try:
-        return command.endswith(".py") and b"\n# /// script" in b"\n" + read_head(
-            os.path.realpath(command), _SCRIPT_HEAD
-        )
-    except OSError:
+def _uv_tool_start(arguments: Sequence[str], run: int, values: frozenset[str]) -> UvStart | None:
+    start, options = _first_word(arguments, run + 1, values)
+    if start >= len(arguments) or not {"-h", "--help", "-V", "--version"}.isdisjoint(options):
+        return None
+    word, rest = arguments[start], arguments[start + 1 :]
+    if "--from" in options:
+        return UvStart(tuple(arguments[:start]), (word, *rest))
+    name = _PACKAGE_WORD.fullmatch(word)
+    before = list(arguments[:start])
+    # The options of uv end at "--", if it was given.
+    before[run + 1 : run + 1] = ["--from", word]
+    return UvStart(tuple(before), (name[1], *rest) if name else ())
+
+
+def _is_script(path: str) -> bool:
+    """Return whether ``uv run`` starts a Python for a path: a script, a package directory or a zip file."""
+    if os.path.isdir(path):
+        return os.path.exists(os.path.join(path, "__main__.py"))
+    if not os.path.isfile(path):
         return False
+    return path.lower().endswith((".py", ".pyw", ".pyc")) or zipfile.is_zipfile(path)
 
 
-def _first_word(words: Sequence[str], start: int) -> int | None:
-    """Return the index of the first word that is neither an option nor the value of an option."""
+def _uv_values(program: str, command: str, environ: Mapping[str, str]) -> frozenset[str]:
+    """Return the options of a uv command that take a value, from its help: ``-w, --with <WITH>``."""
+    text = ask([program, *command.split(), "--help"], {**environ, "NO_COLOR": "1"})
+    matches = filter(None, (_HELP_OPTION.fullmatch(line) for line in text.splitlines()))
+    return frozenset(
+        name for match in matches if match[3].startswith(" <") for name in (match[1], match[2]) if name
+    )
+
+
+def _first_word(arguments: Sequence[str], start: int, values: frozenset[str]) -> tuple[int, frozenset[str]]:
+    """Return the index of the first word that is neither an option nor the value of one, and the options.
+
+    Without such a word the index is the number of the arguments.
+    """
+    options: set[str] = set()
     position = start
-    while position < len(words):
-        word = words[position]
+    while position < len(arguments):
+        word = arguments[position]
         if word == "--":
-            return position + 1 if position + 1 < len(words) else None
+            return position + 1, frozenset(options)
         if not word.startswith("-") or word == "-":
-            return position
-        position += 2 if word in _UV_RUN_VALUES else 1
-    return None
+            return position, frozenset(options)
+        position += 1
+        if word.startswith("--"):
+            name, equals, _ = word.partition("=")
+            options.add(name)
+            position += name in values and not equals
+            continue
+        for index, letter in enumerate(word[1:], 2):  # -qm, -p3.12
+            options.add(f"-{letter}")
+            if f"-{letter}" in values:
+                position += index == len(word)
+                break
+    return len(arguments), frozenset(options)
 
 
-def _values(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
+def option_values(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
     """Return the values of options, spelled ``--x V``, ``--x=V`` or ``-xV``."""
     values: list[str] = []
     for position, word in enumerate(arguments):
@@ -161,7 +276,7 @@ def _values(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
     return values
 
 
-def _venv_of(python: str, environ: Mapping[str, str]) -> str | None:
+def venv_of(python: str, environ: Mapping[str, str]) -> str | None:
     """Return the venv of a Python, or ``python`` itself if it is a venv; None outside a venv."""
     path = python
     if "/" not in python and not os.path.isdir(python):

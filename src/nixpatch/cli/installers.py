@@ -1,32 +1,40 @@
-"""``nixpatch pip``, ``nixpatch uv`` and ``nixpatch wrap``: run an installer, then patch what it installed.
+"""``nixpatch pip``, ``uv``, ``uvx`` and ``wrap``: run an installer, then patch what it installed.
 
 Standard output belongs to the installer; nixpatch prints to standard error.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 import typer
 
-from nixpatch.cli import destinations
+from nixpatch.cli import destinations, installer_table
 from nixpatch.cli import options as opt
+from nixpatch.cli.destinations import UvStart
 from nixpatch.cli.exit_codes import ExitCode, run_code
+from nixpatch.cli.gate import Gate, gate
+from nixpatch.cli.installer_table import EnvironmentStamp, Installer, WrappedCall
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
-from nixpatch.errors import MachineError, NixpatchError
+from nixpatch.errors import MachineError, NixpatchError, RequestError
 from nixpatch.escape import shown
 from nixpatch.installed import python_layout
+from nixpatch.model import Plan
 from nixpatch.operations.installer_changes import InstallerChanges, Snapshot, difference, restrict, snapshot
 from nixpatch.operations.patch import patch, prune_roots
 from nixpatch.operations.patch_options import PatchOptions, text_of
+from nixpatch.operations.plan import make_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +45,21 @@ class Call:
     """its name in messages"""
     command: tuple[str, ...]
     trees: Callable[[], Iterable[str]]
-    """returns the directories that it may install to; called before and after, as new ones may appear"""
+    """returns the trees that it may install to; called before and after, as new ones may appear"""
     python: str | None = None
     """the Python of a tree, if it cannot be found from the tree"""
-    preparation: tuple[str, ...] | None = None
-    """a command that only installs, if ``command`` also starts what it installed"""
+    start: UvStart | None = None
+    """the command that it starts in an environment, to be held until that is patched"""
+    uv: str = "uv"
+    """the program for ``start``"""
+    rows: tuple[Installer, ...] = ()
+    """installers in whose places environments may appear: those are patched as a whole"""
+    wrapped: WrappedCall | None = None
+    """the call, if its program is one of the table"""
+    installs: bool = True
+    """the command is there to install something"""
+    is_tree_given: bool = False
+    """``--tree`` was given"""
 
 
 Words = Annotated[
@@ -75,74 +93,247 @@ def _command(call: Callable[[tuple[str, ...], str | None], Call], doc: str) -> C
         verbose: opt.Verbose = 0,
         quiet: opt.Quiet = False,
     ) -> int:
+        # Report wrong options before the download.
+        opt.request_for(".", chosen)
         installer = call(tuple(words), text_of(chosen.python))
+        if tree:
+            installer = replace(installer, trees=lambda: tree, rows=(), wrapped=None, is_tree_given=True)
         output = Output("patch", as_json=False, verbosity=-1 if quiet else verbose)
-        return _install(replace(installer, trees=lambda: tree) if tree else installer, chosen, output)
+        return _InstallerRun(installer, chosen, output).run()
 
     command.__doc__ = doc
     return guarded(command)
 
 
 def _pip(words: tuple[str, ...], python: str | None) -> Call:
-    venv, interpreter = destinations.venv_of_pip(python, os.environ)
-    trees = (venv, *destinations.pip_targets(words))
-    return Call("pip", (interpreter, "-m", "pip", *words), lambda: trees, interpreter)
+    try:
+        venv, interpreter = destinations.venv_of_pip(python, os.environ)
+        trees, _ = destinations.pip_trees(words, interpreter, os.environ)
+    except RequestError:
+        # Outside any venv pip may still install to a directory that it is given.
+        interpreter = python or shutil.which("python3") or "python3"
+        trees, names = destinations.pip_trees(words, interpreter, os.environ)
+        if not trees or names == ["python"]:
+            raise
+    else:
+        trees.insert(0, venv)
+    command = (interpreter, "-m", "pip", *words)
+    return Call("pip", command, lambda: trees, interpreter, installs=destinations.installs(words))
 
 
-def _uv(words: tuple[str, ...], python: str | None) -> Call:
-    preparation = destinations.uv_run_preparation(words)
+def _uv(words: tuple[str, ...], python: str | None, program: str = "uv") -> Call:
     return Call(
         "uv",
-        ("uv", *words),
+        (program, *words),
         lambda: destinations.uv_trees(words, os.environ),
         python,
-        ("uv", *preparation) if preparation else None,
+        destinations.uv_start(words, os.environ, program),
+        program,
+        installs=destinations.installs(words),
     )
 
 
+def _uvx(words: tuple[str, ...], python: str | None, program: str = "uvx") -> Call:
+    uv = os.path.join(os.path.dirname(program), "uv")
+    return replace(_uv(("tool", "run", *words), python, uv), name="uvx", command=(program, *words))
+
+
 def _wrap(words: tuple[str, ...], python: str | None) -> Call:
-    return Call(words[0], words, lambda: [destinations.active_venv(os.environ)], python)
+    program = os.path.basename(words[0])
+    if program in {"uv", "uvx"}:
+        return (_uv if program == "uv" else _uvx)(words[1:], python, words[0])
+    wrapped = installer_table.recognize(words)
+    trees = [destinations.active_venv(os.environ)]
+    venv = destinations.venv_of(words[0], os.environ)
+    if venv is not None:
+        trees.append(venv)
+    is_module = installer_table.is_python(program) and words[1:3] == ("-m", "pip")
+    if is_module or (program.startswith("pip") and wrapped is None):
+        interpreter = words[0] if is_module else (venv and os.path.join(venv, "bin", "python")) or "python3"
+        more, _ = destinations.pip_trees(words, interpreter, os.environ)
+        trees += more
+        python = python or (shutil.which(interpreter) if more else None)
+    rows = (wrapped.installer,) if wrapped else tuple(installer_table.installers().values())
+    return Call(program, words, lambda: trees, python, rows=rows, wrapped=wrapped)
 
 
 pip_command = _command(_pip, "Run pip in the venv, then patch what it installed: nixpatch pip install numpy.")
 uv_command = _command(
-    _uv, "Run uv, then patch what it installed: nixpatch uv sync, nixpatch uv pip install numpy."
+    _uv, "Run uv, then patch what it installed: nixpatch uv sync, nixpatch uv run script.py."
 )
+uvx_command = _command(_uvx, "Run uvx, with the tool patched before it starts: nixpatch uvx ruff check.")
 wrap_command = _command(
     _wrap, "Run any installer, then patch what it installed: nixpatch wrap -- poetry install."
 )
 
 
-def _install(call: Call, chosen: PatchOptions, output: Output) -> int:
-    """Run an installer and patch what it changed; return its exit code if it failed, else that of the patch.
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an installer may change, as it was before."""
 
-    The changes of a failed installer are patched, too: some install one dist after the other.
+    trees: Mapping[str, Snapshot]
+    environments: Mapping[str, EnvironmentStamp]
 
-    Raises:
-        RequestError: an option is wrong. The installer was not run.
-        MachineError: the installer cannot be started.
 
-    """
-    # Report wrong options before the download.
-    opt.request_for(".", chosen)
-    code = ExitCode.SATISFIED
-    for command in filter(None, (call.preparation, call.command)):
-        before = _snapshots(call)
-        failed = _run(command)
+class _InstallerRun:
+    """One call of an installer, and the patches after it, or before what it starts."""
+
+    def __init__(self, call: Call, chosen: PatchOptions, output: Output) -> None:
+        self._call = call
+        self._chosen = chosen
+        self._output = output
+        self._code = ExitCode.SATISFIED
+        self._visited: dict[str, EnvironmentStamp] = {}
+        """the trees that were patched, or had something taken out, by real path, with a stamp of then"""
+
+    def run(self) -> int:
+        """Return the installer's exit code if it failed, else that of the patches.
+
+        The changes of a failed installer are patched, too: some install one dist after the other.
+
+        Raises:
+            MachineError: the installer cannot be started.
+
+        """
+        call = self._call
+        preparation = installer_table.install_first(call.wrapped) if call.wrapped else None
+        begin_ns = time.time_ns()
+        for command in preparation or (call.command,):
+            before = self._look()
+            failed = self._start(command)
+            try:
+                self._patch_changes(before)
+            except NixpatchError as error:
+                return failed or _print_error(error)
+            if failed:
+                return failed
+        if call.rows and not self._visited:
+            self._patch_wholes(installer_table.changed_since(begin_ns, call.command, os.environ))
+        if call.installs and not self._visited:
+            self._explain()
+        return self._code
+
+    def _look(self) -> Surroundings:
+        environments = installer_table.environments(self._call.rows, os.environ)
+        return Surroundings(
+            _snapshots(self._call), {path: installer_table.stamp(path) for path in environments}
+        )
+
+    def _start(self, command: Sequence[str]) -> int:
+        """Run the installer; what it starts is held until its environment is patched."""
+        start = self._call.start
+        if start is None:
+            return _run(command)
+        with gate(self._patch_wholes) as waiting:
+            if not start.is_python:
+                code = _run((self._call.uv, *start.before, *waiting.command(start.command)), waiting)
+                if not waiting.is_command_missing:
+                    return code
+            # uv knows what the command is; a Python that it starts in the environment waits, too.
+            return _run(command, waiting, waiting.environ(os.environ))
+
+    def _patch_changes(self, before: Surroundings) -> None:
+        """Patch what the installer has changed.
+
+        Raises:
+            RequestError: the trees cannot be told, or read.
+
+        """
+        call = self._call
+        if call.wrapped is not None:
+            self._patch_wholes(installer_table.asked(call.wrapped, os.environ))
+        self._patch_wholes(
+            path
+            for path in installer_table.environments(call.rows, os.environ)
+            if before.environments.get(path) != installer_table.stamp(path)
+        )
+        for tree, now in _snapshots(call).items():
+            if self._has_changed(tree):
+                self._patch_difference(tree, difference(before.trees.get(tree, Snapshot()), now))
+
+    def _patch_wholes(self, paths: Iterable[str]) -> None:
+        """Patch environments that belong to an installer, each as a whole; errors are printed."""
+        for path in paths:
+            real = os.path.realpath(path)
+            sites = python_layout.site_directories(real) or (real,)
+            if self._has_changed(real) and any(map(python_layout.has_dist_info, sites)):
+                self._guarded(real, functools.partial(self._patch, real))
+
+    def _has_changed(self, tree: str) -> bool:
+        """Whether an installer was at a tree since we were."""
+        return self._visited.get(tree) != installer_table.stamp(tree)
+
+    def _patch_difference(self, tree: str, changes: InstallerChanges) -> None:
+        """Patch the changes in one tree, or drop the roots of what is gone."""
+        if changes.anything:
+            self._guarded(tree, lambda: self._patch(tree, lambda plan: restrict(plan, changes)))
+        elif changes.gone:
+            self._guarded(tree, lambda: self._prune(tree))
+
+    def _prune(self, tree: str) -> None:
+        if self._chosen.gc_roots:
+            prune_roots(tree, self._output.say)
+
+    def _guarded(self, tree: str, action: Callable[[], ExitCode | None]) -> None:
+        """Act on a tree; an error is printed, not raised, as the installer has finished."""
         try:
-            after = _snapshots(call)
+            code = action() or ExitCode.SATISFIED
         except NixpatchError as error:
-            return failed or _print_error(error)
-        for tree, now in after.items():
-            changes = difference(before.get(tree, Snapshot()), now)
-            code = max(code, _patch_changes(tree, changes, call, chosen, output))
-        if failed:
-            return failed
-    return code
+            code = _print_error(error)
+        if code is not ExitCode.SATISFIED:
+            _print(
+                f"some files that {self._call.name} installed into {tree} could not be patched;"
+                " they are as installed"
+            )
+        self._code = max(self._code, code)
+        self._visited[tree] = installer_table.stamp(tree)
+
+    def _patch(self, tree: str, part: Callable[[Plan], Plan] = lambda plan: plan) -> ExitCode:
+        begun = time.monotonic()
+        chosen = self._chosen_for(tree)
+        outcome = patch(opt.request_for(tree, chosen), chosen, self._output.events(), restrict=part)
+        plan = outcome.plan
+        if (plan.files or plan.findings) and (plan.pending or self._call.start is None):
+            from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - rich is slow to import
+
+            if self._call.wrapped is not None:
+                self._output.say(tree)
+            seconds = time.monotonic() - begun
+            report = plan_report(plan, outcome, verbosity=self._output.verbosity, seconds=seconds)
+            console(stderr=True).print(report)
+        return run_code(plan, outcome)
+
+    def _chosen_for(self, tree: str) -> PatchOptions:
+        if self._chosen.python is None and python_layout.read_config(tree) is None:
+            return replace(self._chosen, python=self._call.python)
+        return self._chosen
+
+    def _explain(self) -> None:
+        """Say what an installer that changed nothing leaves unpatched, and where it was looked."""
+        call = self._call
+        trees = [tree for tree in dict.fromkeys(call.trees()) if os.path.isdir(tree)]
+        for tree in trees:
+            with contextlib.suppress(NixpatchError):  # no tree, or not one of a Python
+                plan = make_plan(opt.request_for(tree, self._chosen_for(tree)))
+                pending = sum(file.edit is not None for file in plan.files)
+                if pending:
+                    text = f"{call.name} changed nothing in {tree}, where {pending} ELF files need patching"
+                    _print(f"{text}: run nixpatch {tree}")
+                    self._code = max(self._code, ExitCode.REMAINS)
+                    return
+        if call.name not in {"pip", "uv", "uvx"}:
+            looked = [*call.trees(), *installer_table.places(call.rows if call.wrapped else (), os.environ)]
+            text = f"nothing that {call.name} changed was seen in {', '.join(looked)}"
+            _print(f"{text}; if it installed elsewhere, name the place: nixpatch PATH, or wrap --tree PATH")
+            self._code = max(self._code, ExitCode.REMAINS)
+
+
+def _print(text: str) -> None:
+    sys.stderr.write(f"nixpatch: {shown(text)}\n")
 
 
 def _print_error(error: NixpatchError) -> ExitCode:
-    sys.stderr.write(f"nixpatch: {shown(str(error))}\n")
+    _print(str(error))
     return ExitCode(error.exit_code)
 
 
@@ -151,7 +342,9 @@ def _snapshots(call: Call) -> dict[str, Snapshot]:
     return {tree: snapshot(tree) for tree in sorted({os.path.realpath(tree) for tree in call.trees()})}
 
 
-def _run(command: Sequence[str]) -> int:
+def _run(
+    command: Sequence[str], waiting: Gate | None = None, environ: Mapping[str, str] | None = None
+) -> int:
     """Run a command on this terminal; return its exit code, or 128 plus its signal, as a shell does.
 
     Raises:
@@ -162,9 +355,9 @@ def _run(command: Sequence[str]) -> int:
     # by it (execve(2)).
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        process = subprocess.Popen(command)
+        process = subprocess.Popen(command, env=environ)
         try:
-            code = process.wait()
+            code = waiting.wait(process) if waiting else process.wait()
         except BaseException:  # SIGTERM was sent to nixpatch only
             process.terminate()
             process.wait()
@@ -174,40 +367,3 @@ def _run(command: Sequence[str]) -> int:
     finally:
         signal.signal(signal.SIGINT, before)
     return code if code >= 0 else 128 - code
-
-
-def _patch_changes(
-    tree: str, changes: InstallerChanges, call: Call, chosen: PatchOptions, output: Output
-) -> ExitCode:
-    """Patch the changes in one tree; an error is printed, not raised, as the installer has finished."""
-    code = ExitCode.SATISFIED
-    try:
-        if changes.anything:
-            code = _patch(tree, changes, call, chosen, output)
-        elif changes.gone and chosen.gc_roots:
-            prune_roots(tree, output.say)
-    except NixpatchError as error:
-        code = _print_error(error)
-    if code is not ExitCode.SATISFIED:
-        text = (
-            f"some files that {call.name} installed into {tree} could not be patched; they are as installed"
-        )
-        sys.stderr.write(f"nixpatch: {shown(text)}\n")
-    return code
-
-
-def _patch(
-    tree: str, changes: InstallerChanges, call: Call, chosen: PatchOptions, output: Output
-) -> ExitCode:
-    begun = time.monotonic()
-    if chosen.python is None and python_layout.read_config(tree) is None:
-        chosen = replace(chosen, python=call.python)
-    request = opt.request_for(tree, chosen)
-    outcome = patch(request, chosen, output.events(), restrict=lambda plan: restrict(plan, changes))
-    plan = outcome.plan
-    if plan.files or plan.findings:
-        from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - rich is slow to import
-
-        report = plan_report(plan, outcome, verbosity=output.verbosity, seconds=time.monotonic() - begun)
-        console(stderr=True).print(report)
-    return run_code(plan, outcome)

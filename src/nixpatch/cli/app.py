@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import os
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, get_args
 
 import typer
 from typer.core import TyperGroup
 
 from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.errors import RequestError
+from nixpatch.escape import shown
+from nixpatch.operations.patch_options import PatchOptions, types_of, words_of
 from nixpatch.version import __version__
 
 _TREES = "Trees"
@@ -25,6 +30,8 @@ _DEMO = "Try it"
 
 _ANY_GRAFT = "--unvendor=*"
 _TOP_OPTIONS = frozenset({"--help", "-h", "--version", "--install-completion", "--show-completion"})
+_DOCUMENTED = ("patch", "plan", "restore", "verify", "missing", "tree", "lock", "diff", "manylinux")
+"""commands that have a JSON document"""
 _COMPLETING = "_NIXPATCH_COMPLETE"
 """the variable that a shell sets to ask for completions (click, "Shell Completion")"""
 
@@ -71,21 +78,65 @@ COMMANDS = {
 class _Shorthand(TyperGroup):
     """Accepts ``nixpatch PATH`` for ``nixpatch patch PATH``, in a run and in shell completion."""
 
+    usage_error: ClassVar[str] = ""
+    """what was wrong with the command line of the last run, as typer says it"""
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Insert the omitted command, and replace ``plan`` by what it is short for."""
-        return super().parse_args(ctx, _spelled_out(args))
+        """Insert the omitted command, and put options behind it."""
+        # In completion no word means that the first one is typed.
+        return super().parse_args(ctx, _spelled_out(args) if args or not ctx.resilient_parsing else args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, and keep the text of a usage error for the JSON document."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            _Shorthand.usage_error = getattr(error, "format_message", str)()
+            raise
 
 
 def _spelled_out(args: list[str]) -> list[str]:
-    first = next(iter(args), "--help")
-    if first == "plan":
-        args = ["patch", "--dry-run", *args[1:]]
-    elif first not in COMMANDS and first not in _TOP_OPTIONS:
+    """Return the words with the command first: options may come before it, and ``patch`` may be left out."""
+    index = _first_word(args)
+    if args and args[0] in _TOP_OPTIONS:
+        return args
+    if index < len(args) and args[index] in COMMANDS:
+        args = [args[index], *args[:index], *args[index + 1 :]]
+    else:
         args = ["patch", *args]
-    if args[:1] == ["patch"]:
+    if args[0] in {"patch", "plan"}:
         # typer has no options with an optional value.
         args = [_ANY_GRAFT if word == "--unvendor" else word for word in args]
     return args
+
+
+def _first_word(args: Sequence[str]) -> int:
+    """Return the index of the first word that is neither an option nor the value of one."""
+    index = 0
+    while index < len(args) and args[index].startswith("-") and args[index] not in {"-", "--"}:
+        index += 2 if args[index] in _with_value() else 1
+    return index
+
+
+@functools.cache
+def _with_value() -> frozenset[str]:
+    """Return the options that take the next word for their value."""
+    flags = {"--html", "--output", "-o", "--tree", "--format", "--why", "--depth"}
+    for name, annotated in types_of(PatchOptions).items():
+        words = words_of(annotated)
+        if words is not None and get_args(annotated)[0] is not bool and name != "unvendor":
+            flags.update(words.flags or ("--" + name.replace("_", "-"),))
+    return frozenset(flags)
+
+
+def _misspelled(args: Sequence[str]) -> str | None:
+    """Return the message for a first word that is neither a command nor a file, but looks like a command."""
+    index = _first_word(args)
+    word = args[index] if index < len(args) else ""
+    if word in COMMANDS or "/" in word or os.path.lexists(word):
+        return None
+    near = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.7)
+    return f"{word}: no such command, and no such path: did you mean nixpatch {near[0]}?" if near else None
 
 
 def command_line(names: Collection[str] = COMMANDS) -> typer.Typer:
@@ -94,8 +145,7 @@ def command_line(names: Collection[str] = COMMANDS) -> typer.Typer:
         name="nixpatch",
         cls=_Shorthand,
         help="Link installed wheels against the Nix store, in place: auditwheel in reverse.",
-        epilog="nixpatch PATH... is short for nixpatch patch PATH...",
-        no_args_is_help=True,
+        epilog="nixpatch PATH... is short for nixpatch patch PATH..., and nixpatch alone for nixpatch patch.",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -121,16 +171,34 @@ def run(arguments: Sequence[str]) -> int:
         text = f"its own files cannot be read ({error}); nothing was changed: fix this or install it again"
         sys.stderr.write(f"nixpatch: {text}\n")
         return ExitCode.MACHINE
+    misspelled = _misspelled(arguments)
+    if misspelled is not None:
+        sys.stderr.write(f"nixpatch: {shown(misspelled)}\n")
+        _document_usage_error(arguments, misspelled)
+        return ExitCode.REQUEST
+    _Shorthand.usage_error = ""
     try:
         app(list(arguments), prog_name="nixpatch")
     except SystemExit as end:
+        if _Shorthand.usage_error:
+            _document_usage_error(arguments, _Shorthand.usage_error)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return ExitCode.SATISFIED
 
 
+def _document_usage_error(arguments: Sequence[str], text: str) -> None:
+    """Print a JSON document with the error if one was asked for: who reads it gets a whole one."""
+    if "--json" in arguments:
+        from nixpatch.cli.session import print_document  # noqa: PLC0415 - for an error only
+
+        command = _spelled_out(list(arguments))[0]
+        known = command if command in _DOCUMENTED else "patch"
+        print_document(known, (), error=RequestError(text))
+
+
 def _wanted(arguments: Sequence[str]) -> Collection[str]:
     """Return the commands to build: all of them for the help and for completion."""
-    first = next(iter(_spelled_out(list(arguments))), "--help")
+    first = _spelled_out(list(arguments))[0]
     return COMMANDS if _COMPLETING in os.environ or first in _TOP_OPTIONS else {first}
 
 

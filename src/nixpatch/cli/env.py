@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from nixpatch.cli import options as opt
-from nixpatch.cli.destinations import venv_of_pip
 from nixpatch.cli.exit_codes import ExitCode, dlopen_code
+from nixpatch.cli.named_trees import one_tree
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
 from nixpatch.errors import MachineError, RequestError
@@ -50,8 +50,7 @@ def env_command(
         raise RequestError("env --print takes one tree and no command")
     if not printing and not words:
         raise RequestError("env: name a command to run, or --print; to patch a directory of this name: ./env")
-    path = (words[0] if printing and words else tree) or venv_of_pip(None, os.environ)[0]
-    request = opt.request_for(path, chosen)
+    request = opt.request_for(one_tree(words[0] if printing and words else tree), chosen)
     from nixpatch.operations import dlopen_names  # noqa: PLC0415
     from nixpatch.report import dlopen_names as report  # noqa: PLC0415 - no other command needs it
 

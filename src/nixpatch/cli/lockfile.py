@@ -12,6 +12,7 @@ import typer
 
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode, run_code
+from nixpatch.cli.named_trees import one_tree
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded, write_output
 from nixpatch.escape import shown
@@ -29,10 +30,15 @@ from nixpatch.store.lockfile import NAME, dump
     "strict",
 )
 def lock_command(
-    path: Annotated[
-        str, typer.Argument(metavar="PATH", help="A site-packages, a venv, a prefix or a build's $out.")
-    ],
     chosen: PatchOptions,
+    path: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PATH]",
+            help="A venv, a prefix, a site-packages or a build's $out (default: the active venv, ./.venv).",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help="The lockfile to write.")
     ] = NAME,
@@ -41,7 +47,7 @@ def lock_command(
 ) -> ExitCode:
     """Write a lockfile for --locked: the store path that serves each soname. Does not change the tree."""
     session = Output("lock", as_json=as_json, verbosity=-1 if quiet else 0)
-    request = replace(opt.request_for(path, chosen), follow_links=True)
+    request = replace(opt.request_for(one_tree(path), chosen), follow_links=True)
     plan = make_plan(request, session.say)
     lock, findings = lock_of(plan, request.store)
     plan = replace(plan, findings=(*plan.findings, *findings))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
 import typer
 
 from nixpatch.cli import options as opt
-from nixpatch.cli.destinations import venv_of_pip
 from nixpatch.cli.exit_codes import ExitCode, manylinux_code
+from nixpatch.cli.named_trees import one_tree
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
 from nixpatch.escape import shown
@@ -111,4 +110,4 @@ def _request(path: str | None, chosen: PatchOptions) -> PatchRequest:
 
 
 def _path(path: str | None) -> str:
-    return path if path is not None else venv_of_pip(None, os.environ)[0]
+    return one_tree(path)

@@ -11,6 +11,7 @@ import typer
 
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode, missing_code
+from nixpatch.cli.named_trees import named_trees
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
 from nixpatch.operations.patch_options import PatchOptions
@@ -29,8 +30,8 @@ class Format(enum.StrEnum):
 @guarded
 @takes("python", "lib", "closure", "store", "pure", "policy", "runtime_dep", "ignore_missing", "strict")
 def missing_command(
-    paths: opt.Paths,
     chosen: PatchOptions,
+    paths: opt.Paths = None,
     output_format: Annotated[
         Format,
         typer.Option("--format", help="text; nix, a function from pkgs to a list of packages; or json."),
@@ -42,7 +43,8 @@ def missing_command(
     What stops an import or a program comes first. What only optional parts need (plugins, backends), or code
     opens by name, is listed apart, as optional: it does not change the exit code.
     """
-    plans = [make_plan(replace(opt.request_for(path, chosen), follow_links=True)) for path in paths]
+    requests = [opt.request_for(path, chosen) for path in named_trees(paths).paths]
+    plans = [make_plan(replace(request, follow_links=True)) for request in requests]
     match Format.JSON if as_json else output_format:
         case Format.TEXT:
             sys.stdout.write(report.text(plans))

@@ -20,9 +20,12 @@ ALL = tuple(patch_options.types_of(PatchOptions))
 """the names of all options of a run, in the order of ``--help``"""
 
 Paths = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
-        metavar="PATH...", help="A site-packages, a venv, a prefix, a build's $out, or ELF files."
+        metavar="[PATH]...",
+        help="A venv, a prefix, a site-packages, a part of one, a directory above several of them, a build's "
+        "$out, or ELF files (default: the active venv, ./.venv).",
+        show_default=False,
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan, write nothing.")]

@@ -14,22 +14,24 @@ import typer
 
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode, run_code, verdict_code
+from nixpatch.cli.named_trees import for_each, named_trees
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import RequestError
 from nixpatch.installed import scan
 from nixpatch.model import Outcome, Plan, Writer
+from nixpatch.operations import patch_options
 from nixpatch.operations.patch import patch, restore
-from nixpatch.operations.patch_options import PatchOptions, text_of
-from nixpatch.operations.plan import check_request, make_plan
+from nixpatch.operations.patch_options import PatchOptions, PlanOptions, text_of
+from nixpatch.operations.plan import PatchRequest, check_request, make_plan
 from nixpatch.store import find_store
 
 
 @guarded
 @takes(*opt.ALL)
 def patch_command(
-    paths: opt.Paths,
     chosen: PatchOptions,
+    paths: opt.Paths = None,
     dry_run: opt.DryRun = False,
     check: opt.Check = False,
     as_json: opt.Json = False,
@@ -37,34 +39,72 @@ def patch_command(
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
-    """Patch trees. nixpatch PATH... is short for it."""
+    """Patch trees. nixpatch PATH... is short for it; nixpatch alone patches the active venv, or ./.venv."""
+    writing = not (dry_run or check)
+    verbosity = -1 if quiet else verbose
+    return _patch(
+        paths, chosen, writing=writing, check=check, as_json=as_json, html=html, verbosity=verbosity
+    )
+
+
+@guarded
+@takes(*(name for name in opt.ALL if name in patch_options.types_of(PlanOptions)))
+def plan_command(
+    chosen: PatchOptions,
+    paths: opt.Paths = None,
+    check: opt.Check = False,
+    as_json: opt.Json = False,
+    html: opt.Html = None,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> ExitCode:
+    """Print what patch would do, and write nothing."""
+    verbosity = -1 if quiet else verbose
+    return _patch(paths, chosen, writing=False, check=check, as_json=as_json, html=html, verbosity=verbosity)
+
+
+def _patch(
+    paths: list[str] | None,
+    chosen: PatchOptions,
+    *,
+    writing: bool,
+    check: bool,
+    as_json: bool,
+    html: str | None,
+    verbosity: int,
+) -> ExitCode:
+    """Patch or plan each tree."""
     if chosen.unvendor and chosen.writer is Writer.LIEF:
         raise RequestError("--unvendor: only the in-place writer can rename what a file needs")
-    writing = not (dry_run or check)
+    named = named_trees(paths)
     output = Output(
         "patch" if writing else "plan",
         as_json=as_json,
-        verbosity=-1 if quiet else verbose,
+        verbosity=verbosity,
         html=html,
         options=chosen,
-        several=len(paths) > 1,
+        several=len(named.paths) > 1,
+        are_found=named.are_found,
     )
-    code = ExitCode.SATISFIED
+
+    def request(path: str) -> PatchRequest:
+        return replace(opt.request_for(path, chosen), follow_links=not writing)
+
+    def work(path: str) -> ExitCode:
+        begun = time.monotonic()
+        if writing:
+            outcome = patch(request(path), chosen, output.events())
+            return _report(outcome.plan, outcome, output, begun)
+        plan = make_plan(request(path), output.say, output.bar.reading)
+        return _report(plan, None, output, begun, check=check)
+
+    def look(path: str) -> None:
+        # Before anything is written: an error in the last path must not leave the first one patched.
+        if writing:
+            check_request(request(path))
+
     with output:
-        requests = [replace(opt.request_for(path, chosen), follow_links=not writing) for path in paths]
-        if writing and len(requests) > 1:
-            # Before anything is written: an error in the last path must not leave the first one patched.
-            for request in requests:
-                check_request(request)
-        for request in requests:
-            begun = time.monotonic()
-            if writing:
-                outcome = patch(request, chosen, output.events())
-                code = max(code, _report(outcome.plan, outcome, output, begun))
-            else:
-                plan = make_plan(request, output.say, output.bar.reading)
-                code = max(code, _report(plan, None, output, begun, check=check))
-    return code
+        return for_each(named, output, work, look)
 
 
 def _report(
@@ -75,15 +115,11 @@ def _report(
     return run_code(plan, outcome, check=check)
 
 
-def plan_command(_paths: opt.Paths) -> None:
-    """Print what patch would do, and write nothing: patch --dry-run, with the same options."""
-
-
 @guarded
 @takes("fsync", "jobs")
 def restore_command(
-    paths: opt.Paths,
     chosen: PatchOptions,
+    paths: opt.Paths = None,
     dry_run: opt.DryRun = False,
     as_json: opt.Json = False,
     html: opt.Html = None,
@@ -91,23 +127,27 @@ def restore_command(
     quiet: opt.Quiet = False,
 ) -> ExitCode:
     """Restore every patched file byte for byte, and RECORD."""
+    named = named_trees(paths)
     output = Output(
-        "restore", as_json=as_json, verbosity=-1 if quiet else verbose, html=html, several=len(paths) > 1
+        "restore",
+        as_json=as_json,
+        verbosity=-1 if quiet else verbose,
+        html=html,
+        several=len(named.paths) > 1,
+        are_found=named.are_found,
     )
-    code = ExitCode.SATISFIED
-    with output:
-        for path in paths if len(paths) > 1 else ():
-            scan(path)  # as above
-        for path in paths:
-            begun = time.monotonic()
-            if dry_run:
-                from nixpatch.operations.restore import plan_restore  # noqa: PLC0415 - no other command needs it
 
-                code = max(code, _report(plan_restore(path), None, output, begun))
-            else:
-                outcome = restore(path, chosen, output.events())
-                code = max(code, _report(outcome.plan, outcome, output, begun))
-    return code
+    def work(path: str) -> ExitCode:
+        begun = time.monotonic()
+        if dry_run:
+            from nixpatch.operations.restore import plan_restore  # noqa: PLC0415 - no other command needs it
+
+            return _report(plan_restore(path), None, output, begun)
+        outcome = restore(path, chosen, output.events())
+        return _report(outcome.plan, outcome, output, begun)
+
+    with output:
+        return for_each(named, output, work, scan)
 
 
 @guarded
@@ -120,8 +160,8 @@ def restore_command(
     accept_modified="RECORD rows that were wrong before the patch are no errors.",
 )
 def verify_command(
-    paths: opt.Paths,
     chosen: PatchOptions,
+    paths: opt.Paths = None,
     load: Annotated[
         bool,
         typer.Option(
@@ -139,24 +179,31 @@ def verify_command(
     """Check patched trees: files, RECORD, needs, store paths and garbage-collector roots."""
     from nixpatch.operations.verify import check_tree  # noqa: PLC0415 - no other command needs it
 
+    named = named_trees(paths)
     output = Output(
-        "verify", as_json=as_json, verbosity=-1 if quiet else verbose, html=html, several=len(paths) > 1
+        "verify",
+        as_json=as_json,
+        verbosity=-1 if quiet else verbose,
+        html=html,
+        several=len(named.paths) > 1,
+        are_found=named.are_found,
     )
-    code = ExitCode.SATISFIED
     store = find_store(text_of(chosen.store), os.environ)
+
+    def work(path: str) -> ExitCode:
+        verdict = check_tree(
+            path,
+            store,
+            python=text_of(chosen.python),
+            path_env=os.environ.get("PATH"),
+            locked=text_of(chosen.locked),
+            load=load,
+            deep=deep,
+            workers=chosen.jobs,
+            accept_modified=chosen.accept_modified,
+        )
+        output.verdict(verdict, store.directory)
+        return verdict_code(verdict)
+
     with output:
-        for path in paths:
-            verdict = check_tree(
-                path,
-                store,
-                python=text_of(chosen.python),
-                path_env=os.environ.get("PATH"),
-                locked=text_of(chosen.locked),
-                load=load,
-                deep=deep,
-                workers=chosen.jobs,
-                accept_modified=chosen.accept_modified,
-            )
-            output.verdict(verdict, store.directory)
-            code = max(code, verdict_code(verdict))
-    return code
+        return for_each(named, output, work)

@@ -20,6 +20,7 @@ from nixpatch.errors import MachineError, NixpatchError
 from nixpatch.escape import shown
 from nixpatch.fs import is_stream, replace_bytes, sweep
 from nixpatch.model import Outcome, Plan, Tree, Verdict
+from nixpatch.report.closing import RunSum
 
 if TYPE_CHECKING:
     from nixpatch.operations.patch import PatchEvents
@@ -42,6 +43,7 @@ class Output:
         html: str | None = None,
         options: PatchOptions | None = None,
         several: bool = False,
+        are_found: bool = False,
     ) -> None:
         """Prepare the output of one command.
 
@@ -52,8 +54,14 @@ class Output:
             html: the file to write the page to.
             options: the options for the JSON document.
             several: print the path of each tree, as there is more than one.
+            are_found: print a line for each tree and a sum, as they were found and not named.
 
         """
+        self.label = ""
+        """the tree that the next report is about, as the command line or the search names it"""
+        self._are_found = are_found
+        self._sum = RunSum()
+        self._refused: list[tuple[str, str]] = []
         self._options = options
         self._several = several
         self.as_json = as_json
@@ -79,9 +87,11 @@ class Output:
         from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - JSON needs no rich
 
         self._print_root(plan.tree)
-        console(plain=not self._watched).print(
-            plan_report(plan, outcome, verbosity=self.verbosity, seconds=seconds)
+        self._sum.add_plan(plan, outcome, seconds)
+        report = plan_report(
+            plan, outcome, verbosity=self.verbosity, seconds=seconds, label=self._line_label()
         )
+        console(plain=not self._watched).print(report)
 
     def verdict(self, verdict: Verdict, store_dir: str) -> None:
         """Print a verdict as text, or keep it for the JSON document and the page."""
@@ -97,13 +107,31 @@ class Output:
         from nixpatch.report.text import console, verdict_report  # noqa: PLC0415 - as above
 
         self._print_root(verdict.tree)
-        console(plain=not self._watched).print(
-            verdict_report(verdict, store_dir=store_dir, verbosity=self.verbosity)
+        self._sum.add_verdict(verdict)
+        report = verdict_report(
+            verdict, store_dir=store_dir, verbosity=self.verbosity, label=self._line_label()
         )
+        console(plain=not self._watched).print(report)
+
+    def refuse(self, path: str, error: NixpatchError) -> None:
+        """Report that a tree that was found cannot be used; the others go on."""
+        self._refused.append((path, str(error)))
+        if not self.as_json:
+            text = str(error) if path in str(error) else f"{path}: {error}"
+            sys.stdout.flush()
+            sys.stderr.write(f"nixpatch: {shown(text)}\n")
+
+    def _line_label(self) -> str:
+        """Return the name before the closing line of a tree that was found; "" for the whole report."""
+        return self.label if self._are_found and self.verbosity <= 0 else ""
 
     def _print_root(self, tree: Tree) -> None:
-        if self._several:
+        if self._several and self.verbosity >= 0 and not self._line_label():
             sys.stdout.write(f"{shown(tree.root)}\n")
+
+    def _print_sum(self) -> None:
+        if self._are_found and not self.as_json and (self.verbosity >= 0 or self._refused):
+            sys.stdout.write(f"{self._sum.text(len(self._refused))}\n")
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +149,11 @@ class Output:
         if error is not None and not isinstance(error, NixpatchError):
             return
         if self.as_json:
-            print_document(self._command, self._trees, options=self._options, error=error)
+            print_document(
+                self._command, self._trees, options=self._options, error=error, refused=self._refused
+            )
+        if error is None:
+            self._print_sum()
         if error is None and self._html is not None:
             self._write_page(self._html)
 
@@ -148,14 +180,20 @@ def print_document(
     *,
     options: PatchOptions | None = None,
     error: NixpatchError | None = None,
+    refused: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Print a whole JSON document to standard output, with the error that ended the run early."""
+    """Print a whole JSON document to standard output, with the error that ended the run early.
+
+    ``refused`` are the trees that were found and cannot be used, each with an error.
+    """
     from nixpatch.operations.patch_options import as_json  # noqa: PLC0415 - for JSON only
     from nixpatch.report.as_json import document, write  # noqa: PLC0415
 
     extra: dict[str, Any] = {}
     if options is not None:
         extra["options"] = as_json(options)
+    if refused:
+        extra["refused"] = [{"path": path, "error": shown(text)} for path, text in refused]
     if error is not None:
         extra["error"] = shown(str(error))
         error.is_in_document = True

@@ -11,6 +11,7 @@ import typer
 
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode, trace_code
+from nixpatch.cli.named_trees import named_trees
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded
 from nixpatch.cli.terminal import is_watched
@@ -26,8 +27,16 @@ if TYPE_CHECKING:
 @guarded
 @takes("python", "store")
 def tree_command(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH|FILE...", help="A tree, or any ELF file.")],
     chosen: PatchOptions,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH|FILE]...",
+            help="A tree, a part of one, a directory above several, or any ELF file "
+            "(default: the active venv, ./.venv).",
+            show_default=False,
+        ),
+    ] = None,
     why: Annotated[
         str | None,
         typer.Option("--why", metavar="SONAME", help="Show each step of the search for this library."),
@@ -61,7 +70,8 @@ def tree_command(
         store_dir=store_dir,
     )
     traces = [
-        trace_tree(path, options) if os.path.isdir(path) else trace_file(path, options) for path in paths
+        trace_tree(path, options) if os.path.isdir(path) else trace_file(path, options)
+        for path in named_trees(paths).paths
     ]
     if why is not None and not any(trace.needs_of(why) for trace in traces):
         raise RequestError(f"--why {why}: no file needs it; name a library as nixpatch tree shows it")

@@ -78,15 +78,21 @@ class TreeRoots:
     """directories that were not searched: there are too many, or they lie too deep"""
 
 
-def find_roots(path: str) -> TreeRoots:
+def find_roots(path: str, home: str | None = None) -> TreeRoots:
     """Return the trees that a path means.
 
     Links are not followed, but for a link with a usual name of a venv that leads to one. A path that does not
-    exist, a file, a tree, a part of a tree and a directory without trees below are returned as they are.
+    exist, a file, a tree, a part of a tree, a directory of the system and a directory without trees below are
+    returned as they are.
+
+    Args:
+        path: the path.
+        home: the home directory, which is not searched either.
+
     """
     real = os.path.realpath(path) if "\0" not in path else path
     listing = _list(real)
-    if listing is None:
+    if listing is None or is_system_directory(real, home):
         return TreeRoots((path,))
     kind = root_kind(real, listing)
     if kind in {TreeKind.VENV, TreeKind.SITE_PACKAGES} or (kind is None and enclosing(real) is not None):
@@ -202,12 +208,10 @@ def default_tree(environ: Mapping[str, str], directory: str = ".") -> str:
     conda = environ.get("CONDA_PREFIX")
     if conda and os.path.isdir(os.path.join(conda, _CONDA)):
         return conda
-    others = [
-        name
-        for name in sorted(python_layout.listed(directory))
-        if python_layout.read_config(name) is not None
-    ]
-    advice = f"name the one here: nixpatch {others[0]}" if others else "name a tree: nixpatch PATH"
+    names = sorted(python_layout.listed(directory))
+    others = [name for name in names if python_layout.read_config(os.path.join(directory, name)) is not None]
+    advice = "name the one here: nixpatch" if others else "name a tree: nixpatch PATH, or see nixpatch --help"
+    advice = " ".join([advice, *others[:1]])
     raise RequestError(f"no active venv (VIRTUAL_ENV) and no ./.venv: {advice}")
 
 

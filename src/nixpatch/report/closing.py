@@ -5,6 +5,7 @@ from __future__ import annotations
 from nixpatch.escape import shown
 from nixpatch.model import Outcome, Plan, Verdict
 from nixpatch.model.diff import Difference
+from nixpatch.model.summary import Totals
 from nixpatch.model.trace import Trace
 from nixpatch.report.phrases import count_text, size_text
 from nixpatch.report.summary import totals
@@ -12,34 +13,87 @@ from nixpatch.store.lockfile import Lockfile
 from nixpatch.store.store_paths import store_paths_of
 
 
-def run_closing(plan: Plan, outcome: Outcome | None, seconds: float) -> str:
+class RunSum:
+    """The counts of the trees of a run: those of one for its last line, those of several for their sum."""
+
+    def __init__(self) -> None:
+        """Begin with no tree."""
+        self._trees = 0
+        self._verb = ""
+        self._seconds = 0.0
+        self._texts = 0
+        self._counts: list[Totals] = []
+        self._errors = 0
+        self._patched = 0
+
+    def add_plan(self, plan: Plan, outcome: Outcome | None, seconds: float) -> None:
+        """Count a plan or its outcome."""
+        verbs = ("patch", "patched") if plan.target is not None else ("restore", "restored")
+        self._verb = verbs[1] if outcome is not None else f"to {verbs[0]}"
+        self._trees += 1
+        self._seconds += seconds
+        self._texts += sum(text.pending for text in plan.texts)
+        self._counts.append(totals(plan, outcome))
+
+    def add_verdict(self, verdict: Verdict) -> None:
+        """Count a verdict."""
+        self._trees += 1
+        self._errors += verdict.errors
+        self._patched += verdict.patched
+
+    def counts(self) -> tuple[tuple[str, int, str], ...]:
+        """Return the counts of the plans, the changed files first: kind, number, and words to the number."""
+        missing, texts = sum(count.missing for count in self._counts), self._texts
+        return (
+            ("patched", sum(count.changed for count in self._counts), self._verb),
+            ("unchanged", sum(count.untouched for count in self._counts), "unchanged"),
+            ("skipped", sum(sum(count.skipped.values()) for count in self._counts), "skipped"),
+            ("failed", sum(count.failed for count in self._counts), "failed"),
+            ("text", texts, "text file" if texts == 1 else "text files"),
+            ("missing", missing, f"{'dependency' if missing == 1 else 'dependencies'} not found"),
+        )
+
+    def counts_text(self) -> str:
+        """Return the counts of the plans as a sentence."""
+        (_, changed, verb), *rest = self.counts()
+        verb = verb.replace("to ", "would ").capitalize()
+        files, size = (sum(getattr(count, name) for count in self._counts) for name in ("files", "bytes"))
+        text = f"{verb} {changed} of {files} ELF files ({size_text(size)}) in {self._seconds:.1f} s"
+        return "; ".join([text, *(f"{number} {words}" for _, number, words in rest if number)]) + "."
+
+    def text(self, refused: int) -> str:
+        """Return the sum of several trees, some of which could not be used."""
+        trees = count_text(self._trees + refused, "tree")
+        not_used = f" {count_text(refused, 'tree')} left as found." if refused else ""
+        if self._counts:
+            return f"{trees}: {self.counts_text()}{not_used}"
+        errors = count_text(self._errors, "error") if self._errors else "no errors"
+        failed = self._errors or refused
+        patched = count_text(self._patched, "patched file")
+        return f"{trees}: {'Failed' if failed else 'OK'}: checked {patched}: {errors}.{not_used}"
+
+
+def run_closing(plan: Plan, outcome: Outcome | None, seconds: float, label: str = "") -> str:
     """Return the last line for a plan (``outcome`` None) or for its outcome."""
-    verbs = ("Would patch", "Patched") if plan.target is not None else ("Would restore", "Restored")
-    count = totals(plan, outcome)
-    text = (
-        f"{verbs[outcome is not None]} {count.changed} of {count.files} ELF files "
-        f"({size_text(count.bytes)}) in {seconds:.1f} s"
-    )
-    rest = [f"{number} {words}" for _, number, words in run_counts(plan, outcome)[1:] if number]
-    return "; ".join([text, *rest]) + "."
+    return _labelled(label, _sum_of(plan, outcome, seconds).counts_text())
 
 
 def run_counts(plan: Plan, outcome: Outcome | None) -> tuple[tuple[str, int, str], ...]:
     """Return the counts of the last line, the changed files first: kind, number, and words to the number."""
-    count = totals(plan, outcome)
-    texts = sum(text.pending for text in plan.texts)
-    verb = "patch" if plan.target is not None else "restore"
-    return (
-        ("patched", count.changed, f"to {verb}" if outcome is None else f"{verb}ed"),
-        ("unchanged", count.untouched, "unchanged"),
-        ("skipped", sum(count.skipped.values()), "skipped"),
-        ("failed", count.failed, "failed"),
-        ("text", texts, "text file" if texts == 1 else "text files"),
-        ("missing", count.missing, f"{'dependency' if count.missing == 1 else 'dependencies'} not found"),
-    )
+    return _sum_of(plan, outcome, 0).counts()
 
 
-def verdict_closing(verdict: Verdict, store_dir: str) -> str:
+def _sum_of(plan: Plan, outcome: Outcome | None, seconds: float) -> RunSum:
+    run_sum = RunSum()
+    run_sum.add_plan(plan, outcome, seconds)
+    return run_sum
+
+
+def _labelled(label: str, text: str) -> str:
+    return f"{shown(label)}: {text}" if label else text
+
+
+def verdict_closing(verdict: Verdict, store_dir: str, label: str = "") -> str:
     """Return the last line of ``verify``."""
     store_paths = store_paths_of(verdict.libraries, store_dir)
     counts = [
@@ -57,7 +111,8 @@ def verdict_closing(verdict: Verdict, store_dir: str) -> str:
         counts.append(f"{count_text(verdict.reread.files, 'file')} read again by {names}")
         counts.append(f"{count_text(verdict.reread.originals, 'original')} compared")
     errors = count_text(verdict.errors, "error") if verdict.errors else "no errors"
-    return f"{'Failed' if verdict.errors else 'OK'}: checked {', '.join(counts)}: {errors}."
+    text = f"{'Failed' if verdict.errors else 'OK'}: checked {', '.join(counts)}: {errors}."
+    return _labelled(label, text)
 
 
 def trace_closing(trace: Trace) -> str:

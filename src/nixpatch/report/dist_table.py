@@ -29,7 +29,8 @@ class DistTable:
         self._idle = () if all_dists or len(idle) <= _MAX_IDLE else idle
         self._rows = tuple(row for row in rows if row not in self._idle)
         self._applied = outcome is not None
-        self._verb = "patch" if plan.target is not None else "restore"
+        verbs = ("patch", "patched") if plan.target is not None else ("restore", "restored")
+        self._title = verbs[1] if self._applied else f"to {verbs[0]}"
         self._skipped = totals(plan, outcome).skipped
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -48,7 +49,7 @@ class DistTable:
         if not wide:
             store_paths = {name for row in self._rows for name in row.store_paths}
             if store_paths:
-                yield prose(f"Store paths: {', '.join(map(shown, sorted(store_paths)))}")
+                yield Text(f"Store paths: {', '.join(map(shown, sorted(store_paths)))}", overflow="fold")
         if self._skipped:
             counts = ", ".join(
                 f"{count} {reason.value.partition(':')[0]}"
@@ -61,8 +62,7 @@ class DistTable:
         missing = any(row.missing for row in self._rows)
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("dist", no_wrap=store, overflow="fold")
-        titles = [f"{self._verb}ed" if self._applied else f"to {self._verb}", "unchanged", "skipped"]
-        for title in (*titles, *(["failed"] if failed else [])):
+        for title in (self._title, "ok", "skipped", *(["failed"] if failed else [])):
             table.add_column(title, justify="right", no_wrap=True)
         if missing:
             table.add_column("not found")
@@ -88,5 +88,5 @@ class DistTable:
 
 
 def prose(text: str, style: str = "") -> Text:
-    """Return a sentence that may be broken between words; text that is to be copied must not be."""
-    return Text(text, style=style, no_wrap=False, overflow="fold")
+    """Return a sentence that may be broken between words, but not in a path, which is to be copied."""
+    return Text(text, style=style, no_wrap=False, overflow="ignore")

@@ -22,7 +22,9 @@ from nixpatch.report.unvendor import graft_lines
 _UNLIMITED_WIDTH = 4096
 
 
-def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds: float) -> RenderableType:
+def plan_report(
+    plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds: float, label: str = ""
+) -> RenderableType:
     """Render a plan (``outcome`` None) or its outcome.
 
     Args:
@@ -30,8 +32,15 @@ def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds:
         outcome: the result of ``apply``.
         verbosity: below 0 problems only, 0 a table by dist, 1 every changed file, 2 every need.
         seconds: duration of the run.
+        label: print problems and one line that begins with this.
 
     """
+    satisfied = totals(plan, outcome).satisfied
+    style = "bold green" if satisfied else "bold red"
+    closing = prose(run_closing(plan, outcome, seconds, label), style=style)
+    if verbosity < 0 and satisfied:
+        return Group()
+    verbosity = -1 if label else verbosity
     parts: list[RenderableType] = []
     if verbosity >= 0:
         if plan.target is not None:
@@ -47,17 +56,16 @@ def plan_report(plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds:
     parts += _missing(plan, verbosity)
     parts += _failures(plan, outcome)
     parts += _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root, verbosity)
-    satisfied = totals(plan, outcome).satisfied
-    parts.append(prose(run_closing(plan, outcome, seconds), style="bold green" if satisfied else "bold red"))
-    return Group(*parts)
+    return Group(*parts, closing)
 
 
-def verdict_report(verdict: Verdict, *, store_dir: str, verbosity: int) -> RenderableType:
-    """Render the verdict of ``verify``."""
-    parts = _findings(verdict.findings, verdict.tree.root, verbosity)
+def verdict_report(verdict: Verdict, *, store_dir: str, verbosity: int, label: str = "") -> RenderableType:
+    """Render the verdict of ``verify``; with a ``label`` as errors and one line that begins with it."""
+    if verbosity < 0 and not verdict.errors:
+        return Group()
+    parts = _findings(verdict.findings, verdict.tree.root, -1 if label else verbosity)
     style = "bold red" if verdict.errors else "bold green"
-    parts.append(prose(verdict_closing(verdict, store_dir), style=style))
-    return Group(*parts)
+    return Group(*parts, prose(verdict_closing(verdict, store_dir, label), style=style))
 
 
 def console(*, stderr: bool = False, plain: bool = False, wrap: bool = False) -> Console:

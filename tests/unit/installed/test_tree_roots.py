@@ -184,6 +184,14 @@ def test_a_directory_of_elf_files_means_itself(tmp_path: Path) -> None:
     assert find_roots(os.path.join(tmp_path, "nowhere")).roots == (os.path.join(tmp_path, "nowhere"),)
 
 
+@pytest.mark.parametrize("path", ["/", "/usr", "/usr/lib", "/opt", "~"])
+def test_a_directory_of_the_system_is_not_searched(path: str, tmp_path: Path) -> None:
+    venv(os.path.join(tmp_path, ".venv"))
+    path = str(tmp_path) if path == "~" else path
+
+    assert find_roots(path, str(tmp_path)).roots == (path,)
+
+
 def test_what_lies_too_deep_is_counted(tmp_path: Path) -> None:
     os.makedirs(os.path.join(tmp_path, *"abcdefghijklmnop"))
     venv(os.path.join(tmp_path, ".venv"))
@@ -215,7 +223,9 @@ def test_without_a_path_and_a_venv_the_message_names_one_that_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RequestError, match=r"no \./\.venv: name a tree: nixpatch PATH"):
+    with pytest.raises(
+        RequestError, match=r"no \./\.venv: name a tree: nixpatch PATH, or see nixpatch --help"
+    ):
         default_tree({})
     with pytest.raises(RequestError, match="nowhere: no venv"):
         default_tree({"VIRTUAL_ENV": "/nowhere"})

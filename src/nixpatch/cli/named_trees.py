@@ -1,0 +1,111 @@
+"""The trees that the paths of a command line mean, and the loop over them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nixpatch.cli.exit_codes import ExitCode
+from nixpatch.cli.session import Output
+from nixpatch.errors import NixpatchError, RequestError
+from nixpatch.escape import shown
+from nixpatch.installed import default_tree, find_roots, scan
+from nixpatch.operations.request import in_nix_build
+from nixpatch.report.phrases import count_text, first_few
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTrees:
+    """The trees that the paths of a command line mean."""
+
+    paths: tuple[str, ...]
+    are_found: bool = False
+    """some were not named, but found below a directory that was"""
+
+
+def named_trees(paths: Sequence[str] | None) -> NamedTrees:
+    """Return the trees that paths mean; without paths the active venv, else ``./.venv``.
+
+    Raises:
+        RequestError: there is no path and no venv.
+
+    """
+    trees: dict[str, str] = {}
+    are_found = False
+    for path in paths or [default_tree(os.environ)]:
+        roots = find_roots(path, os.environ.get("HOME"))
+        if roots.unsearched:
+            text = f"{count_text(roots.unsearched, 'directory', 'directories')} not searched for trees"
+            sys.stderr.write(
+                f"nixpatch: {shown(path)}: {text}: too many or too deep; name the trees in them\n"
+            )
+        are_found = are_found or roots.is_above or len(roots.roots) > 1
+        loose = [path] if roots.is_above and in_nix_build(os.environ) and _has_files(path) else []
+        for root in (*roots.roots, *loose):
+            trees.setdefault(os.path.realpath(root) if "\0" not in root else root, root)
+    return NamedTrees(tuple(trees.values()), are_found)
+
+
+def one_tree(path: str | None) -> str:
+    """Return the only tree that a path means, for a command that takes one.
+
+    Raises:
+        RequestError: there are several, or there is no path and no venv.
+
+    """
+    trees = named_trees(None if path is None else [path]).paths
+    if len(trees) > 1:
+        raise RequestError(f"{path}: has {len(trees)} trees: name one of them: {first_few(trees)}")
+    return trees[0]
+
+
+def for_each(
+    named: NamedTrees,
+    output: Output,
+    work: Callable[[str], ExitCode],
+    check: Callable[[str], object] = lambda _: None,
+) -> ExitCode:
+    """Do something for each tree; return the highest exit code.
+
+    ``check`` looks at every tree before ``work`` is done for the first. If a tree was found and not named, an
+    error about it is reported with the results of the others.
+
+    Raises:
+        NixpatchError: a tree that was named cannot be used.
+
+    """
+    code = ExitCode.SATISFIED
+    usable: list[str] = []
+
+    def run(step: Callable[[str], ExitCode | None], path: str) -> None:
+        nonlocal code
+        output.label = path
+        try:
+            code = max(code, step(path) or ExitCode.SATISFIED)
+            usable.append(path)
+        except NixpatchError as error:
+            if not named.are_found:
+                raise
+            output.refuse(path, error)
+            code = max(code, ExitCode(error.exit_code))
+
+    def looked_at(path: str) -> None:
+        check(path)
+
+    if len(named.paths) > 1:
+        for path in named.paths:
+            run(looked_at, path)
+    for path in tuple(usable) if len(named.paths) > 1 else named.paths:
+        run(work, path)
+    return code
+
+
+def _has_files(path: str) -> bool:
+    """Whether a directory above trees has ELF files of its own: all of a build's output is patched."""
+    try:
+        scan(path)
+    except RequestError:
+        return False
+    return True

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import zipfile
@@ -47,26 +48,48 @@ class TestUv:
         code, _, err = call("uv", *install, "--python", python, wheel)
 
         assert before == _digests(os.environ["UV_CACHE_DIR"])
-        if mode != "symlink":
-            assert code == 0, err
-            assert "Patched 1 of 1 ELF files" in err
-            assert shop.ask("one") == "42"
-
-    def test_links_into_the_cache_are_left_alone_and_told_of(self, shop: Shop, call: Call) -> None:
-        wheel = shop.wheel("one")
-        install = ["uv", "pip", "install", "--no-index", "--reinstall"]
-
-        code, _, err = call(*install, "--link-mode", "symlink", wheel)
-
-        assert code == 1
-        assert "one/native/_ext.so: this of one: a link to " in err
-        assert "--link-mode" in err
-        assert os.path.islink(shop.extension("one"))
-        with zipfile.ZipFile(wheel) as archive, open(shop.extension("one"), "rb") as file:
-            assert file.read() == archive.read("one/native/_ext.so")
-
-        assert call(*install, "--link-mode", "copy", wheel)[0] == 0
+        assert code == 0, err
+        assert "Patched 1 of 1 ELF files" in err
         assert shop.ask("one") == "42"
+
+    def test_links_into_the_cache_are_replaced_by_patched_copies_and_come_back(
+        self, shop: Shop, call: Call
+    ) -> None:
+        wheel, extension = shop.wheel("one"), shop.extension("one")
+        install = ["uv", "pip", "install", "-q", "--no-index", "--link-mode", "symlink", wheel]
+        subprocess.run(install, check=True)
+        link, before = os.readlink(extension), _digests(os.environ["UV_CACHE_DIR"])
+        assert call("tree", shop.world.site)[0] == 1
+
+        assert call(shop.world.venv)[0] == 0
+
+        assert shop.ask("one") == "42"
+        assert not os.path.islink(extension)
+        assert stat.S_IMODE(os.lstat(extension).st_mode) == stat.S_IMODE(os.stat(link).st_mode)
+        assert call("verify", shop.world.venv)[0] == 0
+        assert call("patch", "--check", shop.world.venv)[0] == 0
+        assert call("restore", shop.world.venv)[0] == 0
+        assert os.readlink(extension) == link
+        # A second patch, with other options, still knows the link.
+        assert call(extension)[0] == 0
+        assert call(shop.world.venv, "--append-rpath", "/nowhere")[0] == 0
+        assert not os.path.islink(extension)
+        assert call("restore", extension)[0] == 0
+        assert os.readlink(extension) == link
+        assert before == _digests(os.environ["UV_CACHE_DIR"])
+
+    def test_without_the_cache_a_file_comes_back_instead_of_the_link(self, shop: Shop, call: Call) -> None:
+        wheel, extension = shop.wheel("one"), shop.extension("one")
+        install = ["uv", "pip", "install", "-q", "--no-index", "--link-mode", "symlink", wheel]
+        subprocess.run(install, check=True)
+        assert call(shop.world.venv)[0] == 0
+        shutil.rmtree(os.environ["UV_CACHE_DIR"])
+
+        assert call("restore", shop.world.venv)[0] == 0
+
+        assert not os.path.islink(extension)
+        with zipfile.ZipFile(wheel) as archive, open(extension, "rb") as file:
+            assert file.read() == archive.read("one/native/_ext.so")
 
     def test_the_same_version_again_is_patched_though_it_was_not_before(self, shop: Shop, call: Call) -> None:
         """Hard links have the inode of the cache, and RECORD the same bytes: the stamp of RECORD tells."""

@@ -1,4 +1,4 @@
-"""Trees made of links: the files behind the links of a tree, for commands that only read.
+"""Trees made of links: the files behind the links of a tree.
 
 ``withPackages`` of nixpkgs and ``mkVirtualEnv`` of pyproject.nix link whole directories of other store paths;
 ``uv pip install --link-mode symlink`` links each file to one in uv's cache.
@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from nixpatch.escape import shown
@@ -79,6 +79,26 @@ def follow_links(root: str, walked: WalkResult, sites: Sequence[str], store_dir:
         else:
             linked.directories.add(real if os.path.isdir(real) else os.path.dirname(real))
     return linked
+
+
+def owned_links(
+    links: Iterable[str], owned: Collection[str], prefix: str, store_dir: str
+) -> Iterator[tuple[str, TreeFile]]:
+    """Yield the ELF files that dists own and that are links to files outside the tree and the store, by path.
+
+    Args:
+        links: the links of the tree.
+        owned: the files that its RECORDs list.
+        prefix: the prefix of the tree.
+        store_dir: the directory of the store.
+
+    """
+    for link in links:
+        if link not in owned:
+            continue
+        real = os.path.realpath(link)
+        if not _inside(real, (prefix, store_dir)) and (file := inspect(real)) is not None:
+            yield link, replace(file, path=link, link=os.readlink(link))
 
 
 def _add_file(linked: FilesBehindLinks, link: str, file: TreeFile, *, in_store: bool) -> None:

@@ -56,6 +56,8 @@ class PatchedFile:
     rows: tuple[str, ...] = ()
     """rows of RECORD as they were installed, in its order, where a restore could not compute them; "" for one
     that it can"""
+    link: str = ""
+    """the text of the link that the file was installed as (uv --link-mode symlink); "" for a file"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ def dump(provenance: Provenance) -> bytes:
                 **({} if file.writer == INPLACE else {"writer": file.writer}),
                 **({"renamed": dict(file.renamed)} if file.renamed else {}),
                 **({"rows": list(file.rows)} if file.rows else {}),
+                **({"link": file.link} if file.link else {}),
             }
             for path, file in provenance.files.items()
         },
@@ -223,6 +226,7 @@ def _file(path: str, row: Any) -> PatchedFile:
         writer=_optional_text(row, "writer") or INPLACE,
         renamed=renamed,
         rows=_rows(path, row),
+        link=_optional_text(row, "link") or "",
     )
 
 

@@ -14,8 +14,8 @@ from nixpatch.fs import is_temporary, read_regular
 from nixpatch.installed import python_layout
 from nixpatch.installed.dists import find_dists
 from nixpatch.installed.elf_files import WalkResult, inspect, walk
-from nixpatch.installed.linked import FilesBehindLinks, follow_links
-from nixpatch.installed.tree_roots import enclosing, is_environment
+from nixpatch.installed.linked import FilesBehindLinks, follow_links, owned_links
+from nixpatch.installed.tree_roots import enclosing, is_environment, real_name
 from nixpatch.model import Dist, Tree, TreeFile, TreeKind
 
 _MAX_SOURCE_SIZE = 4 << 20  # bytes; the largest source that people write has a tenth
@@ -32,14 +32,15 @@ ARCHIVES = {
 """files that people name instead of a tree: suffix -> what it is, what to do"""
 
 
-def scan(path: str, *, store_dir: str | None = None) -> Tree:
+def scan(path: str, *, store_dir: str | None = None, follow: bool = True) -> Tree:
     """Read a tree. Nothing is executed, and no contents of files but METADATA and RECORD are used.
 
     Args:
         path: a venv, a prefix, a site-packages, a part of one of them, any directory with ELF files, or one
             ELF file. It may be relative, and a link.
-        store_dir: the directory of the store, for a command that only reads: then links that lead out of the
-            tree are followed. None follows none.
+        store_dir: the directory of the store; None follows no links that lead out of the tree.
+        follow: follow them all, for a command that only reads; else only those to other places than the store
+            that a RECORD lists, as ``uv pip install --link-mode symlink`` makes them.
 
     Raises:
         RequestError: it does not exist, cannot be read, or holds neither dists nor ELF files.
@@ -47,9 +48,9 @@ def scan(path: str, *, store_dir: str | None = None) -> Tree:
 
     """
     try:
-        root = os.path.realpath(path)
+        root = real_name(path)
         mode = os.stat(root).st_mode
-        if not stat.S_ISDIR(mode) and (not stat.S_ISREG(mode) or inspect(root) is None):
+        if not stat.S_ISDIR(mode) and (not stat.S_ISREG(mode) or inspect(os.path.realpath(root)) is None):
             raise RequestError(_no_tree(path, root))
         part, root = root, _root_of_part(root)
         if not os.path.isdir(root):
@@ -57,12 +58,19 @@ def scan(path: str, *, store_dir: str | None = None) -> Tree:
         kind, prefix, sites = _kind(root)
         walked = walk(root, is_environment)
         linked = FilesBehindLinks()
-        if store_dir is not None and (kind is not TreeKind.PLAIN or root.startswith(store_dir + "/")):
+        follow = follow and store_dir is not None
+        if (
+            follow
+            and store_dir is not None
+            and (kind is not TreeKind.PLAIN or root.startswith(store_dir + "/"))
+        ):
             sites = python_layout.site_directories(root, with_links=True) or sites
             linked = follow_links(root, walked, sites, store_dir)
-        dists, notes = _dists(sites, prefix, follow=store_dir is not None)
+        dists, notes = _dists(sites, prefix, follow=follow)
         owned = frozenset[str]().union(*(dist.files for dist in dists))
         files, unreadable = _all_files(walked, owned, root, prefix)
+        if store_dir is not None and not follow:
+            linked.files.update(owned_links(walked.links, owned, prefix, store_dir))
         files = sorted({file.path: file for file in (*files, *linked.files.values())}.values(), key=_path)
     except (OSError, ValueError) as error:
         if is_machine_error(error):
@@ -99,7 +107,7 @@ def scan(path: str, *, store_dir: str | None = None) -> Tree:
             *_leftovers_outside(owned, root, prefix),
         ),
         linked=tuple(sorted(linked.prefixes)),
-        linked_note=linked.note() if linked.files else "",
+        linked_note=linked.note() if follow and linked.files else "",
         part=part if part != root else None,
     )
 

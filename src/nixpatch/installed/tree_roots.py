@@ -148,13 +148,28 @@ def is_environment(directory: str, names: frozenset[str]) -> bool:
     )
 
 
+def real_name(path: str) -> str:
+    """Return the real path; of a link from a tree to a file in a cache the path of the link.
+
+    ``uv pip install --link-mode symlink`` makes such links: they mean the file in the venv, not in the cache.
+    """
+    real = os.path.realpath(path)
+    directory, name = os.path.split(os.path.abspath(path))
+    if not os.path.islink(path) or not os.path.isfile(real) or python_layout.is_python_name(name):
+        return real
+    home, elsewhere = enclosing(os.path.realpath(directory)), enclosing(real)
+    if home is None or (elsewhere is not None and elsewhere.kind is not TreeKind.SITE_PACKAGES):
+        return real
+    return real if real.startswith(f"{home.root}/") else os.path.join(os.path.realpath(directory), name)
+
+
 def enclosing(path: str) -> Enclosure | None:
     """Return the tree that a path is in, or that it is; None if it is in none.
 
     A venv comes before a prefix, which comes before a site-packages or directory of dists. A prefix without
     an interpreter, as ~/.local, owns its scripts and libraries of Python only.
     """
-    real = os.path.realpath(path)
+    real = real_name(path)
     directory = real if os.path.isdir(real) else os.path.dirname(real)
     below: list[str] = []
     site: str | None = None

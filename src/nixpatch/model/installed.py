@@ -46,7 +46,9 @@ class TreeFile:
     owners: tuple[str, ...] = ()
     """``info`` directories of the dists whose RECORD lists it, sorted"""
     identity: tuple[int, ...] = field(default=(), compare=False)
-    """``fs.identity`` at the time of the scan; () if unknown"""
+    """``fs.identity`` at the time of the scan, of what a link leads to; () if unknown"""
+    link: str = ""
+    """the text of the link that it is, to a file outside the tree; a patched copy takes its place"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,15 @@ whole files; the next one finishes it and ends with the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from nixpatch.errors import FileRefused, MachineError
 from nixpatch.escape import reason
-from nixpatch.fs import remove_leftover
+from nixpatch.fs import remove_leftover, replace_link
 from nixpatch.installed.dist_records import DistRecords, TreeRecords
-from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, has_sha256
 from nixpatch.installed.provenance import PatchedFile
 from nixpatch.model import (
     FileHash,
@@ -246,6 +247,7 @@ def _job(file: FilePlan, algorithms: frozenset[str], options: ApplyOptions, no_o
         planned=file.after,
         foreign=file.facts.foreign_undo,
         identity=file.file.identity,
+        is_link=bool(file.file.link),
     )
 
 
@@ -275,6 +277,7 @@ def _record(dist: DistRecords, group: Sequence[FileOutcome], options: ApplyOptio
     }
     if not changes:
         return ()
+    _relink(dist, group)
     return update_records(
         dist, changes, tool=TOOL, accept_modified=options.accept_modified, durable=options.fsync
     )
@@ -295,6 +298,7 @@ def _provenance_entry(
     assert linkage is not None
     if linkage == facts.original:
         return None
+    known = _known_entry(dist, done)
     return PatchedFile(
         original=format_sha256(facts.original_sha256 or before.digests[DEFAULT_ALGORITHM]),
         patched=format_sha256(after.digests[DEFAULT_ALGORITHM]),
@@ -304,4 +308,31 @@ def _provenance_entry(
         needs=dist.needs_of(done.plan),
         writer=done.writer.value,
         renamed=dict(linkage.renamed),
+        link=done.plan.file.link or (known.link if known is not None else ""),
     )
+
+
+def _relink(dist: DistRecords, group: Sequence[FileOutcome]) -> None:
+    """Make restored files links again, as they were installed, if what they led to has the same contents.
+
+    Raises:
+        OSError: a link cannot be made; the file is whole.
+
+    """
+    for done in group:
+        entry, facts = _known_entry(dist, done), done.plan.facts
+        if entry is None or not entry.link or done.after is None or facts is None:
+            continue
+        if done.plan.after != facts.original:
+            continue
+        path = done.plan.file.path
+        origin = os.path.realpath(os.path.join(os.path.dirname(path), entry.link))
+        with contextlib.suppress(FileNotFoundError):
+            if not os.path.islink(path) and has_sha256(origin, entry.original):
+                replace_link(path, entry.link)
+
+
+def _known_entry(dist: DistRecords, done: FileOutcome) -> PatchedFile | None:
+    """Return the provenance of a file as an earlier run wrote it."""
+    known = dist.usable_provenance()
+    return known.files.get(dist.key(done.plan.file.path)) if known is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -50,6 +51,8 @@ class Job:
     """the linkage after the edit"""
     identity: Identity = ()
     """identity of the file when the plan was made; () accepts any"""
+    is_link: bool = False
+    """it is a link to a file outside the tree, whose contents are edited into a file in its place"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +157,10 @@ def run_job(job: Job) -> JobResult:
 
 
 def _run(job: Job) -> JobResult:
-    source = open_regular(job.path)
+    source = open_regular(os.path.realpath(job.path) if job.is_link else job.path)
     try:
-        now = identity(os.fstat(source))
+        status = os.fstat(source)
+        now = identity(status)
         if job.identity not in {(), now}:
             if (done := _done_before(job, source)) is not None:
                 return done
@@ -173,7 +177,11 @@ def _run(job: Job) -> JobResult:
                 "LIEF wrote it in an earlier run, so its original is not at hand: install the dist again, "
                 "then patch it"
             )
-        with replacement(job.path, durable=job.durable, expected=now) as temp:
+        expected, mode = now, None
+        if job.is_link:
+            # The new file takes the bits of the contents: those of a link mean nothing.
+            expected, mode = identity(os.lstat(job.path)), stat.S_IMODE(status.st_mode) & 0o777
+        with replacement(job.path, durable=job.durable, expected=expected, mode=mode) as temp:
             return replace(_write(job, job.edit, source, temp), dropped=granted_to_contents(source))
     finally:
         os.close(source)

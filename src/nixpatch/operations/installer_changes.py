@@ -7,14 +7,12 @@ written.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from nixpatch.errors import RequestError
-from nixpatch.fs import read_head
 from nixpatch.installed import scan
 from nixpatch.model import Finding, Plan, Tree
-from nixpatch.model.elf import ELF_MAGIC
 
 # Device, inode number and st_ctime_ns of a file: compared for equality, never with a clock. The inode number
 # alone is not enough: a file system reuses the number of a removed file, and uv removes a dist before it
@@ -93,30 +91,11 @@ def restrict(plan: Plan, changes: InstallerChanges) -> Plan:
     of_others = {path for dist in plan.tree.dists if dist.info not in changes.dists for path in dist.files}
     of_others -= {path for dist in plan.tree.dists if dist.info in changes.dists for path in dist.files}
     findings = [finding for finding in plan.findings if finding.path not in of_others | others.keys()]
-    findings += linked_outside(plan.tree, changes)
     pending = sum(file.edit is not None for file in others.values())
     if pending:
         text = f"{pending} ELF files that were installed before need patching, too"
         findings.append(Finding("note", plan.tree.root, f"{text}: run nixpatch {plan.tree.root}"))
     return replace(plan, files=files, texts=texts, findings=tuple(findings))
-
-
-def linked_outside(tree: Tree, changes: InstallerChanges) -> Iterator[Finding]:
-    """Report dists whose ELF files are links out of the tree (``uv --link-mode symlink``): not patched.
-
-    Writing through a link would change uv's cache, and every other venv with it. Replacing the link by a
-    patched copy would override the link mode that the user chose, and restore could not bring the link back.
-    """
-    inside = tree.prefix.rstrip("/") + "/"
-    for dist in tree.dists:
-        if dist.info not in changes.dists:
-            continue
-        links = sorted(path for path in dist.files if _is_link_to_elf_outside(path, inside))
-        if links:
-            more = f" and {len(links) - 1} more" if len(links) > 1 else ""
-            text = f"a link to {os.path.realpath(links[0])}: not patched, as that would change its target"
-            advice = "install the dist again with another --link-mode (clone, hardlink, copy)"
-            yield Finding("error", links[0], f"this{more} of {dist.name}: {text}; {advice}")
 
 
 def _tree(path: str) -> Tree | None:
@@ -129,16 +108,6 @@ def _tree(path: str) -> Tree | None:
         if os.listdir(path):
             raise
         return None
-
-
-def _is_link_to_elf_outside(path: str, inside: str) -> bool:
-    if not os.path.islink(path):
-        return False
-    real = os.path.realpath(path)
-    try:
-        return not real.startswith(inside) and read_head(real, len(ELF_MAGIC)) == ELF_MAGIC
-    except OSError:
-        return False
 
 
 def _stamp(path: str, *fields: str) -> _Stamp:

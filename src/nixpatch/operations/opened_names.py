@@ -109,7 +109,8 @@ def _sources(dist: Dist) -> Iterator[tuple[str, bytes]]:
     """Yield the sources of a dist that may open a library, sorted by path."""
     for path in sorted(path for path in dist.files if path.endswith(".py")):
         try:
-            data = read_regular(path, _MAX_SOURCE)
+            # uv --link-mode symlink makes each of them a link into its cache.
+            data = read_regular(os.path.realpath(path), _MAX_SOURCE)
         except OSError:
             continue
         yield os.path.relpath(path, dist.site), data

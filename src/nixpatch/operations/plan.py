@@ -320,8 +320,7 @@ def scan_for(request: PatchRequest) -> Tree:
 
     """
     refuse_system_directory(request)
-    store_dir = request.store.directory if request.follow_links else None
-    tree = installed.scan(request.path, store_dir=store_dir)
+    tree = installed.scan(request.path, store_dir=request.store.directory, follow=request.follow_links)
     mark = None if request.system else installed.external_manager(tree)
     if tree.part is not None and request.unvendor:
         raise RequestError(

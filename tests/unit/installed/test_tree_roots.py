@@ -10,7 +10,7 @@ import pytest
 
 from nixpatch.errors import RequestError
 from nixpatch.installed import default_tree, find_roots
-from nixpatch.installed.tree_roots import enclosing
+from nixpatch.installed.tree_roots import enclosing, real_name
 from nixpatch.model import TreeKind
 from support.installed_trees import ELF, SITE, dist, write
 
@@ -199,6 +199,24 @@ def test_what_lies_too_deep_is_counted(tmp_path: Path) -> None:
     roots = find_roots(str(tmp_path))
 
     assert (len(roots.roots), roots.unsearched) == (1, 1)
+
+
+def test_a_link_from_a_venv_into_a_cache_means_the_file_of_the_venv(tmp_path: Path) -> None:
+    root, cache = venv(os.path.join(tmp_path, "venv")), target(os.path.join(tmp_path, "cache/archive-v0/Ab"))
+    base = prefix(os.path.join(tmp_path, "base"))
+    links = {
+        f"{SITE}/linked.so": f"{cache}/pkg/m.so",
+        "bin/tool": f"{cache}/pkg/m.so",
+        f"{SITE}/inner.so": f"{root}/{SITE}/pkg/m.so",
+        "bin/python3": f"{base}/bin/python3.11",
+        "bin/other": f"{base}/bin/python3.11",
+    }
+    for name, leads_to in links.items():
+        os.symlink(leads_to, os.path.join(root, name))
+
+    names = {name for name, leads_to in links.items() if real_name(os.path.join(root, name)) != leads_to}
+
+    assert names == {f"{SITE}/linked.so", "bin/tool"}
 
 
 def test_links_are_not_followed_to_what_is_no_venv(tmp_path: Path) -> None:

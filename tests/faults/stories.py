@@ -141,6 +141,8 @@ class Bench:
                 if not (_is_book(name := line.split(" is ")[0]) and name in now)
                 or _is_torn_book(_contents(self.work, name), kept_before.get(name, b""), kept.get(name, b""))
             ]
+            if story is not Story.LOCK and story is not Story.PAGE:
+                found += (f"no RECORD lists {path}" for path in tree.unlisted(self.work, old))
             found += _ended_badly(fault, ended, complete=now == new, left=_temporary(now))
             found += self._next_run(story, more, now, new)
             wrong += [f"{story.value}, {fault.name} at {site}: {line}" for line in found]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from faults.conftest import SETTLED
+from faults.tree import unlisted
 from nixpatch.fs import is_temporary
 from support import vendored as vendoring
 from support import world as worlds
@@ -111,6 +112,7 @@ def disturb(grafted: Grafted, source: str, *arguments: str) -> list[str]:
     sites = calls(grafted.run(source, *arguments))
     assert len(sites) > 10
     end = grafted.state()
+    begin = state_of(source)
     wrong: list[str] = []
     for site in sites:
         for fault in (Fault.KILL_ALL, Fault.TORN) if site.writes else (Fault.KILL_ALL,):
@@ -118,6 +120,8 @@ def disturb(grafted: Grafted, source: str, *arguments: str) -> list[str]:
             where = f"{fault.name} at {site.call} {os.path.basename(site.path)} ({site.number})"
             if (said := answers(grafted.work)) not in {COPY, STORE}:
                 wrong.append(f"{where}: does not load: {said}")
+            if left := unlisted(grafted.work.world.venv, begin):
+                wrong.append(f"{where}: no RECORD lists {left}")
             again = grafted.injector.run(grafted.line(arguments))
             now = grafted.state()
             if again.code != 0 or now != end:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 
+from nixpatch.installed import scan
 from support import opened
 from support import world as worlds
+from support.injector import TreeState, state_of
 from support.world import World, record_row, shared
 
 SECOND = "2" * 32 + "-other-2.0"
@@ -54,3 +56,15 @@ def graft(world: World, to: str) -> None:
     shared("extension.c", user, library, "-Wl,-rpath,$ORIGIN/../pkg.libs", "-DUSER")
     with open(os.path.join(site, "pkg-1.0.dist-info", "RECORD"), "a", encoding="utf-8") as record:
         record.writelines(f"{record_row(path, site)}\n" for path in (library, user))
+
+
+def unlisted(tree: str, before: TreeState) -> list[str]:
+    """Return the files that a run made and no RECORD lists: ``pip uninstall`` would leave them behind."""
+    listed = frozenset[str]().union(*(dist.files for dist in scan(tree).dists))
+    made = state_of(tree).keys() - before.keys()
+    return sorted(
+        path
+        for path in made
+        if os.path.isfile(file := os.path.join(tree, path)) and file not in listed
+        if not os.path.basename(path).startswith(".nixpatch")
+    )

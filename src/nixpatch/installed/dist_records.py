@@ -6,7 +6,7 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from nixpatch.errors import FileRefused
@@ -93,7 +93,7 @@ class DistRecords:
         self._provenance: tuple[Identity | None, Provenance | ProvenanceError | None] | None = None
 
     @functools.cached_property
-    def _listed(self) -> frozenset[str]:
+    def listed(self) -> frozenset[str]:
         """The files that RECORD lists; for the files that no dist claims, those of all RECORDs."""
         dists = self._tree.dists
         return frozenset[str]().union(*(dist.files for dist in dists if self.info in {"", dist.info}))
@@ -106,14 +106,14 @@ class DistRecords:
     @property
     def lists_provenance(self) -> bool:
         """Whether RECORD lists the provenance."""
-        return bool(self.info) and self.provenance_path in self._listed
+        return bool(self.info) and self.provenance_path in self.listed
 
     def owns(self, path: str) -> bool:
         """Return whether provenance here may describe a file: RECORD lists it, or with "" no RECORD does.
 
         Other entries are stale: a dist was installed or removed after its files were patched.
         """
-        return (path in self._listed) is bool(self.info)
+        return (path in self.listed) is bool(self.info)
 
     def patched(self) -> dict[str, PatchedFile]:
         """Return the entries of patched files by path, without those that are stale.
@@ -166,6 +166,21 @@ class DistRecords:
             with replacement(self.record_path, durable=durable, expected=old.identity) as descriptor:
                 write_all(descriptor, data)
         self.forget_record()
+
+    def announce(self, paths: Iterable[str], *, durable: bool) -> None:
+        """List files in RECORD before they are made, so that after a kill an uninstall removes them.
+
+        Raises:
+            OSError: RECORD cannot be written.
+            FileRefused: there are too many rows.
+
+        """
+        old = self.read_record()
+        new = old.record
+        for path in paths:
+            new = new.with_announced(self.key(path))
+        if new is not old.record:
+            self.replace_record(old, new, durable=durable)
 
     def forget_record(self) -> None:
         """Let go of RECORD, if it will not be needed again: its rows take ten times the size of the file."""

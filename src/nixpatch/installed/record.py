@@ -11,7 +11,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from nixpatch.errors import FileRefused
@@ -88,26 +88,42 @@ class Record:
         """
         if self.rows_for(path):
             return self.with_changes({path: file})
-        new = new_row(path, file, (self.rows[0].ending if self.rows else b"") or b"\n")
-        before, last = self.rows[:-1], self.rows[-1:]
-        if last and (last[0].is_open or not last[0].ending):
-            return Record((*before, new, *last))
-        return Record((*before, *last, new))
+        return self._with_new(new_row(path, file, self._ending))
+
+    def with_announced(self, path: str) -> Record:
+        """Return the record with a row without hash for ``path``, unless it has one."""
+        return self if self.rows_for(path) else self._with_new(announced_row(path, self._ending))
 
     def with_contents(self, path: str, contents: bytes | None) -> Record:
         """Return the record with a row for a file of these contents; without one for None."""
         if contents is None:
             return self.without(path)
-        digest = hashlib.sha256(contents).digest()
-        return self.with_row(path, FileHash(len(contents), {DEFAULT_ALGORITHM: digest}))
+        file = FileHash(len(contents), {DEFAULT_ALGORITHM: hashlib.sha256(contents).digest()})
+        announced = announced_row(path, self._ending)
+        rows = (new_row(path, file, self._ending) if row == announced else row for row in self.rows)
+        return Record(tuple(rows)).with_row(path, file)
 
-    def with_moved(self, path: str, to: str) -> Record:
-        """Return the record with ``to`` as the path in the rows of ``path``."""
-        return Record(tuple(row.moved(to) if row.path == path else row for row in self.rows))
+    @property
+    def _ending(self) -> bytes:
+        return (self.rows[0].ending if self.rows else b"") or b"\n"
 
-    def with_raw(self, path: str, raw: bytes) -> Record:
-        """Return the record with the rows of ``path`` replaced by one with these bytes."""
-        return Record(tuple(RecordRow.parse(raw) if row.path == path else row for row in self.rows))
+    def _with_new(self, row: RecordRow) -> Record:
+        before, last = self.rows[:-1], self.rows[-1:]
+        if last and (last[0].is_open or not last[0].ending):
+            return Record((*before, row, *last))
+        return Record((*before, *last, row))
+
+    def with_one_row(self, paths: Collection[str], row: RecordRow) -> Record:
+        """Return the record with ``row`` in the place of the first row of some paths, without the others."""
+        first = next((number for number, old in enumerate(self.rows) if old.path in paths), None)
+        rows = enumerate(self.rows)
+        return Record(
+            tuple(
+                row if number == first else old
+                for number, old in rows
+                if number == first or old.path not in paths
+            )
+        )
 
     def without(self, path: str) -> Record:
         """Return the record without the rows of ``path``."""
@@ -248,6 +264,11 @@ class RecordRow:
         """Return whether the last field has no closing quote: a row behind it would become part of it."""
         return row_end(self.raw, 0)[1]
 
+    @property
+    def is_announced(self) -> bool:
+        """Whether the row has a path and nothing else, as :func:`announced_row` makes it."""
+        return self.path is not None and self._hash_and_size == (None, None, None)
+
     def agrees(self, file: FileHash) -> bool | None:
         """Return whether the row describes the file; None if there is no digest to compare."""
         if self.size is not None and file.size is not None and self.size != file.size:
@@ -293,6 +314,11 @@ def new_row(path: str, file: FileHash, ending: bytes) -> RecordRow:
     return RecordRow.parse(
         b",".join((_quoted(os.fsencode(path)), value, str(file.size).encode("ascii"))) + ending
     )
+
+
+def announced_row(path: str, ending: bytes) -> RecordRow:
+    """Return a row without hash, for a file that is about to be made."""
+    return RecordRow.parse(_quoted(os.fsencode(path)) + b",," + ending)
 
 
 def is_plain(line: bytes) -> bool:

@@ -75,8 +75,11 @@ def apply(
     findings = list(_remove_leftovers(plan.tree.leftovers))
     for info in plan.returning:
         try:
-            unvendor_apply.bring_back(records.of(plan.tree, info))
-        except OSError as error:  # before their users: those would need libraries that do not exist
+            unvendor_apply.bring_back(records.of(plan.tree, info), durable=options.fsync)
+        except (
+            OSError,
+            FileRefused,
+        ) as error:  # before their users: those would need libraries that do not exist
             text = f"its grafted libraries cannot be brought back ({reason(error)}); mend this"
             raise MachineError(f"{info}: {text} and run nixpatch again") from error
     jobs: list[Job] = []

@@ -69,11 +69,10 @@ def update_records(
     """
     findings: list[Finding] = []
     old_record: RecordFile | None = None
-    old_rows = Record(())
     try:
         if records.record_path is not None:
             old_record = records.read_record()
-            old_rows = old_record.record
+            _ = old_record.record  # which may have too many rows
     except FileNotFoundError:
         # The dist was uninstalled; a file of ours would keep its directory.
         return (Finding("error", records.info, "vanished during the run, so nothing was written down in it"),)
@@ -115,9 +114,14 @@ def update_records(
     }
     if kept_first:  # nothing else has these rows once RECORD is written
         first = replace(new, files={**old_entries, **kept_first})
+        if old_record is not None:
+            records.announce([records.provenance_path], durable=durable)
+            old_record = records.read_record()
         records.replace_provenance(provenance.dump(first), durable=durable)
     if old_record is not None:
-        new_rows = old_rows.with_rows(updates).with_contents(records.key(records.provenance_path), data)
+        new_rows = old_record.record.with_rows(updates).with_contents(
+            records.key(records.provenance_path), data
+        )
         if data is not None and new_rows.data != old_record.data:
             findings += signature_notes(records)
         records.replace_record(old_record, new_rows, durable=durable)

@@ -12,7 +12,7 @@ from nixpatch.installed.hashing import has_sha256
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, TextPlan
 from nixpatch.operations.plan import Reader, disregard_foreign_records, mark_unrecorded, stale_provenance
 from nixpatch.operations.text_update import restored_texts
-from nixpatch.unvendor.apply import distrusted, lost_grafts, removed_grafts
+from nixpatch.unvendor.apply import distrusted, lost_grafts, removed_grafts, unsettled
 
 _ORIGINAL = ElfEdit(search_path=None, interp=None)
 _ADVICE = "install the dist again"
@@ -75,6 +75,7 @@ def plan_restore(path: str, records: TreeRecords | None = None) -> Plan:
         "",
         marked,
         tuple(findings),
+        unsettled=tuple(dist.info for dist in of_dists if unsettled(dist)),
         stale=stale_provenance(tree, records),
         returning=tuple(dist.info for dist in returning),
         texts=tuple(texts),

@@ -1,8 +1,9 @@
 """Write the text files of a dist and record them: start-up files and the first lines of scripts.
 
-Order: the files, RECORD, ``nixpatch.json`` last. A killed run leaves whole files, and as long as provenance
-does not describe a file the next run finishes it. A start-up file is known by its first line. Only
-``nixpatch.json`` keeps the program that a script had, so that comes before the script is changed.
+Order: the files, RECORD, ``nixpatch.json`` last; RECORD lists new files before they are made. A killed run
+leaves whole files, and as long as provenance does not describe a file the next run finishes it. A start-up
+file is known by its first line. Only ``nixpatch.json`` keeps the program that a script had, so that comes
+before the script is changed.
 """
 
 from __future__ import annotations
@@ -133,6 +134,9 @@ def update_texts(
 
     """
     findings: list[Finding] = []
+    if not all(text.is_restored for text in texts):
+        startup = (text.path for text in texts if text.kind is TextKind.STARTUP and text.content is not None)
+        records.announce((*startup, records.provenance_path), durable=durable)
     old_record = records.read_record()
     rows = old_record.record
     known = records.usable_provenance() or Provenance(tool, {})

@@ -3,8 +3,9 @@
 Order per dist, after every user of every graft is linked anew: ``nixpatch.json`` and the SBOM, the graft
 itself, RECORD. A killed run leaves a tree that works, and the next one finds in ``nixpatch.json`` what
 remains to be done. On the way back the grafts come first and their users after them. The original moves into
-the ``.dist-info`` directory and stays in RECORD, so that ``pip uninstall`` removes it; in the store and in a
-Nix build, where nobody could restore it, it is deleted.
+the ``.dist-info`` directory. RECORD lists each file at every moment, at its new path before it is made there,
+so that ``pip uninstall`` removes it. In the store and in a Nix build, where nobody could restore the
+original, it is deleted.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from nixpatch.installed import provenance, record, sbom
 from nixpatch.installed.dist_records import DistRecords, RecordFile
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, has_sha256, hash_file
 from nixpatch.installed.provenance import Provenance, ProvenanceError, RemovedGraft
+from nixpatch.installed.record import Record, RecordRow
 from nixpatch.model import ElfFacts, Finding, Skip, VendoredPlan
 from nixpatch.unvendor.decision import unmangled
 
@@ -48,14 +50,16 @@ def distrusted(records: DistRecords) -> Iterator[Finding]:
 def unsettled(records: DistRecords) -> bool:
     """Return whether grafts, RECORD or SBOM of a dist differ from provenance: a run was killed."""
     grafts = removed_grafts(records)
-    if not grafts:
+    document = os.path.join(records.info, sbom.NAME)
+    if not grafts and document not in records.listed:
         return False
     try:
-        rows = records.read_record().record.rows
+        rows = records.read_record().record
     except (OSError, FileRefused):
         return False
-    listed = {row.path for row in rows}
-    document = os.path.join(records.info, sbom.NAME)
+    if not grafts:
+        return any(row.is_announced for row in rows.rows_for(records.key(document)))
+    listed = {row.path for row in rows.rows}
     if records.key(document) not in listed or not os.path.isfile(document):
         return True
     for path, graft in grafts.items():
@@ -92,11 +96,19 @@ def remove_grafts(
 
     """
     removed = removed_grafts(records)
+    leaving = [  # others went when the same plan was carried out before
+        graft
+        for graft in grafts
+        if records.key(graft.file.path) not in removed or os.path.lexists(graft.file.path)
+    ]
+    _must_list(records.read_record(), [graft.file.path for graft in leaving])
+    if leaving:
+        new = [_kept_path(records, graft.file.path) for graft in leaving] if keep else []
+        document = os.path.join(records.info, sbom.NAME)
+        records.announce((*new, records.provenance_path, document), durable=durable)
     rows = records.read_record()
-    for graft in grafts:
+    for graft in leaving:
         key = records.key(graft.file.path)
-        if key in removed and not os.path.lexists(graft.file.path):
-            continue  # the same plan was carried out before
         removed[key] = _set_aside(records, graft, rows, keep=keep, durable=durable)
     returned = {path: graft for path, graft in removed.items() if os.path.join(records.base, path) in needed}
     for path in returned:
@@ -104,15 +116,19 @@ def remove_grafts(
     _settle(records, removed, returned, tool=tool, durable=durable)
 
 
-def bring_back(records: DistRecords) -> tuple[str, ...]:
+def bring_back(records: DistRecords, *, durable: bool = False) -> tuple[str, ...]:
     """Move the originals of one dist to their old paths; return the paths that exist then.
 
     Raises:
-        OSError: a directory cannot be written.
+        OSError: a directory or RECORD cannot be written.
+        FileRefused: RECORD cannot be read.
 
     """
     paths = []
     grafts = removed_grafts(records)
+    records.announce(
+        (path for _, kept, path in _kept(records, grafts) if os.path.lexists(kept)), durable=durable
+    )
     for key, kept, path in _kept(records, grafts):
         if os.path.lexists(kept) and not os.path.lexists(path):
             # Only the last directory was removed with the graft.
@@ -132,7 +148,7 @@ def record_return(records: DistRecords, *, tool: str, durable: bool = False) -> 
 
     """
     grafts = removed_grafts(records)
-    if grafts:
+    if grafts or unsettled(records):
         exists = {path: os.path.lexists(os.path.join(records.base, path)) for path in grafts}
         returned = {path: graft for path, graft in grafts.items() if exists[path]}
         removed = {path: graft for path, graft in grafts.items() if not exists[path]}
@@ -217,6 +233,11 @@ def _kept(records: DistRecords, grafts: Mapping[str, RemovedGraft]) -> Iterator[
             yield key, kept, path
 
 
+def _must_list(record_file: RecordFile, paths: Collection[str]) -> None:
+    for path in set(paths) - record_file.rows_of(paths).keys():  # another program replaced it since the plan
+        raise FileRefused(f"RECORD does not list {path} any more")
+
+
 def _set_aside(
     records: DistRecords, graft: VendoredPlan, record_file: RecordFile, *, keep: bool, durable: bool
 ) -> RemovedGraft:
@@ -224,10 +245,7 @@ def _set_aside(
     path = graft.file.path
     facts = elf.read(path)
     original = None if isinstance(facts, Skip) else facts.original_sha256
-    rows = record_file.rows_of({path}).get(path)
-    if rows is None:  # another program replaced it since the plan
-        raise FileRefused(f"RECORD does not list {path} any more")
-    row = rows[0]
+    row = record_file.rows_of({path})[path][0]
     kept = _kept_path(records, path) if keep else None
     if kept is None:
         digest = format_sha256(original or hash_file(path).digests[DEFAULT_ALGORITHM])
@@ -290,10 +308,12 @@ def _settle(
         if graft.kept is None:
             rows = rows.without(row_path)
         elif rows.rows_for(row_path):
-            rows = rows.with_raw(row_path, os.fsencode(graft.row)).with_moved(row_path, graft.kept)
+            row = RecordRow.parse(os.fsencode(graft.row))
+            rows = rows.with_one_row((row_path, graft.kept), row.moved(graft.kept))
     for graft in returned.values():
         if graft.kept is not None:
-            rows = rows.with_raw(graft.kept, os.fsencode(graft.row))
+            rows = rows.with_one_row((graft.kept, _row_path(graft)), RecordRow.parse(os.fsencode(graft.row)))
+    rows = _without_unused_originals(records, rows, {graft.kept for graft in removed.values()})
     rows = rows.with_contents(records.key(records.provenance_path), data)
     rows = rows.with_contents(records.key(document), components)
     records.replace_record(record_file, rows, durable=durable)
@@ -302,6 +322,17 @@ def _settle(
     for directory in (os.path.join(records.info, provenance.GRAFTS), os.path.dirname(document)):
         remove_directory(directory)
     records.replace_provenance(data, durable=durable)
+
+
+def _without_unused_originals(records: DistRecords, rows: Record, used: Collection[str | None]) -> Record:
+    """Remove the originals that a killed run announced and that no entry names, with their rows."""
+    directory = os.path.join(records.info, provenance.GRAFTS)
+    for row in rows.rows:
+        path = records.locator.locate(row.path or "") if row.is_announced else None
+        if row.path is not None and row.path not in used and path and os.path.dirname(path) == directory:
+            remove(path)
+            rows = rows.without(row.path)
+    return rows
 
 
 def _take_out(records: DistRecords, key: str, graft: RemovedGraft) -> None:

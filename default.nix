@@ -23,6 +23,11 @@ rec {
   bundle = import ./src/nixpatch/nix/bundle.nix { inherit pkgs; };
   # For the Python sets of pyproject.nix and uv2nix: one line of their composeManyExtensions.
   pyprojectOverlay = import ./src/nixpatch/nix/pyproject-overlay.nix { inherit pkgs nixpatchHook; };
+  # uv for shells: nixpatchUv.override { libraries = [ ... ]; }
+  nixpatchUv = pkgs.callPackage ./src/nixpatch/nix/uv.nix {
+    inherit nixpatch;
+    libraryBundle = (import ./src/nixpatch/nix/wheel-libraries.nix { inherit pkgs; }).bundle;
+  };
   # For python3 of nixpkgs; `wheelFor python` is for another Python.
   wheel = wheelFor pkgs.python3;
   environment = environmentFor pkgs.python3;

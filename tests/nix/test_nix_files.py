@@ -15,10 +15,14 @@ from support.testbed.venv import StoreVenvFactory
 REPOSITORY = os.path.realpath(os.path.join(__file__, "..", "..", ".."))
 STUB = os.path.join(REPOSITORY, "tests", "nix", "standin", "nixpkgs.nix")
 SHIPPED = sorted(glob.glob(os.path.join(REPOSITORY, "src", "nixpatch", "nix", "*.nix")))
+FLAKES = [
+    os.path.join(REPOSITORY, "flake.nix"),
+    *sorted(glob.glob(os.path.join(REPOSITORY, "templates", "*", "flake.nix"))),
+]
 FLAKE = f"""
 let
   nixpkgs = import {STUB};
-  flake = (import {REPOSITORY}/flake.nix).outputs {{ self = {{ }}; inherit nixpkgs; }};
+  flake = (import {REPOSITORY}/flake.nix).outputs {{ self = flake; inherit nixpkgs; }};
   names = builtins.mapAttrs (_: builtins.mapAttrs (_: one: one.drvPath));
   overlay = flake.overlays.default nixpkgs.legacyPackages.x86_64-linux {{ }};
   wheel = builtins.toFile "example-1.0-py3-none-any.whl" "";
@@ -27,6 +31,12 @@ in
   packages = names flake.packages;
   checks = names flake.checks;
   devShells = names flake.devShells;
+  apps = builtins.mapAttrs (_: builtins.mapAttrs (_: one: one.program)) flake.apps;
+  formatter = builtins.mapAttrs (_: one: one.drvPath) flake.formatter;
+  legacyPackages = builtins.mapAttrs (_: builtins.attrNames) flake.legacyPackages;
+  templates = builtins.mapAttrs
+    (_: one: (import (one.path + "/flake.nix")).description == one.description)
+    flake.templates;
   overlay = builtins.attrNames overlay;
   wheel = (overlay.nixpatchWheel {{ inherit wheel; }}).name;
   environment = (overlay.nixpatchEnvironment {{ name = "both"; wheels = [ wheel wheel ]; }}).drvPath;
@@ -34,9 +44,7 @@ in
 """
 
 
-@pytest.mark.parametrize(
-    "file", [os.path.join(REPOSITORY, "flake.nix"), os.path.join(REPOSITORY, "default.nix"), *SHIPPED]
-)
+@pytest.mark.parametrize("file", [*FLAKES, os.path.join(REPOSITORY, "default.nix"), *SHIPPED])
 def test_nix_reads_it(nix_store: NixStore, file: str) -> None:
     subprocess.run(
         ["nix-instantiate", "--parse", file], env=nix_environment(), capture_output=True, check=True
@@ -49,17 +57,22 @@ def test_the_flake_evaluates(nix_store: NixStore) -> None:
 
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
+    for_pythons = {"nixpatchEnvironment", "nixpatchEnvironmentFor", "nixpatchWheel", "nixpatchWheelFor"}
+    programs = {"nixpatch", "nixpatchBundle", "nixpatchHook", "nixpatchUv"}
     for kind, expected in {
-        "packages": {"default", "nixpatch", "nixpatchBundle", "nixpatchHook"},
+        "packages": {"default", *programs},
         "checks": {"hook", "nixpatch"},
-        "devShells": {"default"},
+        "devShells": {"default", "uv"},
+        "apps": {"default", "uv"},
+        "legacyPackages": programs | for_pythons,
     }.items():
         assert {system: set(named) for system, named in told[kind].items()} == {
             "x86_64-linux": expected,
             "aarch64-linux": expected,
         }
-    names = ["nixpatch", "nixpatchBundle", "nixpatchEnvironment", "nixpatchHook", "nixpatchWheel"]
-    assert told["overlay"] == names
+    assert set(told["overlay"]) == programs | for_pythons
+    assert set(told["formatter"]) == {"x86_64-linux", "aarch64-linux"}
+    assert told["templates"] == {"default": True, "shell": True, "uv2nix": True}
     assert told["wheel"] == "example-1.0"
 
 

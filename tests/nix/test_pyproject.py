@@ -182,15 +182,18 @@ def test_wheels_in_a_circle_are_linked_in_one_derivation(
 
 def test_overrides_of_wheels_in_a_circle_count(sets: Sets, wheels: Wheels) -> None:
     packages: dict[str, Package] = {
-        "one": {"wheel": wheels.wheel("one", "lz4"), "dependencies": {"two": []}},
+        "one": {"wheel": wheels.wheel("one", "absent"), "dependencies": {"two": []}},
         "two": {"wheel": wheels.wheel("two"), "dependencies": {"one": []}},
     }
+    more = 'nixpatchFlags = [ "--strict" ];'
 
-    missing = sets.run(["nix-build", "--no-out-link"], packages, "set.two")
-    user = '_: _: prev: { one = prev.one.overrideAttrs (_: { nixpatchIgnoreMissing = [ "liblz4.so" ]; }); }'
+    def build(attributes: str) -> subprocess.CompletedProcess[str]:
+        user = f"_: _: prev: {{ one = prev.one.overrideAttrs (_: {{ {attributes} }}); }}"
+        return sets.run(["nix-build", "--no-out-link"], packages, "set.two", user)
 
-    assert "liblz4.so: not found" in missing.stderr
-    assert sets.build(packages, "set.two", user)
+    assert "libabsent.so" in build(more).stderr
+    assert build(more).returncode != 0
+    assert build(more + ' nixpatchIgnoreMissing = [ "libabsent.so" ];').returncode == 0
 
 
 def test_users_add_libraries_in_one_list(sets: Sets, sandbox: Sandbox, wheels: Wheels) -> None:

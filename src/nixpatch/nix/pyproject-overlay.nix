@@ -12,16 +12,10 @@
 { pkgs, nixpatchHook }:
 final: prev:
 let
-  inherit (builtins) all attrNames attrValues concatLists concatMap elem filter genericClosure hasAttr head isAttrs isList isString map
-    match stringLength substring tryEval;
+  inherit (builtins) all attrNames attrValues concatLists concatMap elem filter genericClosure head isAttrs isList map match
+    stringLength substring;
+  inherit (import ./wheel-libraries.nix { inherit pkgs; libraries = final.nixpatchLibraries; }) baseName bundle offered offeredTo used;
   sourceFile = package: package.src.name or (baseName (package.src or ""));
-  # The last part of a path, and of a store path without the hash.
-  baseName = path:
-    let
-      name = builtins.unsafeDiscardStringContext (baseNameOf (toString path));
-      inStore = match "[0-9a-df-np-sv-z]{32}-.+" name != null;
-    in
-    if inStore then substring 33 (-1) name else name;
   endsIn = end: text: let from = stringLength text - stringLength end; in from >= 0 && substring from (-1) text == end;
 
   isWheel = package: isAttrs package && package ? overrideAttrs
@@ -30,56 +24,24 @@ let
   isNative = package: isWheel package && !endsIn "-any.whl" (sourceFile package);
   isLinux = prev.stdenv.hostPlatform.isLinux or true;
 
-  # The libraries on offer: key -> package. A package that pkgs lacks, or refuses to evaluate, is left out.
-  getLib = package: package.lib or package.out or package;
-  attribute = path:
-    let
-      step = set: names: if names == [ ] then set else if isAttrs set && hasAttr (head names) set then step set.${head names} (builtins.tail names) else null;
-      package = step pkgs (filter isString (builtins.split "[.]" path));
-    in
-    if package == null || !(package.meta.available or true) then null
-    else builtins.seq (getLib package).outPath (getLib package);
-  firstOf = paths:
-    let tried = filter (result: result.success && result.value != null) (map (path: tryEval (attribute path)) paths); in
-    if tried == [ ] then [ ] else [ (head tried).value ];
-  table = builtins.fromJSON (builtins.readFile ./wheel-libraries.json);
-  rowsOf = concatMap (paths: map (package: { key = head paths; inherit package; }) (firstOf paths));
-  # Where libraries are plain store paths (pinned, or built elsewhere), other packages cannot be evaluated with them,
-  # and tryEval does not catch that.
-  dists = if pkgs.zlib ? override then table.dists else { };
-  more = name: rowsOf (dists.${name} or [ ]);
-  offered = map (package: { key = package.pname or package.name or (baseName package); package = getLib package; }) final.nixpatchLibraries
-    ++ rowsOf table.all;
-  # One input instead of a hundred. Links to libraries count as the libraries themselves, so a wheel does not refer to
-  # this package.
-  bundle = pkgs.runCommand "nixpatch-libraries" { libraries = map (entry: entry.package) offered; } ''
-    mkdir -p $out/lib
-    for package in $libraries; do
-      for file in "$package"/lib/*.so*; do
-        name=''${file##*/}
-        if [ -f "$file" ] && [ ! -e "$out/lib/$name" ]; then ln -s "$file" "$out/lib/"; fi
-      done
-    done
-  '';
-
   # The lock knows a wheel by its file. Libraries that were not on offer when it was written go to every wheel.
   lock = if final.nixpatchLock == null then { offered = [ ]; wheels = { }; } else builtins.fromJSON (builtins.readFile final.nixpatchLock);
   rowOf = name:
     let
       row = lock.wheels.${sourceFile prev.${name}} or null;
-      keys = map (entry: entry.key) (offered ++ more name);
+      keys = map (entry: entry.key) (offered ++ offeredTo name);
     in
     if row != null && all (key: elem key keys) row.libraries && all (other: prev ? ${other}) row.wheels then row else null;
   librariesOf = name: row: map (entry: entry.package)
-    (filter (entry: elem entry.key row.libraries || !elem entry.key lock.offered) (offered ++ more name));
+    (filter (entry: elem entry.key row.libraries || !elem entry.key lock.offered) (offered ++ offeredTo name));
   # uv2nix gives them to all wheels.
   manylinux = map toString (concatLists (attrValues (pkgs.pythonManylinuxPackages or { })));
 
   # name -> what it may require: with the extras that are in the set, because uv.lock has those that are asked for
   required = builtins.mapAttrs
-    (_: package:
+    (name: package:
       let passthru = if isAttrs package then package.passthru or { } else { }; in
-      filter (other: prev ? ${other}) (concatMap attrNames ([ (passthru.dependencies or { }) ] ++ attrValues (passthru.optional-dependencies or { }))))
+      filter (other: prev ? ${other}) (concatMap attrNames ([ (passthru.dependencies or { }) ] ++ attrValues (passthru.optional-dependencies or { })) ++ used name))
     prev;
   closureOf = edges: name: map (entry: entry.key) (genericClosure {
     startSet = map (key: { inherit key; }) edges.${name};
@@ -104,7 +66,7 @@ let
       given = old.buildInputs or [ ];
     in
     (if row == null then given else filter (input: !elem (toString input) manylinux) given)
-    ++ (if row == null then [ bundle ] ++ map (entry: entry.package) (more name) else librariesOf name row)
+    ++ (if row == null then [ bundle ] ++ map (entry: entry.package) (offeredTo name) else librariesOf name row)
     ++ map (other: final.${other}) (filter (other: !elem other (circleOf name)) lenders.${name});
 
   isHook = input: isAttrs input && match "(auto-patchelf-hook|nixpatch-hook)" (input.name or "") != null;
@@ -178,7 +140,7 @@ builtins.mapAttrs
     {
       wheels = builtins.toJSON (map (package: package.nixpatchWheel // { path = "${package}"; }) wheels);
       libraries = builtins.toJSON (map (entry: { inherit (entry) key; path = "${entry.package}"; })
-        (offered ++ concatMap (package: more package.nixpatchWheel.name) wheels));
+        (offered ++ concatMap (package: offeredTo package.nixpatchWheel.name) wheels));
       passAsFile = [ "wheels" "libraries" ];
     } "${final.python.pythonOnBuildForHost or final.python}/bin/python3 ${../data/lock_wheels.py} $wheelsPath $librariesPath >$out";
 }

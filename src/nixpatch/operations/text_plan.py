@@ -107,7 +107,9 @@ def plan_scripts(
             program = _python(tree, target) if _PYTHON.fullmatch(name) else find(name)
             if program is None or Shebang(program, "").is_of_system:  # of --lib /usr/lib
                 text = f"begins with #!{original}, which NixOS lacks, and nothing provides {name}"
-                yield Finding("error", path, f"{text}: add the package that has bin/{name}")
+                # Users start those in bin. Code starts a script beside modules with its program, or never.
+                severity = "error" if _in_bin(path, tree.prefix) else "note"
+                yield Finding(severity, path, f"{text}: add the package that has bin/{name}")
                 continue
             try:
                 content = with_program(read_regular(path, MAX_SCRIPT), program)
@@ -121,8 +123,7 @@ def plan_scripts(
 
 def _shebang(path: str, prefix: str) -> Shebang | None:
     """Return the first line of an executable script, None for any other file."""
-    in_bin = os.path.dirname(path) == os.path.join(prefix, "bin")
-    if path.endswith(_NO_SCRIPTS) and not in_bin:
+    if path.endswith(_NO_SCRIPTS) and not _in_bin(path, prefix):
         return None
     try:
         status = os.lstat(path)
@@ -131,6 +132,10 @@ def _shebang(path: str, prefix: str) -> Shebang | None:
         return read_shebang(read_head(path, HEAD_SIZE))
     except OSError:
         return None
+
+
+def _in_bin(path: str, prefix: str) -> bool:
+    return os.path.dirname(path) == os.path.join(prefix, "bin")
 
 
 def _python(tree: Tree, target: Target) -> str | None:

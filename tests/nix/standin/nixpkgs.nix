@@ -20,6 +20,9 @@ let
     package;
   pkgs = libraries // {
     callPackage = call pkgs;
+    lib = { inherit (builtins) concatMap; escapeShellArgs = toString; };
+    runtimeShell = "/bin/sh";
+    nixfmt = package "nixfmt";
     buildPackages = pkgs;
     stdenv = { mkDerivation = make; cc.cc.lib = package "gcc-lib"; };
     python3 = package "python3" // {

@@ -222,3 +222,12 @@ class TestScripts:
         assert isinstance(text, TextPlan)
         assert text.program == "/usr/bin/bash"
         assert text.content == f"#!{BASH}\necho\n".encode()
+
+    @pytest.mark.parametrize(("name", "severity"), [("../../../bin/run", "error"), ("pkg/tools/run", "note")])
+    def test_only_what_users_start_must_have_its_program(self, root: str, name: str, severity: str) -> None:
+        script(root, b"#!/usr/bin/node", name)
+
+        (finding,) = scripts(root)
+
+        assert isinstance(finding, Finding)
+        assert (finding.severity, "nothing provides node" in finding.text) == (severity, True)

@@ -174,7 +174,7 @@ def make_plan(
     files = mark_stopped(
         mark_unrecorded(tree, decision.files, records),
         (lambda _: True) if request.strict else StartingFiles(tree, target),
-        os.path.realpath,
+        functools.cache(os.path.realpath),
     )
     texts, text_findings = _plan_texts(request, decision, records)
     findings = [

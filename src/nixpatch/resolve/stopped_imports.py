@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from nixpatch.model import FilePlan, Target
+from nixpatch.model import FilePlan, Origin, Target
 
 _MODULE = re.compile(r"(?P<name>[^\W\d]\w*)(?:\.(?P<tag>[\w-]+))?\.so")
+_IN_TREE = frozenset({Origin.OWN_PATH, Origin.OWN_DIST, Origin.OTHER_DIST, Origin.ABSOLUTE})
 _CPYTHON = re.compile(r"cpython-(\d)(\d+)")
 
 
@@ -62,8 +63,9 @@ def mark_stopped(
     users: dict[str, set[str]] = {}
     for file in files:
         for answer in file.answers:
-            if answer.path is not None and answer.opener is None:
-                users.setdefault(real(answer.path), set()).add(file.file.path)
+            if answer.path is not None and answer.opener is None and answer.origin in _IN_TREE:
+                library = answer.path if answer.path in by_path else real(answer.path)
+                users.setdefault(library, set()).add(file.file.path)
     starts: dict[str, bool] = {}
 
     def stops(path: str) -> Iterable[str]:

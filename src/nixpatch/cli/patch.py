@@ -21,9 +21,11 @@ from nixpatch.errors import RequestError
 from nixpatch.installed import scan
 from nixpatch.model import Outcome, Plan, Writer
 from nixpatch.operations import patch_options
+from nixpatch.operations.gc_roots import used
 from nixpatch.operations.patch import patch, restore
 from nixpatch.operations.patch_options import PatchOptions, PlanOptions, text_of
 from nixpatch.operations.plan import PatchRequest, check_request, make_plan
+from nixpatch.operations.tree_state import recall, remember
 from nixpatch.store import find_store
 
 
@@ -93,8 +95,7 @@ def _patch(
     def work(path: str) -> ExitCode:
         begun = time.monotonic()
         if writing:
-            outcome = patch(request(path), chosen, output.events())
-            return _report(outcome.plan, outcome, output, begun)
+            return _patch_tree(request(path), chosen, output, begun)
         plan = make_plan(request(path), output.say, output.bar.reading)
         return _report(plan, None, output, begun, check=check)
 
@@ -105,6 +106,24 @@ def _patch(
 
     with output:
         return for_each(named, output, work, look)
+
+
+def _patch_tree(request: PatchRequest, chosen: PatchOptions, output: Output, begun: float) -> ExitCode:
+    """Patch one tree; of a tree in which nothing has changed since the last run, say what that run said."""
+    if output.is_brief:
+        known = recall(request, chosen)
+        if known is not None:
+            output.known(known, time.monotonic() - begun)
+            return ExitCode.SATISFIED
+    outcome = patch(request, chosen, output.events())
+    code = _report(outcome.plan, outcome, output, begun)
+    if output.is_brief and code is ExitCode.SATISFIED and not outcome.plan.pending and not outcome.files:
+        from nixpatch.report.text import brief_lines  # noqa: PLC0415 - rich is slow to import
+
+        lines = brief_lines(outcome)
+        if lines is not None:
+            remember(request, chosen, outcome, used(outcome.plan), lines)
+    return code
 
 
 def _report(

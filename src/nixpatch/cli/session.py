@@ -20,13 +20,16 @@ from nixpatch.errors import MachineError, NixpatchError
 from nixpatch.escape import shown
 from nixpatch.fs import is_stream, replace_bytes, sweep
 from nixpatch.model import Outcome, Plan, Tree, Verdict
-from nixpatch.report.closing import RunSum
+from nixpatch.report.closing import RunSum, with_duration
 
 if TYPE_CHECKING:
     from nixpatch.operations.patch import PatchEvents
     from nixpatch.operations.patch_options import PatchOptions
+    from nixpatch.operations.tree_state import KnownTree
 
 _P = ParamSpec("_P")
+_ANSI = {"bold green": "\x1b[1;32m", "dim": "\x1b[2m"}
+"""SGR of ECMA-48 for the styles of lines that are printed without rich"""
 _NAMES = {"status": "manylinux"}
 """commands whose functions have another name than the document"""
 
@@ -92,6 +95,21 @@ class Output:
             plan, outcome, verbosity=self.verbosity, seconds=seconds, label=self._line_label()
         )
         console(plain=not self._watched).print(report)
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether the report is a few lines of text on one tree."""
+        return not self.as_json and self._html is None and self.verbosity <= 0 and not self._several
+
+    def known(self, known: KnownTree, seconds: float) -> None:
+        """Print what an earlier run printed of a tree; rich is slow to import."""
+        lines = known.lines if self.verbosity == 0 else ()
+        coloured = self._watched and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        if lines:
+            lines = (*lines[:-1], (with_duration(lines[-1][0], seconds), lines[-1][1]))
+        for text, style in lines:
+            code = _ANSI.get(style, "") if coloured else ""
+            sys.stdout.write(f"{code}{text}\x1b[0m\n" if code else f"{text}\n")
 
     def verdict(self, verdict: Verdict, store_dir: str) -> None:
         """Print a verdict as text, or keep it for the JSON document and the page."""

@@ -184,6 +184,8 @@ class Plan:
     """``--nixpkgs`` was given: what is missing still, it does not have"""
     opened_computed: tuple[str, ...] = ()
     """sources with a line that open a library by a name that the code computes"""
+    read_paths: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """files beside those of the tree that the decisions depend on, and places where there was none"""
     keeps_originals: bool = True
     """un-vendored libraries are moved aside, so that restore can bring them back; False deletes them"""
 

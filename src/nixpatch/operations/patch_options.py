@@ -149,6 +149,10 @@ class PlanOptions(_Options):
             ("--system",),
         ),
     ] = False
+    cache: Annotated[
+        bool,
+        Option("Use and keep nothing that was known of the store and the tree.", ("--no-cache",)),
+    ] = True
     unvendor: Annotated[
         Sequence[str],
         Option(

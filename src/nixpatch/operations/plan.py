@@ -146,7 +146,7 @@ def make_plan(
                 providers=index.providers,
                 considered=lambda name: (*index.considered(name), *filter(None, [notes_by_soname.get(name)])),
                 machine_of=read.machine,
-                exists=functools.cache(os.path.exists),
+                exists=read.exists,
                 lender_sites=_lender_sites(tree, sources, index),
                 read_facts=read.facts,
             )
@@ -231,6 +231,7 @@ def make_plan(
         ),
         conflicts=conflicts,
         asked_nixpkgs=request.nixpkgs is not None,
+        read_paths=read.paths - results.keys(),
         # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
         keeps_originals=not (request.in_nix_build or request.store.store_path_of(request.path, resolve=True)),
     ).only_part()
@@ -531,6 +532,8 @@ class Reader:
     known: dict[str, ElfFacts | Skip] = field(default_factory=dict)
     absent: set[str] = field(default_factory=set)
     """where there was nothing: the files of a directory look for the same needs in the same places"""
+    looked_at: dict[str, bool] = field(default_factory=dict)
+    """whether there is a file"""
 
     def __call__(self, path: str) -> ElfFacts | Skip:
         """Read the headers of a file, whose last name may be a link."""
@@ -567,6 +570,17 @@ class Reader:
         except OSError:
             return None
         return result if isinstance(result, ElfFacts) else None
+
+    def exists(self, path: str) -> bool:
+        """Return whether there is a file at a path."""
+        if path not in self.looked_at:
+            self.looked_at[path] = os.path.exists(path)
+        return self.looked_at[path]
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Where anything was read, or looked for."""
+        return frozenset(self.known.keys() | self.absent | self.looked_at.keys())
 
     def version_defs(self, path: str) -> frozenset[str]:
         """Return the symbol versions that the library at a path defines, none where there is none."""

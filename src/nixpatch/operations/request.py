@@ -67,7 +67,7 @@ def request_for(
         startup_files=options.startup_files,
         path_env=environ.get("PATH"),
         loader=stdenv_loader(environ),
-        cache=cache_file(environ),
+        cache=cache_file(environ) if options.cache else None,
         in_nix_build=building,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from nixpatch.escape import shown
 from nixpatch.model import Outcome, Plan, Verdict
 from nixpatch.model.diff import Difference
@@ -76,6 +78,11 @@ class RunSum:
 def run_closing(plan: Plan, outcome: Outcome | None, seconds: float, label: str = "") -> str:
     """Return the last line for a plan (``outcome`` None) or for its outcome."""
     return _labelled(label, _sum_of(plan, outcome, seconds).counts_text())
+
+
+def with_duration(closing: str, seconds: float) -> str:
+    """Return the last line of an earlier run with the duration of this one."""
+    return re.sub(r" in \d+\.\d s\b", f" in {seconds:.1f} s", closing, count=1)
 
 
 def run_counts(plan: Plan, outcome: Outcome | None) -> tuple[tuple[str, int, str], ...]:

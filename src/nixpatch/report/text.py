@@ -24,7 +24,7 @@ _UNLIMITED_WIDTH = 4096
 
 def plan_report(
     plan: Plan, outcome: Outcome | None, *, verbosity: int, seconds: float, label: str = ""
-) -> RenderableType:
+) -> Group:
     """Render a plan (``outcome`` None) or its outcome.
 
     Args:
@@ -57,6 +57,13 @@ def plan_report(
     parts += _failures(plan, outcome)
     parts += _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root, verbosity)
     return Group(*parts, closing)
+
+
+def brief_lines(outcome: Outcome) -> tuple[tuple[str, str], ...] | None:
+    """Return the lines of a report and their styles, None for one with more than lines."""
+    parts = plan_report(outcome.plan, outcome, verbosity=0, seconds=0.0).renderables
+    lines = [(part.plain, str(part.style)) for part in parts if isinstance(part, Text) and not part.spans]
+    return tuple(lines) if len(lines) == len(parts) else None
 
 
 def verdict_report(verdict: Verdict, *, store_dir: str, verbosity: int, label: str = "") -> RenderableType:

@@ -1,0 +1,229 @@
+"""Remember a tree in which a run found nothing to do: the next run need not look at its contents again.
+
+What is kept names everything that the plan depended on: the state of each file of the tree and of each file
+outside that was read, the places where there was none, the store, the options, and nixpatch itself. A state
+is inode, size and time stamps; st_ctime cannot be set back by any call. As in git's index, a file that
+changed less than two seconds ago may change again without another time stamp: then nothing is kept
+(https://git-scm.com/docs/racy-git).
+
+A file of this cache that is broken, of another version or of another user is as if it were not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import hashlib
+import json
+import os
+import stat
+import struct
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import nixpatch
+from nixpatch.fs import read_regular, remove, replace_bytes
+from nixpatch.installed import root_of
+from nixpatch.model import Outcome
+from nixpatch.operations.patch_options import PatchOptions, texts_of
+from nixpatch.operations.plan import PatchRequest
+from nixpatch.store import Store, gc_roots
+from nixpatch.store.cache import settled, stamp_of
+from nixpatch.store.store_paths import store_paths_of
+from nixpatch.version import __version__
+
+_DIRECTORY = "trees"
+_LARGEST = 4 << 20  # bytes
+_MOST = 100
+"""trees that are remembered"""
+_ABSENT = ""
+_NO_STORE = Store("", "")
+_ENTRY = struct.Struct("<IQQQqq")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTree:
+    """What a run printed of a tree, to be printed again: lines with their style."""
+
+    lines: tuple[tuple[str, str], ...]
+
+
+def recall(request: PatchRequest, options: PatchOptions) -> KnownTree | None:
+    """Return what the last run printed of a tree if nothing has changed since, None if a run has to look."""
+    path = _file(request)
+    if path is None:
+        return None
+    try:
+        data = read_regular(path, _LARGEST)
+        head, _, body = data.partition(b"\n")
+        if os.stat(path).st_uid != os.geteuid() or head != hashlib.sha256(body).hexdigest().encode():
+            return None
+        known = json.loads(body)
+        prefix = root_of(request.path)
+        if known["key"] != _key(request, options) or known["outside"] != _outside(known["outside"]):
+            return None
+        if known["tree"] != _tree_digest(prefix, request.store.real):
+            return None
+        rooted = options.gc_roots and gc_roots.wanted(request.store, prefix)
+        if rooted and gc_roots.missing(request.store, prefix, known["used"]):
+            return None
+        return KnownTree(tuple((text, style) for text, style in known["lines"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def remember(
+    request: PatchRequest,
+    options: PatchOptions,
+    outcome: Outcome,
+    used: Collection[str],
+    lines: Iterable[tuple[str, str]],
+) -> None:
+    """Keep what a run printed of a tree, if a run on the tree as it is now would print the same.
+
+    The caller has made sure that the run found nothing to do and nothing wrong. Never fails.
+
+    Args:
+        request: of the run.
+        options: of the run.
+        outcome: of the run.
+        used: the store paths that need roots.
+        lines: what it printed, with styles.
+
+    """
+    path = _file(request)
+    if path is None:
+        return
+    plan = outcome.plan
+    store = request.store.directory.rstrip("/") + "/"
+    outside = {store, *(path for path in plan.read_paths if not path.startswith(plan.tree.prefix + "/"))}
+    outside.update(filter(None, (request.project, request.locked, *texts_of(options.policy))))
+    stamps, digest = _outside(outside), _tree_digest(plan.tree.prefix, request.store.real)
+    if stamps is None or digest is None:
+        return
+    known = {
+        "key": _key(request, options),
+        "outside": stamps,
+        "tree": digest,
+        "used": sorted(used),
+        "lines": [list(line) for line in lines],
+    }
+    body = json.dumps(known, sort_keys=True).encode("ascii")
+    directory = os.path.dirname(path)
+    with contextlib.suppress(OSError):
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        replace_bytes(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        _drop_oldest(directory)
+
+
+def _file(request: PatchRequest) -> str | None:
+    """Return the file for a tree; None where nothing may be kept, or more decides than is noted."""
+    given = (*request.libs, *request.closures)
+    in_store = all(store_paths_of([path], request.store.directory) for path in given)
+    if request.cache is None or request.in_nix_build or not in_store or request.nixpkgs is not None:
+        return None
+    name = hashlib.sha256(os.fsencode(os.path.realpath(request.path))).hexdigest()
+    return os.path.join(os.path.dirname(request.cache), _DIRECTORY, name)
+
+
+def _drop_oldest(directory: str) -> None:
+    with os.scandir(directory) as entries:
+        times = sorted((entry.stat(follow_symlinks=False).st_mtime_ns, entry.path) for entry in entries)
+    for _, path in times[:-_MOST]:
+        remove(path)
+
+
+def _key(request: PatchRequest, options: PatchOptions) -> str:
+    """Return a digest of what was asked for, and of the program that was asked."""
+    store = request.store
+    lists = (request.append, request.libs, request.closures, options.policy)
+    named = any((request.python, request.locked, *lists))
+    asked = (
+        _plain(dataclasses.replace(request, path=os.path.realpath(request.path), store=_NO_STORE)),
+        (store.directory, store.real, store.program, store.state, store.denied),
+        _plain(options),
+        os.getcwd() if named else "",  # names may be relative
+        __version__,
+        _tree_digest(os.path.dirname(nixpatch.__file__), store.real),
+    )
+    return hashlib.sha256(repr(asked).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Return a value whose ``repr`` is the same in every process: sets have no order of their own."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(field.name, _plain(getattr(value, field.name))) for field in dataclasses.fields(value)]
+    if isinstance(value, Mapping):
+        return sorted((repr(key), _plain(item)) for key, item in value.items())
+    if isinstance(value, frozenset | set):
+        return sorted(map(repr, map(_plain, value)))
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value.name if isinstance(value, enum.Enum) else value
+
+
+def _outside(paths: Iterable[str]) -> dict[str, str] | None:
+    """Return the states of files outside the tree; None if one has changed too recently to tell."""
+    stamps = {}
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:
+            stamps[path] = _ABSENT
+            continue
+        if not settled(status):
+            return None
+        stamps[path] = stamp_of(status).hex()
+    return stamps
+
+
+def _tree_digest(prefix: str, store: str) -> str | None:
+    """Return a digest of the names and states of all files of a tree.
+
+    None if one has changed too recently to tell, or if a link leads to a directory whose contents are not
+    looked at here: outside of the tree, and not in the store, where contents do not change. Byte code that
+    Python writes beside its sources is left out.
+    """
+    digest = hashlib.blake2b(digest_size=32)
+    pending = [prefix]
+    while pending:
+        directory = pending.pop()
+        with os.scandir(directory) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
+        is_cache = directory.endswith("/__pycache__")
+        for entry in entries:
+            if is_cache and entry.name.endswith(".pyc"):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+                digest.update(b"d" + os.fsencode(entry.path) + b"\0")
+                continue
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISLNK(status.st_mode):
+                digest.update(b"l" + os.fsencode(os.readlink(entry.path)) + b"\0")
+                with contextlib.suppress(OSError):
+                    led = os.stat(entry.path)
+                    if stat.S_ISDIR(led.st_mode) and not _is_inside(entry.path, prefix, store):
+                        return None
+                    digest.update(stamp_of(led))
+            if not settled(status):
+                return None
+            digest.update(os.fsencode(entry.path) + b"\0")
+            digest.update(
+                _ENTRY.pack(
+                    status.st_mode,
+                    status.st_dev,
+                    status.st_ino,
+                    status.st_size,
+                    status.st_mtime_ns,
+                    status.st_ctime_ns,
+                )
+            )
+    return digest.hexdigest()
+
+
+def _is_inside(path: str, *directories: str) -> bool:
+    real = os.path.realpath(path) + "/"
+    return any(real.startswith(directory.rstrip("/") + "/") for directory in directories)

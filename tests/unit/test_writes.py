@@ -52,6 +52,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         "the store of the demo, in the same directory",
     ),
     "store/cache.py": ({"os.makedirs", "os.unlink", "sqlite3.connect"}, "the cache, below XDG_CACHE_HOME"),
+    "operations/tree_state.py": ({"os.makedirs"}, "the cache, below XDG_CACHE_HOME"),
     "elf/inplace_writer.py": ({"os.copy_file_range", "os.ftruncate", "os.pwrite"}, TEMP_FILE),
     "elf/lief/tables.py": ({"os.pwrite"}, TEMP_FILE),
     "elf/lief/writer.py": ({"os.ftruncate", "tempfile.TemporaryFile"}, TEMP_FILE + ", and a nameless one"),

@@ -61,7 +61,7 @@ The directory of the cache of the store's contents, nixpatch/providers.sqlite. I
 In a Nix build the local store is not searched, as with \-\-pure, and nothing is cached.
 .TP
 .BR VIRTUAL_ENV
-The venv of \fBnixpatch pip\fR and \fBnixpatch wrap\fR.
+The active venv: what commands without a path are about, before ./.venv.
 .TP
 .BR NO_COLOR ", " CI
 No colour; no progress bar.

@@ -242,6 +242,28 @@ def test_a_tree_that_cannot_be_used_does_not_stop_the_others(world: World, nixpa
     assert REFUSED in good.ask()
 
 
+@pytest.mark.parametrize("linked", ["lib", f"lib/python{VERSION}", SITE])
+def test_a_site_packages_elsewhere_is_named_with_the_command(
+    linked: str, world: World, nixpatch: Run, home: str
+) -> None:
+    inner = venv(world, os.path.join(home, ".venv"))
+    elsewhere = os.path.join(world.root, "elsewhere", linked)
+    os.makedirs(os.path.dirname(elsewhere))
+    os.rename(os.path.join(inner.venv, linked), elsewhere)
+    os.symlink(elsewhere, os.path.join(inner.venv, linked))
+    real = os.path.realpath(inner.site)
+
+    code, out, _ = nixpatch()
+
+    command = f"nixpatch {real} --python {inner.venv}/bin/python"
+    assert code == 1
+    assert f"{real}: site-packages is a link to it, out of {inner.venv}" in out
+    assert command in out
+    assert nixpatch(*command.split()[1:])[0] == 0
+    assert inner.ask() == "42"
+    assert nixpatch()[0] == 0
+
+
 def test_loose_files_beside_venvs_stay(world: World, nixpatch: Run, home: str) -> None:
     inner = venv(world, os.path.join(home, ".venv"))
     loose = os.path.join(home, "src", "_ext.so")

@@ -10,7 +10,7 @@ from nixpatch.installed.hashing import encode_digest, hash_file
 from nixpatch.installed.loader_defaults import read_loader_defaults
 from nixpatch.installed.record import Record, RecordRow, parse
 from nixpatch.installed.record_paths import Locator
-from nixpatch.installed.scan import scan
+from nixpatch.installed.scan import archive_message, scan
 from nixpatch.installed.system_trees import external_manager, is_system_directory
 from nixpatch.installed.target_python import find_target, stdenv_loader
 from nixpatch.installed.tree_roots import default_tree, find_roots, root_of, tree_of_file
@@ -21,6 +21,7 @@ __all__ = [
     "Locator",
     "Record",
     "RecordRow",
+    "archive_message",
     "default_tree",
     "encode_digest",
     "external_manager",

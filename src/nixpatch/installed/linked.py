@@ -69,7 +69,7 @@ def follow_links(root: str, walked: WalkResult, sites: Sequence[str], store_dir:
             if file is None:
                 continue
             _add_file(linked, link, file, in_store=in_store)
-        elif in_store or os.path.dirname(link) in sites:
+        elif in_store or link in sites or os.path.dirname(link) in sites:
             entered.add(real)
             pending += _add_directory(linked, real)
         else:
@@ -79,6 +79,19 @@ def follow_links(root: str, walked: WalkResult, sites: Sequence[str], store_dir:
         else:
             linked.directories.add(real if os.path.isdir(real) else os.path.dirname(real))
     return linked
+
+
+def sites_elsewhere(prefix: str, store_dir: str) -> tuple[str, ...]:
+    """Return the real paths of site directories with ELF files that a prefix has by a link out of it.
+
+    Those in the store are left out: they are the output of another build.
+    """
+    sites = set(python_layout.site_directories(prefix, with_links=True))
+    return tuple(
+        site
+        for site in sorted(sites - set(python_layout.site_directories(prefix)))
+        if not _inside(site, (store_dir,)) and walk(site).files
+    )
 
 
 def owned_links(
@@ -130,7 +143,8 @@ def _base_pythons(root: str, sites: Iterable[str]) -> set[str]:
     prefixes = {os.path.dirname(os.path.dirname(os.path.realpath(path))) for path in candidates}
     for site in sites:  # PREFIX/lib/python3.11/os.py
         library = os.path.realpath(os.path.join(os.path.dirname(site), "os.py"))
-        prefixes.add(os.path.dirname(os.path.dirname(os.path.dirname(library))))
+        if os.path.isfile(library):
+            prefixes.add(os.path.dirname(os.path.dirname(os.path.dirname(library))))
     return {prefix for prefix in prefixes if not _inside(prefix, (root,)) and not _inside(root, (prefix,))}
 
 

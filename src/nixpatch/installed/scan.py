@@ -22,7 +22,7 @@ _MAX_SOURCE_SIZE = 4 << 20  # bytes; the largest source that people write has a 
 _MAX_SOURCES = 500_000
 
 _INSTALL = "install it into a venv, then run nixpatch on the venv"
-ARCHIVES = {
+_ARCHIVES = {
     ".whl": ("a wheel", _INSTALL),
     ".pex": ("a zip archive that is run", "build it with --venv, or unpack it and name the directory"),
     ".pyz": ("a zip archive that is run", "install what is in it into a venv, then run nixpatch on the venv"),
@@ -51,7 +51,9 @@ def scan(path: str, *, store_dir: str | None = None, follow: bool = True) -> Tre
         root = real_name(path)
         mode = os.stat(root).st_mode
         if not stat.S_ISDIR(mode) and (not stat.S_ISREG(mode) or inspect(os.path.realpath(root)) is None):
-            raise RequestError(_no_tree(path, root))
+            raise RequestError(
+                archive_message(path) or f"{shown(path)} is neither a directory nor an ELF file"
+            )
         part, root = root, _root_of_part(root)
         if not os.path.isdir(root):
             return _single(root)
@@ -145,12 +147,10 @@ def _single(real: str) -> Tree:
     return Tree(root, root, TreeKind.PLAIN, files, python_version=python_layout.version_in_path(root))
 
 
-def _no_tree(path: str, real: str) -> str:
-    """Return the message for a path that is neither a directory nor an ELF file."""
-    kind = ARCHIVES.get(os.path.splitext(real)[1].lower())
-    if kind is None:
-        return f"{shown(path)} is neither a directory nor an ELF file"
-    return f"{shown(path)} is {kind[0]}, which is not patched itself: {kind[1]}"
+def archive_message(path: str) -> str | None:
+    """Return the message for a wheel or another archive, None for a file with another suffix."""
+    kind = _ARCHIVES.get(os.path.splitext(path)[1].lower())
+    return f"{shown(path)} is {kind[0]}, which is not patched itself: {kind[1]}" if kind is not None else None
 
 
 def _nested_notes(nested: Iterable[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from nixpatch.errors import MachineError, RequestError
 from nixpatch.escape import is_machine_error
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.lender_sites import read_lender_sites
+from nixpatch.installed.linked import sites_elsewhere
 from nixpatch.model import (
     ElfFacts,
     FilePlan,
@@ -197,6 +198,7 @@ def make_plan(
     findings += foreign_dists(tree, {path: file.machine for path, file in facts.items()}, target)
     findings += _obstacles(files)
     findings += _in_other_store_paths(tree, files)
+    findings += _elsewhere(tree, request)
     findings += [
         Finding("note", file.file.path, text)
         for file in files
@@ -454,6 +456,16 @@ def _in_other_store_paths(tree: Tree, files: tuple[FilePlan, ...]) -> Iterator[F
     for prefix in sorted(linked):
         text = "only linked into the tree, and patch does not write there: add nixpatchHook to its derivation"
         yield Finding("note", prefix, text)
+
+
+def _elsewhere(tree: Tree, request: PatchRequest) -> Iterator[Finding]:
+    """Report site-packages that are links out of the tree: nothing is written there, so nothing loads."""
+    for site in sites_elsewhere(tree.prefix, request.store.directory):
+        python = request.python or os.path.join(tree.prefix, "bin", "python")
+        if not make_plan(replace(request, path=site, python=python, follow_links=False)).pending:
+            continue
+        text = f"site-packages is a link to it, out of {tree.root}, where nothing is written: run nixpatch"
+        yield Finding("error", site, f"{text} {site} --python {python}")
 
 
 def _obstacles(files: tuple[FilePlan, ...]) -> Iterator[Finding]:

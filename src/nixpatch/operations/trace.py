@@ -65,7 +65,8 @@ def trace_file(path: str, options: TraceOptions) -> Trace:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
     if isinstance(facts, Skip):
         if facts.reason not in _WITHOUT_NEEDS:
-            raise RequestError(f"{path}: {facts.text}; name an ELF file or a tree")
+            text = installed.archive_message(path) or f"{path}: {facts.text}; name an ELF file or a tree"
+            raise RequestError(text)
         no_process = Start(None, "no loader is needed", None, LoaderDefaults())
         return Trace(file, {}, (file,), no_process, (), skipped={file: facts})
     start = _start(file, facts, options, reader)

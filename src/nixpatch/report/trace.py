@@ -72,7 +72,7 @@ def tree_report(trace: Trace, *, store_dir: str, verbosity: int, depth: int | No
     if verbosity >= 0 and trace.opened:
         parts.append(_opened(context))
     parts += _missing(trace, context.origins)
-    if trace.files:
+    if trace.files and (verbosity >= 0 or trace.unmet):
         parts.append(Text(trace_closing(trace), style="bold red" if trace.unmet else ""))
     return Group(*parts)
 

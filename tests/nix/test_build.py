@@ -88,4 +88,4 @@ def test_in_a_build_the_store_at_large_is_not_searched(nix_store: NixStore, whee
     done = subprocess.run(command, env=nix_environment(), capture_output=True, text=True, check=False)
 
     assert done.returncode != 0
-    assert "libstdc++.so.6: not found" in done.stderr
+    assert "libstdc++.so.6, needed by" in done.stderr

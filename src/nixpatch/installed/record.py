@@ -76,6 +76,15 @@ class Record:
         """
         return Record(tuple(changes.get(row, row) for row in self.rows))
 
+    def without_hashes(self, files: Mapping[str, FileHash]) -> Record:
+        """Return the record with sizes and no hashes in the rows of these paths."""
+        return Record(
+            tuple(
+                row.without_hash(files[row.path]) if row.path is not None and row.path in files else row
+                for row in self.rows
+            )
+        )
+
     def with_row(self, path: str, file: FileHash) -> Record:
         """Return the record with the rows of ``path`` updated, or with a new row for it.
 
@@ -295,6 +304,12 @@ class RecordRow:
         if _unquoted(size):
             size = _quoted_like(size, str(file.size))
         return RecordRow.parse(b",".join((path, value, size)) + ending)
+
+    def without_hash(self, file: FileHash) -> RecordRow:
+        """Return the row with the size of a file and no hash, as RECORD has it for files that may change."""
+        fields = _fields(self.raw)
+        assert fields is not None  # a row with a path has them
+        return RecordRow.parse(b",".join((fields[0], b"", str(file.size).encode())) + fields[3])
 
     def moved(self, to: str) -> RecordRow:
         """Return the row with another path; it must have one."""

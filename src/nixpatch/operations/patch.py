@@ -129,7 +129,13 @@ def carry_out(
     if options.accept_modified and not plan.keeps_originals:  # elsewhere, restore has to bring the rows back
         from nixpatch.operations.record_update import refresh_tree  # noqa: PLC0415 - for this option only
 
-        refreshed = refresh_tree(plan.tree, records or TreeRecords(), durable=options.fsync)
+        own = store.store_path_of(plan.tree.prefix) if store is not None else None
+        refreshed = refresh_tree(
+            plan.tree,
+            records or TreeRecords(),
+            own_hash=os.path.basename(own).partition("-")[0] if own else "",
+            durable=options.fsync,
+        )
         outcome = replace(outcome, findings=(*outcome.findings, *refreshed))
     if options.gc_roots:
         gc_roots.prune(plan.tree.prefix, expected=gc_roots.used(plan))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from nixpatch.errors import FileRefused
 from nixpatch.escape import reason
-from nixpatch.fs import remove_directory
+from nixpatch.fs import open_regular, remove_directory
 from nixpatch.installed import provenance
 from nixpatch.installed.dist_records import DistRecords, RecordFile, TreeRecords
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, hash_file, parse_sha256
@@ -25,6 +25,7 @@ from nixpatch.model import FileHash, Finding, Tree
 
 # PEP 815 withdrew both.
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
+_BLOCK = 1 << 20
 
 WRONG_ROW = (
     "RECORD did not describe this file before the patch either, so its row was left as it is: install the "
@@ -129,22 +130,31 @@ def update_records(
     return tuple(findings)
 
 
-def refresh_tree(tree: Tree, records: TreeRecords, *, durable: bool = False) -> tuple[Finding, ...]:
+def refresh_tree(
+    tree: Tree, records: TreeRecords, *, own_hash: str = "", durable: bool = False
+) -> tuple[Finding, ...]:
     """Make every RECORD of a tree describe the files as they are now: see :func:`refresh_rows`."""
     findings: list[Finding] = []
     for dist in tree.dists:
         if dist.has_record:
             try:
-                findings += refresh_rows(records.of(tree, dist.info), durable=durable)
+                findings += refresh_rows(records.of(tree, dist.info), own_hash=own_hash, durable=durable)
             except (OSError, FileRefused) as error:
                 findings.append(Finding("error", dist.info, f"RECORD cannot be updated: {reason(error)}"))
     return tuple(findings)
 
 
-def refresh_rows(records: DistRecords, *, durable: bool = False) -> tuple[Finding, ...]:
+def refresh_rows(records: DistRecords, *, own_hash: str = "", durable: bool = False) -> tuple[Finding, ...]:
     """Update the rows that do not describe their files, and drop those of files that are gone.
 
     For a build whose other steps (strip, patch-shebangs, moves into other outputs) changed installed files.
+
+    Args:
+        records: the dist.
+        own_hash: the hash in the name of the store path that is being built. Nix builds a path that exists
+            under another name and then replaces the hash in all files (``nix-build --check``), so files with
+            this hash get a row without digest: it would be wrong afterwards.
+        durable: survive a power failure.
 
     Raises:
         FileRefused: RECORD has too many rows.
@@ -154,6 +164,7 @@ def refresh_rows(records: DistRecords, *, durable: bool = False) -> tuple[Findin
     old = records.read_record()
     changed: dict[str, FileHash] = {}
     absent: set[str] = set()
+    rewritten: set[str] = set()
     for row in old.record.rows:
         path = None if row.path is None else records.locator.locate(row.path)
         if path is None or row.path is None:
@@ -164,12 +175,29 @@ def refresh_rows(records: DistRecords, *, durable: bool = False) -> tuple[Findin
             now = hash_file(os.path.realpath(path), {row.check_algorithm, DEFAULT_ALGORITHM})
             if row.agrees(now) is False:
                 changed[row.path] = now
+                if own_hash and _contains(os.path.realpath(path), own_hash.encode()):
+                    rewritten.add(row.path)
     if not changed and not absent:
         return ()
     rows = Record(tuple(row for row in old.record.rows if row.path not in absent)).with_changes(changed)
+    rows = rows.without_hashes({path: changed[path] for path in rewritten})
     records.replace_record(old, rows, durable=durable)
     text = f"RECORD: {len(changed)} rows of changed files updated, {len(absent)} of absent files removed"
     return (Finding("note", records.info, text),)
+
+
+def _contains(path: str, text: bytes) -> bool:
+    """Whether a file has some bytes in it."""
+    descriptor = open_regular(path)
+    tail = b""
+    try:
+        while block := os.read(descriptor, _BLOCK):
+            if text in tail + block:
+                return True
+            tail = block[-len(text) :]
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def clear_stale(records: DistRecords, *, tool: str, durable: bool = False) -> tuple[Finding, ...]:

@@ -13,30 +13,44 @@ getAllOutputNames() {
 }
 
 declare -a nativeInputs hostInputs tools
-nativeInputs=(${nativeBuildInputs+${nativeBuildInputs[@]}})
-hostInputs=(${buildInputs+${buildInputs[@]}})
+# findInputs ARRAY PACKAGE...: add packages and what they propagate
+findInputs() {
+  local -n into=$1
+  local package
+  shift
+  for package; do
+    case " ${into[*]-} " in *" $package "*) continue ;; esac
+    into+=("$package")
+    if [ -e "$package/nix-support/propagated-build-inputs" ]; then
+      findInputs "${!into}" $(<"$package/nix-support/propagated-build-inputs")
+    fi
+  done
+}
+findInputs nativeInputs ${nativeBuildInputs+${nativeBuildInputs[@]}}
+findInputs hostInputs ${buildInputs+${buildInputs[@]}} ${propagatedBuildInputs+${propagatedBuildInputs[@]}}
 tools=(${initialPath[@]})
 pkgsBuildHost=(${nativeInputs+"${nativeInputs[@]}"})
 pkgsHostTarget=(${hostInputs+"${hostInputs[@]}"})
 
 # What a hook registers for the platform of an input's host: -1 where the build runs, 0 where the result will.
-declare -a buildEnvHooks=() hostEnvHooks=() fixupOutputHooks=() postFixupHooks=()
+declare -a buildEnvHooks=() hostEnvHooks=() targetEnvHooks=() preFixupHooks=() fixupOutputHooks=() postFixupHooks=()
 addEnvHooks() {
   local -i offset=$1
   shift
   case $offset in
     -1) buildEnvHooks+=("$@") ;;
     0) hostEnvHooks+=("$@") ;;
+    1) targetEnvHooks+=("$@") ;;
     *) echo "addEnvHooks: offset $offset?" >&2 && exit 1 ;;
   esac
 }
 
-# runHook NAME: the functions in NAMEHooks, then the derivation's own text
+# runHook NAME: the derivation's own text, then the functions in NAMEHooks
 runHook() {
   local -n hooks=${1}Hooks
   local hook
-  for hook in ${hooks+"${hooks[@]}"}; do eval "$hook"; done
   eval "${!1-}"
+  for hook in ${hooks+"${hooks[@]}"}; do eval "$hook"; done
 }
 
 activate() {
@@ -54,7 +68,16 @@ native=(${nativeInputs+"${nativeInputs[@]}"})
 host=(${hostInputs+"${hostInputs[@]}"})
 if [ -z "${strictDeps-}" ]; then native+=(${host+"${host[@]}"}) host=("${native[@]}"); fi
 for hook in ${buildEnvHooks+"${buildEnvHooks[@]}"}; do for package in "${native[@]}"; do "$hook" "$package"; done; done
+if [ -z "${strictDeps-}" ]; then hostEnvHooks+=(${targetEnvHooks+"${targetEnvHooks[@]}"}); fi
 for hook in ${hostEnvHooks+"${hostEnvHooks[@]}"}; do for package in "${host[@]}"; do "$hook" "$package"; done; done
+
+# As the setup hook of nixpkgs' Python does for every input of a Python package.
+export PYTHONPATH=
+for package in "${native[@]}" ${host+"${host[@]}"}; do
+  for directory in "$package"/lib/python3*/site-packages; do
+    if [ -d "$directory" ] && [ ! -e "$package/bin/python3" ]; then PYTHONPATH+=${PYTHONPATH:+:}$directory; fi
+  done
+done
 
 elfFiles() {
   find "$1" -type f -size +3c | while IFS= read -r file; do
@@ -76,6 +99,14 @@ stripAll() {
 }
 fixupOutputHooks+=('if [ -z "${dontStrip-}" ] && [ -n "${stripTool-}" ]; then stripAll; fi')
 
+patchShebangs() {
+  local file
+  while IFS= read -r -d '' file; do
+    if [ "$(head -c 11 "$file" | tr -d '\0')" = '#!/bin/bash' ]; then sed -i "1s|/bin/bash|$builder|" "$file"; fi
+  done < <(find "$prefix" -type f -perm -0100 -print0)
+}
+fixupOutputHooks+=('if [ -z "${dontPatchShebangs-}" ]; then patchShebangs; fi')
+
 unpackPhase() {
   runHook preUnpack
   cp "$src" "./${src#*-}"
@@ -89,6 +120,10 @@ fixupPhase() {
     prefix=${!output}
     for hook in "${fixupOutputHooks[@]}"; do eval "$hook"; done
   done
+  if [ -n "${propagatedBuildInputs-}" ]; then
+    mkdir -p "$out/nix-support"
+    echo "${propagatedBuildInputs[@]}" >"$out/nix-support/propagated-build-inputs"
+  fi
   runHook postFixup
 }
 

@@ -95,6 +95,19 @@ def test_a_build_describes_every_file_as_its_steps_left_it(dist: Recorded) -> No
     assert refresh_rows(dist.records) == ()
 
 
+def test_a_file_with_the_hash_of_its_own_store_path_gets_no_digest(dist: Recorded) -> None:
+    content = b"#!/bin/sh\n/nix/store/" + b"h" * 32 + b"-out/bin/tool\n"
+    path = os.path.join(os.path.dirname(dist.info), "pkg/tool")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(content)
+    dist.write(row("pkg/tool", WRONG) + b"\n")
+
+    refresh_rows(dist.records, own_hash="h" * 32)
+
+    assert dist.read().splitlines() == [f"pkg/tool,,{len(content)}"]
+
+
 def test_a_row_of_an_earlier_patch_is_ours_to_change(dist: Recorded) -> None:
     """A run patched, the next one patched anew and was killed before RECORD: the row is the first one's."""
     patch(dist)

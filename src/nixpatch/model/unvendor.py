@@ -73,6 +73,8 @@ class VendoredPlan:
     """of the copy; "" if unknown"""
     new_version: str = ""
     """of the store's package"""
+    original_sha256: bytes | None = None
+    """of the copy before nixpatch patched it; None if it did not"""
 
     @property
     def goes(self) -> bool:

@@ -23,7 +23,7 @@ from nixpatch.installed.dist_records import DistRecords, RecordFile
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, has_sha256, hash_file
 from nixpatch.installed.provenance import Provenance, ProvenanceError, RemovedGraft
 from nixpatch.installed.record import Record, RecordRow
-from nixpatch.model import ElfFacts, Finding, Skip, VendoredPlan
+from nixpatch.model import ElfFacts, Finding, VendoredPlan
 from nixpatch.unvendor.decision import unmangled
 
 
@@ -243,8 +243,7 @@ def _set_aside(
 ) -> RemovedGraft:
     """Return the entry of a graft that goes; write the original of a patched one beside."""
     path = graft.file.path
-    facts = elf.read(path)
-    original = None if isinstance(facts, Skip) else facts.original_sha256
+    original = graft.original_sha256
     row = record_file.rows_of({path})[path][0]
     kept = _kept_path(records, path) if keep else None
     if kept is None:

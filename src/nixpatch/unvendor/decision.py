@@ -90,7 +90,13 @@ def decide(inputs: UnvendorInputs) -> tuple[VendoredPlan, ...]:
 
 def _initial_plan(candidate: UnvendorCandidate, inputs: UnvendorInputs) -> VendoredPlan:
     """Return the plan for a candidate before symbols are compared."""
-    plan = VendoredPlan(candidate.file, candidate.unmangled, candidate.users)
+    facts = inputs.facts.get(candidate.file.path)
+    plan = VendoredPlan(
+        candidate.file,
+        candidate.unmangled,
+        candidate.users,
+        original_sha256=facts.original_sha256 if facts else None,
+    )
     if candidate.objections:
         return replace(plan, kept=candidate.objections)
     if not candidate.users:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -151,13 +152,27 @@ def test_a_patched_one_is_kept_as_it_was_installed(dist: Recorded) -> None:
         patched = file.read()
     dist.write(dist.read().encode().replace(row(COPY, CONTENTS), row(COPY, patched)))
 
-    take_out(dist, plan(dist))
+    take_out(dist, replace(plan(dist), original_sha256=hashlib.sha256(CONTENTS).digest()))
 
     assert snapshot(dist)[KEPT] == CONTENTS
     assert dist.row(KEPT) == row(KEPT, CONTENTS).decode()
     bring_back(dist)
     assert snapshot(dist)[COPY] == CONTENTS
     assert dist.row(COPY) == row(COPY, CONTENTS).decode()
+
+
+def test_an_undo_record_that_the_wheel_brought_is_kept_with_the_file(dist: Recorded) -> None:
+    path = os.path.join(dist.site, COPY)
+    with fs.replacement(path) as temp:
+        write_edited(path, temp, ElfEdit("/somewhere"))
+    with open(path, "rb") as file:
+        shipped = file.read()
+    dist.write(dist.read().encode().replace(row(COPY, CONTENTS), row(COPY, shipped)))
+
+    take_out(dist, plan(dist))
+
+    assert snapshot(dist)[KEPT] == shipped
+    assert dist.row(KEPT) == row(KEPT, shipped).decode()
 
 
 def test_one_that_is_needed_again_is_recorded_as_present(dist: Recorded) -> None:

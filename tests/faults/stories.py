@@ -269,10 +269,13 @@ def _is_torn_book(now: bytes, old: bytes, new: bytes) -> bool:
             or _is_announced(entry, path, known)
             for path, entry in entries.items()
         )
-    rows = {row.raw for data in (old, new) for row in record.parse(data).rows if row.path}
-    # nixpatch.json of half a dist has a digest of its own.
+    rows = {row.raw: row.path for data in (old, new) for row in record.parse(data).rows if row.path}
+    # nixpatch.json of half a dist has a digest of its own; a file is listed before it is made.
     return not all(
-        row.raw in rows or (row.path or "").endswith("nixpatch.json") for row in record.parse(now).rows
+        row.raw in rows
+        or (row.path or "").endswith("nixpatch.json")
+        or (row.is_announced and row.path in rows.values())
+        for row in record.parse(now).rows
     )
 
 

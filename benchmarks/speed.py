@@ -33,7 +33,8 @@ from rich.console import Console
 
 from nixpatch.errors import MachineError
 from nixpatch.model import Plan
-from nixpatch.operations.plan import PatchRequest, Reader, make_plan
+from nixpatch.operations.plan import Reader, make_plan
+from nixpatch.operations.request import PatchRequest
 from nixpatch.store import assemble, find_store
 
 HERE = os.path.dirname(os.path.abspath(__file__))

@@ -15,7 +15,8 @@ from rich.console import Console
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from nixpatch.operations.plan import PatchRequest, make_plan
+from nixpatch.operations.plan import make_plan
+from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.trace import TraceOptions, trace_file
 from nixpatch.report.html import page, plan_page
 from nixpatch.report.text import plan_report

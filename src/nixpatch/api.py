@@ -58,8 +58,8 @@ from nixpatch.operations.patch_options import (
     types_of,
     words_of,
 )
-from nixpatch.operations.plan import PatchRequest, make_plan
-from nixpatch.operations.request import cache_file, request_for
+from nixpatch.operations.plan import make_plan
+from nixpatch.operations.request import PatchRequest, cache_file, request_for
 from nixpatch.operations.trace import TraceOptions, trace_file, trace_tree
 from nixpatch.operations.verify import check_tree
 from nixpatch.report import as_json

@@ -91,7 +91,8 @@ def test_a_file_that_was_installed_anew_since_the_plan_is_left_and_told(
 ) -> None:
     """What pip does meanwhile: the plan was for another file, and so was what is known of its original."""
     from nixpatch.operations.apply import apply
-    from nixpatch.operations.plan import PatchRequest, make_plan
+    from nixpatch.operations.plan import make_plan
+    from nixpatch.operations.request import PatchRequest
     from nixpatch.store import Store
 
     tree = os.path.join(os.path.realpath(tmp_path), "venv")
@@ -119,7 +120,8 @@ def test_a_dist_that_is_uninstalled_during_the_run_stays_uninstalled(
     bench: Bench, tmp_path: os.PathLike[str]
 ) -> None:
     from nixpatch.operations.apply import apply
-    from nixpatch.operations.plan import PatchRequest, make_plan
+    from nixpatch.operations.plan import make_plan
+    from nixpatch.operations.request import PatchRequest
     from nixpatch.store import Store
 
     tree = os.path.join(os.path.realpath(tmp_path), "venv")

@@ -15,7 +15,8 @@ from nixpatch.errors import MachineError
 from nixpatch.fs import TEMP_PREFIX, TEMP_SUFFIX, remove, replace_bytes, replacement
 from nixpatch.model import Outcome, Plan
 from nixpatch.operations import apply as applying
-from nixpatch.operations.plan import PatchRequest, make_plan
+from nixpatch.operations.plan import make_plan
+from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.restore import plan_restore
 from nixpatch.store import Store
 from support import vendored as vendoring

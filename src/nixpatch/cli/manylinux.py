@@ -16,7 +16,8 @@ from nixpatch.escape import shown
 from nixpatch.installed.manylinux_module import Mode
 from nixpatch.operations import manylinux
 from nixpatch.operations.patch_options import PatchOptions
-from nixpatch.operations.plan import PatchRequest, Reader
+from nixpatch.operations.plan import Reader
+from nixpatch.operations.request import PatchRequest
 from nixpatch.report import manylinux as report
 
 manylinux_app = typer.Typer(

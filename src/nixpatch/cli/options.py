@@ -12,7 +12,7 @@ import typer
 
 from nixpatch.operations import patch_options, request
 from nixpatch.operations.patch_options import PatchOptions
-from nixpatch.operations.plan import PatchRequest
+from nixpatch.operations.request import PatchRequest
 
 _OUTPUT = "Output"
 

@@ -24,7 +24,8 @@ from nixpatch.operations import patch_options
 from nixpatch.operations.gc_roots import used
 from nixpatch.operations.patch import patch, restore
 from nixpatch.operations.patch_options import PatchOptions, PlanOptions, text_of
-from nixpatch.operations.plan import PatchRequest, check_request, make_plan
+from nixpatch.operations.plan import check_request, make_plan
+from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.tree_state import recall, remember
 from nixpatch.store import find_store
 

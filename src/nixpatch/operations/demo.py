@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 
 from nixpatch.errors import MachineError
 from nixpatch.model import Plan
-from nixpatch.operations.plan import PatchRequest, Reader, make_plan
+from nixpatch.operations.plan import Reader, make_plan
+from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.verify_load import clean_environ
 from nixpatch.store import Store, assemble
 

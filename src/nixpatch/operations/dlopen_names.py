@@ -20,7 +20,8 @@ from nixpatch.installed.scan import python_sources
 from nixpatch.model import OpenedName, Opener, Target, Tree
 from nixpatch.model.dlopen_names import DlopenName, DlopenNames, DlopenStatus
 from nixpatch.operations.opened_names import read_code_names
-from nixpatch.operations.plan import PatchRequest, Reader, sources_of
+from nixpatch.operations.plan import Reader, sources_of
+from nixpatch.operations.request import PatchRequest
 from nixpatch.resolve.provider_choice import choose_provider
 from nixpatch.resolve.python_names import WORDS, opened_names
 from nixpatch.store import ProviderIndex, gc_roots, open_index

@@ -14,7 +14,8 @@ from nixpatch.installed.manylinux_module import ManylinuxModule, Mode
 from nixpatch.installed.sys_path import site_of, sys_path
 from nixpatch.model import Libc, ProviderChoice, Target, Tree
 from nixpatch.model.manylinux import Promise
-from nixpatch.operations.plan import PatchRequest, Reader, sources_of
+from nixpatch.operations.plan import Reader, sources_of
+from nixpatch.operations.request import PatchRequest
 from nixpatch.resolve.manylinux import claimed_tags, honest_limit, policies_of, promise
 from nixpatch.resolve.provider_choice import choose_provider
 from nixpatch.store import open_index

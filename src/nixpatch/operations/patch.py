@@ -16,7 +16,8 @@ from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.model import FileOutcome, Outcome, Plan, TreeFile
 from nixpatch.operations import gc_roots
 from nixpatch.operations.patch_options import ApplyOptions
-from nixpatch.operations.plan import PatchRequest, make_plan, refuse_system_directory
+from nixpatch.operations.plan import make_plan, refuse_system_directory
+from nixpatch.operations.request import PatchRequest
 from nixpatch.store import Store
 from nixpatch.tree_lock import hold_tree
 

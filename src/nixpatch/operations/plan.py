@@ -24,7 +24,6 @@ from nixpatch.model import (
     Provider,
     Skip,
     SkipReason,
-    Tag,
     Target,
     TextPlan,
     Tree,
@@ -33,6 +32,7 @@ from nixpatch.model import (
 )
 from nixpatch.operations.foreign_dists import foreign_dists
 from nixpatch.operations.opened_names import read_code_names
+from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.resume import is_stale, stale_note, unrecorded, vouches
 from nixpatch.operations.signatures import broken_signatures
 from nixpatch.operations.skipped_programs import unable_to_start
@@ -41,7 +41,7 @@ from nixpatch.operations.target import target_of_output
 from nixpatch.operations.target_libraries import target_libraries
 from nixpatch.operations.text_plan import plan_scripts, plan_startup_files
 from nixpatch.operations.text_update import mark_pending, original_programs
-from nixpatch.policy import Policy, default_policy
+from nixpatch.policy import Policy
 from nixpatch.resolve.context import ResolutionContext, SearchPathOptions
 from nixpatch.resolve.file_plan import libc_findings, plan_file
 from nixpatch.resolve.load_order import late_findings, load_conflicts, planned_uses
@@ -49,57 +49,13 @@ from nixpatch.resolve.opened_libraries import needs_by_caller
 from nixpatch.resolve.optional_libraries import optional_libraries
 from nixpatch.resolve.python_libraries import PythonLibraries, PythonResolver
 from nixpatch.resolve.stopped_imports import mark_stopped
-from nixpatch.store import LibrarySources, ProviderIndex, Store, lockfile, nixpkgs, open_index
+from nixpatch.store import LibrarySources, ProviderIndex, lockfile, nixpkgs, open_index
 from nixpatch.store.catalog import packaged
 from nixpatch.store.programs import find_program
 from nixpatch.unvendor.apply import distrusted, unsettled
 from nixpatch.version import __version__
 
 _NO_SYSTEM = "name a venv or a package in it; to patch this nevertheless, say --system"
-
-
-@dataclass(frozen=True, slots=True)
-class PatchRequest:
-    """What the user asked for, and what of the process's environment counts. All values, no look-ups."""
-
-    path: str
-    store: Store
-    python: str | None = None
-    libs: tuple[str, ...] = ()
-    closures: tuple[str, ...] = ()
-    pure: bool = False
-    """only what was named and the target's closure: the store at large is not searched"""
-    nixpkgs: str | None = None
-    """a flake reference or a path: what nothing before the store at large provides is realised from it"""
-    locked: str | None = None
-    """a lock: the store serves what it has and nothing else"""
-    policy: Policy = field(default_factory=default_policy)
-    """the tables of the package, and what the user adds to them"""
-    append: tuple[str, ...] = ()
-    tag: Tag | None = None
-    owned_only: bool = False
-    strict: bool = False
-    """what only optional parts need counts as missing, too"""
-    path_env: str | None = None
-    """value of PATH"""
-    loader: str | None = None
-    """the dynamic loader of the stdenv that builds the tree, for programs without Python"""
-    project: str | None = None
-    """the ``pyproject.toml`` that ``policy`` has rules of"""
-    home: str | None = None
-    """value of HOME"""
-    system: bool = False
-    """directories of the system may be patched, too"""
-    startup_files: bool = True
-    """dists that open libraries from Python get a start-up file"""
-    unvendor: tuple[str, ...] = ()
-    """globs for the grafted libraries that are to give way to the store's; empty: none"""
-    cache: str | None = None
-    """file for what is known of the store; None keeps nothing"""
-    follow_links: bool = False
-    """read what links of the tree lead to outside it, too: for commands that do not write"""
-    in_nix_build: bool = False
-    """a derivation is being built: its output can never be restored"""
 
 
 def make_plan(

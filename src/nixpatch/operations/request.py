@@ -8,18 +8,62 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nixpatch.errors import RequestError
 from nixpatch.fs import read_regular
 from nixpatch.installed import stdenv_loader
+from nixpatch.model import Tag
 from nixpatch.operations.patch_options import PatchOptions, text_of, texts_of
-from nixpatch.operations.plan import PatchRequest
 from nixpatch.policy import MAX_SIZE, Policy, PolicyError, Rule, default_policy, parse, toml
-from nixpatch.store import find_store
+from nixpatch.store import Store, find_store
 
 _MENTION = b"nixpatch"
+
+
+@dataclass(frozen=True, slots=True)
+class PatchRequest:
+    """What the user asked for, and what of the process's environment counts. All values, no look-ups."""
+
+    path: str
+    store: Store
+    python: str | None = None
+    libs: tuple[str, ...] = ()
+    closures: tuple[str, ...] = ()
+    pure: bool = False
+    """only what was named and the target's closure: the store at large is not searched"""
+    nixpkgs: str | None = None
+    """a flake reference or a path: what nothing before the store at large provides is realised from it"""
+    locked: str | None = None
+    """a lock: the store serves what it has and nothing else"""
+    policy: Policy = field(default_factory=default_policy)
+    """the tables of the package, and what the user adds to them"""
+    append: tuple[str, ...] = ()
+    tag: Tag | None = None
+    owned_only: bool = False
+    strict: bool = False
+    """what only optional parts need counts as missing, too"""
+    path_env: str | None = None
+    """value of PATH"""
+    loader: str | None = None
+    """the dynamic loader of the stdenv that builds the tree, for programs without Python"""
+    project: str | None = None
+    """the ``pyproject.toml`` that ``policy`` has rules of"""
+    home: str | None = None
+    """value of HOME"""
+    system: bool = False
+    """directories of the system may be patched, too"""
+    startup_files: bool = True
+    """dists that open libraries from Python get a start-up file"""
+    unvendor: tuple[str, ...] = ()
+    """globs for the grafted libraries that are to give way to the store's; empty: none"""
+    cache: str | None = None
+    """file for what is known of the store; None keeps nothing"""
+    follow_links: bool = False
+    """read what links of the tree lead to outside it, too: for commands that do not write"""
+    in_nix_build: bool = False
+    """a derivation is being built: its output can never be restored"""
 
 
 def request_for(

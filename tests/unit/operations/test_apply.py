@@ -11,7 +11,8 @@ import pytest
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.model import Outcome
 from nixpatch.operations.apply import apply
-from nixpatch.operations.plan import PatchRequest, make_plan
+from nixpatch.operations.plan import make_plan
+from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.restore import plan_restore
 from nixpatch.operations.verify import check_tree
 from nixpatch.store import Store

@@ -117,10 +117,13 @@ class Record:
         return (self.rows[0].ending if self.rows else b"") or b"\n"
 
     def _with_new(self, row: RecordRow) -> Record:
-        before, last = self.rows[:-1], self.rows[-1:]
-        if last and (last[0].is_open or not last[0].ending):
-            return Record((*before, row, *last))
-        return Record((*before, *last, row))
+        """Add a row at the end; rows of nixpatch are sorted there, so that history does not show."""
+        end = len(self.rows)
+        if end and (self.rows[-1].is_open or not self.rows[-1].ending):
+            end -= 1
+        while end and (last := self.rows[end - 1].path) and _is_of_nixpatch(last) and last > (row.path or ""):
+            end -= 1
+        return Record((*self.rows[:end], row, *self.rows[end:]))
 
     def with_one_row(self, paths: Collection[str], row: RecordRow) -> Record:
         """Return the record with ``row`` in the place of the first row of some paths, without the others."""
@@ -334,6 +337,10 @@ def new_row(path: str, file: FileHash, ending: bytes) -> RecordRow:
 def announced_row(path: str, ending: bytes) -> RecordRow:
     """Return a row without hash, for a file that is about to be made."""
     return RecordRow.parse(_quoted(os.fsencode(path)) + b",," + ending)
+
+
+def _is_of_nixpatch(path: str) -> bool:
+    return any(part.startswith("nixpatch") for part in path.split("/"))
 
 
 def is_plain(line: bytes) -> bool:

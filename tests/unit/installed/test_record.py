@@ -199,3 +199,17 @@ def test_no_link_and_no_fifo_is_hashed(tmp_path: Path) -> None:
     for name in ("link.so", "fifo"):
         with pytest.raises(OSError, match=name):
             hash_file(str(tmp_path / name))
+
+
+def test_rows_of_nixpatch_have_one_order_whichever_comes_first() -> None:
+    record = parse(b"nixpatch/__init__.py,,\nm.so,,\n")
+    names = ("nixpatch-pkg.pth", "pkg.dist-info/nixpatch.json", "pkg.dist-info/sboms/nixpatch.cdx.json")
+    first, second = record, record
+    for name in names:
+        first = first.with_announced(name).with_contents(name, b"")
+    for name in reversed(names):
+        second = second.with_contents(name, b"")
+    assert first.data == second.data
+    for name in names:
+        first = first.without(name)
+    assert first == record

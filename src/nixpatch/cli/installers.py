@@ -34,7 +34,8 @@ from nixpatch.model import Plan
 from nixpatch.operations.installer_changes import InstallerChanges, Snapshot, difference, restrict, snapshot
 from nixpatch.operations.patch import patch, prune_roots
 from nixpatch.operations.patch_options import PatchOptions, text_of
-from nixpatch.operations.plan import make_plan
+from nixpatch.operations.plan import Reader, make_plan
+from nixpatch.operations.target import python_of_prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Call:
     """the program for ``start``"""
     rows: tuple[Installer, ...] = ()
     """installers in whose places environments may appear: those are patched as a whole"""
+    pythons: tuple[Installer, ...] = ()
+    """installers that may download a Python"""
     wrapped: WrappedCall | None = None
     """the call, if its program is one of the table"""
     installs: bool = True
@@ -129,6 +132,7 @@ def _uv(words: tuple[str, ...], python: str | None, program: str = "uv") -> Call
         python,
         destinations.uv_start(words, os.environ, program),
         program,
+        pythons=(installer_table.installers()["uv"],),
         installs=destinations.installs(words),
     )
 
@@ -153,8 +157,10 @@ def _wrap(words: tuple[str, ...], python: str | None) -> Call:
         more, _ = destinations.pip_trees(words, interpreter, os.environ)
         trees += more
         python = python or (shutil.which(interpreter) if more else None)
-    rows = (wrapped.installer,) if wrapped else tuple(installer_table.installers().values())
-    return Call(program, words, lambda: trees, python, rows=rows, wrapped=wrapped)
+    table = installer_table.installers()
+    rows = (wrapped.installer,) if wrapped else tuple(table.values())
+    pythons = (*rows, table["uv"])  # several installers use uv, if it is there
+    return Call(program, words, lambda: trees, python, rows=rows, pythons=pythons, wrapped=wrapped)
 
 
 pip_command = _command(_pip, "Run pip in the venv, then patch what it installed: nixpatch pip install numpy.")
@@ -201,6 +207,9 @@ class _InstallerRun:
         for command in preparation or (call.command,):
             before = self._look()
             failed = self._start(command)
+            if self._mend_pythons() and failed:
+                # A Python that was just downloaded could not start: NixOS has no /lib64/ld-linux-x86-64.so.2.
+                failed = self._start(command)
             try:
                 self._patch_changes(before)
             except NixpatchError as error:
@@ -218,6 +227,18 @@ class _InstallerRun:
         return Surroundings(
             _snapshots(self._call), {path: installer_table.stamp(path) for path in environments}
         )
+
+    def _mend_pythons(self) -> int:
+        """Patch the downloaded Pythons that cannot start here; return how many there were."""
+        store = opt.request_for(".", self._chosen).store
+        mended = 0
+        for prefix in installer_table.pythons(self._call.pythons, os.environ):
+            target = python_of_prefix(prefix, store.directory, Reader())
+            if target is not None and target.cannot_start:
+                self._output.say(f"{prefix}: this Python {target.cannot_start}")
+                self._guarded(prefix, functools.partial(self._patch, prefix))
+                mended += 1
+        return mended
 
     def _start(self, command: Sequence[str]) -> int:
         """Run the installer; what it starts is held until its environment is patched."""

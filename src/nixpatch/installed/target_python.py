@@ -64,12 +64,16 @@ def find_target(
     *,
     loader: str | None = None,
     recorded: Iterable[str] = (),
+    replacement: Callable[[str], str | None] = lambda _: None,
 ) -> Target:
     """Return the target of a tree.
 
     With ``python`` nothing else is tried. Nor is anything but ``pyvenv.cfg`` tried for a venv: if its Python
     is gone, another one of the same version may have another libc. Otherwise the tree is searched, then
     ``recorded``, then PATH. If there is no Python at all, the target is a process that ``loader`` starts.
+
+    A Python whose loader is not here, as one that uv downloads on NixOS, is taken as it will be once it is
+    patched: ``replacement`` has another loader, and ``Target.cannot_start`` the reason.
 
     Args:
         tree: the tree, as scanned.
@@ -78,6 +82,7 @@ def find_target(
         read: reads ELF headers.
         loader: the loader for programs without Python, as ``stdenv_loader`` returns it.
         recorded: loaders that the files of the tree were linked for.
+        replacement: returns the loader of the store for a file name; None if there is none.
 
     Raises:
         RequestError: none of these leads to a dynamically linked Python; the message lists what was tried.
@@ -91,7 +96,7 @@ def find_target(
             if real in refused:  # python, python3 and python3.11 are usually one file
                 continue
             refused.add(real)
-            return _target(tree, start, real, read, loader)
+            return _target(tree, start, real, read, loader, replacement)
         except Unusable as unusable:
             tried.append(f"{shown(start.path)} {unusable}")
     attempts = "; ".join(dict.fromkeys(tried))
@@ -153,10 +158,19 @@ def _starts(
         yield _Start(loader, _BY_STDENV)
 
 
-def _target(tree: Tree, start: _Start, real: str, read: ReadElf, loader: str | None) -> Target:
+def _target(
+    tree: Tree,
+    start: _Start,
+    real: str,
+    read: ReadElf,
+    loader: str | None,
+    replacement: Callable[[str], str | None],
+) -> Target:
     if start.found_by in {_BY_STDENV, _BY_PROVENANCE}:
         return _without_python(start.path, read, start.found_by)
-    target = _read(tree, real, start.found_by, read)
+    # Another one on PATH is as good as one that has to be patched first.
+    mended = replacement if start.found_by != "PATH" else lambda _: None
+    target = _read(tree, real, start.found_by, read, mended)
     if start.found_by == "PATH" and loader and not _fits(target, loader, read):
         raise Unusable(f"is for {target.machine.name}, not for the machine that the stdenv builds for")
     return target
@@ -170,7 +184,9 @@ def _fits(target: Target, loader: str, read: ReadElf) -> bool:
         return True
 
 
-def _read(tree: Tree, real: str, found_by: str, read: ReadElf) -> Target:
+def _read(
+    tree: Tree, real: str, found_by: str, read: ReadElf, replacement: Callable[[str], str | None]
+) -> Target:
     version = version_of(real)
     if found_by == python_layout.NAME:
         version = version or tree.python_version
@@ -185,9 +201,15 @@ def _read(tree: Tree, real: str, found_by: str, read: ReadElf) -> Target:
     loader = facts.current.interp
     if loader is None:
         raise Unusable("is statically linked: it has no dynamic loader, so it loads no shared libraries")
-    if not os.path.isabs(loader) or not os.path.isfile(loader):
-        raise Unusable(f"needs the dynamic loader {shown(loader)}, which does not exist")
-    libc = libc_of(loader, facts.machine, read)
+    cannot_start = ""
+    try:
+        libc = _libc_of_start(loader, facts.machine, read)
+    except Unusable as unusable:
+        other = replacement(os.path.basename(loader))
+        if other is None:
+            raise
+        loader, cannot_start = other, str(unusable)
+        libc = _libc_of_start(loader, facts.machine, read)
     return Target(
         python=real,
         found_by=found_by,
@@ -198,7 +220,15 @@ def _read(tree: Tree, real: str, found_by: str, read: ReadElf) -> Target:
         libc_version=libc.version,
         libc_versions=libc.versions,
         libc_dir=libc.directory,
+        cannot_start=cannot_start,
     )
+
+
+def _libc_of_start(loader: str, machine: Machine, read: ReadElf) -> LibcFacts:
+    """Return the libc of a program, as ``libc_of`` does, if its loader is there."""
+    if not os.path.isabs(loader) or not os.path.isfile(loader):
+        raise Unusable(f"needs the dynamic loader {shown(loader)}, which does not exist")
+    return libc_of(loader, machine, read)
 
 
 def _names(tree: Tree) -> tuple[str, ...]:

@@ -136,6 +136,8 @@ class Target:
     """every version the libc defines (verdef), such as ``GLIBC_2.36``"""
     libc_dir: str
     """the directory of libc.so.6, where ld.so finds libc's own sonames"""
+    cannot_start: str = ""
+    """why the Python cannot start here; then ``loader`` is the one that it gets when it is patched"""
 
     @property
     def has_python(self) -> bool:

@@ -14,13 +14,13 @@ from dataclasses import replace
 
 from nixpatch.errors import MachineError
 from nixpatch.fs import make_directory, remove, remove_directory, replace_link
-from nixpatch.installed import find_target, scan
+from nixpatch.installed import scan
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.scan import python_sources
 from nixpatch.model import OpenedName, Opener, Target, Tree
 from nixpatch.model.dlopen_names import DlopenName, DlopenNames, DlopenStatus
 from nixpatch.operations.opened_names import read_code_names
-from nixpatch.operations.plan import Reader, sources_of
+from nixpatch.operations.plan import Reader, sources_of, target_for
 from nixpatch.operations.request import PatchRequest
 from nixpatch.resolve.provider_choice import choose_provider
 from nixpatch.resolve.python_names import WORDS, opened_names
@@ -41,7 +41,7 @@ def find_dlopen_names(request: PatchRequest) -> DlopenNames:
 
     """
     tree, reader = scan(request.path), Reader()
-    target = find_target(tree, request.python, request.path_env, reader, loader=request.loader)
+    target = target_for(request, tree, reader)
     bundled = {os.path.basename(file.path) for file in tree.files}
     sites_by_name: dict[tuple[str, bool], list[OpenedName]] = {}
     computed: list[OpenedName] = []

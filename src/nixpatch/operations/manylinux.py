@@ -9,12 +9,12 @@ import os
 from dataclasses import dataclass
 
 from nixpatch.errors import RequestError
-from nixpatch.installed import find_target, manylinux_module, scan
+from nixpatch.installed import manylinux_module, scan
 from nixpatch.installed.manylinux_module import ManylinuxModule, Mode
 from nixpatch.installed.sys_path import site_of, sys_path
 from nixpatch.model import Libc, ProviderChoice, Target, Tree
 from nixpatch.model.manylinux import Promise
-from nixpatch.operations.plan import Reader, sources_of
+from nixpatch.operations.plan import Reader, sources_of, target_for
 from nixpatch.operations.request import PatchRequest
 from nixpatch.resolve.manylinux import claimed_tags, honest_limit, policies_of, promise
 from nixpatch.resolve.provider_choice import choose_provider
@@ -65,7 +65,7 @@ def read_claim(request: PatchRequest, reader: Reader) -> Claim:
     """
     tree = scan(request.path)
     site = site_of(tree)
-    target = find_target(tree, request.python, request.path_env, reader, loader=request.loader)
+    target = target_for(request, tree, reader)
     modules = manylinux_module.find(sys_path(tree, target))
     first = modules[0] if modules else None
     tags = claimed_tags(target, lambda version: _allows(first, target, version))

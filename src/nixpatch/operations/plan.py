@@ -37,7 +37,7 @@ from nixpatch.operations.resume import is_stale, stale_note, unrecorded, vouches
 from nixpatch.operations.signatures import broken_signatures
 from nixpatch.operations.skipped_programs import unable_to_start
 from nixpatch.operations.starting_files import StartingFiles
-from nixpatch.operations.target import target_of_output
+from nixpatch.operations.target import cannot_start, target_of_output
 from nixpatch.operations.target_libraries import target_libraries
 from nixpatch.operations.text_plan import plan_scripts, plan_startup_files
 from nixpatch.operations.text_update import mark_pending, original_programs
@@ -51,7 +51,7 @@ from nixpatch.resolve.python_libraries import PythonLibraries, PythonResolver
 from nixpatch.resolve.stopped_imports import mark_stopped
 from nixpatch.store import LibrarySources, ProviderIndex, lockfile, nixpkgs, open_index
 from nixpatch.store.catalog import packaged
-from nixpatch.store.programs import find_program
+from nixpatch.store.programs import find_loader, find_program
 from nixpatch.unvendor.apply import distrusted, unsettled
 from nixpatch.version import __version__
 
@@ -151,6 +151,7 @@ def make_plan(
         )
     )
     findings += (conflict.finding for conflict in conflicts)
+    findings += cannot_start(tree, target)
     findings += foreign_dists(tree, {path: file.machine for path, file in facts.items()}, target)
     findings += _obstacles(files)
     findings += _in_other_store_paths(tree, files)
@@ -315,8 +316,25 @@ def check_request(request: PatchRequest) -> None:
 
 def target_for(request: PatchRequest, tree: Tree, read: Reader) -> Target:
     """Return the target of a tree for a request, as ``target_of_output`` does."""
-    store_dir = request.store.directory
-    return target_of_output(tree, request.python, request.path_env, read, store_dir, request.loader)
+    return target_of_output(
+        tree,
+        request.python,
+        request.path_env,
+        read,
+        request.store.directory,
+        request.loader,
+        functools.partial(_loader_for, request),
+    )
+
+
+def _loader_for(request: PatchRequest, name: str) -> str | None:
+    """Return the loader for a Python that cannot start: that of the stdenv or the lockfile comes first."""
+    locked = lockfile.read(request.locked, request.store).loader if request.locked is not None else None
+    for loader in (request.loader, locked):
+        if loader is not None and os.path.basename(loader) == name:
+            return loader
+    given = (*request.libs, *request.closures)
+    return find_loader(request.store.directory, name, given, pure=request.pure or locked is not None)
 
 
 def sources_of(request: PatchRequest, target: Target) -> LibrarySources:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from nixpatch.errors import RequestError
 from nixpatch.installed import find_target
 from nixpatch.installed.dist_records import TreeRecords
+from nixpatch.installed.python_layout import only_version
 from nixpatch.installed.target_python import ReadElf
-from nixpatch.model import ElfFacts, Skip, Target, Tree
+from nixpatch.model import ElfFacts, Finding, Skip, Target, Tree, TreeKind
 from nixpatch.resolve.ld_so import LoaderConfig, simulate
+from nixpatch.store.programs import find_loader
 
 _MAX_LIBRARIES = 16
 """libraries to look at; in a tree that loads, each leads to the same libc"""
@@ -24,6 +28,7 @@ def target_of_output(
     read: ReadElf,
     store_dir: str,
     loader: str | None = None,
+    replacement: Callable[[str], str | None] | None = None,
 ) -> Target:
     """Return the target of a tree that may be an output of a build, which names no Python.
 
@@ -37,22 +42,45 @@ def target_of_output(
         read: reads ELF headers.
         store_dir: the directory of the store.
         loader: the loader of the stdenv, in a build or a shell of one.
+        replacement: as for ``find_target``; None takes any of the store.
 
     Raises:
         RequestError: there is no target.
 
     """
+    if replacement is None:
+        replacement = functools.partial(find_loader, store_dir)
     if not tree.root.startswith(store_dir.rstrip("/") + "/"):
-        return find_target(tree, python, path_env, read, loader=loader)
+        return find_target(tree, python, path_env, read, loader=loader, replacement=replacement)
     recorded = _recorded_loaders(tree, read) if loader is None else ()
     try:
-        return find_target(tree, python, path_env, read, loader=loader, recorded=recorded)
+        return find_target(
+            tree, python, path_env, read, loader=loader, recorded=recorded, replacement=replacement
+        )
     except RequestError:
         own = read(os.path.realpath(sys.executable))
         own_loader = own.current.interp if isinstance(own, ElfFacts) else None
         if python is not None or own_loader is None or not own_loader.startswith(store_dir):
             raise
         return find_target(tree, None, None, read, loader=own_loader)
+
+
+def cannot_start(tree: Tree, target: Target) -> Iterator[Finding]:
+    """Report a target that cannot start as it is, unless it is patched with the tree."""
+    if target.cannot_start and all(file.path != target.python for file in tree.files):
+        prefix = os.path.dirname(os.path.dirname(target.python))
+        text = f"this Python, which loads the tree, cannot start here: it {target.cannot_start}"
+        yield Finding("error", target.python, f"{text}; patch it, too: nixpatch {shlex.quote(prefix)}")
+
+
+def python_of_prefix(prefix: str, store_dir: str, read: ReadElf) -> Target | None:
+    """Return the Python in a prefix, with the reason why it cannot start; None if there is none to use."""
+    tree = Tree(prefix, prefix, TreeKind.PREFIX, (), python_version=only_version(prefix))
+    try:
+        target = target_of_output(tree, None, None, read, store_dir)
+    except RequestError:
+        return None
+    return target if target.python.startswith(prefix.rstrip("/") + "/") else None
 
 
 def _recorded_loaders(tree: Tree, read: ReadElf) -> Iterator[str]:

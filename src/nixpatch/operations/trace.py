@@ -25,6 +25,7 @@ from nixpatch.operations.trace_opened import opened_by_file, opened_by_tree
 from nixpatch.policy import default_policy
 from nixpatch.resolve.ld_so import LoaderConfig, simulate
 from nixpatch.resolve.load_order import library_use, load_conflicts
+from nixpatch.store import DEFAULT_STORE_DIR
 
 # Files without needs: a trace of one of these is empty, and no error.
 _WITHOUT_NEEDS = frozenset(
@@ -119,7 +120,7 @@ def trace_tree(path: str, options: TraceOptions) -> Trace:
     tree = installed.scan(path, store_dir=options.store_dir)
     reader = Reader()
     target = target_of_output(
-        tree, options.python, options.path_env, reader, options.store_dir or "/nix/store"
+        tree, options.python, options.path_env, reader, options.store_dir or DEFAULT_STORE_DIR
     )
     start = _start_of(target, options)
     loader_config = _loader_config(start, options, reader)
@@ -212,7 +213,13 @@ def _start(file: str, facts: ElfFacts, options: TraceOptions, reader: Reader) ->
         return Start(None, "its interpreter", interp, read_loader_defaults(interp), library_path)
     tree = installed.tree_of_file(file)
     if tree is not None or options.python is not None:
-        target = installed.find_target(tree or installed.scan(file), options.python, options.path_env, reader)
+        target = target_of_output(
+            tree or installed.scan(file),
+            options.python,
+            options.path_env,
+            reader,
+            options.store_dir or DEFAULT_STORE_DIR,
+        )
         if target.machine == facts.machine:
             return _start_of(target, options)
         if options.python is not None:

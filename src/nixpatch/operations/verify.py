@@ -12,7 +12,7 @@ from nixpatch.operations import gc_roots, lockfile
 from nixpatch.operations.foreign_dists import foreign_dists
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.skipped_programs import unable_to_start
-from nixpatch.operations.target import target_of_output
+from nixpatch.operations.target import cannot_start, target_of_output
 from nixpatch.operations.target_libraries import target_libraries
 from nixpatch.operations.verify_load import load_files, load_opened
 from nixpatch.operations.verify_provenance import (
@@ -75,6 +75,7 @@ def check_tree(
     verdict = with_findings(
         verdict, tuple(unable_to_start(skips, reader.facts, may_be_missing(tree, records)))
     )
+    verdict = with_findings(verdict, tuple(cannot_start(replace(tree, files=()), target)))
     machines = {file.path: machine for file in tree.files if (machine := reader.machine(file.path))}
     verdict = with_findings(verdict, tuple(foreign_dists(tree, machines, target)))
     if locked is not None:

@@ -1,4 +1,4 @@
-"""Programs of the store: what can stand in the first line of a script."""
+"""Programs of the store: what can stand in the first line of a script, or in PT_INTERP."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterator
 
 from nixpatch.store.nix_store import Store
 from nixpatch.store.store_paths import package_of_entry, version_key, version_of
+
+_LIBC = re.compile(r"(?:glibc|musl)-\d[\d.-]*")
 
 
 def find_program(
@@ -47,6 +49,33 @@ def find_program(
         if programs:
             return max(programs, key=lambda program: _rank(store, program))
     return None
+
+
+def find_loader(store_dir: str, name: str, given: Collection[str] = (), *, pure: bool = False) -> str | None:
+    """Return the dynamic loader for a program whose own is not on this machine.
+
+    Args:
+        store_dir: the store at hand.
+        name: file name of the loader.
+        given: directories and store paths that the user named: they come first.
+        pure: nothing else of the store is looked at.
+
+    """
+    for path in map(os.path.abspath, given):
+        for loader in (os.path.join(path, name), os.path.join(path, "lib", name)):
+            if os.path.isfile(loader):
+                return loader
+    if pure:
+        return None
+    try:
+        entries = os.listdir(store_dir)
+    except OSError:
+        return None
+    # The newest, as it serves the libraries that were linked against older ones, too.
+    libcs = [entry for entry in entries if _LIBC.fullmatch(package_of_entry(entry))]
+    libcs.sort(key=lambda entry: (version_key(version_of(package_of_entry(entry))), entry), reverse=True)
+    loaders = (os.path.join(store_dir, entry, "lib", name) for entry in libcs)
+    return next((loader for loader in loaders if os.path.isfile(loader)), None)
 
 
 def _packages_called(store: Store, name: str) -> Iterator[str]:

@@ -13,8 +13,10 @@ from elftools.elf.gnuversions import GNUVerDefSection
 from elftools.elf.segments import InterpSegment
 
 from nixpatch import elf
+from nixpatch.errors import RequestError
 from nixpatch.installed import find_target, scan, stdenv_loader
 from nixpatch.model import ElfFacts, Libc, Machine, Skip, SkipReason, Target
+from nixpatch.store.programs import find_loader
 from support.installed_trees import ELF, SITE, dist, write
 from support.target_world import AARCH64, X86_64, World, facts
 
@@ -375,3 +377,53 @@ def test_the_python_that_runs_this(tmp_path: Path, read: Callable[[str], ElfFact
         with open("/proc/self/maps", encoding="utf-8") as maps:
             loaded = {line.split()[-1] for line in maps if line.rstrip().endswith("/libc.so.6")}
         assert loaded == {os.path.realpath(os.path.join(target.libc_dir, "libc.so.6"))}
+
+
+class TestCannotStart:
+    """Pythons whose loader is not on this machine."""
+
+    def test_it_is_taken_with_the_loader_that_it_will_get(self, world: World) -> None:
+        loader = world.glibc("glibc/lib")
+        tree = world.out()
+        python = world.python("out/bin/python3.11", "/nowhere/ld-linux-x86-64.so.2")
+
+        target = find_target(tree, None, None, world.read, replacement={"ld-linux-x86-64.so.2": loader}.get)
+
+        assert (target.python, target.loader, target.libc_version) == (python, loader, (2, 36))
+        assert "needs the dynamic loader /nowhere/ld-linux-x86-64.so.2" in target.cannot_start
+
+    def test_a_loader_without_a_libc_is_none(self, world: World) -> None:
+        """NixOS puts a program there that prints advice (stub-ld)."""
+        loader = world.glibc("glibc/lib")
+        stub = write(world.path("stub/ld-linux-x86-64.so.2"))
+        tree = world.out()
+        world.python("out/bin/python3.11", stub)
+
+        target = find_target(tree, None, None, world.read, replacement={"ld-linux-x86-64.so.2": loader}.get)
+
+        assert target.loader == loader
+        assert target.cannot_start
+
+    def test_another_on_path_is_not_replaced(self, world: World) -> None:
+        loader = world.glibc("glibc/lib")
+        world.python("else/bin/python3.11", "/nowhere/ld-linux-x86-64.so.2")
+
+        with pytest.raises(RequestError, match="does not exist"):
+            find_target(world.out(), None, world.path("else/bin"), world.read, replacement=lambda _: loader)
+
+
+def test_the_newest_libc_of_the_store_has_the_loader(tmp_path: os.PathLike[str]) -> None:
+    store = os.path.join(tmp_path, "store")
+    name = "ld-linux-x86-64.so.2"
+    for number, package in enumerate(
+        ("glibc-2.9", "glibc-2.40-66", "glibc-2.40-66-dev", "glibc-locales-2.42")
+    ):
+        write(os.path.join(store, f"{str(number) * 32}-{package}", "lib", name))
+    write(os.path.join(store, f"{'4' * 32}-musl-1.2.5", "lib", "ld-musl-x86_64.so.1"))
+    given = write(os.path.join(tmp_path, "given", "lib", name))
+
+    assert find_loader(store, name) == os.path.join(store, f"{'1' * 32}-glibc-2.40-66", "lib", name)
+    assert find_loader(store, name, [os.path.join(tmp_path, "given")]) == given
+    assert find_loader(store, name, pure=True) is None
+    assert find_loader(store, "ld-musl-x86_64.so.1") is not None
+    assert find_loader(os.path.join(tmp_path, "gone"), name) is None

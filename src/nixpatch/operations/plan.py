@@ -151,8 +151,10 @@ def make_plan(
         )
     )
     findings += (conflict.finding for conflict in conflicts)
-    findings += cannot_start(tree, target)
-    findings += foreign_dists(tree, {path: file.machine for path, file in facts.items()}, target)
+    findings += (
+        *cannot_start(tree, target),
+        *foreign_dists(tree, {path: file.machine for path, file in facts.items()}, target),
+    )
     findings += _obstacles(files)
     findings += _in_other_store_paths(tree, files)
     findings += _elsewhere(tree, request)

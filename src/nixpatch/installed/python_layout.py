@@ -67,8 +67,8 @@ def version_in_name(name: str) -> tuple[int, int] | None:
 
 
 def is_python_name(name: str) -> bool:
-    """Return whether a name is that of an interpreter or of its library directory: ``python3.11``."""
-    return _PYTHON.fullmatch(name) is not None
+    """Return whether an interpreter or its library directory may have a name: ``python``, ``python3.11``."""
+    return name in {"python", "pypy"} or _PYTHON.fullmatch(name) is not None
 
 
 def only_version(prefix: str) -> tuple[int, int] | None:

@@ -135,6 +135,8 @@ class SkipReason(enum.Enum):
     LOADER_OR_LIBC = "the dynamic loader or libc itself"
     # decided in operations/plan, for --owned-only
     UNOWNED = "belongs to no dist"
+    # decided in operations/plan, for venv --copies
+    BASE_PYTHON = "copy of the base Python, which starts as it is"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from nixpatch.escape import is_machine_error
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.lender_sites import read_lender_sites
 from nixpatch.installed.linked import sites_elsewhere
+from nixpatch.installed.python_layout import is_python_name
 from nixpatch.model import (
     ElfFacts,
     FilePlan,
@@ -28,6 +29,7 @@ from nixpatch.model import (
     TextPlan,
     Tree,
     TreeFile,
+    TreeKind,
     VendoredPlan,
 )
 from nixpatch.operations.foreign_dists import foreign_dists
@@ -423,7 +425,25 @@ def _plan_one(
         return FilePlan(file, None, read)
     if request.owned_only and not file.owners:
         return FilePlan(file, read, Skip(SkipReason.UNOWNED))
+    if _is_base_python(context.tree, file, read):
+        return FilePlan(file, read, Skip(SkipReason.BASE_PYTHON))
     return plan_file(context, file)
+
+
+def _is_base_python(tree: Tree, file: TreeFile, facts: ElfFacts) -> bool:
+    """Whether a file is a venv's copy of its base Python (``venv --copies``), and that can start here.
+
+    Its search path may lead to the libpython of the base, which is outside the tree.
+    """
+    return (
+        tree.kind is TreeKind.VENV
+        and not file.owners
+        and facts.original_sha256 is None
+        and os.path.dirname(file.path) == os.path.join(tree.prefix, "bin")
+        and is_python_name(os.path.basename(file.path))
+        and facts.current.interp is not None
+        and os.path.isfile(facts.current.interp)
+    )
 
 
 def _in_other_store_paths(tree: Tree, files: tuple[FilePlan, ...]) -> Iterator[Finding]:

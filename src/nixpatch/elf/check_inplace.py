@@ -154,8 +154,12 @@ def _record_violations(pair: FilePair, footer: UndoFooter, patches: Iterable[Pat
         yield "the undo record removes memory that is not zero"
     ranges = [(start, length) for start, length, _ in old.tables]
     ranges += vn_file_ranges(rename.reference for rename in pair.resolved.renames)
-    segments = ((old.dynamic_segment, new.dynamic_segment), (old.interp_segment, new.interp_segment))
-    ranges += [(p.offset, p.filesz) for p, after in segments if p and after and p.vaddr == after.vaddr]
+    if old.dynamic_segment.vaddr == new.dynamic_segment.vaddr:
+        # By its address, as ld.so finds it: p_offset may be anything.
+        ranges.append((old.dynamic_offset, len(old.dynamic_bytes)))
+    before, after = old.interp_segment, new.interp_segment
+    if before and after and before.vaddr == after.vaddr:
+        ranges.append((before.offset, before.filesz))
     for patch in patches:
         end = patch.offset + len(patch.data)
         if not any(start <= patch.offset and end <= start + length for start, length in ranges):

@@ -183,7 +183,9 @@ class Cache:
             yield broken
         except sqlite3.Error as error:
             # An error of the module itself carries no code; it too means that the file is not ours.
-            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in codes:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+            # A header with a version for writing that SQLite does not know makes a file read-only for ever.
+            if code in codes or (code == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK)):
                 broken.append(error)
         except (ValueError, TypeError, OverflowError, MemoryError) as error:  # the last: a forged length
             broken.append(error)

@@ -11,8 +11,9 @@ from typing import Annotated, Any, get_args
 import typer
 
 from nixpatch.operations import patch_options, request
-from nixpatch.operations.patch_options import PatchOptions
+from nixpatch.operations.patch_options import PatchOptions, texts_of
 from nixpatch.operations.request import PatchRequest
+from nixpatch.policy import Policy
 
 _OUTPUT = "Output"
 
@@ -124,3 +125,18 @@ def request_for(path: str, chosen: PatchOptions, environ: Mapping[str, str] | No
     """
     environ = os.environ if environ is None else environ
     return request.request_for(path, chosen, environ, project=request.project_of(path, "."))
+
+
+def policy_for(path: str, chosen: PatchOptions) -> Policy:
+    """Return the policy for a tree, with the rules of its project or that of the current directory.
+
+    Raises:
+        RequestError: a policy cannot be used.
+
+    """
+    return request.policy_with(
+        texts_of(chosen.policy),
+        chosen.ignore_missing,
+        chosen.runtime_dep,
+        project=request.project_of(path, "."),
+    )

@@ -175,6 +175,8 @@ def restore_command(
     "python",
     "store",
     "locked",
+    "policy",
+    "ignore_missing",
     "accept_modified",
     "jobs",
     accept_modified="RECORD rows that were wrong before the patch are no errors.",
@@ -221,6 +223,7 @@ def verify_command(
             deep=deep,
             workers=chosen.jobs,
             accept_modified=chosen.accept_modified,
+            policy=opt.policy_for(path, chosen),
         )
         output.verdict(verdict, store.directory)
         return verdict_code(verdict)

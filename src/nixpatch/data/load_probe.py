@@ -2,7 +2,7 @@
 
 Input: a JSON list of paths, and of names that a start-up file answers: objects with ``name``, ``finds`` (it
 is an argument of ``find_library``), ``library`` (its path) and ``site`` (the directory of the start-up file).
-The argument is the number of seconds that a child may take.
+The arguments are the number of seconds that a child may take and the descriptors of input and output.
 Output: one JSON object a line, first the mapped files of Python itself, then one object for each item. Each
 has its own child, because libraries stay loaded and a constructor may crash.
 The script needs only the standard library of Python 3.8 or later.
@@ -24,7 +24,9 @@ def mapped() -> "list[str]":
         for line in maps:
             fields = line.rstrip(b"\n").split(None, 5)
             if len(fields) == 6 and fields[5].startswith(b"/"):
-                names.add(os.fsdecode(fields[5]))
+                name = os.fsdecode(fields[5])
+                # The kernel writes a line feed as \\012, but a backslash as it is (proc_pid_maps(5)).
+                names.add(name if os.path.exists(name) else name.replace("\\012", "\n"))
     return sorted(names)
 
 
@@ -78,21 +80,28 @@ def in_a_child(item: "str | dict[str, object]") -> "dict[str, object]":
     with os.fdopen(reading, "rb") as results:
         data = results.read()
     status = os.waitpid(child, 0)[1]
-    if data:
+    try:
         return dict(json.loads(data))
+    except ValueError:  # it ended before it had written all
+        pass
     path = item if isinstance(item, str) else item["name"]
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
         return {"path": path, "error": f"not loaded after {sys.argv[1]} s", "mapped": []}
-    return {"path": path, "error": f"loading it ended the process with signal {status & 0x7F}", "mapped": []}
+    how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {os.WEXITSTATUS(status)}"
+    return {"path": path, "error": f"loading it ended the process with {how}", "mapped": []}
 
 
 def main() -> None:
-    """Probe every file and name on standard input."""
-    sys.stdout.write(json.dumps({"path": "", "error": None, "mapped": mapped()}) + "\n")
-    sys.stdout.flush()
-    for item in json.load(sys.stdin):
-        sys.stdout.write(json.dumps(in_a_child(item)) + "\n")
-        sys.stdout.flush()
+    """Probe every file and name of the input."""
+    with open(int(sys.argv[2]), encoding="ascii") as given:
+        items = json.load(given)
+    with open(int(sys.argv[3]), "w", encoding="ascii") as out:
+        out.write(json.dumps({"path": "", "error": None, "mapped": mapped()}) + "\n")
+        out.flush()
+        for item in items:
+            result = in_a_child(item)
+            out.write(json.dumps(result) + "\n")
+            out.flush()
 
 
 main()

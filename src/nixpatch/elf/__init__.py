@@ -14,7 +14,14 @@ read, such as ``nixpatch plan``, do not load them.
 """
 
 from nixpatch.elf.byte_search import mentions
-from nixpatch.elf.facts import feed_original, machine_of_library, original_sha256, read, undo_is_plausible
+from nixpatch.elf.facts import (
+    feed_original,
+    machine_of_library,
+    original_sha256,
+    read,
+    search_stop,
+    undo_is_plausible,
+)
 from nixpatch.elf.symbols import read_symbols
 
 __all__ = [
@@ -24,5 +31,6 @@ __all__ = [
     "original_sha256",
     "read",
     "read_symbols",
+    "search_stop",
     "undo_is_plausible",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,7 +18,8 @@ from nixpatch.elf.payload import payload
 from nixpatch.elf.segment_growth import plan_growth
 from nixpatch.elf.undo import ElfViews, UndoState, open_source, open_views
 from nixpatch.errors import FileRefused
-from nixpatch.model import ElfFacts, Linkage, Machine, Skip, SkipReason
+from nixpatch.model import ElfFacts, Linkage, Machine, SearchStop, Skip, SkipReason
+from nixpatch.model.elf import ELF_MAGIC
 
 _LOOKUPS = 1 << 17
 """bound on needs times search path entries, which every simulation of a loader visits"""
@@ -42,6 +46,55 @@ def read(source: str | int, *, payload_ok: bool = False, foreign: bool = False) 
             return replace(facts, foreign_undo=foreign) if isinstance(facts, ElfFacts) else facts
     except SkippedFile as skipped:
         return skipped.skip
+
+
+def search_stop(path: str, machine: Machine) -> SearchStop | None:
+    """Return why ld.so ends a search at a path; None if it opens the file, or passes by.
+
+    It passes by what does not exist or cannot be read, and by files of another class or machine. Everything
+    else is an error, though another directory of the search path may have the library (open_verify, open_path
+    and _dl_map_object_from_fd in elf/dl-load.c of glibc).
+
+    Args:
+        path: a file of the needed name in a directory of a search path; links are followed.
+        machine: of the process.
+
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            kind = next((text for is_kind, text in _KINDS if is_kind(mode)), "a device")
+            return SearchStop(f"is {kind}", is_fatal=not stat.S_ISSOCK(mode))
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            return _stop_in(file.fileno(), machine)
+    except OSError as error:
+        is_passed = error.errno in {errno.ENOENT, errno.EACCES} or not os.path.isdir(os.path.dirname(path))
+        return None if is_passed else SearchStop(f"cannot be opened ({error.strerror})", is_fatal=False)
+
+
+_KINDS = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
+
+
+def _stop_in(fd: int, machine: Machine) -> SearchStop | None:
+    layout = next(
+        layout
+        for layout in elf.LAYOUTS.values()
+        if (layout.bits, layout.byteorder) == (machine.bits, machine.byteorder)
+    )
+    head = os.pread(fd, layout.ehdr.size, 0)
+    if not head.startswith(ELF_MAGIC) or len(head) < layout.ehdr.size:
+        return SearchStop(f"is no ELF file ({os.fstat(fd).st_size} bytes)")
+    if head[elf.EI_CLASS] * 32 != machine.bits:
+        return None
+    layout = elf.LAYOUTS.get((head[elf.EI_CLASS], head[elf.EI_DATA]), layout)
+    if layout.byteorder != machine.byteorder:
+        return SearchStop("is an ELF file of another byte order")
+    if layout.ehdr_of(head).machine != machine.number:
+        return None
+    result = read(fd, payload_ok=True)
+    if isinstance(result, Skip):
+        return SearchStop(f"is no library that can be loaded ({result.text})")
+    return SearchStop("is a program") if result.executable else None
 
 
 def machine_of_library(source: str | int) -> Machine | None:

@@ -153,6 +153,16 @@ class Skip:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchStop:
+    """A file of a needed name that ld.so neither opens nor passes by (dl-load.c of glibc)."""
+
+    why: str
+    """what it is, as the end of a sentence about it"""
+    is_fatal: bool = True
+    """the load fails; False: only this search path ends, and the next step of the search follows"""
+
+
+@dataclass(frozen=True, slots=True)
 class ElfEdit:
     """The linkage that one file is to have."""
 

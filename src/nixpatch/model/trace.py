@@ -78,6 +78,8 @@ class UnmetNeed:
 
     need: str
     by: str
+    stop: str = ""
+    """the place at which ld.so ended its search, and why; "" where it searched everywhere"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from nixpatch.model import (
     Origin,
     Plan,
     Provider,
+    SearchStop,
     Skip,
     SkipReason,
     Target,
@@ -50,6 +51,7 @@ from nixpatch.resolve.load_order import late_findings, load_conflicts, planned_u
 from nixpatch.resolve.opened_libraries import needs_by_caller
 from nixpatch.resolve.optional_libraries import optional_libraries
 from nixpatch.resolve.python_libraries import PythonLibraries, PythonResolver
+from nixpatch.resolve.search_path import names_path
 from nixpatch.resolve.stopped_imports import mark_stopped
 from nixpatch.store import LibrarySources, ProviderIndex, lockfile, nixpkgs, open_index
 from nixpatch.store.catalog import packaged
@@ -93,7 +95,8 @@ def make_plan(
     def decide(
         sources: LibrarySources,
     ) -> _Decision:
-        read.absent.clear()  # nixpkgs may have brought something since
+        read.absent.clear()
+        read.stops.clear()  # nixpkgs may have brought something since
         with _index(request, target, read, sources) as index:  # keeps what it learns of the store
             context = ResolutionContext(
                 tree=tree,
@@ -105,6 +108,7 @@ def make_plan(
                 providers=index.providers,
                 considered=lambda name: (*index.considered(name), *filter(None, [notes_by_soname.get(name)])),
                 machine_of=read.machine,
+                stop_at=read.stop_at,
                 exists=read.exists,
                 lender_sites=_lender_sites(tree, sources, index),
                 read_facts=read.facts,
@@ -377,7 +381,7 @@ def _unprovided(context: ResolutionContext, files: tuple[FilePlan, ...]) -> set[
         answer.need
         for file in files
         for answer in file.answers
-        if "/" not in answer.need
+        if not names_path(answer.need)
         and (
             answer.origin is Origin.MISSING
             or (answer.origin is Origin.OTHER_DIST and context.policy.is_system(answer.need))
@@ -413,7 +417,7 @@ def _not_locked(
     """Report what the tree needs and the lock does not have: it was made for other wheels."""
     if sources.lockfile is None:
         return
-    needs = {answer.need for file in files for answer in file.blocking if "/" not in answer.need}
+    needs = {answer.need for file in files for answer in file.blocking if not names_path(answer.need)}
     for need in sorted(needs - set(sources.lockfile.libraries)):
         yield Finding("error", tree.root, f"{need} is not in {request.locked}: run nixpatch lock again")
 
@@ -542,6 +546,7 @@ class Reader:
     """where there was nothing: the files of a directory look for the same needs in the same places"""
     looked_at: dict[str, bool] = field(default_factory=dict)
     """whether there is a file"""
+    stops: dict[tuple[str, Machine], SearchStop | None] = field(default_factory=dict)
 
     def __call__(self, path: str) -> ElfFacts | Skip:
         """Read the headers of a file, whose last name may be a link."""
@@ -589,6 +594,16 @@ class Reader:
     def paths(self) -> frozenset[str]:
         """Where anything was read, or looked for."""
         return frozenset(self.known.keys() | self.absent | self.looked_at.keys())
+
+    def stop_at(self, path: str, machine: Machine) -> SearchStop | None:
+        """Return why ld.so ends a search at a path for files of a machine; None if it opens it or goes on."""
+        facts = self.facts(path)
+        if facts is not None and facts.machine == machine and not facts.executable:
+            return None
+        key = (path, machine)
+        if key not in self.stops:
+            self.stops[key] = elf.search_stop(path, machine)
+        return self.stops[key]
 
     def version_defs(self, path: str) -> frozenset[str]:
         """Return the symbol versions that the library at a path defines, none where there is none."""

@@ -82,6 +82,7 @@ def _lacks(
             loader=interp,
             cache=known.cache,
             cached=lambda name: known.cached.get(name, ()),
+            stop_at=elf.search_stop,
         ),
     )
     missing = dict.fromkeys(need.need for need in process.unmet if not ignored(path, need.need))

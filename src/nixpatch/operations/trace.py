@@ -271,6 +271,7 @@ def _loader_config(start: Start, options: TraceOptions, reader: Reader) -> Loade
         current_directory=options.current_directory,
         cache=known.cache,
         cached=lambda name: known.cached.get(name, ()),
+        stop_at=reader.stop_at,
     )
 
 
@@ -295,6 +296,9 @@ def _why_not(path: str | None, facts: ElfFacts | None, reader: Reader) -> str:
     """Return why a place does not serve."""
     if path is None:
         return "does not have it"
+    stop = reader.stop_at(path, facts.machine) if facts is not None else None
+    if stop is not None:
+        return f"{stop.why}: ld.so ends {'the search' if stop.is_fatal else 'this search path'} there"
     if not os.path.exists(path):
         if not os.path.isdir(os.path.dirname(path)):
             return "no such directory"

@@ -92,6 +92,7 @@ def opened_by_tree(
         providers=lambda _: (),
         considered=lambda _: (),
         machine_of=reader.machine,
+        stop_at=reader.stop_at,
         exists=os.path.exists,
     )
     recorded = {

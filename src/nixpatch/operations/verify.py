@@ -7,11 +7,12 @@ from dataclasses import replace
 
 from nixpatch.installed import scan
 from nixpatch.installed.dist_records import TreeRecords
-from nixpatch.model import ElfFacts, Finding, Skip, Target, Verdict
+from nixpatch.model import ElfFacts, FilePlan, Finding, Libc, Skip, Target, Verdict
 from nixpatch.operations import gc_roots, lockfile
 from nixpatch.operations.foreign_dists import foreign_dists
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.skipped_programs import unable_to_start
+from nixpatch.operations.starting_files import StartingFiles
 from nixpatch.operations.target import cannot_start, target_of_output
 from nixpatch.operations.target_libraries import target_libraries
 from nixpatch.operations.verify_load import load_files, load_opened
@@ -24,7 +25,7 @@ from nixpatch.operations.verify_provenance import (
     with_findings,
 )
 from nixpatch.operations.verify_transitive import unmet_needs
-from nixpatch.policy import default_policy
+from nixpatch.policy import Policy, default_policy
 from nixpatch.resolve.load_order import library_use, load_conflicts
 from nixpatch.store import Store
 
@@ -40,6 +41,7 @@ def check_tree(
     deep: bool = False,
     workers: int = 0,
     accept_modified: bool = False,
+    policy: Policy | None = None,
 ) -> Verdict:
     """Check a patched tree.
 
@@ -54,6 +56,7 @@ def check_tree(
         workers: processes that hash and read files; 0 is one per core for large work.
         accept_modified: files that RECORD does not describe, and that nixpatch did not change or left so, are
             notes.
+        policy: what may be missing, besides what provenance says; None is the policy of the package.
 
     Raises:
         RequestError: there is no such tree, or the target or the lock is wrong.
@@ -65,7 +68,13 @@ def check_tree(
     target = target_of_output(tree, python, path_env, reader, store.directory)
     records = TreeRecords()
     verdict = check_provenance(
-        tree, target, reader, workers=workers, records=records, accept_modified=accept_modified
+        tree,
+        target,
+        reader,
+        workers=workers,
+        records=records,
+        accept_modified=accept_modified,
+        policy=policy,
     )
     if tree.linked_note:
         verdict = with_findings(verdict, (Finding("note", tree.root, tree.linked_note),))
@@ -73,17 +82,26 @@ def check_tree(
         (file.path, result) for file in tree.files if isinstance(result := reader.in_tree(file.path), Skip)
     )
     verdict = with_findings(
-        verdict, tuple(unable_to_start(skips, reader.facts, may_be_missing(tree, records)))
+        verdict, tuple(unable_to_start(skips, reader.facts, may_be_missing(tree, records, policy)))
     )
     verdict = with_findings(verdict, tuple(cannot_start(replace(tree, files=()), target)))
     machines = {file.path: machine for file in tree.files if (machine := reader.machine(file.path))}
     verdict = with_findings(verdict, tuple(foreign_dists(tree, machines, target)))
     if locked is not None:
         verdict = with_findings(verdict, lockfile.findings(verdict, locked, store, reader))
-    facts, ignored = facts_of_tree(tree, target, reader), may_be_missing(tree, records)
+    facts, ignored = facts_of_tree(tree, target, reader), may_be_missing(tree, records, policy)
     verdict = with_findings(verdict, tuple(_conflicts(facts, target, reader, ignored)))
-    if store.store_path_of(target.loader) is not None:
-        unmet = unmet_needs(facts, target, reader, ignored=ignored, known=verdict.findings)
+    if target.libc is Libc.GLIBC or store.store_path_of(target.loader) is not None:
+        starting = StartingFiles(tree, target)
+        plans = {file.path: FilePlan(file, facts.get(file.path)) for file in tree.files}
+        unmet = unmet_needs(
+            facts,
+            target,
+            reader,
+            ignored=ignored,
+            stops=lambda path: starting(plans[path]),
+            known=verdict.findings,
+        )
         verdict = with_findings(verdict, tuple(unmet))
     if load:
         loaded, findings = load_files(facts, target, reader, ignored)

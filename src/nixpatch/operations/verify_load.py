@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -24,16 +25,26 @@ from nixpatch.operations.verify_provenance import (
     by_search_path,
     libraries_by_search_path,
     patched_files,
+    stop_by_search_path,
 )
 from nixpatch.operations.verify_texts import patched_texts, startup_names
-from nixpatch.resolve.search_path import expand
 
-_LISTED = re.compile(r"^\s*(?:\S+ => )?(/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)
-_CANNOT_OPEN = re.compile(r"(\S+): cannot open shared object file")
-_NOT_FOUND = re.compile(r"^\s*(\S+) => not found$", re.MULTILINE)
+# Names and directories may have spaces and line feeds.
+_LISTED = re.compile(r"^\t(?:.+? => )?(/.+?) \(0x[0-9a-f]+\)$", re.MULTILINE | re.DOTALL)
+_CANNOT_OPEN = re.compile(r"(.+): cannot open shared object file: No such file", re.DOTALL)
+_NOT_FOUND = re.compile(r"^\t(.+) => not found$", re.MULTILINE)
+_HARMLESS = re.compile(
+    # Symbols may come from a library that code loads first, or from the program that loads the file.
+    r"undefined symbol: "
+    # The block that ld.so reserves for libraries is small: what needs more of it is loaded at the start.
+    r"|cannot allocate memory in static TLS block"
+    # A program without an interpreter is started by other means.
+    r"|cannot dynamically load (?:position-independent )?executable"
+)
 _SECONDS = 600  # for all files together; a constructor may wait forever
 _FILE_SECONDS = 60
 _LATE = re.compile(r"not loaded after [0-9]+ s")
+_Items = Sequence["str | Mapping[str, object]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,7 @@ def load_files(
         opened += result.error is None
         preloaded = frozenset[str]() if result.path in programs else at_start
         expected = libraries_by_search_path(result.path, facts[result.path], reader)
-        findings += _check(result, expected, preloaded, ignored, by_soname)
+        findings += _check(result, expected, preloaded, ignored, by_soname, reader)
     return opened, tuple(findings)
 
 
@@ -124,15 +135,11 @@ def load_opened(
 
 def _first_fifo(path: str, facts: ElfFacts, reader: Reader) -> str | None:
     """Return the FIFO that ld.so opens on its search for a need of a file."""
-    directory = os.path.dirname(path)
     for need in facts.needed:
-        for entry in (facts.current.search_path or "").split(":") if "/" not in need else ():
-            place = f"{expand(entry, directory) or ''}/{need}"
-            if place.startswith("/") and reader.machine(place) == facts.machine:
-                break
-            with contextlib.suppress(OSError):
-                if stat.S_ISFIFO(os.stat(place).st_mode):
-                    return place
+        stopped = stop_by_search_path(need, path, facts, reader)
+        with contextlib.suppress(OSError):
+            if stopped is not None and stat.S_ISFIFO(os.stat(stopped).st_mode):
+                return stopped
     return None
 
 
@@ -142,13 +149,16 @@ def _check(
     preloaded: frozenset[str],
     ignored: Callable[[str, str], bool],
     by_soname: Mapping[str, str],
+    reader: Reader,
 ) -> Iterator[Finding]:
     if result.error is not None:
         missing = _CANNOT_OPEN.match(result.error)
         if _LATE.match(result.error):
             yield Finding("error", result.path, f"{result.error}: a FIFO or a constructor makes it wait")
-        elif missing is None:
+        elif missing is None and _HARMLESS.search(result.error):
             yield Finding("note", result.path, f"does not load on its own: {result.error}")
+        elif missing is None:  # whatever it is, the file does not load
+            yield Finding("error", result.path, f"the loader failed: {result.error}")
         elif ignored(result.path, missing[1]):
             yield Finding("note", result.path, f"lacks {missing[1]}, which is ignored")
         elif missing[1] in by_soname:
@@ -161,14 +171,20 @@ def _check(
         if path in result.mapped:
             continue
         # ld.so(8): a library that is loaded already under the soname serves, whatever its path.
-        own = [other for other in sorted(preloaded) if os.path.basename(other).startswith(need)]
+        own = [other for other in sorted(preloaded) if _serves(other, need, reader)]
         if own:
             text = f"needs {need} from {path}; Python itself has loaded {own[0]}, which serves instead"
             yield Finding("note", result.path, text)
             continue
-        others = [other for other in sorted(result.mapped) if os.path.basename(other).startswith(need)]
+        others = [other for other in sorted(result.mapped) if _serves(other, need, reader)]
         instead = f"took {others[0]}" if others else "did not map it"
         yield Finding("error", result.path, f"needs {need} from {path}, but the loader {instead}")
+
+
+def _serves(path: str, need: str, reader: Reader) -> bool:
+    """Return whether a loaded file serves a need: by its soname, or by its name if it has none."""
+    facts = reader.facts(path)
+    return need == ((facts.soname if facts is not None else None) or os.path.basename(path))
 
 
 def clean_environ() -> dict[str, str]:
@@ -176,46 +192,52 @@ def clean_environ() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith(("LD_", "PYTHON"))}
 
 
-def _probe(
-    items: Sequence[str | Mapping[str, object]], target: Target
-) -> tuple[frozenset[str], list[LoadResult]]:
+def _probe(items: _Items, target: Target) -> tuple[frozenset[str], list[LoadResult]]:
     """Return the files that Python itself has mapped, and one result for each path or name."""
     probe = resources.files("nixpatch").joinpath("data/load_probe.py").read_text("utf-8")
-    command = [target.python, "-I", "-B", "-c", probe, str(_FILE_SECONDS)]
-    try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(items),
-            capture_output=True,
-            text=True,
-            env=clean_environ(),
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        results = _results(os.fsdecode(error.stdout or b""))
-        if not results:
-            text = f"no answer in {_SECONDS} s"
-            raise MachineError(f"{target.python}: cannot be run for --load: {text}") from error
-        too_slow = f"not loaded after {_SECONDS} s for all files"
-        rest = [
-            LoadResult(item if isinstance(item, str) else str(item["name"]), too_slow, frozenset())
-            for item in items[len(results) - 1 :]
-        ]
-        return results[0].mapped, [*results[1:], *rest]
-    except OSError as error:
-        raise MachineError(f"{target.python}: cannot be run for --load: {error}") from error
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise MachineError(f"{target.python}: cannot load libraries for --load: {last}")
-    results = _results(done.stdout)
-    return results[0].mapped, results[1:]
+    # By files of their own: a .pth file or sitecustomize may print, or read standard input.
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as printed:
+        given.write(json.dumps(items).encode("ascii"))
+        given.seek(0)
+        descriptors = (given.fileno(), printed.fileno())
+        command = [target.python, "-I", "-B", "-c", probe, str(_FILE_SECONDS), *map(str, descriptors)]
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=descriptors,
+                env=clean_environ(),
+                timeout=_SECONDS,
+                check=False,
+            )
+            last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
+            ending = f"{_status_text(done.returncode)}{': ' if last else ''}{last}"
+        except subprocess.TimeoutExpired:
+            done, ending = None, f"no answer in {_SECONDS} s"
+        except OSError as error:
+            raise MachineError(f"{target.python}: cannot be run for --load: {error}") from error
+        printed.seek(0)
+        results = _results(printed.read())
+    if not results or (done is not None and len(results) <= len(items)):
+        raise MachineError(f"{target.python}: cannot load libraries for --load: {ending}")
+    too_slow = f"not loaded after {_SECONDS} s for all files"
+    rest = [
+        LoadResult(item if isinstance(item, str) else str(item["name"]), too_slow, frozenset())
+        for item in items[len(results) - 1 :]
+    ]
+    return results[0].mapped, [*results[1:], *rest]
 
 
-def _results(printed: str) -> list[LoadResult]:
+def _status_text(returncode: int) -> str:
+    """Return how a process ended: subprocess has the number of a signal as a negative status."""
+    return f"ended by signal {-returncode}" if returncode < 0 else f"exit status {returncode}"
+
+
+def _results(printed: bytes) -> list[LoadResult]:
     """Read the whole lines that the probe printed; the first is about Python itself."""
-    lines = printed[: printed.rfind("\n") + 1].splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = [json.loads(line) for line in printed[: printed.rfind(b"\n") + 1].splitlines()]
     return [LoadResult(row["path"], row["error"], _real(row["mapped"])) for row in rows]
 
 
@@ -243,7 +265,7 @@ def _list(path: str, target: Target) -> LoadResult:
     if missing:
         return LoadResult(path, f"{missing[0]}: cannot open shared object file", frozenset())
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        last = (done.stderr.strip().splitlines() or [_status_text(done.returncode)])[-1]
         # The loader prints the name of the program and its own action before the error itself.
         return LoadResult(path, last.rpartition("loading shared libraries: ")[2], frozenset())
     return LoadResult(path, None, _real(_LISTED.findall(done.stdout)))

@@ -11,13 +11,13 @@ from dataclasses import replace
 
 from nixpatch.installed.dist_records import DistRecords, TreeRecords
 from nixpatch.installed.provenance import PatchedFile, ProvenanceError
-from nixpatch.model import ElfFacts, Finding, Skip, Target, Tree, Verdict
+from nixpatch.model import ElfFacts, Finding, Skip, Tag, Target, Tree, Verdict
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.resume import is_stale, stale_note
 from nixpatch.operations.verify_record import PatchedDigests, check_digest, check_rows
 from nixpatch.operations.verify_texts import check_texts, patched_texts
-from nixpatch.policy import default_policy
-from nixpatch.resolve.ld_so import locate
+from nixpatch.policy import Policy, default_policy
+from nixpatch.resolve.ld_so import LocatedFile, locate
 from nixpatch.unvendor.apply import distrusted
 
 _GONE = "is gone"
@@ -32,10 +32,12 @@ def check_provenance(
     workers: int = 0,
     records: TreeRecords | None = None,
     accept_modified: bool = False,
+    policy: Policy | None = None,
 ) -> Verdict:
     """Check every patched file of a tree and, with ``rows``, every RECORD row of every dist."""
     findings: list[Finding] = []
     records = records or TreeRecords()
+    policy = policy or default_policy()
     patched = patched_files(tree, records, findings)
     needs = 0
     libraries: set[str] = set()
@@ -48,7 +50,7 @@ def check_provenance(
         libraries.update([entry.interp] if entry.interp else [])
         for need in dict.fromkeys((*facts.needed, *entry.needs)):  # provenance has dlopen names, too
             needs += 1
-            findings += _check_need(path, need, facts, dist, entry, target, reader)
+            findings += _check_need(path, need, facts, dist, entry, target, reader, policy)
             if entry.needs.get(need, "").startswith("/"):
                 libraries.add(entry.needs[need])
     texts = patched_texts(tree, records)
@@ -101,19 +103,32 @@ def libraries_by_search_path(path: str, facts: ElfFacts, reader: Reader) -> dict
 
 def by_search_path(need: str, path: str, facts: ElfFacts, reader: Reader) -> str | None:
     """Return the library that the search path of the file at ``path`` yields for a need."""
-    library = locate(
+    library = _located(need, path, facts, reader)
+    return library.path if library is not None and library.stop is None else None
+
+
+def stop_by_search_path(need: str, path: str, facts: ElfFacts, reader: Reader) -> str | None:
+    """Return the path at which ld.so ends its search for a need of the file at ``path``; None: nowhere."""
+    library = _located(need, path, facts, reader)
+    return library.path if library is not None and library.stop is not None else None
+
+
+def _located(need: str, path: str, facts: ElfFacts, reader: Reader) -> LocatedFile | None:
+    return locate(
         need,
         search_path=facts.current.search_path,
         directory=os.path.dirname(path),
         machine=facts.machine,
         machine_of=reader.machine,
+        stop_at=reader.stop_at,
     )
-    return library.path if library is not None else None
 
 
-def may_be_missing(tree: Tree, records: TreeRecords) -> Callable[[str, str], bool]:
+def may_be_missing(
+    tree: Tree, records: TreeRecords, policy: Policy | None = None
+) -> Callable[[str, str], bool]:
     """Return ``ignored(path, soname)``: whether the policy or the provenance lets a file miss a soname."""
-    policy = default_policy()
+    policy = policy or default_policy()
     recorded = {
         (path, need)
         for path, (_, entry) in patched_files(tree, records, []).items()
@@ -164,6 +179,8 @@ def _check_linkage(path: str, facts: ElfFacts, entry: PatchedFile) -> Iterator[F
         yield Finding("note", path, text)
     if (current.search_path, current.tag) != (entry.search_path, entry.tag):
         text = f"search path is {current.search_path!r}, provenance has {entry.search_path!r}"
+        if current.search_path == entry.search_path:
+            text = f"search path is a {_tag(current.tag)}, provenance has a {_tag(entry.tag)}"
         yield Finding("error", path, f"{text}: run nixpatch again")
     if dict(current.renamed) != dict(entry.renamed) and not facts.stale_undo:
         text = f"renamed needs are {dict(current.renamed)}, provenance has {dict(entry.renamed)}"
@@ -175,6 +192,10 @@ def _check_linkage(path: str, facts: ElfFacts, entry: PatchedFile) -> Iterator[F
         yield Finding("error", path, f"its interpreter {current.interp} {_GONE}: run nixpatch again")
 
 
+def _tag(tag: Tag | None) -> str:
+    return tag.value if tag is not None else "search path of no kind"
+
+
 def _check_need(
     path: str,
     need: str,
@@ -183,15 +204,20 @@ def _check_need(
     entry: PatchedFile,
     target: Target,
     reader: Reader,
+    policy: Policy,
 ) -> Iterator[Finding]:
     planned = entry.needs.get(need)
     if planned is None:
         yield Finding("error", path, f"needs {need}, which provenance does not have: run nixpatch again")
         return
     if planned == "missing":
-        yield Finding("error", path, f"needs {need}, which was not found: see nixpatch plan")
-        return
+        return  # verify_transitive reports it unless ld.so finds it
     if planned in {"driver", "ignored"}:
+        # Provenance may come with a wheel: what nothing else says is reported.
+        is_ruled = policy.is_driver(need) if planned == "driver" else need not in facts.needed
+        if not is_ruled and policy.ignored(path, need) is None:
+            text = "may be missing by a rule of the run that patched it (--ignore-missing, --policy)"
+            yield Finding("note", path, f"needs {need}, which {text}")
         return
     library = locate(
         need,
@@ -200,7 +226,12 @@ def _check_need(
         machine=facts.machine,
         machine_of=reader.machine,
         default_dirs=() if facts.no_default_lib else (target.libc_dir,),
+        stop_at=reader.stop_at,
     )
+    if library is not None and library.stop is not None:
+        text = f"needs {need}, but ld.so ends its search at {library.path}, which {library.stop.why}"
+        yield Finding("error", path, f"{text}: remove it, or install its dist again")
+        return
     opened = os.path.normpath(library.path) if library else None
     if planned == "libc":
         expected = os.path.join(target.libc_dir, need)

@@ -10,6 +10,7 @@ from rich.text import Text
 from nixpatch.escape import shown
 from nixpatch.model import ElfFacts, Tag
 from nixpatch.model.trace import SearchedPlace, SearchStep, Trace, TracedNeed
+from nixpatch.resolve.search_path import names_path
 
 _SEARCH_PATHS = frozenset({SearchStep.RPATH, SearchStep.PARENT_RPATH, SearchStep.RUNPATH})
 
@@ -55,7 +56,7 @@ def _steps(link: TracedNeed, trace: Trace) -> Iterator[tuple[str, list[SearchedP
     by_how: dict[SearchStep, list[SearchedPlace]] = {}
     for place in link.places:
         by_how.setdefault(place.how, []).append(place)
-    if SearchStep.NAMED in by_how or "/" in link.need:
+    if SearchStep.NAMED in by_how or names_path(link.need):
         yield "a path, so nothing is searched", by_how.get(SearchStep.NAMED, [])
         return
     yield "loaded already under this name: no", []

@@ -16,6 +16,7 @@ from nixpatch.model import (
     OpenedNeed,
     Provider,
     ProviderChoice,
+    SearchStop,
     Source,
     Tag,
     Target,
@@ -65,6 +66,8 @@ class ResolutionContext:
     """facts of the ELF file at any path, None where there is none"""
     opened: Mapping[str, tuple[OpenedNeed, ...]] = field(default_factory=dict)
     """by path of the file in whose search path ld.so looks: libraries that are opened by name"""
+    stop_at: Callable[[str, Machine], SearchStop | None] = lambda *_: None
+    """why ld.so ends a search at a path for files of a machine"""
     renames: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """by path: renamed needs, as (original name, new name); files that are not in it keep their own"""
     _by_name: dict[str, list[str]] = field(default_factory=dict, init=False)
@@ -113,6 +116,7 @@ class ResolutionContext:
                 directory=directory,
                 machine=self.target.machine,
                 machine_of=self.machine_of,
+                stop_at=self.stop_at,
             )
         return self._located[key]
 

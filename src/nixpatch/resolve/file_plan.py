@@ -29,9 +29,9 @@ from nixpatch.model import (
     TreeFile,
 )
 from nixpatch.resolve.context import ResolutionContext
-from nixpatch.resolve.need_sources import Dependent, answer_need
+from nixpatch.resolve.need_sources import Dependent, answer_need, stopped
 from nixpatch.resolve.provider_choice import newest, version_text, versions_beyond_libc
-from nixpatch.resolve.search_path import inside, join, plain, split
+from nixpatch.resolve.search_path import inside, join, names_path, plain, split
 
 # Needs with these answers require no change of the file.
 _MET_ALREADY = frozenset({Origin.ABSOLUTE, Origin.LIBC, Origin.OWN_PATH, Origin.IGNORED, Origin.MISSING})
@@ -172,7 +172,7 @@ def _is_searched(context: ResolutionContext, facts: ElfFacts, answer: Answer) ->
     libc itself and the loader are in every process before a library is. The other parts of glibc may not be:
     then an entry like /usr/lib brings in the libm of another glibc.
     """
-    if "/" in answer.need or (answer.origin is Origin.LIBC and context.target.libc is Libc.MUSL):
+    if names_path(answer.need) or (answer.origin is Origin.LIBC and context.target.libc is Libc.MUSL):
         return False
     started = {"libc.so.6", os.path.basename(context.target.loader)}
     return facts.executable or answer.origin is not Origin.LIBC or answer.need not in started
@@ -204,7 +204,9 @@ def _as_loaded(
         located = None
         if answer.path is not None and _is_searched(context, dependent.facts, answer):
             located = context.locate(answer.need, dependent.directory, after.search_path)
-        if located is None or (located.path, located.entry) == (answer.path, answer.entry):
+        if located is not None and located.stop is not None:
+            results.append(stopped(context, dependent, answer.need, located.path, located.stop))
+        elif located is None or (located.path, located.entry) == (answer.path, answer.entry):
             results.append(answer)
         elif located.path == plain(answer.path or "", dependent.directory):
             results.append(replace(answer, entry=located.entry))

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from nixpatch.model import ElfFacts, Machine, Tag
+from nixpatch.model import ElfFacts, Machine, SearchStop, Tag
 from nixpatch.model.trace import (
     MappedFile,
     SearchedPlace,
@@ -24,7 +24,7 @@ from nixpatch.model.trace import (
     TracedNeed,
     UnmetNeed,
 )
-from nixpatch.resolve.search_path import expand, substitute
+from nixpatch.resolve.search_path import expand, names_path, substitute
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,9 @@ class LocatedFile:
 
     path: str
     entry: str | None
-    """the search path entry that led to it; None for a need with a slash or a default directory"""
+    """the search path entry that led to it; None for a need that is a path, or a default directory"""
+    stop: SearchStop | None = None
+    """why the load fails at this file"""
 
 
 def locate(
@@ -44,8 +46,9 @@ def locate(
     machine: Machine,
     machine_of: Callable[[str], Machine | None],
     default_dirs: tuple[str, ...] = (),
+    stop_at: Callable[[str, Machine], SearchStop | None] = lambda *_: None,
 ) -> LocatedFile | None:
-    """Return the file that ld.so opens for a need, None if it finds nothing.
+    """Return the file that ld.so opens for a need, or fails to open; None if it finds nothing.
 
     Args:
         need: the DT_NEEDED of a file.
@@ -54,18 +57,26 @@ def locate(
         machine: that of the file: ld.so skips files of another class or machine and searches on.
         machine_of: returns the machine of the ELF file at a path, None where there is none.
         default_dirs: the directories built into the loader.
+        stop_at: returns why ld.so ends the search at a path for files of a machine.
 
     """
-    if "/" in need:
+    if names_path(need):
         path = expand(need, directory)  # a relative one depends on the process's current directory
-        return LocatedFile(path, None) if path is not None and machine_of(path) == machine else None
-    for entry in search_path.split(":") if search_path else ():
-        expanded = expand(entry, directory)
-        if expanded is not None and machine_of(f"{expanded}/{need}") == machine:
-            return LocatedFile(f"{expanded}/{need}", entry)
-    for default in default_dirs:
-        if machine_of(f"{default}/{need}") == machine:
-            return LocatedFile(f"{default}/{need}", None)
+        if path is None:
+            return None
+        stop = stop_at(path, machine)
+        return LocatedFile(path, None, stop) if stop is not None or machine_of(path) == machine else None
+    entries = [(entry, expand(entry, directory)) for entry in search_path.split(":")] if search_path else []
+    for places in (entries, [(None, default) for default in default_dirs]):
+        for entry, place in places:
+            if place is None:
+                continue
+            path = f"{place}/{need}"
+            stop = stop_at(path, machine)
+            if stop is not None and not stop.is_fatal:
+                break
+            if stop is not None or machine_of(path) == machine:
+                return LocatedFile(path, entry, stop)
     return None
 
 
@@ -87,6 +98,8 @@ class LoaderConfig:
     """the file of ld.so.cache(8), None where the loader has none"""
     cached: Callable[[str], Sequence[str]] = lambda _: ()
     """returns the paths in the cache under a name"""
+    stop_at: Callable[[str, Machine], SearchStop | None] = lambda *_: None
+    """returns why ld.so ends a search at a path for files of a machine"""
 
 
 def simulate(
@@ -210,7 +223,7 @@ class _Namespace:
                 path = library.path if library is not None else None
                 self.needs.append(TracedNeed(current.path, need, path, tuple(places)))
                 if library is None:
-                    yield UnmetNeed(name or need, current.path)
+                    yield UnmetNeed(name or need, current.path, self._stop_of(places))
                     if stop:
                         return
                 elif library not in listed:
@@ -229,12 +242,26 @@ class _Namespace:
                 first = loaded.parent or loaded
                 places.append(SearchedPlace(SearchStep.LOADED, loaded.path, first.path))
                 return loaded
+        ended: set[tuple[SearchStep, str]] = set()
         for place in self._places(name, parent):
+            if (place.how, place.of) in ended:
+                continue
             places.append(place)
+            stop = self.config.stop_at(place.path, self.maps[0].facts.machine) if place.path else None
+            if stop is not None:
+                if stop.is_fatal:
+                    return None
+                ended.add((place.how, place.of))
+                continue
             facts = self.config.read(place.path) if place.path is not None else None
             if place.path is not None and facts is not None and facts.machine == self.maps[0].facts.machine:
                 return self._map(name, place.path, facts, parent)
         return None
+
+    def _stop_of(self, places: Sequence[SearchedPlace]) -> str:
+        path = places[-1].path if places else None
+        stop = self.config.stop_at(path, self.maps[0].facts.machine) if path is not None else None
+        return f"{path}, which {stop.why}" if stop is not None and stop.is_fatal else ""
 
     def _map(self, name: str, path: str, facts: ElfFacts, parent: _LinkMap) -> _LinkMap:
         for loaded in self.maps[1:]:  # ld.so does not know which file the program is

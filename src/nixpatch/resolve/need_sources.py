@@ -10,10 +10,17 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nixpatch.model import Answer, ElfFacts, Libc, Origin, TreeFile
+from nixpatch.model import Answer, ElfFacts, Libc, Origin, SearchStop, TreeFile
 from nixpatch.resolve.context import ResolutionContext
 from nixpatch.resolve.provider_choice import missing_versions, newest
-from nixpatch.resolve.search_path import SearchPathParts, expand, leads_to, relative_entry
+from nixpatch.resolve.search_path import (
+    SearchPathParts,
+    expand,
+    leads_to,
+    names_path,
+    relative_entry,
+    substitute,
+)
 
 _UNWRITABLE = "its directory cannot be written in a search path (a colon or a $ in a name)"
 
@@ -41,10 +48,11 @@ Step = Callable[[ResolutionContext, Dependent, str], Answer | None]
 
 def _absolute(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
     # ld.so expands $ORIGIN in a need too; a relative one depends on the process's current directory.
-    path = expand(need, dependent.directory) if "/" in need else None
+    path = expand(need, dependent.directory) if names_path(need) else None
     if path is None or context.machine_of(path) != dependent.facts.machine:
         return None
-    return Answer(need, Origin.ABSOLUTE, path=path)
+    stop = context.stop_at(path, dependent.facts.machine)
+    return Answer(need, Origin.ABSOLUTE, path=path) if stop is None else None
 
 
 def _itself(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
@@ -73,7 +81,17 @@ def _own_path(context: ResolutionContext, dependent: Dependent, need: str) -> An
     located = context.locate(need, dependent.directory, search_path)
     if located is None:
         return None
+    if located.stop is not None:
+        return stopped(context, dependent, need, located.path, located.stop)
     return Answer(need, Origin.OWN_PATH, entry=located.entry, path=located.path)
+
+
+def stopped(
+    context: ResolutionContext, dependent: Dependent, need: str, path: str, stop: SearchStop
+) -> Answer:
+    """Return the answer for a need at which ld.so fails, whatever directories follow in the search path."""
+    line = f"{path}: {stop.why}; ld.so ends its search there and fails: remove it, or install its dist again"
+    return _ignored(context, dependent, need) or Answer(need, Origin.MISSING, considered=(line,))
 
 
 def _own_dist(context: ResolutionContext, dependent: Dependent, need: str) -> Answer | None:
@@ -155,13 +173,13 @@ PRECEDENCE: tuple[Step, ...] = (
     _missing,
 )
 
-# ld.so opens a need with a slash as it is and searches nowhere.
-_WITH_SLASH: tuple[Step, ...] = (_absolute, _ignored, _missing)
+# ld.so opens a need that is a path as it is and searches nowhere.
+_OF_PATHS: tuple[Step, ...] = (_absolute, _ignored, _missing)
 
 
 def answer_need(context: ResolutionContext, dependent: Dependent, need: str) -> Answer:
     """Return the answer of the first step of PRECEDENCE that has one."""
-    for step in PRECEDENCE if "/" not in need else _WITH_SLASH:
+    for step in _OF_PATHS if names_path(need) else PRECEDENCE:
         result = step(context, dependent, need)
         if result is not None:
             return result
@@ -210,11 +228,14 @@ def _reason_against(
 def _considered(context: ResolutionContext, dependent: Dependent, need: str) -> list[str]:
     """Return a line on each place where the need was searched, in order, and why it does not serve."""
     machine = dependent.facts.machine.name
-    if "/" in need:
+    if names_path(need):
         path = expand(need, dependent.directory)
+        if path is None and substitute(need, "/") is None:
+            return [f"{need}: a path that depends on how the loader was built"]
         if path is None:
             return [f"{need}: relative, so that ld.so would look into the current directory"]
-        return [f"{path}: no such file for {machine}"]
+        stop = context.stop_at(path, dependent.facts.machine)
+        return [f"{path}: {stop.why if stop is not None else f'no such file for {machine}'}"]
     parts = dependent.path
     lines = [f"own search path {entry}: not there" for entry in (*parts.kept, *parts.store)]
     lines += [f"own search path {drop.entry or '(empty)'}: not used, {drop.why}" for drop in parts.dropped]

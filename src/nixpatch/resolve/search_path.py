@@ -36,6 +36,11 @@ def substitute(entry: str, directory: str) -> str | None:
     return None if _TOKEN.search(entry) else _ORIGIN.sub(lambda _: directory, entry)
 
 
+def names_path(need: str) -> bool:
+    """Whether ld.so takes a need for a path and searches nowhere: it expands tokens before it looks."""
+    return "/" in need or _ORIGIN.search(need) is not None or _TOKEN.search(need) is not None
+
+
 def plain(path: str, directory: str) -> str:
     """Return an absolute path without ``.``, ``//`` and any ``..`` that leads up from ``directory`` or above.
 

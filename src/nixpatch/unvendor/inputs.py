@@ -236,7 +236,7 @@ class _TreeAndStore:
             if facts is None or self.context.libc_of(need) is not None:
                 continue
             located = self.context.locate(need, os.path.dirname(path), facts.current.search_path)
-            needs.append((need, os.path.realpath(located.path) if located else None))
+            needs.append((need, os.path.realpath(located.path) if located and not located.stop else None))
         return needs
 
     def _incompatibility(self, provider: Provider) -> str | None:

@@ -127,6 +127,7 @@ class TestPip:
 
     def test_the_same_version_again_is_patched_again(self, shop: Shop, pip: Call, call: Call) -> None:
         wheel = shop.wheel("one")
+        assert call(shop.world.venv)[0] == 0  # verify is about all dists
         assert pip("one")[0] == 0
 
         assert pip("--force-reinstall", "--no-deps", wheel)[0] == 0

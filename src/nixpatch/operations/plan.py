@@ -95,8 +95,7 @@ def make_plan(
     def decide(
         sources: LibrarySources,
     ) -> _Decision:
-        read.absent.clear()
-        read.stops.clear()  # nixpkgs may have brought something since
+        read.forget_absent()  # nixpkgs may have brought something since
         with _index(request, target, read, sources) as index:  # keeps what it learns of the store
             context = ResolutionContext(
                 tree=tree,
@@ -594,6 +593,11 @@ class Reader:
     def paths(self) -> frozenset[str]:
         """Where anything was read, or looked for."""
         return frozenset(self.known.keys() | self.absent | self.looked_at.keys())
+
+    def forget_absent(self) -> None:
+        """Look again for files that were not there."""
+        self.absent.clear()
+        self.stops.clear()
 
     def stop_at(self, path: str, machine: Machine) -> SearchStop | None:
         """Return why ld.so ends a search at a path for files of a machine; None if it opens it or goes on."""

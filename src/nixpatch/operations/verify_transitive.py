@@ -42,7 +42,8 @@ def unmet_needs(
     loader_config = LoaderConfig(
         read=reader.facts,
         identity=lru_cache(maxsize=None)(os.path.realpath),
-        default_dirs=defaults.directories or (target.libc_dir,),
+        # libc is beside the loader, also where it was unpacked elsewhere than it was built for.
+        default_dirs=tuple(dict.fromkeys((*defaults.directories, target.libc_dir))),
         loader=target.loader,
         cache=defaults.cache,
         cached=lambda name: defaults.cached.get(name, ()),

@@ -1,6 +1,5 @@
 {
   description = "uv in a development shell: `uv sync` leaves wheels that load on NixOS";
-
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
   inputs.nixpatch.url = "github:OWNER/nixpatch";
   inputs.nixpatch.inputs.nixpkgs.follows = "nixpkgs";
@@ -9,10 +8,8 @@
     devShells = nixpkgs.lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (system:
       let pkgs = nixpkgs.legacyPackages.${system}.extend nixpatch.overlays.default; in
       {
-        default = pkgs.mkShell {
-          packages = [ pkgs.python3 pkgs.nixpatchUv ];
-          # More libraries for wheels: (pkgs.nixpatchUv.override { libraries = [ pkgs.libpq ]; })
-        };
+        # More libraries: (pkgs.nixpatchUv.override { libraries = [ pkgs.libpq ]; })
+        default = pkgs.mkShell { packages = [ pkgs.python3 pkgs.nixpatchUv ]; };
       });
   };
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -88,3 +89,16 @@ def test_the_package_ships_them(store_venv: StoreVenvFactory) -> None:
     shipped = os.listdir(os.path.join(venv.site_packages, "nixpatch", "nix"))
 
     assert {"setup-hook.sh", *map(os.path.basename, SHIPPED)} <= set(shipped)
+
+
+def test_the_readme_shows_the_templates() -> None:
+    with open(os.path.join(REPOSITORY, "README.md"), encoding="utf-8") as file:
+        text = file.read()
+    blocks = re.findall(r"<!-- (file|part of): (\S+) -->\n```nix\n(.*?)```\n", text, re.DOTALL)
+
+    assert [name for _, name, _ in blocks] == ["templates/shell/flake.nix", "templates/uv2nix/flake.nix"]
+    for kind, name, block in blocks:
+        with open(os.path.join(REPOSITORY, name), encoding="utf-8") as file:
+            whole = file.read()
+        assert block == whole if kind == "file" else block in whole
+        assert block.count("\n") < 20

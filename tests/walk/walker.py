@@ -457,6 +457,9 @@ class Walker:
             self.steps.append("mend")
             self.purge(name)
             self.install(wheel.name, wheel.version, tool)
+        if any(path.endswith("nixpatch-grafts") for path in _state(self.venv)):
+            self.steps.append("restore")  # what was un-vendored stays so in other runs
+            self.clean_run("restore")
         self.steps.append("last run")
         self.clean_run("patch")
         self.hold(self.nixpatch("patch", "--check").code == 0, "a second run has something to do")
@@ -495,11 +498,11 @@ def _loads(path: str) -> bool:
 
 
 def _state(root: str) -> dict[str, tuple[int, bytes]]:
-    """Return mode and contents of every file and directory but those of the venv itself and of Nix."""
+    """Return mode and contents of every file and directory but for bytecode and the lock of uv."""
     state: dict[str, tuple[int, bytes]] = {}
     for directory, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name != "__pycache__"]
-        for name in (*folders, *names):
+        for name in {*folders, *names} - {".lock"}:  # of uv
             path = os.path.join(directory, name)
             key = os.path.relpath(path, root)
             mode = os.lstat(path).st_mode

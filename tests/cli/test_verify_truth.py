@@ -18,6 +18,7 @@ from nixpatch.model import Target
 from nixpatch.operations import verify_load
 from nixpatch.operations.plan import Reader
 from support.installed_trees import dist
+from support.opening import add_opener
 from support.programs import content
 from support.world import HASH, Run, World, make, record_row, shared
 
@@ -238,3 +239,30 @@ def test_a_search_path_under_another_tag(world: World, nixpatch: Run) -> None:
 
     assert code == 1
     assert "search path is a RUNPATH, provenance has a RPATH" in out
+
+
+def test_roots_and_links_of_env_are_no_part_of_the_tree(world: World, nixpatch: Run) -> None:
+    """They lead to store paths, whose libraries are not the tree's to check."""
+    assert nixpatch(world.venv)[0] == 0
+    for name in (".nixpatch-roots", ".nixpatch-env"):
+        os.mkdir(os.path.join(world.venv, name))
+        os.symlink(os.path.dirname(world.library), os.path.join(world.venv, name, "answer"))
+        os.symlink(os.path.join(world.library, NAME), os.path.join(world.venv, name, NAME))
+
+    code, out, _ = nixpatch("verify", "--load", "-v", world.venv)
+
+    assert (code, "made of links" in out) == (0, False)
+    assert "2 files opened by the loader" in out
+
+
+def test_a_text_file_of_nixpatch_that_is_a_link_now(world: World, nixpatch: Run) -> None:
+    """RECORD is compared with the content behind a link, and does not stand for the check of the file."""
+    add_opener(world)
+    assert nixpatch(world.venv)[0] == 0
+    startup = os.path.join(world.site, "nixpatch-opener.pth")
+    os.rename(startup, startup + "-moved")
+    os.symlink(os.path.basename(startup) + "-moved", startup)
+
+    code, out, _ = nixpatch("verify", world.venv)
+
+    assert (code, "nixpatch-opener.pth: was patched and is a link now" in out) == (1, True)

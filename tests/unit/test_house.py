@@ -59,3 +59,27 @@ def test_names_mean_something() -> None:
         if name in NO_IDENTIFIERS
     ]
     assert wrong == []
+
+
+DIRECTORIES = frozenset(
+    {"prefix", "root", "site", "store", "store_dir", "directory", "base", "libc_dir", "info"}
+)
+
+
+def test_no_directory_is_compared_as_a_text() -> None:
+    """``/venv2/x`` starts with ``/venv``: ``inside`` of ``resolve.search_path`` tells them apart."""
+    wrong = [
+        f"{path}:{node.lineno}"
+        for path, module in modules()
+        for node in ast.walk(module)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "startswith"
+        and any(_is_directory(argument) for argument in node.args)
+    ]
+    assert wrong == []
+
+
+def _is_directory(argument: ast.expr) -> bool:
+    """Whether an argument is an attribute that holds a directory; a local name has its slash from nearby."""
+    return isinstance(argument, ast.Attribute) and argument.attr in DIRECTORIES

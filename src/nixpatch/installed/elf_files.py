@@ -16,7 +16,8 @@ from nixpatch.model.elf import ELF_MAGIC
 
 _SMALLEST_ELF = 52  # the header of the 32-bit class, gABI
 _EXECUTE = 0o111
-_NOT_ENTERED = frozenset({"__pycache__", GRAFTS})
+_NOT_ENTERED = frozenset({"__pycache__", GRAFTS, ".nixpatch-roots", ".nixpatch-env"})
+"""the last two hold links of nixpatch into the store: libraries there are no files of the tree"""
 
 # Suffixes of files that are never ELF files, so that 50,000 of them need not be opened. A file with an
 # execute bit is opened whatever its suffix.

@@ -32,6 +32,7 @@ from nixpatch.operations.patch_options import ApplyOptions
 from nixpatch.operations.record_update import UnrecordedChange, clear_stale, update_records
 from nixpatch.operations.signatures import text_of_dropped
 from nixpatch.operations.text_update import update_texts
+from nixpatch.resolve.search_path import inside
 from nixpatch.unvendor import apply as unvendor_apply
 from nixpatch.version import __version__
 
@@ -193,7 +194,7 @@ def _settle_grafts(
             os.path.realpath(answer.path)
             for file in plan.files
             for answer in file.answers
-            if answer.path is not None and answer.path.startswith(plan.tree.prefix)
+            if answer.path is not None and inside(answer.path, plan.tree.prefix)
         }
         unvendor_apply.remove_grafts(
             dist, grafts, needed, tool=TOOL, keep=plan.keeps_originals, durable=options.fsync

@@ -107,7 +107,7 @@ def _resolver(
     libc = {name for name in os.listdir(target.libc_dir) if policy.libc_of(name) is target.libc}
 
     def serves(name: str, finds: bool, files: set[str]) -> bool:
-        return finds and any(file.startswith(f"lib{name}.so") for file in files)
+        return finds and any(f"{file}.".startswith(f"lib{name}.so.") for file in files)
 
     def resolve(name: str, finds: bool, sites: tuple[OpenedName, ...]) -> DlopenName:
         if policy.libc_of(name) is not None or serves(name, finds, libc):

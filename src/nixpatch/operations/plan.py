@@ -51,7 +51,7 @@ from nixpatch.resolve.load_order import late_findings, load_conflicts, planned_u
 from nixpatch.resolve.opened_libraries import needs_by_caller
 from nixpatch.resolve.optional_libraries import optional_libraries
 from nixpatch.resolve.python_libraries import PythonLibraries, PythonResolver
-from nixpatch.resolve.search_path import names_path
+from nixpatch.resolve.search_path import inside, names_path
 from nixpatch.resolve.stopped_imports import mark_stopped
 from nixpatch.store import LibrarySources, ProviderIndex, lockfile, nixpkgs, open_index
 from nixpatch.store.catalog import packaged
@@ -370,8 +370,7 @@ def _lender_sites(tree: Tree, sources: LibrarySources, index: ProviderIndex) -> 
     """Return the sites of all ``--lib`` and ``--closure``, each once; those in the tree are its own."""
     sites = [site for given in sources.libs for site in sources.lender_sites.get(given, ())]
     sites += read_lender_sites(index.closure_paths)
-    own = f"{tree.prefix}/"
-    return tuple({site.path: site for site in sites if not f"{site.path}/".startswith(own)}.values())
+    return tuple({site.path: site for site in sites if not inside(site.path, tree.prefix)}.values())
 
 
 def _unprovided(context: ResolutionContext, files: tuple[FilePlan, ...]) -> set[str]:
@@ -495,7 +494,7 @@ def disregard_foreign_records(tree: Tree, read: Reader, records: TreeRecords) ->
 
 def stale_provenance(tree: Tree, records: TreeRecords) -> tuple[str, ...]:
     """Return the ``info`` of the dists of a tree whose provenance is stale, "" for the files of no dist."""
-    infos = (*(dist.info for dist in tree.dists if dist.info.startswith(tree.prefix)), "")
+    infos = (*(dist.info for dist in tree.dists if inside(dist.info, tree.prefix)), "")
     return tuple(info for info in infos if is_stale(records.of(tree, info)))
 
 

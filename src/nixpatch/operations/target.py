@@ -15,6 +15,7 @@ from nixpatch.installed.python_layout import only_version
 from nixpatch.installed.target_python import ReadElf
 from nixpatch.model import ElfFacts, Finding, Skip, Target, Tree, TreeKind
 from nixpatch.resolve.ld_so import LoaderConfig, simulate
+from nixpatch.resolve.search_path import inside
 from nixpatch.store.programs import find_loader
 
 _MAX_LIBRARIES = 16
@@ -60,7 +61,7 @@ def target_of_output(
     except RequestError:
         own = read(os.path.realpath(sys.executable))
         own_loader = own.current.interp if isinstance(own, ElfFacts) else None
-        if python is not None or own_loader is None or not own_loader.startswith(store_dir):
+        if python is not None or own_loader is None or not inside(own_loader, store_dir):
             raise
         return find_target(tree, None, None, read, loader=own_loader)
 

@@ -206,7 +206,7 @@ def parse(data: Mapping[str, Any]) -> Policy:
     unknown = data.keys() - _TABLES
     if unknown:
         valid = ", ".join(sorted(_TABLES - {"libc"}))
-        raise PolicyError(f'{min(unknown)}: no such table; there are {valid} (see the README, "Rules")')
+        raise PolicyError(f'{min(unknown)}: no such table; there are {valid} (see docs/trees.md, "Rules")')
     libc = _table(data, "libc")
     drivers = _table(data, "drivers")
     directory = drivers.get("directory", "")

@@ -1,10 +1,11 @@
-"""The transcripts of the README are what the commands print: wheels from PyPI in a root like that of NixOS.
+"""The transcripts of README and docs are what the commands print, with wheels from PyPI in a NixOS-like root.
 
 ``NIXPATCH_WRITE_README=1 python -m pytest tests/nix/test_readme.py`` writes them anew.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 
@@ -15,7 +16,7 @@ from support.testbed.store import NixStore
 from support.testbed.venv import StoreVenvFactory, create
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
-README = os.path.join(ROOT, "README.md")
+PAGES = [os.path.join(ROOT, "README.md"), *sorted(glob.glob(os.path.join(ROOT, "docs", "*.md")))]
 
 # In order, in one project: what a block shows is what the commands of those before it made of the venv.
 _EXTENSION = ".venv/lib/python3.11/site-packages/numpy/fft/_pocketfft_umath.*.so"
@@ -68,15 +69,21 @@ def transcripts(
 
 
 @pytest.mark.xdist_group("readme")
-def test_the_readme_shows_what_the_commands_print(transcripts: dict[str, str]) -> None:
-    with open(README, encoding="utf-8") as file:
-        text = file.read()
-    assert {name for _, name, _, _ in _BLOCK.findall(text)} == transcripts.keys()
+def test_the_pages_show_what_the_commands_print(transcripts: dict[str, str]) -> None:
+    texts = {}
+    for path in PAGES:
+        with open(path, encoding="utf-8") as file:
+            texts[path] = file.read()
+    blocks = [match.groups() for text in texts.values() for match in _BLOCK.finditer(text)]
+    assert {name for _, name, _, _ in blocks} == transcripts.keys()
     if os.environ.get("NIXPATCH_WRITE_README"):
-        with open(README, "w", encoding="utf-8") as file:
-            file.write(_BLOCK.sub(lambda block: block[1] + transcripts[block[2]] + block[4], text))
+        for path, text in texts.items():
+            new = _BLOCK.sub(lambda block: block[1] + transcripts[block[2]] + block[4], text)
+            if new != text:
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(new)
         return
-    for _, name, block, _ in _BLOCK.findall(text):
+    for _, name, block, _ in blocks:
         assert _constant(block) == _constant(transcripts[name])
 
 

@@ -97,6 +97,41 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def _hash(algorithm: str, data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(hashlib.new(algorithm.lower(), data).digest())
+
+
+ROWS: dict[str, Callable[[bytes], bytes]] = {
+    "md5": lambda data: b"md5=%b,%d" % (_hash("md5", data).rstrip(b"="), len(data)),
+    "sha1 with padding": lambda data: b"sha1=%b,%d" % (_hash("sha1", data), len(data)),
+    "sha512 in capitals": lambda data: b"SHA512=%b," % _hash("sha512", data),
+    "capitals and padding": lambda data: b"SHA256=%b,%d" % (_hash("sha256", data), len(data)),
+    "a zero before the size": lambda data: b"sha256=%b,0%d" % (_hash("sha256", data).rstrip(b"="), len(data)),
+    "quotes": lambda data: b'"sha256=%b","%d"' % (_hash("sha256", data).rstrip(b"="), len(data)),
+    "no size": lambda data: b"sha256=%b," % _hash("sha256", data).rstrip(b"="),
+    "a size alone": lambda data: b",%d" % len(data),
+    "nothing": lambda _: b",",
+    "an unknown algorithm": lambda data: b"crc=1234,%d" % len(data),
+}
+
+
+@pytest.mark.parametrize("fields", ROWS)
+@pytest.mark.parametrize("more", [[], ["--append-rpath", "/nix/extra"]], ids=["once", "twice"])
+def test_any_row_comes_back_byte_for_byte(world: World, nixpatch: Run, fields: str, more: list[str]) -> None:
+    data = read(world.extension)
+    old = record_row(world.extension, world.site).encode()
+    before = read(world.record).replace(old, b"pkg/_ext.so," + ROWS[fields](data)).removesuffix(b"\n")
+    write(world.record, before)
+
+    assert nixpatch(world.venv)[0] == 0
+    assert nixpatch(world.venv, *more)[0] == 0
+    assert nixpatch("verify", world.venv)[0] == 0
+    assert nixpatch("restore", world.venv)[0] == 0
+
+    assert (read(world.record), read(world.extension)) == (before, data)
+    assert set(os.listdir(world.info)) == {"METADATA", "RECORD"}
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("more", [[], ["--append-rpath", "/nix/extra"]], ids=["once", "twice"])
 def test_record_comes_back_byte_for_byte(world: World, nixpatch: Run, form: str, more: list[str]) -> None:

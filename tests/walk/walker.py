@@ -95,13 +95,13 @@ class Walker:
 
     # ----------------------------------------------------------------------------------------- commands
 
-    def nixpatch(self, *arguments: str) -> Ended:
-        """Run a command line in this process."""
+    def nixpatch(self, *arguments: str, tree: str = "") -> Ended:
+        """Run a command line on the venv, or a part of it, in this process."""
         out, err = io.StringIO(), io.StringIO()
         words = [self.shop.second if word == "SECOND" else word for word in arguments]
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                code: int | str = run([*words, self.venv])
+                code: int | str = run([*words, tree or self.venv])
         except BaseException:  # noqa: BLE001 - reported
             return Ended("traceback", out.getvalue(), traceback.format_exc())
         return Ended(int(code), out.getvalue(), err.getvalue())
@@ -154,7 +154,7 @@ class Walker:
                 "--no-index",
                 wheel.path,
             ]
-        mode = "hardlink" if tool == "uv-hardlink" else "copy"
+        mode = tool.removeprefix("uv-")
         return ["install", "-q", "--no-deps", "--reinstall", "--no-index", "--link-mode", mode, wheel.path]
 
     # -------------------------------------------------------------------------------------------- steps
@@ -163,7 +163,7 @@ class Walker:
         self.install(self.random.choice(NAMES), self.random.choice(VERSIONS), self.tool())
 
     def tool(self) -> str:
-        return self.random.choice(["uv", "uv", "uv-hardlink", "pip"])
+        return self.random.choice(["uv-copy", "uv-hardlink", "uv-symlink", "pip"])
 
     def install(self, name: str, version: str, tool: str) -> None:
         wheel = self.shop.wheels[name, version]
@@ -336,7 +336,8 @@ class Walker:
 
     def clean_run(self, *arguments: str) -> None:
         """Run to the end: no temp file is left, and an error only where a file is damaged."""
-        ended = self.nixpatch(*arguments)
+        tree = self.random.choice([self.venv, self.venv, self.venv, self.site])
+        ended = self.nixpatch(*arguments, tree=tree)
         said = f"{' '.join(arguments)} ends with {ended.code}: {ended.out}{ended.err}"
         self.hold(ended.code == 0 or (ended.code == 1 and self.is_damaged()), said)
         self.hold(not self.temps(), f"{said}\ntemp files are left: {self.temps()}")
@@ -435,7 +436,7 @@ class Walker:
         }  # fmt: skip
         for name in NAMES:
             self.steps.append("install")
-            self.install(name, self.random.choice(VERSIONS), "uv")
+            self.install(name, self.random.choice(VERSIONS), "uv-copy")
         for _ in range(count):
             step = self.random.choices(list(weights), list(weights.values()))[0]
             self.steps.append(step.__name__.removeprefix("step_"))
@@ -453,7 +454,7 @@ class Walker:
             if not all(self.is_right(self.path(key), data) for key, data in wheel.files.items())
         }
         for name in sorted(damaged | self.broken):
-            wheel, tool = self.installed.get(name) or (self.shop.wheels[name, "1.0"], "uv")
+            wheel, tool = self.installed.get(name) or (self.shop.wheels[name, "1.0"], "uv-copy")
             self.steps.append("mend")
             self.purge(name)
             self.install(wheel.name, wheel.version, tool)

@@ -23,7 +23,7 @@ from nixpatch.installed.dist_records import DistRecords, RecordFile
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, has_sha256, hash_file
 from nixpatch.installed.provenance import Provenance, ProvenanceError, RemovedGraft
 from nixpatch.installed.record import Record, RecordRow
-from nixpatch.model import ElfFacts, Finding, VendoredPlan
+from nixpatch.model import ElfFacts, FileHash, Finding, VendoredPlan
 from nixpatch.unvendor.decision import unmangled
 
 
@@ -259,8 +259,7 @@ def _set_aside(
             source = kept
         now = hash_file(source, {DEFAULT_ALGORITHM, row.new_algorithm or DEFAULT_ALGORITHM})
         digest = format_sha256(now.digests[DEFAULT_ALGORITHM])
-        # Unless the row has the digest of the patched file, it has that of the original already.
-        row = row.updated(now) if row.agrees(now) is False else row
+        row = _installed_row(records, path, row, now)
     provider = graft.provider
     return RemovedGraft(
         sha256=digest,
@@ -272,6 +271,19 @@ def _set_aside(
         new_version=graft.new_version,
         directory_mode=stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode),
     )
+
+
+def _installed_row(records: DistRecords, path: str, row: RecordRow, original: FileHash) -> RecordRow:
+    """Return the row of a graft as it was installed."""
+    if row.agrees(original) is not False:
+        return row  # not that of a patched file
+    known = records.usable_provenance()
+    entry = known.files.get(records.key(path)) if known else None
+    for text in entry.rows if entry else ():
+        rows = record.parse(os.fsencode(text)).rows
+        if len(rows) == 1 and rows[0].path == row.path and rows[0].agrees(original) is not False:
+            return rows[0]
+    return row.updated(original)
 
 
 def _settle(

@@ -161,6 +161,23 @@ def test_a_patched_one_is_kept_as_it_was_installed(dist: Recorded) -> None:
     assert dist.row(COPY) == row(COPY, CONTENTS).decode()
 
 
+def test_a_patched_one_gets_the_row_back_that_it_was_installed_with(dist: Recorded) -> None:
+    installed = row(COPY, CONTENTS, "md5") + b"\r\n"
+    path = os.path.join(dist.site, COPY)
+    with fs.replacement(path) as temp:
+        write_edited(path, temp, ElfEdit("/somewhere"))
+    with open(path, "rb") as file:
+        patched = file.read()
+    entry = replace(ENTRY, original=sha256(CONTENTS), patched=sha256(patched), rows=(installed.decode(),))
+    dist.write_provenance({NAME: ENTRY, COPY: entry})
+    dist.write(dist.read().encode().replace(row(COPY, CONTENTS), row(COPY, patched)))
+
+    take_out(dist, replace(plan(dist), original_sha256=hashlib.sha256(CONTENTS).digest()))
+    bring_back(dist)
+
+    assert dist.read().encode().startswith(installed)
+
+
 def test_an_undo_record_that_the_wheel_brought_is_kept_with_the_file(dist: Recorded) -> None:
     path = os.path.join(dist.site, COPY)
     with fs.replacement(path) as temp:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -77,9 +78,65 @@ def test_the_flake_evaluates(nix_store: NixStore) -> None:
     assert told["wheel"] == "example-1.0"
 
 
+def test_a_cross_build_runs_the_tools_of_its_build_platform(nix_store: NixStore) -> None:
+    expression = f"""
+      let
+        native = (import {STUB}).legacyPackages.x86_64-linux;
+        pkgs = native // {{ buildPackages.callPackage = _: _: "nixpatch-of-build"; }};
+        read = text: builtins.fromJSON (builtins.unsafeDiscardStringContext text);
+        of = import {REPOSITORY}/default.nix {{ inherit pkgs; }};
+        input = name: {{
+          outPath = name;
+          sitePackages = "lib/python3/site-packages";
+          pkgs.installer = "installer-" + name;
+        }};
+        python = input "python-of-host" // {{ pythonOnBuildForHost = input "python-of-build"; }};
+        wheel = builtins.toFile "example-1.0-py3-none-any.whl" "";
+        made = of.wheelFor python {{ inherit wheel; buildInputs = [ "zlib-of-host" ]; }};
+      in
+      {{ hook = read of.nixpatchHook.made; wheel = read made.made; }}
+    """
+    command = ["nix-instantiate", "--eval", "--strict", "--json", "--read-write-mode", "--expr", expression]
+    done = subprocess.run(command, env=nix_environment(), capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert made["hook"]["substitutions"] == {"nixpatch": "nixpatch-of-build"}
+    assert made["wheel"]["nativeBuildInputs"][0] == "python-of-build"
+    assert made["wheel"]["buildInputs"] == ["python-of-host", "zlib-of-host"]
+    assert "python-of-build/bin/python3 -m installer" in made["wheel"]["installPhase"]
+
+
 def test_the_hook_is_sound_bash(nix_store: NixStore) -> None:
     hook = os.path.join(REPOSITORY, "src", "nixpatch", "nix", "setup-hook.sh")
     subprocess.run([f"{nix_store['bash']}/bin/bash", "-n", hook], check=True)
+
+
+@pytest.mark.parametrize(
+    ("variables", "has", "lacks"),
+    [
+        ("nixpatchStrict=1", "--strict", "--ignore-missing"),
+        ("autoPatchelfIgnoreMissingDeps=1", "--ignore-missing *", "--strict"),
+        ("NIX_BUILD_CORES=7", "--no-gc-roots", "--strict"),
+        ("IN_NIX_SHELL=impure", "--jobs 1", "--no-gc-roots"),
+    ],
+)
+def test_the_hook_hands_on_what_a_derivation_says(
+    nix_store: NixStore, tmp_path: Path, variables: str, has: str, lacks: str
+) -> None:
+    bash = f"{nix_store['bash']}/bin/bash"
+    program = tmp_path / "bin" / "nixpatch"
+    program.parent.mkdir()
+    program.write_text(f'#!{bash}\necho "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    with open(os.path.join(REPOSITORY, "src", "nixpatch", "nix", "setup-hook.sh"), encoding="utf-8") as file:
+        hook = file.read().replace("@nixpatch@", str(tmp_path))
+    script = f"addEnvHooks() {{ :; }}; targetOffset=0; {variables}\n{hook}\nnixpatchPatch tree"
+
+    done = subprocess.run([bash, "-ec", script], env={}, capture_output=True, text=True, check=True)
+
+    assert has in done.stdout
+    assert lacks not in done.stdout
 
 
 def test_the_package_ships_them(store_venv: StoreVenvFactory) -> None:

@@ -6,6 +6,7 @@
 #   nixpatchPython          the Python that will load the tree, or its package [bin/python3 of a host input, then of PATH]
 #   nixpatchFlags           more options for nixpatch; nixpatchFlagsArray for options with spaces
 #   nixpatchIgnoreMissing   globs of sonames that may be missing
+#   nixpatchStrict          fail if an optional part of a wheel lacks a library, too
 #   runtimeDependencies     packages whose libraries are opened by name: every file gets their directories
 #   appendRunpaths          directories to append to the search path of every file
 #
@@ -190,6 +191,7 @@ nixpatchPatch() {
     if [ "$word" = 1 ]; then word='*'; fi # true
     arguments+=(--ignore-missing "$word")
   done
+  if [ -n "${nixpatchStrict-}" ]; then arguments+=(--strict); fi
   nixpatchWords nixpatchFlags
   arguments+=(${nixpatchWordsOf+"${nixpatchWordsOf[@]}"})
   nixpatchWords nixpatchFlagsArray

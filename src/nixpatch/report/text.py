@@ -20,6 +20,8 @@ from nixpatch.report.summary import totals
 from nixpatch.report.unvendor import graft_lines
 
 _UNLIMITED_WIDTH = 4096
+_ALIKE = 3
+"""files that are listed one by one though the same is said of them"""
 
 
 def plan_report(
@@ -158,12 +160,19 @@ def _failures(plan: Plan, outcome: Outcome | None) -> Iterator[RenderableType]:
 
 
 def _findings(findings: tuple[Finding, ...], root: str, verbosity: int) -> list[RenderableType]:
-    lines: list[RenderableType] = []
+    """Return a line for each finding; one for many files of which the same is said, up to ``verbosity`` 0."""
+    paths: dict[tuple[str, str], list[str]] = {}
     for finding in findings:
-        error = finding.severity == "error"
-        if not error and verbosity < 0:
+        key = (finding.severity, finding.text)
+        paths.setdefault(key, []).append(below(finding.path, root) if finding.path != root else "")
+    lines: list[RenderableType] = []
+    for (severity, text), names in paths.items():
+        is_error = severity == "error"
+        if not is_error and verbosity < 0:
             continue
-        path = f"{below(finding.path, root)}: " if finding.path != root else ""
-        text = f"{path}{shown(finding.text)}"
-        lines.append(Text(text if error else f"note: {text}", style="red" if error else "dim"))
+        few = names if verbosity > 0 or len(names) <= _ALIKE else names[:1]
+        for name in few:
+            more = f" and {len(names) - 1} more" if len(few) < len(names) else ""
+            line = f"{name}{more}: {shown(text)}" if name else shown(text)
+            lines.append(Text(line if is_error else f"note: {line}", style="red" if is_error else "dim"))
     return lines

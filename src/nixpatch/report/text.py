@@ -68,7 +68,7 @@ def brief_lines(outcome: Outcome) -> tuple[tuple[str, str], ...] | None:
     return tuple(lines) if len(lines) == len(parts) else None
 
 
-def verdict_report(verdict: Verdict, *, store_dir: str, verbosity: int, label: str = "") -> RenderableType:
+def verdict_report(verdict: Verdict, *, store_dir: str, verbosity: int, label: str = "") -> Group:
     """Render the verdict of ``verify``; with a ``label`` as errors and one line that begins with it."""
     if verbosity < 0 and not verdict.errors:
         return Group()

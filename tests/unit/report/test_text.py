@@ -11,7 +11,7 @@ from support.resolving import STORE, TARGET
 
 def lines(*findings: Finding, verbosity: int) -> list[str]:
     verdict = Verdict(Tree("/t", "/t", TreeKind.PLAIN, ()), TARGET, findings=findings)
-    parts = verdict_report(verdict, store_dir=STORE, verbosity=verbosity).renderables  # type: ignore[attr-defined]
+    parts = verdict_report(verdict, store_dir=STORE, verbosity=verbosity).renderables
     return [part.plain for part in parts if isinstance(part, Text)][:-1]
 
 

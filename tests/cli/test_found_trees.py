@@ -11,13 +11,16 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import resources
 
+import jsonschema
 import pytest
 
 from support.world import Run, World
 
 pytestmark = pytest.mark.gcc
 
+SCHEMA = json.loads(resources.files("nixpatch").joinpath("data/report.schema.json").read_text("utf-8"))
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 SITE = f"lib/python{VERSION}/site-packages"
 REFUSED = "cannot open shared object file"
@@ -232,10 +235,12 @@ def test_a_tree_that_cannot_be_used_does_not_stop_the_others(world: World, nixpa
     assert "b/.venv" in err
     assert "2 trees: Patched 2 of 2" in out
     assert "1 tree left as found" in out
-    code, out, _ = nixpatch("plan", "--json", ".")
-    document = json.loads(out)
-    assert (code, len(document["trees"])) == (2, 1)
-    assert [entry["path"] for entry in document["refused"]] == ["b/.venv"]
+    for command in ("plan", "verify", "tree", "missing"):
+        code, out, _ = nixpatch(command, "--json", ".")
+        document = json.loads(out)
+        jsonschema.validate(document, SCHEMA)
+        assert (code, len(document["trees"])) == (2, 1)
+        assert [entry["path"] for entry in document["refused"]] == ["b/.venv"]
     # One that is named stops the run before anything is written.
     nixpatch("restore", good.venv)
     assert nixpatch(good.venv, broken.venv)[0] == 2
@@ -277,19 +282,33 @@ def test_loose_files_beside_venvs_stay(world: World, nixpatch: Run, home: str) -
         assert changed.read() == original.read()
 
 
+@pytest.mark.parametrize("kind", ["a directory", "a prefix"])
 def test_in_a_build_the_loose_files_of_the_output_are_patched_too(
-    world: World, nixpatch: Run, home: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, world: World, nixpatch: Run, home: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NIX_BUILD_TOP", home)
     out = os.path.join(home, "out")
     inner = venv(world, os.path.join(out, "libexec/app"))
+    vendored = target(world, os.path.join(out, "share/app/vendor"))
     loose = Flat(world.root, os.path.join(out, "lib"), world.store, world.library)
     os.makedirs(os.path.dirname(loose.extension))
     shutil.copy(world.extension, loose.extension)
+    if kind == "a prefix":
+        user_base(world, os.path.join(out, "usr"))
+        for name in ("bin", "lib"):
+            shutil.copytree(os.path.join(out, "usr", name), os.path.join(out, name), dirs_exist_ok=True)
+        shutil.rmtree(os.path.join(out, "usr"))
+    trees = (inner, vendored, loose)
 
-    code, text, _ = nixpatch(out, "--lib", world.library)
+    code, text, err = nixpatch(out, "--lib", world.library)
 
-    assert (code, inner.ask(), loose.ask()) == (0, "42", "42"), text
+    assert (code, [tree.ask() for tree in trees]) == (0, ["42"] * 3), (text, err)
+    assert nixpatch("verify", out)[0] == 0
+    for tree in (inner, vendored):
+        assert not os.path.exists(os.path.join(tree.venv, ".nixpatch.json"))
+        assert os.path.exists(os.path.join(tree.info, "nixpatch.json"))
+    with open(os.path.join(out, ".nixpatch.json"), encoding="utf-8") as file:
+        assert list(json.load(file)["files"]) == ["lib/pkg/_ext.so"]
 
 
 @pytest.mark.parametrize("command", ["tree", "missing", "plan", "verify"])

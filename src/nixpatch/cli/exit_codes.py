@@ -10,6 +10,7 @@ import enum
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from nixpatch.errors import NixpatchError
 from nixpatch.model import Outcome, Plan, Verdict
 from nixpatch.report.summary import totals
 
@@ -73,6 +74,11 @@ def manylinux_code(promises: Iterable[Promise]) -> ExitCode:
 def dlopen_code(names: DlopenNames) -> ExitCode:
     """Return the code of env --print: 1 if nothing provides a name."""
     return _code(bool(names.missing))
+
+
+def refused_code(errors: Iterable[NixpatchError]) -> ExitCode:
+    """Return the code for trees that were found below a path and cannot be used."""
+    return max((ExitCode(error.exit_code) for error in errors), default=ExitCode.SATISFIED)
 
 
 def _code(remains: bool) -> ExitCode:

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from nixpatch.cli import options as opt
-from nixpatch.cli.exit_codes import ExitCode, missing_code
-from nixpatch.cli.named_trees import named_trees
+from nixpatch.cli.exit_codes import ExitCode, missing_code, refused_code
+from nixpatch.cli.named_trees import named_trees, results_of
 from nixpatch.cli.options import takes
-from nixpatch.cli.session import guarded
+from nixpatch.cli.session import guarded, print_document
 from nixpatch.operations.patch_options import PatchOptions
 from nixpatch.operations.plan import make_plan
 from nixpatch.report import missing as report
@@ -43,15 +43,17 @@ def missing_command(
     What stops an import or a program comes first. What only optional parts need (plugins, backends), or code
     opens by name, is listed apart, as optional: it does not change the exit code.
     """
-    requests = [opt.request_for(path, chosen) for path in named_trees(paths).paths]
-    plans = [make_plan(replace(request, follow_links=True)) for request in requests]
+    plans, errors = results_of(
+        named_trees(paths),
+        lambda path: make_plan(replace(opt.request_for(path, chosen), follow_links=True)),
+    )
     match Format.JSON if as_json else output_format:
         case Format.TEXT:
             sys.stdout.write(report.text(plans))
         case Format.NIX:
             sys.stdout.write(report.nix(plans))
         case Format.JSON:
-            from nixpatch.report.as_json import document, missing_entry, write  # noqa: PLC0415 - for JSON only
+            from nixpatch.report.as_json import missing_entry  # noqa: PLC0415 - for JSON only
 
-            write(document("missing", [missing_entry(plan) for plan in plans]), sys.stdout)
-    return missing_code(plans)
+            print_document("missing", [missing_entry(plan) for plan in plans], refused=errors)
+    return max(missing_code(plans), refused_code(errors.values()))

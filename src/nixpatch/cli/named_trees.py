@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import Output
@@ -14,6 +15,8 @@ from nixpatch.escape import shown
 from nixpatch.installed import default_tree, find_roots, scan
 from nixpatch.operations.request import in_nix_build
 from nixpatch.report.phrases import count_text, first_few
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,28 @@ def for_each(
     for path in tuple(usable) if len(named.paths) > 1 else named.paths:
         run(work, path)
     return code
+
+
+def results_of(
+    named: NamedTrees, work: Callable[[str], _Result]
+) -> tuple[list[_Result], dict[str, NixpatchError]]:
+    """Return the result for each tree, and the errors about trees that were found, which are printed.
+
+    Raises:
+        NixpatchError: a tree that was named cannot be used.
+
+    """
+    results: list[_Result] = []
+    errors: dict[str, NixpatchError] = {}
+    for path in named.paths:
+        try:
+            results.append(work(path))
+        except NixpatchError as error:
+            if not named.are_found:
+                raise
+            errors[path] = error
+            sys.stderr.write(f"nixpatch: {shown(str(error))}\n")
+    return results, errors
 
 
 def _has_files(path: str) -> bool:

@@ -86,7 +86,7 @@ def _patch(
         verbosity=verbosity,
         html=html,
         options=chosen,
-        several=len(named.paths) > 1,
+        several=len(named.paths) > 1 or not paths,
         are_found=named.are_found,
     )
 
@@ -153,7 +153,7 @@ def restore_command(
         as_json=as_json,
         verbosity=-1 if quiet else verbose,
         html=html,
-        several=len(named.paths) > 1,
+        several=len(named.paths) > 1 or not paths,
         are_found=named.are_found,
     )
 
@@ -207,7 +207,7 @@ def verify_command(
         as_json=as_json,
         verbosity=-1 if quiet else verbose,
         html=html,
-        several=len(named.paths) > 1,
+        several=len(named.paths) > 1 or not paths,
         are_found=named.are_found,
     )
     store = find_store(text_of(chosen.store), os.environ)

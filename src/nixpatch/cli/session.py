@@ -7,8 +7,8 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from types import FrameType
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self
 
 import typer
@@ -64,7 +64,7 @@ class Output:
         """the tree that the next report is about, as the command line or the search names it"""
         self._are_found = are_found
         self._sum = RunSum()
-        self._refused: list[tuple[str, str]] = []
+        self._refused: dict[str, NixpatchError] = {}
         self._options = options
         self._several = several
         self.as_json = as_json
@@ -133,7 +133,7 @@ class Output:
 
     def refuse(self, path: str, error: NixpatchError) -> None:
         """Report that a tree that was found cannot be used; the others go on."""
-        self._refused.append((path, str(error)))
+        self._refused[path] = error
         if not self.as_json:
             text = str(error) if path in str(error) else f"{path}: {error}"
             sys.stdout.flush()
@@ -198,7 +198,7 @@ def print_document(
     *,
     options: PatchOptions | None = None,
     error: NixpatchError | None = None,
-    refused: Sequence[tuple[str, str]] = (),
+    refused: Mapping[str, NixpatchError] = MappingProxyType({}),
 ) -> None:
     """Print a whole JSON document to standard output, with the error that ended the run early.
 
@@ -211,7 +211,7 @@ def print_document(
     if options is not None:
         extra["options"] = as_json(options)
     if refused:
-        extra["refused"] = [{"path": path, "error": shown(text)} for path, text in refused]
+        extra["refused"] = [{"path": path, "error": shown(str(reason))} for path, reason in refused.items()]
     if error is not None:
         extra["error"] = shown(str(error))
         error.is_in_document = True

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nixpatch.cli import options as opt
-from nixpatch.cli.exit_codes import ExitCode, trace_code
-from nixpatch.cli.named_trees import named_trees
+from nixpatch.cli.exit_codes import ExitCode, refused_code, trace_code
+from nixpatch.cli.named_trees import named_trees, results_of
 from nixpatch.cli.options import takes
-from nixpatch.cli.session import guarded
+from nixpatch.cli.session import guarded, print_document
 from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import RequestError
 from nixpatch.operations.patch_options import PatchOptions, text_of
@@ -69,19 +68,19 @@ def tree_command(
         cache=cache_file(os.environ),
         store_dir=store_dir,
     )
-    traces = [
-        trace_tree(path, options) if os.path.isdir(path) else trace_file(path, options)
-        for path in named_trees(paths).paths
-    ]
+    traces, errors = results_of(
+        named_trees(paths),
+        lambda path: trace_tree(path, options) if os.path.isdir(path) else trace_file(path, options),
+    )
     if why is not None and not any(trace.needs_of(why) for trace in traces):
         raise RequestError(f"--why {why}: no file needs it; name a library as nixpatch tree shows it")
     if as_json:
-        from nixpatch.report.as_json import document, trace_entry, write  # noqa: PLC0415 - for JSON only
+        from nixpatch.report.as_json import trace_entry  # noqa: PLC0415 - for JSON only
 
-        write(document("tree", [trace_entry(trace, why) for trace in traces]), sys.stdout)
+        print_document("tree", [trace_entry(trace, why) for trace in traces], refused=errors)
     else:
         _print(traces, why, depth, store_dir, -1 if quiet else verbose)
-    return trace_code(traces, why)
+    return max(trace_code(traces, why), refused_code(errors.values()))
 
 
 def _print(

@@ -15,7 +15,7 @@ from nixpatch.installed import python_layout
 from nixpatch.installed.dists import find_dists
 from nixpatch.installed.elf_files import WalkResult, inspect, walk
 from nixpatch.installed.linked import FilesBehindLinks, follow_links, owned_links
-from nixpatch.installed.tree_roots import enclosing, is_environment, real_name
+from nixpatch.installed.tree_roots import enclosing, is_nested, real_name
 from nixpatch.model import Dist, Tree, TreeFile, TreeKind
 
 _MAX_SOURCE_SIZE = 4 << 20  # bytes; the largest source that people write has a tenth
@@ -58,7 +58,7 @@ def scan(path: str, *, store_dir: str | None = None, follow: bool = True) -> Tre
         if not os.path.isdir(root):
             return _single(root)
         kind, prefix, sites = _kind(root)
-        walked = walk(root, is_environment)
+        walked = walk(root, is_nested(root, kind))
         linked = FilesBehindLinks()
         follow = follow and store_dir is not None
         if (

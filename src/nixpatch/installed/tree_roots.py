@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from nixpatch.errors import RequestError
@@ -136,8 +136,27 @@ def has_interpreter(prefix: str) -> bool:
     )
 
 
-def is_environment(directory: str, names: frozenset[str]) -> bool:
-    """Return whether an environment with a Python of its own begins in a directory, as a scan lists it."""
+def is_nested(root: str, kind: TreeKind) -> Callable[[str, frozenset[str]], bool]:
+    """Return a function of a directory and the names in it: whether a tree of its own begins there.
+
+    The answer for the directories of a tree is that of :func:`find_roots`, which finds any tree below a plain
+    directory or a prefix without an interpreter, as the output of a build or ~/.local.
+    """
+    if kind in {TreeKind.VENV, TreeKind.SITE_PACKAGES} or has_interpreter(root):
+        return _is_environment
+    sites = tuple(f"{site}/" for site in python_layout.site_directories(root))
+    return lambda directory, names: (
+        _is_environment(directory, names)
+        or (
+            not f"{directory}/".startswith(sites)
+            and (any(name.endswith(_INFO) for name in names) or not names.isdisjoint(python_layout.LIB))
+            and root_kind(directory, _list(directory) or Listing()) is not None
+        )
+    )
+
+
+def _is_environment(directory: str, names: frozenset[str]) -> bool:
+    """Whether an environment with a Python of its own begins in a directory."""
     if python_layout.NAME in names:
         return not names.isdisjoint({"bin", *python_layout.LIB})
     return _CONDA in names or (

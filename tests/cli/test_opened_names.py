@@ -482,9 +482,10 @@ class TestInstallers:
         traces = [name for name in shop.traces() if not name.startswith("lib/python3.11/site-packages/pkg")]
         assert [name for name in traces if "__pycache__" not in name] == []
 
-    def test_the_cache_of_uv_keeps_its_script(self, shop: Shop, call: Call) -> None:
+    @pytest.mark.parametrize("mode", ["hardlink", "symlink"])
+    def test_the_cache_of_uv_keeps_its_script(self, shop: Shop, call: Call, mode: str) -> None:
         wheel = shop.opener()
-        install = ["uv", "pip", "install", "-q", "--no-index", "--link-mode", "hardlink", wheel]
+        install = ["uv", "pip", "install", "-q", "--no-index", "--link-mode", mode, wheel]
         subprocess.run(install, check=True, capture_output=True)
         cached = [
             os.path.join(parent, name)
@@ -497,8 +498,14 @@ class TestInstallers:
 
         assert call(shop.world.venv)[0] == 0
 
-        assert Opener(shop.world).run_script() == "ran by bash"
+        opener = Opener(shop.world)
+        script = os.path.join(shop.world.venv, "bin", "opener-run")
+        assert (opener.run_script(), opener.call()) == ("ran by bash", "42")
+        assert _read(script).startswith(f"#!{shop.world.store}".encode())
         assert {path: _read(path) for path in cached} == before
+        assert call("verify", shop.world.venv)[0] == 0
+        assert call("restore", shop.world.venv)[0] == 0
+        assert _read(script) == SCRIPT
 
     def test_an_installer_patches_what_it_installed(self, shop: Shop, call: Call) -> None:
         other = opened.install(shop.world, "other", {"other.py": SOURCE, "../../../bin/other-run": SCRIPT})

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -109,9 +110,24 @@ def owned_links(
     for link in links:
         if link not in owned:
             continue
-        real = os.path.realpath(link)
-        if not _inside(real, (prefix, store_dir)) and (file := inspect(real)) is not None:
+        real = cached_file(link, prefix, store_dir)
+        if real is not None and (file := inspect(real)) is not None:
             yield link, replace(file, path=link, link=os.readlink(link))
+
+
+def cached_file(link: str, prefix: str, store_dir: str) -> str | None:
+    """Return the file in a cache that a link of a tree leads to; None if it is something else.
+
+    It has to belong to the owner of the link or be readable by all: a copy in the tree shows its contents.
+    """
+    real = os.path.realpath(link)
+    try:
+        status, of_link = os.lstat(real), os.lstat(link)
+    except OSError:
+        return None
+    if _inside(real, (prefix, store_dir)) or not stat.S_ISREG(status.st_mode):
+        return None
+    return real if status.st_uid == of_link.st_uid or status.st_mode & stat.S_IROTH else None
 
 
 def _add_file(linked: FilesBehindLinks, link: str, file: TreeFile, *, in_store: bool) -> None:

@@ -95,6 +95,8 @@ class PatchedText:
     """files outside the tree that it names, sorted"""
     next_sha256: str = ""
     """``sha256=<hex>`` of what a run is about to write; it stays there only if the run is killed"""
+    link: str = ""
+    """the text of the link that the script was installed as; "" for a file"""
     rows: tuple[str, ...] = ()
     """as those of :class:`PatchedFile`"""
 
@@ -164,7 +166,7 @@ def _graft_row(graft: RemovedGraft) -> dict[str, Any]:
 
 def _text_row(text: PatchedText) -> dict[str, Any]:
     row = {**asdict(text), "kind": text.kind.name.lower()}
-    for name in ("next_sha256", "rows"):
+    for name in ("next_sha256", "link", "rows"):
         if not row[name]:
             del row[name]
     return row
@@ -263,6 +265,7 @@ def _text_file(path: str, row: Any) -> PatchedText:
         _optional_text(row, "program") or "",
         tuple(uses),
         _optional_text(row, "next_sha256") or "",
+        _optional_text(row, "link") or "",
         _rows(path, row),
     )
 

@@ -33,5 +33,7 @@ class TextPlan:
     """of a start-up file: the names that it answers, each with a path or a soname"""
     is_restored: bool = False
     """after the run the file is as it was installed: not there, or with its own program"""
+    link: str = ""
+    """the text of the link that the script is, to a file outside the tree; "" for a file"""
     pending: bool = True
     """the file, RECORD or provenance has to be written"""

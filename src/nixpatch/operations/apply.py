@@ -6,15 +6,14 @@ whole files; the next one finishes it and ends with the same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from nixpatch.errors import FileRefused, MachineError
 from nixpatch.escape import reason
-from nixpatch.fs import remove_leftover, replace_link
+from nixpatch.fs import remove_leftover
 from nixpatch.installed.dist_records import DistRecords, TreeRecords
-from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, has_sha256
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256
 from nixpatch.installed.provenance import PatchedFile
 from nixpatch.model import (
     FileHash,
@@ -29,7 +28,7 @@ from nixpatch.model import (
 )
 from nixpatch.operations.edit_jobs import Job, run_jobs
 from nixpatch.operations.patch_options import ApplyOptions
-from nixpatch.operations.record_update import UnrecordedChange, clear_stale, update_records
+from nixpatch.operations.record_update import UnrecordedChange, clear_stale, relink, update_records
 from nixpatch.operations.signatures import text_of_dropped
 from nixpatch.operations.text_update import update_texts
 from nixpatch.resolve.search_path import inside
@@ -317,7 +316,7 @@ def _provenance_entry(
 
 
 def _relink(dist: DistRecords, group: Sequence[FileOutcome]) -> None:
-    """Make restored files links again, as they were installed, if what they led to has the same contents.
+    """Make restored files links again, as they were installed.
 
     Raises:
         OSError: a link cannot be made; the file is whole.
@@ -329,11 +328,7 @@ def _relink(dist: DistRecords, group: Sequence[FileOutcome]) -> None:
             continue
         if done.plan.after != facts.original:
             continue
-        path = done.plan.file.path
-        origin = os.path.realpath(os.path.join(os.path.dirname(path), entry.link))
-        with contextlib.suppress(FileNotFoundError):
-            if not os.path.islink(path) and has_sha256(origin, entry.original):
-                replace_link(path, entry.link)
+        relink(done.plan.file.path, entry.link, entry.original)
 
 
 def _known_entry(dist: DistRecords, done: FileOutcome) -> PatchedFile | None:

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 
 from nixpatch.errors import FileRefused
 from nixpatch.escape import reason
-from nixpatch.fs import open_regular, remove_directory
+from nixpatch.fs import open_regular, remove_directory, replace_link
 from nixpatch.installed import provenance
 from nixpatch.installed.dist_records import DistRecords, RecordFile, TreeRecords
-from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, hash_file, parse_sha256
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256, has_sha256, hash_file, parse_sha256
 from nixpatch.installed.record import Record, RecordRow, parse
 from nixpatch.model import FileHash, Finding, Tree
 
@@ -217,6 +217,29 @@ def clear_stale(records: DistRecords, *, tool: str, durable: bool = False) -> tu
 def _may_describe(records: DistRecords, key: str) -> bool:
     path = records.locator.locate(key)
     return path is not None and records.owns(path)
+
+
+def relink(path: str, link: str, original: str) -> None:
+    """Make a restored file the link again that it was installed as, if that still leads to these contents.
+
+    Args:
+        path: the file.
+        link: the text of the link; "" for a file that was installed as one.
+        original: ``sha256=<hex>`` of the file as it was installed.
+
+    Raises:
+        OSError: the link cannot be made; the file is whole.
+
+    """
+    real = os.path.realpath(os.path.join(os.path.dirname(path), link))
+    if not link or os.path.islink(path) or real == path:
+        return
+    try:
+        is_same = has_sha256(real, original)
+    except OSError:  # the cache is gone
+        return
+    if is_same:
+        replace_link(path, link)
 
 
 def signature_notes(records: DistRecords) -> Iterator[Finding]:

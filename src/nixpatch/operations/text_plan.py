@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from nixpatch.errors import FileRefused
 from nixpatch.fs import read_head, read_regular
+from nixpatch.installed.linked import cached_file
 from nixpatch.installed.shebang import HEAD_SIZE, Shebang, read_shebang, with_program
 from nixpatch.installed.startup_file import is_startup_file, startup_file, startup_name
 from nixpatch.model import Dist, Finding, Target, TextKind, TextPlan, Tree
@@ -97,7 +98,8 @@ def plan_scripts(
     """
     for dist in tree.dists:
         for path in sorted(dist.files):
-            shebang = _shebang(path, tree.prefix)
+            real = path if not os.path.islink(path) else cached_file(path, tree.prefix, store_dir) or path
+            shebang = _shebang(path, real, tree.prefix)
             if shebang is None:
                 continue
             original = programs.get(path, shebang.program)
@@ -112,24 +114,28 @@ def plan_scripts(
                 yield Finding(severity, path, f"{text}: add the package that has bin/{name}")
                 continue
             try:
-                content = with_program(read_regular(path, MAX_SCRIPT), program)
+                content = with_program(read_regular(real, MAX_SCRIPT), program)
             except (ValueError, OSError, FileRefused) as error:
                 yield Finding("error", path, f"begins with #!{original}, and cannot be changed: {error}")
                 continue
             is_outside = not Shebang(program, "").runs_in(tree.prefix)
             uses = (program,) if is_outside else ()
-            yield TextPlan(path, dist.info, TextKind.SCRIPT, content, program=original, uses=uses)
+            link = os.readlink(path) if real != path else ""
+            yield TextPlan(path, dist.info, TextKind.SCRIPT, content, program=original, uses=uses, link=link)
 
 
-def _shebang(path: str, prefix: str) -> Shebang | None:
-    """Return the first line of an executable script, None for any other file."""
+def _shebang(path: str, real: str, prefix: str) -> Shebang | None:
+    """Return the first line of an executable script, None for any other file.
+
+    ``real`` is the path itself, or what a link in its place leads to.
+    """
     if path.endswith(_NO_SCRIPTS) and not _in_bin(path, prefix):
         return None
     try:
-        status = os.lstat(path)
+        status = os.lstat(real)
         if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
             return None
-        return read_shebang(read_head(path, HEAD_SIZE))
+        return read_shebang(read_head(real, HEAD_SIZE))
     except OSError:
         return None
 

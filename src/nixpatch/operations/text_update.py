@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -30,7 +31,7 @@ from nixpatch.installed.provenance import PatchedText, Provenance
 from nixpatch.installed.shebang import with_program
 from nixpatch.installed.startup_file import is_startup_file
 from nixpatch.model import Dist, FileHash, Finding, TextKind, TextPlan, Tree
-from nixpatch.operations.record_update import RowStates, RowUpdate, signature_notes, update_rows
+from nixpatch.operations.record_update import RowStates, RowUpdate, relink, signature_notes, update_rows
 from nixpatch.operations.text_plan import MAX_SCRIPT, is_foreign, startup_path
 
 _ADVICE = "install the dist again"
@@ -43,7 +44,7 @@ def mark_pending(texts: Sequence[TextPlan], records: DistRecords) -> Iterator[Te
     for text in texts:
         written = text.content is not None and _contents(text.path) == text.content
         entry = entries.get(records.key(text.path))
-        is_recorded = entry is not None and replace(entry, rows=()) == _entry(text)
+        is_recorded = entry is not None and replace(entry, rows=(), link="") == _entry(text)
         yield replace(text, pending=not (written and is_recorded and _is_described(text, records)))
 
 
@@ -134,6 +135,9 @@ def update_texts(
 
     """
     findings: list[Finding] = []
+    links = {text.path: text.link for text in texts if text.link}
+    for path, link in links.items():
+        _take_over(path, link)
     if not all(text.is_restored for text in texts):
         startup = (text.path for text in texts if text.kind is TextKind.STARTUP and text.content is not None)
         records.announce((*startup, records.provenance_path), durable=durable)
@@ -147,7 +151,7 @@ def update_texts(
         for text in texts
         if text.kind is TextKind.SCRIPT
     }
-    entries = {**known.texts, **dict(_announced(texts, known, records, updates))}
+    entries = {**known.texts, **dict(_announced(texts, known, records, updates, links))}
     if entries != known.texts:
         records.replace_provenance(provenance.dump(replace(known, texts=entries)), durable=durable)
     for text in texts:
@@ -160,10 +164,15 @@ def update_texts(
             findings += updates[text.path].findings(text.path)
             rows = rows.with_rows(updates[text.path].changes)
         entry = None if text.is_restored else _entry(text)
+        old = known.texts.get(key)
         if entry is None:
             entries.pop(key, None)
+            if old is not None and text.kind is TextKind.SCRIPT:
+                relink(text.path, old.link, old.original)
         else:
-            entries[key] = replace(entry, rows=updates[text.path].installed if text.path in updates else ())
+            link = links.get(text.path) or (old.link if old is not None else "")
+            rows_before = updates[text.path].installed if text.path in updates else ()
+            entries[key] = replace(entry, rows=rows_before, link=link)
     new = replace(known, tool=tool, texts=entries)
     data = None if new.is_empty else provenance.dump(new)
     rows = rows.with_contents(records.key(records.provenance_path), data)
@@ -179,6 +188,7 @@ def _announced(
     known: Provenance,
     records: DistRecords,
     updates: Mapping[str, RowUpdate],
+    links: Mapping[str, str],
 ) -> Iterator[tuple[str, PatchedText]]:
     """Yield entries for scripts that are about to be changed.
 
@@ -194,7 +204,23 @@ def _announced(
             old = replace(entry, sha256=entry.original)
         uses = tuple(sorted({*old.uses, *entry.uses}))
         rows = updates[text.path].installed
-        yield key, replace(old, uses=uses, next_sha256=entry.sha256, rows=rows)
+        link = old.link or links.get(text.path, "")
+        yield key, replace(old, uses=uses, next_sha256=entry.sha256, rows=rows, link=link)
+
+
+def _take_over(path: str, link: str) -> None:
+    """Put a copy of a script in the place of a link to it.
+
+    Raises:
+        OSError: that is not possible, or it is another link; it is still there.
+
+    """
+    if os.readlink(path) != link:
+        raise OSError(errno.EBUSY, "changed while nixpatch worked on it", path)
+    real = os.path.realpath(path)
+    data = read_regular(real, MAX_SCRIPT)
+    with replacement(path, mode=stat.S_IMODE(os.lstat(real).st_mode) & 0o777) as descriptor:
+        write_all(descriptor, data)
 
 
 def _write_startup_file(text: TextPlan, *, durable: bool) -> None:

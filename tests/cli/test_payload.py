@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 
 import pytest
@@ -95,3 +96,24 @@ def test_zeros_at_the_end_are_padding(world: World, nixpatch: Run, size: int) ->
     with open(world.program, "rb") as file:
         assert file.read()[-size:] == bytes(size)
     assert nixpatch("restore", world.venv)[0] == 0
+
+
+def test_a_file_that_no_loader_can_map_is_broken_by_name(world: World, nixpatch: Run) -> None:
+    # As strip leaves a library that auditwheel has edited.
+    with open(world.extension, "r+b") as file:
+        header = file.read(64)
+        start, size, count = struct.unpack("<Q", header[32:40])[0], *struct.unpack("<HH", header[54:58])
+        for place in range(start, start + size * count, size):
+            file.seek(place)
+            kind, flags, offset, address, physical, length = struct.unpack("<IIQQQQ", file.read(40))
+            if kind == 1 and flags & 1:
+                file.seek(place)
+                file.write(struct.pack("<IIQQQQ", kind, flags, offset + 16, address, physical, length - 16))
+    world.write_record(record_row(world.program, world.site))
+
+    for command in ([], ["plan"], ["verify"]):
+        code, out, _ = nixpatch(*command, world.venv)
+        text = " ".join(out.split())
+        assert code == 1, text
+        name = os.path.relpath(world.extension, world.venv)
+        assert f"{name}: broken: no loader can map it: load command address/offset not page-aligned" in text

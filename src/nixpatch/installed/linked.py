@@ -36,7 +36,9 @@ class FilesBehindLinks:
     def note(self) -> str:
         """Return which places were read through links."""
         store_names = sorted(os.path.basename(path)[33:] or path for path in self.prefixes)
-        places = [*store_names, *sorted(self.directories)]
+        # A cache has a directory for each dist: their common one says enough.
+        common = os.path.commonpath(self.directories) if self.directories else ""
+        places = [*store_names, *([common] if common.count("/") > 1 else sorted(self.directories))]
         files = f"{len(self.files)} ELF file{'' if len(self.files) == 1 else 's'}"
         named = ", ".join(map(shown, places[:8])) + (f" and {len(places) - 8} more" if places[8:] else "")
         return f"made of links: {files} read where they lead, in {named}"

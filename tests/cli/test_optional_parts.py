@@ -45,6 +45,14 @@ def test_a_plugin_that_lacks_a_library_is_a_line_and_no_error(
     assert "nixpkgs has it in libsodium" in out
 
 
+def test_verify_has_a_note_for_it(world: World, nixpatch: Run, plugin: str) -> None:
+    assert nixpatch(world.venv)[0] == 0
+    for options in ((), ("--load",)):
+        code, out, _ = nixpatch("verify", *options, world.venv)
+        assert code == 0
+        assert "libdriver.so: needs libsodium.so.26, which ld.so does not find: only an optional part" in out
+
+
 def test_strict_counts_it(world: World, nixpatch: Run, plugin: str) -> None:
     code, out, _ = nixpatch("--strict", world.venv)
 

@@ -91,20 +91,17 @@ def check_tree(
         verdict = with_findings(verdict, lockfile.findings(verdict, locked, store, reader))
     facts, ignored = facts_of_tree(tree, target, reader), may_be_missing(tree, records, policy)
     verdict = with_findings(verdict, tuple(_conflicts(facts, target, reader, ignored)))
+    starting = StartingFiles(tree, target)
+    plans = {file.path: FilePlan(file, facts.get(file.path)) for file in tree.files}
+
+    def stops(path: str) -> bool:
+        return path not in plans or starting(plans[path])
+
     if target.libc is Libc.GLIBC or store.store_path_of(target.loader) is not None:
-        starting = StartingFiles(tree, target)
-        plans = {file.path: FilePlan(file, facts.get(file.path)) for file in tree.files}
-        unmet = unmet_needs(
-            facts,
-            target,
-            reader,
-            ignored=ignored,
-            stops=lambda path: starting(plans[path]),
-            known=verdict.findings,
-        )
+        unmet = unmet_needs(facts, target, reader, ignored=ignored, stops=stops, known=verdict.findings)
         verdict = with_findings(verdict, tuple(unmet))
     if load:
-        loaded, findings = load_files(facts, target, reader, ignored)
+        loaded, findings = load_files(facts, target, reader, ignored, stops)
         opened, opened_findings = load_opened(tree, records, target, reader)
         verdict = with_findings(verdict, (*findings, *opened_findings), loaded=loaded + opened)
     if deep:

@@ -14,7 +14,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 from nixpatch.errors import MachineError
@@ -58,7 +58,11 @@ class LoadResult:
 
 
 def load_files(
-    facts: Mapping[str, ElfFacts], target: Target, reader: Reader, ignored: Callable[[str, str], bool]
+    facts: Mapping[str, ElfFacts],
+    target: Target,
+    reader: Reader,
+    ignored: Callable[[str, str], bool],
+    stops: Callable[[str], bool] = lambda _: True,
 ) -> tuple[int, tuple[Finding, ...]]:
     """Load every file.
 
@@ -67,6 +71,8 @@ def load_files(
         target: the Python that loads them.
         reader: reads ELF files.
         ignored: ``ignored(path, soname)`` is whether the soname may be missing for the file.
+        stops: whether a file is loaded by itself. What only other files lack is a note: a module or program
+            that loads one of these fails, too.
 
     Returns:
         the number of files that were opened, and findings where the loader took another library.
@@ -90,7 +96,10 @@ def load_files(
         opened += result.error is None
         preloaded = frozenset[str]() if result.path in programs else at_start
         expected = libraries_by_search_path(result.path, facts[result.path], reader)
-        findings += _check(result, expected, preloaded, ignored, by_soname, reader)
+        checked = _check(result, expected, preloaded, ignored, by_soname, reader)
+        lacks = result.error is not None and _CANNOT_OPEN.match(result.error) is not None
+        is_optional = lacks and not stops(result.path)
+        findings += (replace(finding, severity="note") if is_optional else finding for finding in checked)
     return opened, tuple(findings)
 
 

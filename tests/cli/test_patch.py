@@ -316,6 +316,17 @@ def test_temp_files_of_a_killed_run_are_cleared_away(world: World, nixpatch: Run
     assert not os.path.lexists(left)
 
 
+def test_a_directory_that_an_uninstall_left_for_a_temp_file_goes_with_it(world: World, nixpatch: Run) -> None:
+    left = os.path.join(world.site, "gone.libs")
+    os.makedirs(left)
+    with open(os.path.join(left, ".nixpatch-0123456789ab-libx.so.tmp"), "wb") as file:
+        file.write(b"half")
+
+    assert nixpatch(world.venv)[0] == 0
+
+    assert not os.path.exists(left)
+
+
 def test_a_file_of_the_wheel_that_is_named_like_a_temp_file_is_patched_and_stays(
     world: World, nixpatch: Run
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
 
 from walk.shop import Shop
 from walk.walker import walk
@@ -25,6 +26,9 @@ def main(first: int, count: int, steps: int) -> int:
         except AssertionError as error:
             broken += 1
             print(error, flush=True)
+        except Exception:  # noqa: BLE001 - of the walker; the next walk begins
+            broken += 1
+            traceback.print_exc()
         else:
             shutil.rmtree(place)
     print(f"{count} walks of {steps} steps: {broken} broke a promise")

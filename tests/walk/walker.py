@@ -91,6 +91,8 @@ class Walker:
         return os.path.join(self.site, f"{wheel.name}-{wheel.version}.dist-info")
 
     def loose(self) -> list[str]:
+        if not os.path.isdir(self.site):  # uv removes it with its last dist
+            return []
         return sorted(name for name in os.listdir(self.site) if name.startswith("loose"))
 
     # ----------------------------------------------------------------------------------------- commands
@@ -219,7 +221,7 @@ class Walker:
                     shutil.rmtree(path)
                 elif os.path.lexists(path):
                     os.unlink(path)
-        for entry in os.listdir(self.site):
+        for entry in os.listdir(self.site) if os.path.isdir(self.site) else ():
             if entry.startswith("~"):
                 shutil.rmtree(os.path.join(self.site, entry), ignore_errors=True)
 
@@ -233,6 +235,7 @@ class Walker:
 
     def step_add_loose(self) -> None:
         name = f"loose{self.random.randrange(3)}.so"
+        os.makedirs(self.site, exist_ok=True)
         with open(os.path.join(self.site, name), "wb") as file:
             file.write(self.shop.wheels["alpha", "1.0"].files["alpha/_ext.so"])
         os.chmod(file.name, 0o755)
@@ -402,8 +405,9 @@ class Walker:
         ended = self.nixpatch("verify", "--json")
         self.hold(ended.code in {0, 1}, f"verify ends with {ended.code}: {ended.out}{ended.err}")
         tree = json.loads(ended.out)["trees"][0]
+        said = f"{tree['findings']}"
         named = {finding["path"] for finding in tree["findings"] if finding["severity"] == "error"}
-        self.hold((ended.code == 1) == bool(named), f"verify ends with {ended.code}: {ended.out}")
+        self.hold((ended.code == 1) == bool(named), f"verify ends with {ended.code}: {said}")
         right = {path: self.is_right(path, data) for path, data in self.files()}
         contents = scan(self.venv)
         records = TreeRecords()
@@ -416,13 +420,13 @@ class Walker:
                 if path is None or row.check_algorithm is None:
                     continue
                 try:
-                    agrees = row.agrees(hash_file(path)) is not False
+                    agrees = row.agrees(hash_file(os.path.realpath(path))) is not False
                 except OSError:
                     agrees = False
-                self.hold(agrees or path in named, f"verify does not name {path}: {ended.out}")
+                self.hold(agrees or path in named, f"verify does not name {path}: {said}")
                 if not right.get(path, True):
                     self.hold(not agrees, f"RECORD describes {path}, which is damaged")
-                    self.hold(path in named, f"verify does not name the damaged {path}: {ended.out}")
+                    self.hold(path in named, f"verify does not name the damaged {path}: {said}")
 
     # ------------------------------------------------------------------------------------------- the walk
 
@@ -471,6 +475,7 @@ class Walker:
         for wheel, tool in self.installed.values():
             fresh.steps.append("fresh")
             fresh.install(wheel.name, wheel.version, tool)
+        os.makedirs(self.site, exist_ok=True)
         for name in loose:
             shutil.copy(self.path(name).replace(self.venv, os.path.join(self.root, "walked")), self.site)
         fresh.clean_run("restore")

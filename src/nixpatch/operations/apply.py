@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from nixpatch.errors import FileRefused, MachineError
 from nixpatch.escape import reason
-from nixpatch.fs import remove_leftover
+from nixpatch.fs import remove_directory, remove_leftover
 from nixpatch.installed.dist_records import DistRecords, TreeRecords
 from nixpatch.installed.hashing import DEFAULT_ALGORITHM, format_sha256
 from nixpatch.installed.provenance import PatchedFile
@@ -157,6 +157,7 @@ def _remove_leftovers(leftovers: Sequence[str]) -> Iterator[Finding]:
         try:
             if not remove_leftover(leftover):
                 continue  # of nixpatch elf, which does not lock the tree
+            remove_directory(os.path.dirname(leftover))  # an uninstall may have left it for this file alone
         except FileNotFoundError:
             continue
         except OSError as error:

@@ -182,6 +182,40 @@ def test_every_file_that_a_build_changes_is_recorded(builders: Builders, tmp_pat
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.parametrize(
+    "said", ["dependencies = [ {base} ];", 'nixpatchFlags = [ "--closure" "${{{base}}}" ];']
+)
+def test_a_library_in_the_site_packages_of_another_package(
+    builders: Builders, sandbox: Sandbox, tmp_path: Path, said: str
+) -> None:
+    need("gcc")
+    sources = {
+        "base": "int base(void) { return 41; }",
+        "user": "int base(void); int user(void) { return base() + 1; }",
+    }
+    wheels: dict[str, str] = {}
+    libraries: list[str] = []
+    for name, source in sources.items():
+        (tmp_path / f"{name}.c").write_text(source + "\n", encoding="utf-8")
+        path = shared(
+            str(tmp_path / f"{name}.c"),
+            str(tmp_path / f"lib{name}.so"),
+            f"-Wl,-soname,lib{name}.so",
+            *libraries,
+        )
+        libraries.append(path)
+        with open(path, "rb") as file:
+            files = {f"{name}/lib/lib{name}.so": file.read()}
+        tag = "py3-none-manylinux_2_17_x86_64"
+        wheels[name] = make_wheel(str(tmp_path), name, "1.0", more_files=files, tag=tag)
+    base = package(wheels["base"], inputs="")
+
+    out = builders.build(package(wheels["user"], said.format(base=base), inputs=""), "-A", "out")
+
+    code = f"import ctypes; print(ctypes.CDLL('{out}/{SITE}/user/lib/libuser.so').user())"
+    assert imported(sandbox, out, code) == ("42\n", "")
+
+
 def test_a_wheel_for_another_machine_fails_the_build(builders: Builders, tmp_path: Path) -> None:
     need("gcc")
     path = shared("extension.c", str(tmp_path / "libanswer.so"))

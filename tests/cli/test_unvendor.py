@@ -265,3 +265,17 @@ def test_programs_read_what_goes_what_stays_and_what_is_there_twice(
     assert twice["library"] == "libanswer"
     assert len(twice["paths"]) == 2
     assert nixpatch(vendored.world.venv, "--json")[0] == 0
+
+
+def test_a_library_that_is_a_link_into_the_cache_of_uv_is_kept(vendored: Vendored, nixpatch: Run) -> None:
+    cache = os.path.join(vendored.world.root, "uv-cache")
+    shutil.move(vendored.libs, cache)
+    os.makedirs(vendored.libs)
+    for name in (ANSWER, HELPER):
+        os.symlink(os.path.join(cache, name), os.path.join(vendored.libs, name))
+
+    code, out, _ = nixpatch(vendored.world.venv, "--unvendor=*")
+
+    assert (code, "it is a link" in out) == (0, True)
+    assert vendored.ask() == COPY
+    shutil.rmtree(cache)

@@ -59,6 +59,9 @@ def _not_recorded(
         yield from ((file.path, f"RECORD cannot be read: {error}") for file in vendored)
         return
     for file in vendored:
+        if os.path.islink(file.path):
+            yield file.path, "it is a link, and its file is not of this tree (uv's --link-mode symlink)"
+            continue
         if facts[file.path].stale_undo or file.path in by_lief:
             yield file.path, "its original is lost: another tool changed it after nixpatch, or LIEF wrote it"
         file_rows = rows.get(file.path, [])

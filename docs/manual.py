@@ -2,27 +2,23 @@
 
 usage: python docs/manual.py [DIR]
 
-Writes ``nixpatch.1``, ``nixpatch.bash``, ``_nixpatch`` and ``nixpatch.fish`` into DIR, by default the folder
-of this file. A test compares the committed files with the generated ones. The wheel has them in ``share``.
+Writes ``docs/nixpatch.1`` and ``src/nixpatch/data/completions/*`` below DIR, by default the checkout.
+A test compares the committed files with the generated ones. The wheel has them in ``share``.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
 
+import completions
 import typer
 
 from nixpatch.cli.app import command_line
 from nixpatch.version import __version__
-
-NAME = "nixpatch"
-_RUN = "from nixpatch.cli import run; run([])"
-COMPLETIONS = {"bash": "nixpatch.bash", "zsh": "_nixpatch", "fish": "nixpatch.fish"}
 
 _INTRODUCTION = """\
 Wheels from PyPI are linked for /lib64 and /usr/lib, which NixOS and Nix builds do not have. nixpatch reads
@@ -177,29 +173,21 @@ def _plain(text: str) -> str:
     return re.sub(r"^([.'])", r"\\&\1", text, flags=re.MULTILINE)
 
 
-def completion(shell: str) -> str:
-    """Return the completion script of a shell."""
-    # The documented interface of click; the function behind it is not public.
-    environ = {**os.environ, "_NIXPATCH_COMPLETE": f"source_{shell}"}
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN], env=environ, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip() + "\n"
-
-
 def files() -> dict[str, str]:
-    """Return every file by name."""
-    return {
-        f"{NAME}.1": page(),
-        **{name: completion(shell) for shell, name in COMPLETIONS.items()},
-    }
+    """Return every file by its path in the checkout."""
+    texts = completions.scripts()
+    paths = {f"src/nixpatch/data/completions/{shell}": text for shell, text in texts.items()}
+    return {"docs/nixpatch.1": page(), **paths}
 
 
 def main() -> None:
     """Write all files."""
-    directory = sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__))
+    checkout = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    directory = sys.argv[1] if len(sys.argv) > 1 else checkout
     for name, text in files().items():
-        with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
+        path = os.path.join(directory, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
             file.write(text)
 
 

@@ -29,11 +29,9 @@ _FILES = "Single files"
 _DEMO = "Try it"
 
 _ANY_GRAFT = "--unvendor=*"
-_TOP_OPTIONS = frozenset({"--help", "-h", "--version", "--install-completion", "--show-completion"})
+_TOP_OPTIONS = frozenset({"--help", "-h", "--version"})
 _DOCUMENTED = ("patch", "plan", "restore", "verify", "missing", "tree", "lock", "diff", "manylinux")
 """commands that have a JSON document"""
-_COMPLETING = "_NIXPATCH_COMPLETE"
-"""the variable that a shell sets to ask for completions (click, "Shell Completion")"""
 
 # The options of nixpatch end at the first word that is no option. From there on every word belongs to the
 # wrapped command, `--help` and `--python` too. So does an option before it that nixpatch does not know.
@@ -72,19 +70,19 @@ COMMANDS = {
     "bundle": _Command("bundle", _NIX),
     "elf": _Command("elf_edit", _FILES),
     "demo": _Command("demo", _DEMO),
+    "completion": _Command("completion", _DEMO),
 }
 
 
 class _Shorthand(TyperGroup):
-    """Accepts ``nixpatch PATH`` for ``nixpatch patch PATH``, in a run and in shell completion."""
+    """Accepts ``nixpatch PATH`` for ``nixpatch patch PATH``."""
 
     usage_error: ClassVar[str] = ""
     """what was wrong with the command line of the last run, as typer says it"""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert the omitted command, and put options behind it."""
-        # In completion no word means that the first one is typed.
-        return super().parse_args(ctx, _spelled_out(args) if args or not ctx.resilient_parsing else args)
+        return super().parse_args(ctx, _spelled_out(args))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command, and keep the text of a usage error for the JSON document."""
@@ -147,6 +145,7 @@ def command_line(names: Collection[str] = COMMANDS) -> typer.Typer:
         help="Link installed wheels against the Nix store, in place: auditwheel in reverse.",
         epilog="nixpatch PATH... is short for nixpatch patch PATH..., and nixpatch alone for nixpatch patch.",
         pretty_exceptions_enable=False,
+        add_completion=False,  # typer's scripts start Python for each Tab
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_top)
@@ -197,9 +196,9 @@ def _document_usage_error(arguments: Sequence[str], text: str) -> None:
 
 
 def _wanted(arguments: Sequence[str]) -> Collection[str]:
-    """Return the commands to build: all of them for the help and for completion."""
+    """Return the commands to build: all of them for the help."""
     first = _spelled_out(list(arguments))[0]
-    return COMMANDS if _COMPLETING in os.environ or first in _TOP_OPTIONS else {first}
+    return COMMANDS if first in _TOP_OPTIONS else {first}
 
 
 def _top(

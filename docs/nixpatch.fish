@@ -1,1 +1,0 @@
-complete --command nixpatch --no-files --arguments "(env _NIXPATCH_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) nixpatch)" --condition "env _NIXPATCH_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) nixpatch"

@@ -7,7 +7,8 @@ import os
 import pytest
 
 from nixpatch.installed import provenance
-from support.installed_trees import write
+from support.installed_trees import row, write
+from support.opening import add_opener
 from support.programs import content
 from support.world import Run, World, record_row
 
@@ -173,3 +174,31 @@ def test_a_row_without_digest_beside_a_wrong_one_is_a_plain_install(world: World
     code, out, _ = nixpatch("verify", world.venv)
 
     assert (code, "__pycache__" in out) == (0, False)
+
+
+@pytest.mark.parametrize("kind", ["wrong", "md5", "size"])
+def test_the_row_of_a_script(world: World, nixpatch: Run, kind: str) -> None:
+    """The same story for scripts, whose first line nixpatch changes."""
+    add_opener(world)
+    script = os.path.join(world.venv, "bin", "opener-run")
+    record = os.path.join(world.site, "opener-2.0.dist-info", "RECORD")
+    name = os.path.relpath(script, world.site)
+    text = content(record).decode()
+    (right,) = [line for line in text.splitlines() if line.startswith(f"{name},")]
+    md5 = row(name, content(script), "md5").decode()
+    odd = {"wrong": right.replace("sha256=", "sha256=x"), "md5": md5, "size": right + "0"}[kind]
+    write(record, text.replace(right, odd).encode())
+    before = world.snapshot()
+
+    if kind != "md5":
+        for _ in range(2):
+            code, out, _ = nixpatch(world.venv)
+            assert (code, "--accept-modified updates the row" in " ".join(out.split())) == (1, True)
+            assert nixpatch("verify", world.venv)[0] == 1
+            assert odd in content(record).decode().splitlines()
+    for options in (["--accept-modified"], []):
+        assert nixpatch(world.venv, *options)[0] == 0
+        assert nixpatch("verify", world.venv)[0] == 0
+    assert odd not in content(record).decode().splitlines()
+    assert nixpatch("restore", world.venv)[0] == 0
+    assert world.snapshot() == before

@@ -69,12 +69,15 @@ class Record:
             )
         )
 
-    def with_rows(self, changes: Mapping[RecordRow, RecordRow]) -> Record:
+    def with_rows(self, changes: Iterable[tuple[RecordRow, RecordRow]]) -> Record:
         """Return the record with other rows in the places of some.
 
-        Unlike :meth:`with_changes`, it tells two rows of one path apart: one may be right and one wrong.
+        ``changes`` are in the order of the record: two rows may be equal now that were not when installed.
         """
-        return Record(tuple(changes.get(row, row) for row in self.rows))
+        new_rows: dict[RecordRow, list[RecordRow]] = {}
+        for old, new in changes:
+            new_rows.setdefault(old, []).append(new)
+        return Record(tuple(new_rows[row].pop(0) if new_rows.get(row) else row for row in self.rows))
 
     def without_hashes(self, files: Mapping[str, FileHash]) -> Record:
         """Return the record with sizes and no hashes in the rows of these paths."""

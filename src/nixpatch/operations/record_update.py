@@ -91,12 +91,12 @@ def update_records(
         old = None
     old_entries = old.files if old else {}
     entries = {**old_entries, **{records.key(path): change.entry for path, change in changes.items()}}
-    updates: dict[RecordRow, RecordRow] = {}
+    updates: list[tuple[RecordRow, RecordRow]] = []
     for path, rows in old_record.rows_of(changes).items() if old_record is not None else ():
         key = records.key(path)
         states, known = _states(changes[path], old_entries.get(key))
         update = update_rows(rows, states, known, accept_modified=accept_modified)
-        updates.update(update.changes)
+        updates += update.changes
         findings += update.findings(path)
         if (entry := entries[key]) is not None:
             entries[key] = replace(entry, rows=update.installed)
@@ -268,7 +268,8 @@ class RowStates:
 class RowUpdate:
     """New rows for one file, and what provenance keeps of the old ones."""
 
-    changes: Mapping[RecordRow, RecordRow]
+    changes: tuple[tuple[RecordRow, RecordRow], ...]
+    """old and new rows"""
     installed: tuple[str, ...]
     """for :attr:`PatchedFile.rows`"""
     wrong: int
@@ -303,13 +304,12 @@ def update_rows(
 
     """
     is_restored = _digest_of(states.after) == _digest_of(states.original)
-    changes: dict[RecordRow, RecordRow] = {}
+    changes: list[tuple[RecordRow, RecordRow]] = []
     installed: list[str] = []
     wrong = 0
     for row, known_row in zip(rows, _fitting(rows, known), strict=True):
         agreements = [row.agrees(state) for state in states.written]
-        # Without a digest, a row that may be ours is: whatever it describes, its size is all that changes.
-        is_written = True in agreements or (None in agreements and (bool(known_row) or row.digest is None))
+        is_written = True in agreements or (None in agreements and bool(known_row))
         new = row
         if is_written and is_restored and known_row:
             new = RecordRow.parse(os.fsencode(known_row))
@@ -319,16 +319,17 @@ def update_rows(
             new = row.updated(states.after)
         elif row.agrees(states.after) is False:
             wrong += 1
-        changes[row] = new
+        changes.append((row, new))
         if is_written:
             installed.append(known_row)
         else:
+            # A size alone does not show who wrote it: such a row is known only by its old one.
             can_be_computed = new == row or (
-                states.original.size is not None and new.updated(states.original) == row
+                bool(row.digest) and states.original.size is not None and new.updated(states.original) == row
             )
             installed.append("" if can_be_computed else os.fsdecode(row.raw))
     kept = tuple(installed) if any(installed) else ()
-    return RowUpdate(changes, kept, wrong, len(rows), is_restored)
+    return RowUpdate(tuple(changes), kept, wrong, len(rows), is_restored)
 
 
 def _fitting(rows: Sequence[RecordRow], known: Sequence[str]) -> list[str]:
@@ -364,9 +365,10 @@ def _states(
     known: tuple[str, ...] = ()
     if entry is not None and entry.original == format_sha256(digest):
         known = entry.rows
-        with contextlib.suppress(ValueError):  # another program edited the file
-            # A run wrote it, and a later one was killed before it updated the row.
-            written.append(_only_sha256(parse_sha256(entry.patched)))
+        if entry.patched not in {format_sha256(_digest_of(state)) for state in written}:
+            with contextlib.suppress(ValueError):  # another program edited provenance
+                # A run wrote it, and a later one was killed before it updated the row.
+                written.append(_only_sha256(parse_sha256(entry.patched)))
     # A row of the original, if the run that patched it was killed or did not know the dist yet.
     described = (change.before, *filter(None, [change.original]))
     return RowStates(original, described, tuple(written), change.after), known

@@ -70,6 +70,9 @@ def check_provenance(
             compared |= checked.compared
         for path in sorted(patched.keys() - compared):
             findings += check_digest(path, digests[path])
+        for path, unlisted in _unlisted(tree, records, reader).items():
+            if path not in patched:
+                findings += check_digest(path, unlisted)
     findings += check_texts(texts, {finding.path for finding in findings if finding.severity == "error"})
     return Verdict(
         tree,
@@ -81,6 +84,25 @@ def check_provenance(
         tuple(sorted(libraries)),
         findings=tuple(findings),
     )
+
+
+def _unlisted(tree: Tree, records: TreeRecords, reader: Reader) -> dict[str, PatchedDigests]:
+    """Return the patched files that RECORD does not list, so that no dist claims them, by path.
+
+    Provenance that is about such a file is stale. But its undo record shows that nixpatch wrote it, so where
+    the digest differs, something else changed it later.
+    """
+    unclaimed = {file.path for file in tree.files if not file.owners}
+    digests: dict[str, PatchedDigests] = {}
+    for dist in tree.dists if unclaimed else ():
+        dist_records = records.of(tree, dist.info)
+        known = dist_records.usable_provenance()
+        for key, entry in known.files.items() if known is not None else ():
+            path = dist_records.locator.locate(key)
+            facts = reader.facts(path) if path in unclaimed else None
+            if path is not None and facts is not None and (facts.stale_undo or facts.original_sha256):
+                digests[path] = PatchedDigests(entry.patched, entry.original)
+    return digests
 
 
 def with_findings(verdict: Verdict, findings: Sequence[Finding], *, loaded: int | None = None) -> Verdict:

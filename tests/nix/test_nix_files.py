@@ -39,6 +39,8 @@ in
   templates = builtins.mapAttrs
     (_: one: (import (one.path + "/flake.nix")).description == one.description)
     flake.templates;
+  shell = names ((import {REPOSITORY}/templates/shell/flake.nix).outputs
+    {{ inherit nixpkgs; nixpatch = flake; }}).devShells;
   overlay = builtins.attrNames overlay;
   wheel = (overlay.nixpatchWheel {{ inherit wheel; }}).name;
   environment = (overlay.nixpatchEnvironment {{ name = "both"; wheels = [ wheel wheel ]; }}).drvPath;
@@ -73,6 +75,7 @@ def test_the_flake_evaluates(nix_store: NixStore) -> None:
             "aarch64-linux": expected,
         }
     assert set(told["overlay"]) == programs | for_pythons
+    assert {tuple(shells) for shells in told["shell"].values()} == {("default",)}
     assert set(told["formatter"]) == {"x86_64-linux", "aarch64-linux"}
     assert told["templates"] == {"default": True, "shell": True, "uv2nix": True}
     assert told["wheel"] == "example-1.0"

@@ -96,8 +96,8 @@ let
         dontUnpack = true;
         buildPhase = "true";
         installPhase = ''
-          wheels=($wheels)
-          members=($members)
+          wheels=(''${wheels[@]})
+          members=(''${members[@]})
           for number in "''${!wheels[@]}"; do
             rm -rf dist
             src=''${wheels[$number]} pyprojectWheelDist
@@ -142,5 +142,6 @@ builtins.mapAttrs
       libraries = builtins.toJSON (map (entry: { inherit (entry) key; path = "${entry.package}"; })
         (offered ++ concatMap (package: offeredTo package.nixpatchWheel.name) wheels));
       passAsFile = [ "wheels" "libraries" ];
+      __structuredAttrs = false;
     } "${final.python.pythonOnBuildForHost or final.python}/bin/python3 ${../data/lock_wheels.py} $wheelsPath $librariesPath >$out";
 }

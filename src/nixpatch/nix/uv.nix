@@ -43,6 +43,7 @@ runCommand "uv-with-nixpatch-${uv.version or "0"}"
     exec @out@/bin/uv tool run "$@"
   '';
   passAsFile = [ "uvScript" "uvxScript" ];
+  __structuredAttrs = false;
 } ''
   mkdir -p $out/bin
   ln -s ${uv}/bin/* $out/bin/

@@ -36,7 +36,7 @@ rec {
   # One package instead of many. A link to a library counts as that library, so nothing refers to this package.
   bundle = pkgs.runCommand "nixpatch-libraries" { libraries = map (entry: entry.package) offered; } ''
     mkdir -p $out/lib
-    for package in $libraries; do
+    for package in ''${libraries[@]}; do
       for file in "$package"/lib/*.so*; do
         name=''${file##*/}
         if [ -f "$file" ] && [ ! -e "$out/lib/$name" ]; then ln -s "$file" "$out/lib/"; fi

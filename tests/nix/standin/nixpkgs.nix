@@ -19,6 +19,7 @@ let
     [ "expat" "glib" "libGL" "libice" "libsm" "libx11" "libxext" "libxrender" "zlib" ]
     package;
   pkgs = libraries // {
+    extend = overlay: pkgs // overlay pkgs pkgs;
     callPackage = call pkgs;
     lib = { inherit (builtins) concatMap; escapeShellArgs = toString; };
     runtimeShell = "/bin/sh";

@@ -24,5 +24,10 @@ What installers, wheels and people do to installed metadata, and the test that h
 | killed between ELF file and RECORD | ``faults/test_faults.py::test_a_run_that_is_killed_anywhere_is_finished_by_the_next_one`` |
 | time stamps; the same input gives the same bytes | ``cli/test_patch.py::test_the_same_input_gives_the_same_bytes_anywhere``, ``::test_mode_and_times_stay_and_setuid_goes``, ``::test_provenance_names_neither_the_tree_nor_the_time`` |
 | ``pip uninstall`` and upgrade after a patch | ``cli/test_installers.py::test_uninstalling_leaves_nothing_behind``, ``::test_an_upgrade_is_patched_and_leaves_nothing_of_the_old_one``, ``faults/test_beside_pip.py`` |
+| names that no file has, files where nixpatch writes its own | ``test_odd_names.py`` |
+| root patches the tree of a user | ``test_owner.py`` |
+| provenance that describes files of other dists | ``cli/test_stale_provenance.py`` |
+| RECORD and its rows in any form come back | ``test_metadata.py::test_record_comes_back_byte_for_byte``, ``::test_any_row_comes_back_byte_for_byte`` |
+| all of it in any order | ``walk/test_walk.py`` |
 | a wheel that is unpacked, patched and packed | ``test_metadata.py::test_an_unpacked_wheel_can_be_packed_again`` |
 """  # noqa: E501

@@ -409,3 +409,19 @@ def test_restore_gives_back_every_byte(world: World, nixpatch: Run) -> None:
     assert code == 0
     assert "Restored 2 of 2" in out
     assert before == world.snapshot()
+
+
+def test_a_program_that_is_a_link_into_a_cache_is_reached_from_site_packages(
+    world: World, nixpatch: Run
+) -> None:
+    """As uv makes it with ``--link-mode symlink``."""
+    cache = os.path.join(world.root, "cache-of-uv", "pkg-tool")
+    os.makedirs(os.path.dirname(cache))
+    shutil.move(world.program, cache)
+    os.symlink(cache, world.program)
+
+    assert nixpatch(world.site)[0] == 0
+
+    assert world.run_program() == 42
+    assert nixpatch("restore", world.site)[0] == 0
+    assert os.readlink(world.program) == cache

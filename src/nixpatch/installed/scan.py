@@ -72,7 +72,8 @@ def scan(path: str, *, store_dir: str | None = None, follow: bool = True) -> Tre
         owned = frozenset[str]().union(*(dist.files for dist in dists))
         files, unreadable = _all_files(walked, owned, root, prefix)
         if store_dir is not None and not follow:
-            linked.files.update(owned_links(walked.links, owned, prefix, store_dir))
+            links = (*walked.links, *filter(os.path.islink, _files_outside(owned, root)))
+            linked.files.update(owned_links(links, owned, prefix, store_dir))
         files = sorted({file.path: file for file in (*files, *linked.files.values())}.values(), key=_path)
     except (OSError, ValueError) as error:
         if is_machine_error(error):

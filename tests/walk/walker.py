@@ -347,8 +347,11 @@ class Walker:
         if arguments[0] == "restore":
             self.check_restored(said)
         elif ended.code == 0:
+            damaged = {
+                path for path, data in self.files() if not self.is_right(path, data)
+            }  # verify names them
             for path in self.elf_files():
-                self.hold(_loads(path), f"{said}\n{path} does not load")
+                self.hold(path in damaged or _loads(path), f"{said}\n{path} does not load")
 
     def temps(self) -> list[str]:
         return [path for path in self.listing(self.venv) if is_temporary(os.path.basename(path))]
@@ -467,7 +470,8 @@ class Walker:
             self.clean_run("restore")
         self.steps.append("last run")
         self.clean_run("patch")
-        self.hold(self.nixpatch("patch", "--check").code == 0, "a second run has something to do")
+        ended = self.nixpatch("patch", "--check")
+        self.hold(ended.code == 0, f"a second run has something to do: {ended.out}")
         self.hold(self.nixpatch("verify").code == 0, f"verify: {self.nixpatch('verify')}")
         walked, loose = _state(self.venv), self.loose()
         os.rename(self.venv, os.path.join(self.root, "walked"))

@@ -172,8 +172,8 @@ class ApplyOptions(_Options):
     accept_modified: Annotated[
         bool,
         Option(
-            "Update every RECORD row that does not describe its file, whoever changed the file, and drop the "
-            "rows of absent files.",
+            "Also update RECORD rows that were wrong before the patch; in a Nix build those of all files, "
+            "and drop the rows of absent files.",
             ("--accept-modified",),
         ),
     ] = False

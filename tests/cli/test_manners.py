@@ -23,7 +23,7 @@ SCHEMA = json.loads(resources.files("nixpatch").joinpath("data/report.schema.jso
     ("words", "command"),
     [
         (["--json", "plan", "VENV"], "plan"),
-        (["-q", "--json", "verify", "VENV"], "verify"),
+        (["-q", "--json", "restore", "VENV"], "restore"),
         (["--python", sys.executable, "--json", "plan", "VENV"], "plan"),
         (["--python=" + sys.executable, "-j", "1", "patch", "--json", "VENV"], "patch"),
         (["--lib", "plan", "missing", "--json", "VENV"], "missing"),

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from fuzz.forge import Forged
+from nixpatch import fs
+from nixpatch.elf.inplace_writer import write_edited
 from nixpatch.installed import scan
 from nixpatch.installed.dist_records import TreeRecords
-from nixpatch.model import ElfFacts
+from nixpatch.model import ElfEdit, ElfFacts
 from nixpatch.unvendor.objections import objections
 from support import recorded
 from support.installed_trees import dist as install
 from support.installed_trees import row, write
-from support.recorded import ENTRY, ORIGINAL, Recorded, hashed
+from support.recorded import ENTRY, Recorded
 from support.resolving import elf
 
 NAME = "libz-0badf00d.so.1"
@@ -76,11 +78,22 @@ def test_record_describes_another_file(dist: Recorded) -> None:
 
 
 def test_record_may_describe_the_original_of_a_patched_one(dist: Recorded) -> None:
-    patched = replace(elf(soname=NAME), original_sha256=hashed(ORIGINAL).digests["sha256"])
-    dist.write(dist.read().encode().replace(row(COPY, CONTENTS), row(COPY, ORIGINAL)))
-    assert reasons(dist, patched) == ()
-    write(os.path.join(dist.site, COPY), CONTENTS + b"more")
-    assert reasons(dist, patched) == ()
+    path = os.path.join(dist.site, COPY)
+    with fs.replacement(path) as temp:
+        write_edited(path, temp, ElfEdit("/somewhere"))
+    assert reasons(dist) == ()
+
+
+def test_a_patched_one_that_was_changed_since_stays(dist: Recorded) -> None:
+    path = os.path.join(dist.site, COPY)
+    with fs.replacement(path) as temp:
+        write_edited(path, temp, ElfEdit("/somewhere"))
+    with open(path, "r+b") as file:
+        file.seek(len(CONTENTS) - 1)
+        byte = file.read(1)[0]
+        file.seek(len(CONTENTS) - 1)
+        file.write(bytes([byte ^ 1]))
+    assert reasons(dist) == ("RECORD does not describe it as it is",)
 
 
 @pytest.mark.parametrize("algorithm", ["sha512", "md5"])

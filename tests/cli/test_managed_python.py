@@ -180,7 +180,6 @@ def downloads(shop: Shop, loader: str, monkeypatch: pytest.MonkeyPatch) -> str:
         "UV_PYTHON_PREFERENCE": "only-managed",
         "UV_PYTHON_DOWNLOADS": "automatic",
         "UV_PYTHON_INSTALL_BIN": "0",
-        "UV_NO_INDEX": "1",
         "UV_FIND_LINKS": shop.wheels,
         "UV_TOOL_DIR": os.path.join(root, "tools"),
         "UV_TOOL_BIN_DIR": os.path.join(root, "bin"),

@@ -27,7 +27,6 @@ def outside(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
         shop.wheel(name)
     monkeypatch.delenv("VIRTUAL_ENV")
     monkeypatch.setenv("UV_PYTHON", os.path.realpath(sys.executable))
-    monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("UV_FIND_LINKS", shop.wheels)
     monkeypatch.setenv("UV_TOOL_DIR", os.path.join(shop.world.root, "tools"))
     monkeypatch.setenv("UV_TOOL_BIN_DIR", os.path.join(shop.world.root, "bin"))
@@ -151,7 +150,20 @@ class TestRun:
 
         assert (code, out) == (0, "answer 42\n"), err
 
-    @pytest.mark.parametrize("mode", ["hardlink", "clone", "copy"])
+    def test_the_venv_below_is_left_alone(
+        self, outside: Shop, call: Call, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """uv lays its environment over the venv of the first Python on PATH, which is not the call's."""
+        monkeypatch.delenv("UV_PYTHON")
+        monkeypatch.setenv("PATH", f"{outside.world.venv}/bin:{os.environ['PATH']}")
+        before = outside.world.snapshot()
+
+        code, out, err = call("uv", "run", "--with", "one", "python", "-c", ASK.format("one"))
+
+        assert (code, out) == (0, "answer 42\n"), err
+        assert outside.world.snapshot() == before
+
+    @pytest.mark.parametrize("mode", ["hardlink", "clone", "copy", "symlink"])
     def test_the_cache_stays(
         self, outside: Shop, call: Call, mode: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

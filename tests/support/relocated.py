@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 
@@ -57,8 +58,8 @@ def _libffi() -> dict[str, str]:
     return {_facts(path).soname or os.path.basename(path): path for path in paths}
 
 
-def relocate(prefix: str) -> str:
-    """Make the Python; return its interpreter."""
+def relocate(prefix: str, *, starts: bool = False) -> str:
+    """Make the Python; return its interpreter. One that starts keeps all modules, and gets pip."""
     python, interp = _host()
     library = os.path.join(prefix, "lib")
     stdlib = os.path.join(library, f"python{VERSION}")
@@ -74,7 +75,8 @@ def relocate(prefix: str) -> str:
     with open(python, "rb") as file:
         data = file.read()
     directory = os.path.dirname(interp)
-    data = _replace(data, interp, "/" + "n" * (len(directory) - 1) + interp[len(directory) :])
+    if not starts:
+        data = _replace(data, interp, "/" + "n" * (len(directory) - 1) + interp[len(directory) :])
     if own and search_path:
         data = _replace(data, search_path, "$ORIGIN/../lib".ljust(len(search_path), "\0"))
     with open(program, "wb") as file:
@@ -82,6 +84,10 @@ def relocate(prefix: str) -> str:
     os.chmod(program, 0o755)
     for name in ("python3", "python"):
         os.symlink(os.path.basename(program), os.path.join(prefix, "bin", name))
+    if starts:
+        command = [program, "-m", "ensurepip"]
+        subprocess.run(command, check=True, capture_output=True)
+        return program
     dynload = os.path.join(stdlib, "lib-dynload")
     for name in os.listdir(dynload):
         path = os.path.join(dynload, name)

@@ -245,13 +245,24 @@ class _InstallerRun:
         start = self._call.start
         if start is None:
             return _run(command)
-        with gate(self._patch_wholes) as waiting:
+        with gate(self._on_arrival) as waiting:
             if not start.is_python:
                 code = _run((self._call.uv, *start.before, *waiting.command(start.command)), waiting)
                 if not waiting.is_command_missing:
                     return code
             # uv knows what the command is; a Python that it starts in the environment waits, too.
             return _run(command, waiting, waiting.environ(os.environ))
+
+    def _on_arrival(self, environments: Iterable[str]) -> None:
+        """Patch the environments of a command that uv is about to start, but for a base that is not uv's.
+
+        That is the venv of the Python that PATH has: uv lays an environment of its own over it.
+        """
+        trees = set(map(os.path.realpath, self._call.trees()))
+        directories = set(map(os.path.realpath, os.environ.get("PATH", "").split(os.pathsep)))
+        for path in map(os.path.realpath, environments):
+            if path in trees or os.path.join(path, "bin") not in directories:
+                self._patch_wholes([path])
 
     def _patch_changes(self, before: Surroundings) -> None:
         """Patch what the installer has changed.

@@ -87,6 +87,8 @@ repos:
 """
 VIRTUALENV = "virtualenv -q v && v/bin/pip install -q one"
 POETRY_VENVS = "~/.cache/pypoetry/virtualenvs/*"
+# The newest versions of what pdm needs do not go together.
+PDM_TOOLS = "pdm==2.22.4 hishel<0.1.3 httpx<0.29 unearth<0.18"
 HATCH_ENVS = "~/.local/share/hatch/env/virtual/**/p"
 MICROMAMBA = """\
 #!/bin/sh
@@ -160,7 +162,7 @@ KINDS = [
     ),
     Kind(
         "pipx",
-        "wrap -- pipx install --include-deps {wheel}",
+        "wrap -- pipx install --preinstall {wheel} tool",
         "~/.local/share/pipx/venvs/*",
         tools="pipx",
         needs="pip",
@@ -175,7 +177,7 @@ KINDS = [
         {"pyproject.toml": HATCH, "ask.py": ASK},
         "hatch",
     ),
-    Kind("pdm", "wrap -- pdm install", ".venv", {"pyproject.toml": PDM}, "pdm==2.22.4 hishel<0.1.3 httpx<0.29 unearth<0.18"),
+    Kind("pdm", "wrap -- pdm install", ".venv", {"pyproject.toml": PDM}, PDM_TOOLS),
     Kind("pipenv", "wrap -- pipenv install {wheel}", "~/.local/share/virtualenvs/*", tools="pipenv"),
     Kind(
         "pre-commit",

@@ -220,6 +220,31 @@ class TestWrap:
         assert code == 0, err
         assert "Patched 1 of 1" in err
 
+    def test_what_changed_nothing_says_where_was_looked(self, shop: Shop, call: Call) -> None:
+        """Pending files are named with the command; otherwise the places, and how to name another."""
+        code, _, err = call("wrap", "--", "true")
+        assert (code, len(err.splitlines())) == (1, 1)
+        assert f"2 ELF files need patching: run nixpatch {shop.world.venv}" in err
+
+        assert call(shop.world.venv)[0] == 0
+        code, _, err = call("wrap", "--", "true")
+        assert (code, len(err.splitlines())) == (1, 1)
+        assert "nothing that true changed was seen in" in err
+        assert shop.world.venv in err
+        assert "--tree PATH" in err
+
+    def test_an_installer_that_had_nothing_to_do_says_what_is_not_patched(
+        self, shop: Shop, call: Call
+    ) -> None:
+        wheel = shop.wheel("one")
+        python = os.path.join(shop.world.venv, "bin", "python")
+        subprocess.run([python, "-m", "pip", "install", "-q", "--no-index", wheel], check=True)
+
+        code, _, err = call("pip", "install", "--no-index", wheel)
+        assert (code, f"run nixpatch {shop.world.venv}" in err) == (1, True)
+        assert call(shop.world.venv)[0] == 0
+        assert call("pip", "install", "--no-index", wheel)[0] == 0
+
     def test_the_exit_code_is_that_of_the_command(self, call: Call) -> None:
         assert call("wrap", "--", "sh", "-c", "exit 5")[0] == 5
         assert call("wrap", "--", "sh", "-c", "kill -TERM $$")[0] == 143

@@ -8,12 +8,22 @@ from dataclasses import dataclass
 
 from nixpatch import elf
 from nixpatch.errors import FileRefused
+from nixpatch.fs import read_regular
 from nixpatch.installed.dist_records import DistRecords, TreeRecords
-from nixpatch.installed.hashing import DEFAULT_ALGORITHM, Hashing, format_sha256, hash_file, parse_sha256
+from nixpatch.installed.hashing import (
+    DEFAULT_ALGORITHM,
+    Hashing,
+    format_sha256,
+    hash_bytes,
+    hash_file,
+    parse_sha256,
+)
 from nixpatch.installed.record import RecordRow
 from nixpatch.model import FileHash, Finding, Tree
 from nixpatch.operations.edit_jobs import PARALLEL_FROM
 
+_PIPX_FLAG = b" -E"
+_MAX_SCRIPT = 1 << 20
 _AGAIN = "run nixpatch again"
 
 
@@ -162,6 +172,8 @@ def _check_file(
         if any(row.agrees(now) is True for row in rows):
             yield Finding("note", path, "RECORD has another row for this file, which does not describe it")
     elif wrong and digests is None:
+        if _is_script_of_pipx(path, wrong):
+            return
         text = "differs from RECORD, and not because of nixpatch: it was changed otherwise; "
         text += "install the dist again; if its wheel was published so, verify --accept-modified"
         yield Finding(wrong_row, path, text)
@@ -169,6 +181,22 @@ def _check_file(
         text = "is as nixpatch left it, but RECORD does not say so"
         advice = _advice(path, rows, digests)
         yield Finding("error" if advice == _AGAIN else wrong_row, path, f"{text}: {advice}")
+
+
+def _is_script_of_pipx(path: str, rows: Sequence[RecordRow]) -> bool:
+    """Whether rows describe a script as it was before pipx added -E to its first line.
+
+    pipx keeps PYTHONPATH away from programs so (``pipx/commands/common.py``), and leaves RECORD as it is.
+    """
+    try:
+        first, newline, rest = read_regular(path, _MAX_SCRIPT).partition(b"\n")
+    except OSError:
+        return False
+    if not (first.startswith(b"#!") and first.endswith(_PIPX_FLAG)):
+        return False
+    before = first.removesuffix(_PIPX_FLAG) + newline + rest
+    algorithms = {row.check_algorithm for row in rows if row.check_algorithm is not None}
+    return all(row.agrees(hash_bytes(before, algorithms)) is True for row in rows)
 
 
 def _advice(path: str, rows: Sequence[RecordRow], digests: PatchedDigests) -> str:

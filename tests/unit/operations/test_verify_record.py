@@ -38,3 +38,15 @@ def test_several_processes_find_what_one_finds_in_the_same_order(tmp_path: Path)
         ("d0.py", "RECORD lists it"),
     ]
     assert list(check_rows(tree, TreeRecords(), {}, 2)) == alone
+
+
+def test_the_flag_that_pipx_adds_to_a_script_is_no_difference(tmp_path: Path) -> None:
+    """Without this every environment of pipx would fail; any other change of the script still does."""
+    site = tmp_path / "site-packages"
+    dist(site, "a", {"tool": b"#!/venv/bin/python\nprint(1)\n", "other": b"#!/venv/bin/python\nprint(1)\n"})
+    (site / "tool").write_bytes(b"#!/venv/bin/python -E\nprint(1)\n")
+    (site / "other").write_bytes(b"#!/venv/bin/python -E\nprint(2)\n")
+
+    (checked,) = check_rows(scan(str(site)), TreeRecords(), {}, 1)
+
+    assert [os.path.basename(finding.path) for finding in checked.findings] == ["other"]

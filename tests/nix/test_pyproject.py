@@ -160,8 +160,9 @@ def test_a_wheel_finds_the_wheels_that_it_requires(sets: Sets, sandbox: Sandbox,
     assert not {name for name in sets.closure(out) if name.startswith(("expat", "gcc", "nixpatch"))}
 
 
+@pytest.mark.parametrize("structured", [False, True])
 def test_wheels_in_a_circle_are_linked_in_one_derivation(
-    sets: Sets, sandbox: Sandbox, wheels: Wheels
+    sets: Sets, sandbox: Sandbox, wheels: Wheels, structured: bool
 ) -> None:
     packages: dict[str, Package] = {
         "one": {"wheel": wheels.wheel("one", "shared"), "dependencies": {"two": []}},
@@ -169,6 +170,8 @@ def test_wheels_in_a_circle_are_linked_in_one_derivation(
         "shared": {"wheel": wheels.wheel("shared")},
         "user": {"wheel": wheels.wheel("user", "two"), "dependencies": {"two": []}},
     }
+    for package in packages.values():
+        package["more"] = {"__structuredAttrs": structured}
 
     out = sets.build(packages, 'set.mkVirtualEnv "env" { user = [ ]; }')
 

@@ -66,7 +66,7 @@ class Builders:
         program = os.path.join(self.build("pkgs.nixpatch"), "bin", "nixpatch")
         return subprocess.run(
             [program, *arguments],
-            env={"PATH": "/nowhere", "HOME": "/nowhere", **(environ or {})},
+            env={"PATH": "/nowhere", "HOME": "", **(environ or {})},
             capture_output=True,
             text=True,
             check=False,

@@ -69,6 +69,7 @@ COMMANDS = {
     "lock": _Command("lockfile", _NIX),
     "bundle": _Command("bundle", _NIX),
     "elf": _Command("elf_edit", _FILES),
+    "wheel": _Command("wheel", _FILES),
     "demo": _Command("demo", _DEMO),
     "completion": _Command("completion", _DEMO),
 }

@@ -118,6 +118,10 @@ class Provenance:
         return not (self.files or self.unvendored or self.texts)
 
 
+IN_WHEEL = " (wheel)"
+"""ends the tool in the provenance of a patched wheel file"""
+
+
 class ProvenanceError(ValueError):
     """The file is damaged, or nixpatch did not write it. The message names the place."""
 

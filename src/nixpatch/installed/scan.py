@@ -23,7 +23,7 @@ _MAX_SOURCES = 500_000
 
 _INSTALL = "install it into a venv, then run nixpatch on the venv"
 _ARCHIVES = {
-    ".whl": ("a wheel", _INSTALL),
+    ".whl": ("a wheel", "patch it with nixpatch wheel, or install it into a venv and patch the venv"),
     ".pex": ("a zip archive that is run", "build it with --venv, or unpack it and name the directory"),
     ".pyz": ("a zip archive that is run", "install what is in it into a venv, then run nixpatch on the venv"),
     ".zip": ("an archive", "unpack it and name the directory"),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from nixpatch.errors import RequestError
 from nixpatch.installed import scan
 from nixpatch.installed.dist_records import TreeRecords
+from nixpatch.installed.provenance import IN_WHEEL
 from nixpatch.model import ElfFacts, Finding, Plan, Verdict
 from nixpatch.operations import dlopen_names
 from nixpatch.operations.plan import Reader
@@ -89,13 +90,23 @@ def findings(verdict: Verdict, store: Store) -> tuple[Finding, ...]:
         return ()
     used_paths = store_paths_of(verdict.libraries, store.directory)
     missing = gc_roots.missing(store, verdict.tree.prefix, used_paths)
-    if gc_roots.declined(verdict.tree.prefix):
+    if not gc_roots.links(verdict.tree.prefix) and _comes_from_wheels(verdict):
+        severity = "note"
+        text = "came with a patched wheel and has no garbage-collector root: nixpatch on the tree makes one"
+    elif gc_roots.declined(verdict.tree.prefix):
         severity = "note"
         text = "has no garbage-collector root (--no-gc-roots): nix-collect-garbage may delete it"
     else:
         severity = "error"
         text = "has no garbage-collector root any more: nix-collect-garbage may delete it; run nixpatch again"
     return tuple(Finding(severity, path, text) for path in missing)
+
+
+def _comes_from_wheels(verdict: Verdict) -> bool:
+    """Whether all that is patched in a tree was patched in a wheel file, where no roots can be made."""
+    known = [dist.usable_provenance() for dist in TreeRecords().of_all(verdict.tree)]
+    tools = {provenance.tool for provenance in known if provenance is not None and not provenance.is_empty}
+    return bool(tools) and all(tool.endswith(IN_WHEEL) for tool in tools)
 
 
 def _names_in_files(prefix: str) -> Iterator[str]:

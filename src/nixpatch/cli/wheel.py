@@ -1,0 +1,74 @@
+"""``nixpatch wheel``: patch wheel files."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from nixpatch.cli import options as opt
+from nixpatch.cli.exit_codes import ExitCode, run_code
+from nixpatch.cli.options import takes
+from nixpatch.cli.session import Output, guarded
+from nixpatch.escape import shown
+from nixpatch.operations.patch_options import PatchOptions
+
+
+@guarded
+@takes(
+    *("python", "lib", "closure", "store", "pure", "nixpkgs", "locked", "policy", "runtime_dep"),
+    *("ignore_missing", "strict", "append_rpath", "tag", "unvendor", "jobs"),
+)
+def wheel_command(
+    chosen: PatchOptions,
+    wheels: Annotated[list[str], typer.Argument(metavar="WHEEL...", help="Wheel files.")],
+    directory: Annotated[
+        str, typer.Option("--wheel-dir", "-w", metavar="DIR", help="Where the patched wheels go.")
+    ] = "wheelhouse",
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with", metavar="WHEEL", help="A wheel that will be installed beside them: its libraries serve."
+        ),
+    ] = None,
+    dry_run: opt.DryRun = False,
+    as_json: opt.Json = False,
+    verbose: opt.Verbose = 0,
+    quiet: opt.Quiet = False,
+) -> ExitCode:
+    """Patch wheel files, for an index or a --find-links directory of your own.
+
+    The new wheel has the same tags and a build tag that ends with nixpatch: pip and uv prefer it to the same
+    version without one. Nothing is written for a wheel that lacks a library.
+    """
+    from nixpatch.operations.wheel import patch_wheel  # noqa: PLC0415 - no other command needs it
+
+    output = Output(
+        "wheel",
+        as_json=as_json,
+        verbosity=-1 if quiet else verbose,
+        options=chosen,
+        several=len(wheels) > 1,
+    )
+    code = ExitCode.SATISFIED
+    with output:
+        for wheel in wheels:
+            begun = time.monotonic()
+            done = patch_wheel(
+                wheel,
+                directory,
+                lambda prefix: opt.request_for(prefix, chosen),
+                chosen,
+                others=[other for other in beside or () if other != wheel],
+                dry_run=dry_run,
+                events=output.events(),
+            )
+            output.plan(done.plan, done.outcome, time.monotonic() - begun)
+            result = run_code(done.plan, done.outcome)
+            code = max(code, result)
+            if not dry_run:
+                note = f"wrote {done.output}" if done.output else "nothing was written for it"
+                sys.stderr.write(f"nixpatch: {shown(wheel)}: {shown(note)}\n")
+    return code

@@ -1,0 +1,329 @@
+"""Wheel files (PEP 427): unpack one within bounds as an installer would lay it out, and write one anew.
+
+A wheel is untrusted. It is refused as a whole if a member would land outside of the directory, is a link or
+encrypted, or appears twice, or if RECORD does not describe every file.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Final
+
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from nixpatch.errors import RequestError
+from nixpatch.escape import shown
+from nixpatch.installed.hashing import encode_digest
+from nixpatch.installed.record import MAX_RECORD_SIZE
+
+_MAX_MEMBERS: Final = 200_000
+_MAX_SIZE: Final = 16 << 30
+"""bytes of all members unpacked; torch has three billion"""
+_MAX_RATIO: Final = 1100
+"""of unpacked to packed bytes; deflate reaches 1,032 (zlib.net, "Maximum compression factor")"""
+_CHUNK: Final = 1 << 20
+_ENCRYPTED: Final = 0x1  # general purpose bit 0 (APPNOTE 4.4.4)
+_SIGNATURES: Final = frozenset({"RECORD.jws", "RECORD.p7s"})
+"""they are not in RECORD (PEP 427)"""
+_SCHEMES: Final = {"purelib": "", "platlib": "", "scripts": "bin", "headers": "include", "data": "."}
+BUILD: Final = "nixpatch"
+"""what the build tag of a patched wheel ends with: installers prefer it to the same version without"""
+
+
+@dataclass(frozen=True, slots=True)
+class WheelFile:
+    """What is known of a wheel from its name and its directory of members."""
+
+    path: str
+    name: str
+    """as the file name has it"""
+    version: str
+    build: str
+    tags: str
+    """``cp311-cp311-manylinux_2_28_x86_64``"""
+    info: str
+    """the ``.dist-info`` directory among the members"""
+    members: tuple[zipfile.ZipInfo, ...]
+    """files in the order of the archive"""
+
+    @property
+    def python_version(self) -> tuple[int, int] | None:
+        """The version of CPython that the wheel is for; None for one that runs on several."""
+        python, abi, _ = self.tags.split("-")
+        if python.startswith("cp3") and abi == python and python[3:].isdigit():
+            return 3, int(python[3:])
+        return None
+
+    @property
+    def patched_name(self) -> str:
+        """The file name of the patched wheel: the same tags, and a build tag that is preferred (PEP 427)."""
+        return f"{self.name}-{self.version}-{self.patched_build}-{self.tags}.whl"
+
+    @property
+    def patched_build(self) -> str:
+        """The build tag of the patched wheel."""
+        return self.build if self.build.endswith(BUILD) else f"{self.build or '0'}{BUILD}"
+
+    def installed_path(self, member: str) -> str:
+        """Return where an installer puts a member, relative to the prefix; ``{site}`` is its site-packages.
+
+        Raises:
+            RequestError: it is in a directory of ``.data`` that has no meaning.
+
+        """
+        data = f"{self.name}-{self.version}.data/"
+        if not member.startswith(data):
+            return f"{{site}}/{member}"
+        scheme, _, rest = member.removeprefix(data).partition("/")
+        if scheme not in _SCHEMES or not rest:
+            raise RequestError(f"{self.path}: {shown(member)}: no such scheme as {shown(scheme)} (PEP 427)")
+        directory = _SCHEMES[scheme] or "{site}"
+        if scheme == "headers":
+            directory = f"include/{self.name}"
+        return os.path.normpath(f"{directory}/{rest}")
+
+
+def read_wheel(path: str) -> WheelFile:
+    """Read the directory of a wheel, and refuse what must not be unpacked.
+
+    Raises:
+        RequestError: it is no wheel, or one of its members is not allowed.
+
+    """
+    base = os.path.basename(path)
+    try:
+        parse_wheel_filename(base)
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except InvalidWheelFilename as error:
+        raise RequestError(f"{path}: not the name of a wheel (PEP 427): {error}") from error
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise RequestError(f"{path}: not a zip file that can be read: {error}") from error
+    words = base.removesuffix(".whl").split("-")
+    build = words[2] if len(words) == 6 else ""
+    _check_members(path, members)
+    files = tuple(info for info in members if not info.is_dir())
+    infos = {info.filename.partition("/")[0] for info in files if ".dist-info/" in info.filename}
+    wanted = [info for info in infos if _names(info, words[0], words[1])]
+    if len(infos) != 1 or len(wanted) != 1:
+        raise RequestError(f"{path}: it has no .dist-info directory of its name, or several")
+    return WheelFile(path, words[0], words[1], build, "-".join(words[-3:]), wanted[0], files)
+
+
+def _names(info: str, name: str, version: str) -> bool:
+    own, _, rest = info.removesuffix(".dist-info").partition("-")
+    same_version = rest.replace("_", "-") == version.replace("_", "-")
+    return canonicalize_name(own) == canonicalize_name(name) and same_version
+
+
+def _check_members(path: str, members: list[zipfile.ZipInfo]) -> None:
+    if len(members) > _MAX_MEMBERS:
+        raise RequestError(f"{path}: more than {_MAX_MEMBERS} members; it was not unpacked")
+    seen: set[str] = set()
+    for info in members:
+        name = info.filename
+        problem = _problem(info)
+        if problem is None and name in seen:
+            problem = "is in it twice"
+        if problem is not None:
+            raise RequestError(f"{path}: {shown(name)}: {problem}; it was not unpacked")
+        seen.add(name)
+    if sum(info.file_size for info in members) > _MAX_SIZE:
+        raise RequestError(f"{path}: more than {_MAX_SIZE >> 30} GiB unpacked; it was not unpacked")
+
+
+def _problem(info: zipfile.ZipInfo) -> str | None:
+    parts = info.filename.rstrip("/").split("/")
+    mode = info.external_attr >> 16
+    if "\\" in info.filename or any(part in {"", ".", ".."} for part in parts) or "\0" in info.orig_filename:
+        return "is not a relative path of plain names"
+    if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        return "is a link or a special file"
+    if info.flag_bits & _ENCRYPTED:
+        return "is encrypted"
+    if info.file_size > _MAX_RATIO * (info.compress_size + 1):
+        return "unpacks to more than deflate can pack"
+    return None
+
+
+def unpack(
+    wheel: WheelFile, prefix: str, site: str, write: Callable[[str, IO[bytes], bool], None]
+) -> dict[str, str]:
+    """Write the files of a wheel where an installer would put them, with RECORD as it would write it.
+
+    Scripts keep their first line. Each file is held against RECORD while it is copied.
+
+    Args:
+        wheel: as :func:`read_wheel` returns it.
+        prefix: an empty directory.
+        site: the site-packages in it.
+        write: ``write(path, contents, executable)`` makes one file.
+
+    Returns:
+        the path of each member.
+
+    Raises:
+        RequestError: RECORD is missing, or does not describe a file.
+        OSError: a file cannot be written.
+
+    """
+    record = f"{wheel.info}/RECORD"
+    below = os.path.relpath(site, prefix)
+    paths = {
+        info.filename: os.path.normpath(
+            os.path.join(prefix, wheel.installed_path(info.filename).replace("{site}", below, 1))
+        )
+        for info in wheel.members
+    }
+    if len(set(paths.values())) < len(paths):
+        raise RequestError(f"{wheel.path}: two of its files would be installed at one place")
+    with zipfile.ZipFile(wheel.path) as archive:
+        hashes = _read_record(wheel, archive)
+        for info in wheel.members:
+            name = info.filename
+            if name == record:
+                continue
+            with archive.open(info) as contents:
+                counted = _Hashed(contents, info.file_size)
+                executable = bool(info.external_attr >> 16 & 0o111) or ".data/scripts/" in name
+                write(paths[name], counted, executable)  # type: ignore[arg-type]
+            row = hashes.get(name)
+            if row is None and os.path.basename(name) not in _SIGNATURES:
+                raise RequestError(f"{wheel.path}: {shown(name)}: not in RECORD; mend the wheel first")
+            if row is not None and row != counted.digest():
+                raise RequestError(
+                    f"{wheel.path}: {shown(name)}: RECORD describes another file; mend the wheel first"
+                )
+    rows = [
+        (os.path.relpath(path, site), *_hash_and_size(path)) for name, path in paths.items() if name != record
+    ]
+    rows.append((os.path.relpath(paths[record], site), "", ""))
+    write(paths[record], io.BytesIO(_csv(rows)), False)
+    return paths
+
+
+def _hash_and_size(path: str) -> tuple[str, str]:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+    return f"sha256={encode_digest(digest)}", str(os.path.getsize(path))
+
+
+def _read_record(wheel: WheelFile, archive: zipfile.ZipFile) -> dict[str, str]:
+    """Return the SHA-256 of each row of RECORD; "" for one without a hash."""
+    try:
+        info = archive.getinfo(f"{wheel.info}/RECORD")
+        if info.file_size > MAX_RECORD_SIZE:
+            raise RequestError(f"{wheel.path}: its RECORD has more than {MAX_RECORD_SIZE >> 20} MiB")
+        text = archive.read(info).decode("utf-8")
+        rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    except (KeyError, UnicodeDecodeError, csv.Error, zipfile.BadZipFile) as error:
+        raise RequestError(f"{wheel.path}: its RECORD cannot be read: {error}") from error
+    hashes = {}
+    for row in rows:
+        algorithm, _, digest = (row[1] if len(row) > 1 else "").partition("=")
+        if row[0].startswith(f"{wheel.info}/RECORD"):
+            continue
+        if algorithm != "sha256":
+            text = f"{wheel.path}: {shown(row[0])}: RECORD has no sha256 of it; mend the wheel first"
+            raise RequestError(text)
+        hashes[row[0]] = digest.rstrip("=")
+    return hashes
+
+
+class _Hashed(io.RawIOBase):
+    """Passes on the contents of a member and hashes them; more than the archive declares is an error."""
+
+    def __init__(self, contents: IO[bytes], size: int) -> None:
+        self._contents, self._left, self._hash = contents, size, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        data = self._contents.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise RequestError("a member is longer than the archive says; nothing was written")
+        self._hash.update(data)
+        return data
+
+    def digest(self) -> str:
+        """Return the digest as RECORD has it."""
+        return encode_digest(self._hash.digest())
+
+
+def pack(wheel: WheelFile, output: IO[bytes], paths: Mapping[str, str], added: Mapping[str, str]) -> None:
+    """Write a wheel with the files as they are now: the order, times and permissions of the original.
+
+    Args:
+        wheel: the original.
+        output: where to.
+        paths: the file of each member; one that is gone is left out.
+        added: further members, written before RECORD.
+
+    Raises:
+        OSError: a file cannot be read, or the output not be written.
+
+    """
+    record = f"{wheel.info}/RECORD"
+    rows: list[tuple[str, str, str]] = []
+    model = next(info for info in wheel.members if info.filename == record)
+    with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for info, path in _to_pack(wheel, model, paths, added):
+            name = info.filename
+            if name == record:
+                continue
+            data: IO[bytes]
+            with _contents(wheel, name, path) as data, archive.open(info, "w", force_zip64=True) as member:
+                digest, size = hashlib.sha256(), 0
+                while chunk := data.read(_CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    member.write(chunk)
+            if os.path.basename(name) not in _SIGNATURES:
+                rows.append((name, f"sha256={encode_digest(digest.digest())}", str(size)))
+        rows.append((record, "", ""))
+        archive.writestr(_info_like(model, record), _csv(rows))
+
+
+def _to_pack(
+    wheel: WheelFile, model: zipfile.ZipInfo, paths: Mapping[str, str], added: Mapping[str, str]
+) -> Iterator[tuple[zipfile.ZipInfo, str]]:
+    for info in wheel.members:
+        if info is model:
+            continue
+        if os.path.lexists(paths[info.filename]) and os.path.basename(info.filename) not in _SIGNATURES:
+            yield _info_like(info, info.filename), paths[info.filename]
+    for name, path in sorted(added.items()):
+        yield _info_like(model, name), path
+
+
+def _info_like(model: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, model.date_time)
+    info.external_attr = model.external_attr
+    info.create_system = 3  # Unix: its permissions count (APPNOTE 4.4.2)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    return info
+
+
+def _contents(wheel: WheelFile, name: str, path: str) -> IO[bytes]:
+    if name != f"{wheel.info}/WHEEL":
+        return open(path, "rb")
+    with open(path, "rb") as file:
+        lines = file.read().splitlines(keepends=True)
+    kept = [line for line in lines if not line.lower().startswith(b"build:")]
+    place = next((n + 1 for n, line in enumerate(kept) if line.lower().startswith(b"root-is-purelib:")), 0)
+    end = b"\r\n" if kept and kept[0].endswith(b"\r\n") else b"\n"
+    kept.insert(place, f"Build: {wheel.patched_build}".encode("ascii") + end)
+    return io.BytesIO(b"".join(kept))
+
+
+def _csv(rows: Iterable[tuple[str, str, str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode("utf-8")

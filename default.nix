@@ -10,7 +10,9 @@ let
   src = builtins.path {
     path = ./.;
     name = "nixpatch-source";
-    filter = path: _: builtins.elem (part path) parts && baseNameOf path != "__pycache__";
+    # Of docs only the man page is installed: a change of another page must not rebuild every wheel.
+    filter = path: _: builtins.elem (part path) parts && baseNameOf path != "__pycache__"
+      && (part path != "docs" || builtins.elem (baseNameOf path) [ "docs" "nixpatch.1" ]);
   };
 in
 rec {

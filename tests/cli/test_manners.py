@@ -155,7 +155,7 @@ def test_titles_of_the_table(world: World, nixpatch: Run) -> None:
     [
         (
             "x-1.0-py3-none-any.whl",
-            "a wheel, which is not patched itself: install it into a venv, then run nixpatch",
+            "a wheel, which is not patched itself: patch it with nixpatch wheel, or install it into a venv",
         ),
         ("app.pyz", "a zip archive that is run, which is not patched itself"),
         ("app.pex", "build it with --venv"),

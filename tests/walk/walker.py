@@ -347,11 +347,9 @@ class Walker:
         if arguments[0] == "restore":
             self.check_restored(said)
         elif ended.code == 0:
-            damaged = {
-                path for path, data in self.files() if not self.is_right(path, data)
-            }  # verify names them
-            for path in self.elf_files():
-                self.hold(path in damaged or _loads(path), f"{said}\n{path} does not load")
+            if not self.is_damaged():  # verify names what is, and its users need not load
+                for path in self.elf_files():
+                    self.hold(_loads(path), f"{said}\n{path} does not load")
 
     def temps(self) -> list[str]:
         return [path for path in self.listing(self.venv) if is_temporary(os.path.basename(path))]

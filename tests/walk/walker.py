@@ -346,10 +346,9 @@ class Walker:
         self.hold(not self.temps(), f"{said}\ntemp files are left: {self.temps()}")
         if arguments[0] == "restore":
             self.check_restored(said)
-        elif ended.code == 0:
-            if not self.is_damaged():  # verify names what is, and its users need not load
-                for path in self.elf_files():
-                    self.hold(_loads(path), f"{said}\n{path} does not load")
+        elif ended.code == 0 and not self.is_damaged():  # verify names what is; its users need not load
+            for path in self.elf_files():
+                self.hold(_loads(path), f"{said}\n{path} does not load")
 
     def temps(self) -> list[str]:
         return [path for path in self.listing(self.venv) if is_temporary(os.path.basename(path))]

@@ -124,13 +124,22 @@ def _search_paths(file: ElfFile) -> list[tuple[int, str]]:
     return [(tag, string_at(file, value)) for tag, value in file.headers.live if tag in SEARCH_PATH_TAGS]
 
 
+def _readable_search_paths(file: ElfFile) -> list[tuple[int, str | int]]:
+    """Return all search paths; of one that cannot be read, since ld.so takes a later entry, the offset."""
+    texts: list[tuple[int, str | int]] = []
+    for tag, value in file.headers.live:
+        if tag in SEARCH_PATH_TAGS:
+            try:
+                texts.append((tag, string_at(file, value)))
+            except FileRefused:
+                texts.append((tag, value))
+    return texts
+
+
 def _edit_between(old: ElfFile, new: ElfFile) -> ElfEdit:
     """Return the edit that turns one file into the other."""
     before, after = linkage(old), linkage(new)
-    paths = [
-        [(tag, string_at(file, value)) for tag, value in file.headers.live if tag in SEARCH_PATH_TAGS]
-        for file in (old, new)
-    ]
+    paths = [_readable_search_paths(file) for file in (old, new)]
     same_path = paths[0] == paths[1]
     renames = dict(zip(dynamic.needed(old), dynamic.needed(new), strict=False))
     return ElfEdit(

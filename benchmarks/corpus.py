@@ -35,7 +35,7 @@ from rich.console import Console
 from nixpatch import elf
 from nixpatch.elf.check_inplace import check
 from nixpatch.elf.check_rewritten import check_rewritten
-from nixpatch.installed import scan
+from nixpatch.installed.scan import scan
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Linkage, Outcome, Plan, Tag, Writer
 from nixpatch.operations.apply import apply
 from nixpatch.operations.patch_options import ApplyOptions

@@ -35,7 +35,8 @@ from nixpatch.errors import MachineError
 from nixpatch.model import Plan
 from nixpatch.operations.plan import Reader, make_plan
 from nixpatch.operations.request import PatchRequest
-from nixpatch.store import assemble, find_store
+from nixpatch.store.host_store import assemble
+from nixpatch.store.nix_store import find_store
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NIXPATCH = (sys.executable, "-m", "nixpatch")

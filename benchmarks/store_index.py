@@ -21,8 +21,10 @@ import tempfile
 import time
 
 from nixpatch import elf
-from nixpatch.installed import find_target, scan
-from nixpatch.store import find_store, open_index
+from nixpatch.installed.scan import scan
+from nixpatch.installed.target_python import find_target
+from nixpatch.store.index import open_index
+from nixpatch.store.nix_store import find_store
 
 _DIGITS = "0123456789abcdfghijklmnpqrsvwxyz"  # Nix's base32
 

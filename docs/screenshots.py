@@ -21,7 +21,7 @@ from nixpatch.operations.trace import TraceOptions, trace_file
 from nixpatch.report.html import page, plan_page
 from nixpatch.report.text import plan_report
 from nixpatch.report.trace import tree_report
-from nixpatch.store import find_store
+from nixpatch.store.nix_store import find_store
 
 _SIZE = "1180,1000"
 _COLUMNS = 100

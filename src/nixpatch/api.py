@@ -64,8 +64,8 @@ from nixpatch.operations.trace import TraceOptions, trace_file, trace_tree
 from nixpatch.operations.verify import check_tree
 from nixpatch.report import as_json
 from nixpatch.report.summary import totals
-from nixpatch.store import find_store
 from nixpatch.store.lockfile import dump
+from nixpatch.store.nix_store import find_store
 from nixpatch.tree_lock import hold_tree
 
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from nixpatch.errors import MachineError
-from nixpatch.installed import find_target, provenance, scan
+from nixpatch.installed import provenance
+from nixpatch.installed.scan import scan
+from nixpatch.installed.target_python import find_target
 from nixpatch.model import Target
 from nixpatch.operations import verify_load
 from nixpatch.operations.plan import Reader

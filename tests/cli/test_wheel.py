@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nixpatch.installed import encode_digest
+from nixpatch.installed.hashing import encode_digest
 from support.world import Run, World, compile_c, shared
 
 pytestmark = pytest.mark.gcc

@@ -93,7 +93,7 @@ def test_a_file_that_was_installed_anew_since_the_plan_is_left_and_told(
     from nixpatch.operations.apply import apply
     from nixpatch.operations.plan import make_plan
     from nixpatch.operations.request import PatchRequest
-    from nixpatch.store import Store
+    from nixpatch.store.nix_store import Store
 
     tree = os.path.join(os.path.realpath(tmp_path), "venv")
     copy_tree(bench.world.venv, tree)
@@ -122,7 +122,7 @@ def test_a_dist_that_is_uninstalled_during_the_run_stays_uninstalled(
     from nixpatch.operations.apply import apply
     from nixpatch.operations.plan import make_plan
     from nixpatch.operations.request import PatchRequest
-    from nixpatch.store import Store
+    from nixpatch.store.nix_store import Store
 
     tree = os.path.join(os.path.realpath(tmp_path), "venv")
     copy_tree(bench.world.venv, tree)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from nixpatch.installed import scan
+from nixpatch.installed.scan import scan
 from support import opened
 from support import world as worlds
 from support.injector import TreeState, state_of

@@ -17,7 +17,8 @@ from nixpatch.errors import MachineError
 from nixpatch.installed import provenance
 from nixpatch.installed.provenance import PatchedText
 from nixpatch.model import TextKind
-from nixpatch.store import Store, gc_roots
+from nixpatch.store import gc_roots
+from nixpatch.store.nix_store import Store
 from support import vendored as vendoring
 from support import world as worlds
 from support.injector import state_of

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuzz.forge import DT_NEEDED, DT_RUNPATH, Forged
-from nixpatch import installed
-from nixpatch.installed import Locator, provenance
+from nixpatch.installed import provenance
 from nixpatch.installed.dist_records import DistRecords
+from nixpatch.installed.record_paths import Locator
+from nixpatch.installed.scan import scan
 from nixpatch.model import Linkage
 from nixpatch.resolve.search_path import expand, inside, split
 
@@ -92,7 +93,7 @@ def test_rows_provenance_links_and_search_paths(
         search_path = ":".join(part for part in parts if "\0" not in part)
         _tree(directory, rows, links, search_path)
 
-        tree = installed.scan(prefix)
+        tree = scan(prefix)
         for dist in tree.dists:
             assert all(_is_in(path, prefix) for path in dist.files)
         assert [file.path for file in tree.files] == [os.path.join(prefix, SITE, "p", "x.so")]

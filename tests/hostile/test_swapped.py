@@ -18,7 +18,7 @@ from nixpatch.operations import apply as applying
 from nixpatch.operations.plan import make_plan
 from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.restore import plan_restore
-from nixpatch.store import Store
+from nixpatch.store.nix_store import Store
 from support import vendored as vendoring
 from support import world as worlds
 from support.injector import state_of

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from loader.graphs import loader, read
-from nixpatch.installed import read_loader_defaults
+from nixpatch.installed.loader_defaults import read_loader_defaults
 from nixpatch.operations.trace import TraceOptions, trace_file
 
 _LINE = re.compile(r"^\s*(?P<name>\S+) => (?P<path>not found|/.*?)(?: \(0x[0-9a-f]+\))?$", re.MULTILINE)

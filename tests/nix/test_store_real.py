@@ -13,17 +13,13 @@ from nixpatch.elf import read
 from nixpatch.errors import MachineError
 from nixpatch.model import ElfFacts, Libc, Machine, Source, Target
 from nixpatch.policy import default_policy
-from nixpatch.store import (
-    Cache,
-    CachedHeaders,
-    LibrarySources,
-    Store,
-    assemble,
-    closure,
-    closure_by_reading,
-    find_store,
-    open_index,
-)
+from nixpatch.store.cache import Cache
+from nixpatch.store.cached_reads import CachedHeaders
+from nixpatch.store.closure import closure, closure_by_reading
+from nixpatch.store.host_store import assemble
+from nixpatch.store.index import open_index
+from nixpatch.store.nix_store import Store, find_store
+from nixpatch.store.sources import LibrarySources
 from nixpatch.store.store_paths import version_key
 from support.testbed.store import NixStore, nix_environment
 

@@ -9,7 +9,9 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixpatch.installed import FileHash, RecordRow, parse, record
+from nixpatch.installed import record
+from nixpatch.installed.record import RecordRow, parse
+from nixpatch.model import FileHash
 
 NEW = FileHash(
     7,

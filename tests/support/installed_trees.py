@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from nixpatch.installed import encode_digest
+from nixpatch.installed.hashing import encode_digest
 
 ELF = b"\x7fELF\x02\x01\x01" + bytes(57) + b"code"
 """what a scan takes for an ELF file: the magic, and long enough for a header"""

@@ -7,10 +7,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from nixpatch.installed import provenance, scan
+from nixpatch.installed import provenance
 from nixpatch.installed.dist_records import DistRecords
 from nixpatch.installed.hashing import format_sha256
 from nixpatch.installed.provenance import PatchedFile, Provenance, RemovedGraft
+from nixpatch.installed.scan import scan
 from nixpatch.model import Answer, FileHash, FilePlan, Linkage, Origin, Tag, Tree, TreeFile
 from support.installed_trees import ELF, dist, write
 from support.resolving import elf

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nixpatch.model import ElfFacts, Libc, Linkage, Machine, Skip, SkipReason, Source, Target, VersionNeed
-from nixpatch.store import LibraryDirectory, LibrarySources, ProviderIndex, Store, find_store, open_index
+from nixpatch.store.index import ProviderIndex, open_index
+from nixpatch.store.nix_store import Store, find_store
+from nixpatch.store.sources import LibraryDirectory, LibrarySources
 from nixpatch.store.store_paths import BASE32
 
 X86_64 = Machine(62, 64, "little")

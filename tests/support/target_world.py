@@ -7,7 +7,8 @@ import os
 import pytest
 
 from nixpatch.errors import RequestError
-from nixpatch.installed import find_target, scan
+from nixpatch.installed.scan import scan
+from nixpatch.installed.target_python import find_target
 from nixpatch.model import ElfFacts, Linkage, Machine, Skip, SkipReason, Target, Tree
 from support.installed_trees import SITE, dist, write
 

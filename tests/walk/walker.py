@@ -25,9 +25,9 @@ from nixpatch.cli import run
 from nixpatch.elf.undo import open_views
 from nixpatch.errors import FileRefused
 from nixpatch.fs import is_temporary
-from nixpatch.installed import scan
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.hashing import hash_file
+from nixpatch.installed.scan import scan
 from walk.shop import VERSIONS, Shop, Wheel
 
 NAMES = ("alpha", "beta", "gamma")

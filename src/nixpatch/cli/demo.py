@@ -22,7 +22,7 @@ from nixpatch.operations.plan import Reader
 from nixpatch.operations.verify_provenance import check_provenance
 from nixpatch.policy import default_policy
 from nixpatch.report.closing import verdict_closing
-from nixpatch.store import find_store
+from nixpatch.store.nix_store import find_store
 
 
 @guarded

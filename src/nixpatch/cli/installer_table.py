@@ -15,7 +15,9 @@ from importlib import resources
 from typing import Any
 
 from nixpatch.cli.destinations import ask, option_values
-from nixpatch.installed import find_roots, is_system_directory, python_layout
+from nixpatch.installed import python_layout
+from nixpatch.installed.system_trees import is_system_directory
+from nixpatch.installed.tree_roots import find_roots
 
 _CONDA = "conda-meta"
 _NOT_A_RUN = frozenset({"-h", "--help", "-V", "--version", "-l", "--list"})

@@ -12,7 +12,8 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import Output
 from nixpatch.errors import NixpatchError, RequestError
 from nixpatch.escape import shown
-from nixpatch.installed import default_tree, find_roots, scan
+from nixpatch.installed.scan import scan
+from nixpatch.installed.tree_roots import default_tree, find_roots
 from nixpatch.operations.request import in_nix_build
 from nixpatch.report.phrases import count_text, first_few
 

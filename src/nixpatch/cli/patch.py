@@ -18,7 +18,7 @@ from nixpatch.cli.named_trees import for_each, named_trees
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import RequestError
-from nixpatch.installed import scan
+from nixpatch.installed.scan import scan
 from nixpatch.model import Outcome, Plan, Writer
 from nixpatch.operations import patch_options
 from nixpatch.operations.gc_roots import used
@@ -27,7 +27,7 @@ from nixpatch.operations.patch_options import PatchOptions, PlanOptions, text_of
 from nixpatch.operations.plan import check_request, make_plan
 from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.tree_state import recall, remember
-from nixpatch.store import find_store
+from nixpatch.store.nix_store import find_store
 
 
 @guarded

@@ -17,7 +17,7 @@ from nixpatch.cli.terminal import is_watched
 from nixpatch.errors import RequestError
 from nixpatch.operations.patch_options import PatchOptions, text_of
 from nixpatch.operations.request import cache_file
-from nixpatch.store import find_store
+from nixpatch.store.nix_store import find_store
 
 if TYPE_CHECKING:
     from nixpatch.model.trace import Trace

@@ -20,7 +20,8 @@ from nixpatch.model import Plan
 from nixpatch.operations.plan import Reader, make_plan
 from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.verify_load import clean_environ
-from nixpatch.store import Store, assemble
+from nixpatch.store.host_store import assemble
+from nixpatch.store.nix_store import Store
 
 WHEELS = ("numpy", "pillow", "ruff")
 """one needs libstdc++, one needs zlib, one is a program"""

@@ -14,9 +14,8 @@ from dataclasses import replace
 
 from nixpatch.errors import MachineError
 from nixpatch.fs import make_directory, remove, remove_directory, replace_link
-from nixpatch.installed import scan
 from nixpatch.installed.dist_records import TreeRecords
-from nixpatch.installed.scan import python_sources
+from nixpatch.installed.scan import python_sources, scan
 from nixpatch.model import OpenedName, Opener, Target, Tree
 from nixpatch.model.dlopen_names import DlopenName, DlopenNames, DlopenStatus
 from nixpatch.operations.opened_names import read_code_names
@@ -24,8 +23,9 @@ from nixpatch.operations.plan import Reader, sources_of, target_for
 from nixpatch.operations.request import PatchRequest
 from nixpatch.resolve.provider_choice import choose_provider
 from nixpatch.resolve.python_names import WORDS, opened_names
-from nixpatch.store import ProviderIndex, gc_roots, open_index
+from nixpatch.store import gc_roots
 from nixpatch.store.catalog import packaged
+from nixpatch.store.index import ProviderIndex, open_index
 from nixpatch.version import __version__
 
 DIRECTORY = ".nixpatch-env"

@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from nixpatch.errors import RequestError
-from nixpatch.installed import scan
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.provenance import IN_WHEEL
+from nixpatch.installed.scan import scan
 from nixpatch.model import ElfFacts, Finding, Plan, Verdict
 from nixpatch.operations import dlopen_names
 from nixpatch.operations.plan import Reader
-from nixpatch.store import Store, gc_roots
+from nixpatch.store import gc_roots
+from nixpatch.store.nix_store import Store
 from nixpatch.store.store_paths import is_store_entry, store_paths_of
 
 _DENIED = (

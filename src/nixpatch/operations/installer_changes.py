@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from nixpatch.errors import RequestError
-from nixpatch.installed import scan
+from nixpatch.installed.scan import scan
 from nixpatch.model import Finding, Plan, Tree
 
 # Device, inode number and st_ctime_ns of a file: compared for equality, never with a clock. The inode number

@@ -6,8 +6,8 @@ import os
 
 from nixpatch.model import ElfFacts, Finding, Plan, Verdict
 from nixpatch.operations.plan import Reader
-from nixpatch.store import Store
 from nixpatch.store.lockfile import Lockfile, check_libraries, check_target, make_lockfile, read
+from nixpatch.store.nix_store import Store
 
 
 def lock_of(plan: Plan, store: Store) -> tuple[Lockfile, tuple[Finding, ...]]:

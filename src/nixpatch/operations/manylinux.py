@@ -9,8 +9,9 @@ import os
 from dataclasses import dataclass
 
 from nixpatch.errors import RequestError
-from nixpatch.installed import manylinux_module, scan
+from nixpatch.installed import manylinux_module
 from nixpatch.installed.manylinux_module import ManylinuxModule, Mode
+from nixpatch.installed.scan import scan
 from nixpatch.installed.sys_path import site_of, sys_path
 from nixpatch.model import Libc, ProviderChoice, Target, Tree
 from nixpatch.model.manylinux import Promise
@@ -18,7 +19,7 @@ from nixpatch.operations.plan import Reader, sources_of, target_for
 from nixpatch.operations.request import PatchRequest
 from nixpatch.resolve.manylinux import claimed_tags, honest_limit, policies_of, promise
 from nixpatch.resolve.provider_choice import choose_provider
-from nixpatch.store import open_index
+from nixpatch.store.index import open_index
 from nixpatch.tree_lock import hold_tree
 from nixpatch.version import __version__
 

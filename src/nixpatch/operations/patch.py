@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-from nixpatch.installed import root_of
 from nixpatch.installed.dist_records import TreeRecords
+from nixpatch.installed.tree_roots import root_of
 from nixpatch.model import FileOutcome, Outcome, Plan, TreeFile
 from nixpatch.operations import gc_roots
 from nixpatch.operations.patch_options import ApplyOptions
 from nixpatch.operations.plan import make_plan, refuse_system_directory
 from nixpatch.operations.request import PatchRequest
-from nixpatch.store import Store
+from nixpatch.store.nix_store import Store
 from nixpatch.tree_lock import hold_tree
 
 

@@ -7,13 +7,15 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from nixpatch import elf, installed
+from nixpatch import elf
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.escape import is_machine_error
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.lender_sites import read_lender_sites
 from nixpatch.installed.linked import sites_elsewhere
 from nixpatch.installed.python_layout import is_python_name
+from nixpatch.installed.scan import scan
+from nixpatch.installed.system_trees import external_manager, is_system_directory
 from nixpatch.model import (
     ElfFacts,
     FilePlan,
@@ -53,9 +55,11 @@ from nixpatch.resolve.optional_libraries import optional_libraries
 from nixpatch.resolve.python_libraries import PythonLibraries, PythonResolver
 from nixpatch.resolve.search_path import inside, names_path
 from nixpatch.resolve.stopped_imports import mark_stopped
-from nixpatch.store import LibrarySources, ProviderIndex, lockfile, nixpkgs, open_index
+from nixpatch.store import lockfile, nixpkgs
 from nixpatch.store.catalog import packaged
+from nixpatch.store.index import ProviderIndex, open_index
 from nixpatch.store.programs import find_loader, find_program
+from nixpatch.store.sources import LibrarySources
 from nixpatch.unvendor.apply import distrusted, unsettled
 from nixpatch.version import __version__
 
@@ -287,8 +291,8 @@ def scan_for(request: PatchRequest) -> Tree:
 
     """
     refuse_system_directory(request)
-    tree = installed.scan(request.path, store_dir=request.store.directory, follow=request.follow_links)
-    mark = None if request.system else installed.external_manager(tree)
+    tree = scan(request.path, store_dir=request.store.directory, follow=request.follow_links)
+    mark = None if request.system else external_manager(tree)
     if tree.part is not None and request.unvendor:
         raise RequestError(
             f"--unvendor: a part of {tree.root}: its other files may need what goes; name this"
@@ -305,7 +309,7 @@ def refuse_system_directory(request: PatchRequest) -> None:
         RequestError: it is one, and ``system`` was not said.
 
     """
-    if not request.system and installed.is_system_directory(request.path, request.home):
+    if not request.system and is_system_directory(request.path, request.home):
         raise RequestError(f"{request.path}: a directory of the system, or a home directory: {_NO_SYSTEM}")
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from nixpatch.errors import RequestError
 from nixpatch.fs import read_regular
-from nixpatch.installed import stdenv_loader
+from nixpatch.installed.target_python import stdenv_loader
 from nixpatch.model import Tag
 from nixpatch.operations.patch_options import PatchOptions, text_of, texts_of
 from nixpatch.policy import MAX_SIZE, Policy, PolicyError, Rule, default_policy, parse, toml
-from nixpatch.store import Store, find_store
+from nixpatch.store.nix_store import Store, find_store
 
 _MENTION = b"nixpatch"
 

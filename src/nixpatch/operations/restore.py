@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 
 from nixpatch.errors import RequestError
-from nixpatch.installed import scan
 from nixpatch.installed.dist_records import DistRecords, TreeRecords
 from nixpatch.installed.hashing import has_sha256
+from nixpatch.installed.scan import scan
 from nixpatch.model import ElfEdit, ElfFacts, FilePlan, Finding, Plan, TextPlan
 from nixpatch.operations.plan import Reader, disregard_foreign_records, mark_unrecorded, stale_provenance
 from nixpatch.operations.text_update import restored_texts

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from nixpatch import elf
-from nixpatch.installed import read_loader_defaults
+from nixpatch.installed.loader_defaults import read_loader_defaults
 from nixpatch.model import ElfFacts, Finding, Skip, SkipReason
 from nixpatch.resolve.ld_so import LoaderConfig, simulate
 

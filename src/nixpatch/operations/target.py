@@ -9,10 +9,9 @@ import sys
 from collections.abc import Callable, Iterator
 
 from nixpatch.errors import RequestError
-from nixpatch.installed import find_target
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.python_layout import only_version
-from nixpatch.installed.target_python import ReadElf
+from nixpatch.installed.target_python import ReadElf, find_target
 from nixpatch.model import ElfFacts, Finding, Skip, Target, Tree, TreeKind
 from nixpatch.resolve.ld_so import LoaderConfig, simulate
 from nixpatch.resolve.search_path import inside

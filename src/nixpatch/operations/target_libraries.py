@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection
 from functools import lru_cache
 
-from nixpatch.installed import read_loader_defaults
+from nixpatch.installed.loader_defaults import read_loader_defaults
 from nixpatch.installed.sys_path import extension_modules
 from nixpatch.model import ElfFacts, Target, TargetLibrary
 from nixpatch.resolve.ld_so import LoaderConfig, simulate

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from nixpatch import elf, installed
+from nixpatch import elf
 from nixpatch.errors import RequestError
-from nixpatch.installed import read_loader_defaults
+from nixpatch.installed.loader_defaults import read_loader_defaults
+from nixpatch.installed.scan import archive_message, scan
+from nixpatch.installed.tree_roots import tree_of_file
 from nixpatch.model import ElfFacts, LoadConflict, LoaderDefaults, Skip, SkipReason, Target, Tree
 from nixpatch.model.trace import SearchedPlace, SearchStep, Start, Trace, TracedNeed
 from nixpatch.operations.plan import Reader
@@ -25,7 +27,7 @@ from nixpatch.operations.trace_opened import opened_by_file, opened_by_tree
 from nixpatch.policy import default_policy
 from nixpatch.resolve.ld_so import LoaderConfig, simulate
 from nixpatch.resolve.load_order import library_use, load_conflicts
-from nixpatch.store import DEFAULT_STORE_DIR
+from nixpatch.store.nix_store import DEFAULT_STORE_DIR
 
 # Files without needs: a trace of one of these is empty, and no error.
 _WITHOUT_NEEDS = frozenset(
@@ -66,7 +68,7 @@ def trace_file(path: str, options: TraceOptions) -> Trace:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
     if isinstance(facts, Skip):
         if facts.reason not in _WITHOUT_NEEDS:
-            text = installed.archive_message(path) or f"{path}: {facts.text}; name an ELF file or a tree"
+            text = archive_message(path) or f"{path}: {facts.text}; name an ELF file or a tree"
             raise RequestError(text)
         no_process = Start(None, "no loader is needed", None, LoaderDefaults())
         return Trace(file, {}, (file,), no_process, (), skipped={file: facts})
@@ -117,7 +119,7 @@ def trace_tree(path: str, options: TraceOptions) -> Trace:
         RequestError: there is no such tree, or no Python for it.
 
     """
-    tree = installed.scan(path, store_dir=options.store_dir)
+    tree = scan(path, store_dir=options.store_dir)
     reader = Reader()
     target = target_of_output(
         tree, options.python, options.path_env, reader, options.store_dir or DEFAULT_STORE_DIR
@@ -211,10 +213,10 @@ def _start(file: str, facts: ElfFacts, options: TraceOptions, reader: Reader) ->
     interp = facts.current.interp
     if interp is not None and options.python is None:
         return Start(None, "its interpreter", interp, read_loader_defaults(interp), library_path)
-    tree = installed.tree_of_file(file)
+    tree = tree_of_file(file)
     if tree is not None or options.python is not None:
         target = target_of_output(
-            tree or installed.scan(file),
+            tree or scan(file),
             options.python,
             options.path_env,
             reader,

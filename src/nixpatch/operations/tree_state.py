@@ -25,12 +25,13 @@ from typing import Any
 
 import nixpatch
 from nixpatch.fs import read_regular, remove, replace_bytes
-from nixpatch.installed import root_of
+from nixpatch.installed.tree_roots import root_of
 from nixpatch.model import Outcome
 from nixpatch.operations.patch_options import PatchOptions, texts_of
 from nixpatch.operations.request import PatchRequest
-from nixpatch.store import Store, gc_roots
+from nixpatch.store import gc_roots
 from nixpatch.store.cache import settled, stamp_of
+from nixpatch.store.nix_store import Store
 from nixpatch.store.store_paths import store_paths_of
 from nixpatch.version import __version__
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from nixpatch.installed import scan
 from nixpatch.installed.dist_records import TreeRecords
+from nixpatch.installed.scan import scan
 from nixpatch.model import ElfFacts, FilePlan, Finding, Libc, Skip, Target, Verdict
 from nixpatch.operations import gc_roots, lockfile
 from nixpatch.operations.foreign_dists import foreign_dists
@@ -27,7 +27,7 @@ from nixpatch.operations.verify_provenance import (
 from nixpatch.operations.verify_transitive import unmet_needs
 from nixpatch.policy import Policy, default_policy
 from nixpatch.resolve.load_order import library_use, load_conflicts
-from nixpatch.store import Store
+from nixpatch.store.nix_store import Store
 
 
 def check_tree(

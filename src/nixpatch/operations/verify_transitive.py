@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
-from nixpatch.installed import read_loader_defaults
+from nixpatch.installed.loader_defaults import read_loader_defaults
 from nixpatch.model import ElfFacts, Finding, Target
 from nixpatch.model.trace import SimulatedProcess
 from nixpatch.operations.plan import Reader

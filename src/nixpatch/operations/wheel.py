@@ -16,7 +16,8 @@ from typing import IO
 
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.fs import replacement
-from nixpatch.installed import find_target, provenance
+from nixpatch.installed import provenance
+from nixpatch.installed.target_python import find_target
 from nixpatch.installed.wheel_file import WheelFile, pack, read_wheel, unpack
 from nixpatch.model import Outcome, Plan, Tree, TreeKind
 from nixpatch.operations.patch import PatchEvents, patch

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from nixpatch.errors import FileRefused
-from nixpatch.installed import FileHash, hash_file, parse, record
+from nixpatch.installed import record
+from nixpatch.installed.hashing import hash_file
+from nixpatch.installed.record import parse
+from nixpatch.model import FileHash
 from support.installed_trees import digest, row, write
 
 NEW = b"patched"

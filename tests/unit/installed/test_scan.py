@@ -11,7 +11,7 @@ import pytest
 
 from nixpatch.errors import RequestError
 from nixpatch.fs import identity
-from nixpatch.installed import scan
+from nixpatch.installed.scan import scan
 from nixpatch.model import Tree, TreeKind
 from support.installed_trees import ELF, SITE, dist, write
 

@@ -14,7 +14,8 @@ from elftools.elf.segments import InterpSegment
 
 from nixpatch import elf
 from nixpatch.errors import RequestError
-from nixpatch.installed import find_target, scan, stdenv_loader
+from nixpatch.installed.scan import scan
+from nixpatch.installed.target_python import find_target, stdenv_loader
 from nixpatch.model import ElfFacts, Libc, Machine, Skip, SkipReason, Target
 from nixpatch.store.programs import find_loader
 from support.installed_trees import ELF, SITE, dist, write

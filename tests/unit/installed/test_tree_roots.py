@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from nixpatch.errors import RequestError
-from nixpatch.installed import default_tree, find_roots
-from nixpatch.installed.tree_roots import enclosing, real_name
+from nixpatch.installed.tree_roots import default_tree, enclosing, find_roots, real_name
 from nixpatch.model import TreeKind
 from support.installed_trees import ELF, SITE, dist, write
 

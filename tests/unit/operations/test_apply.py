@@ -15,7 +15,7 @@ from nixpatch.operations.plan import make_plan
 from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.restore import plan_restore
 from nixpatch.operations.verify import check_tree
-from nixpatch.store import Store
+from nixpatch.store.nix_store import Store
 from support import vendored as vendoring
 from support import world as worlds
 from support.vendored import Vendored

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nixpatch.installed import scan
+from nixpatch.installed.scan import scan
 from nixpatch.model import Machine, Target
 from nixpatch.operations.foreign_dists import foreign_dists
 from support.installed_trees import ELF, SITE, dist, write

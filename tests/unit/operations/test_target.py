@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nixpatch.installed import scan
 from nixpatch.installed.provenance import NAME, PatchedFile, Provenance, dump
+from nixpatch.installed.scan import scan
 from nixpatch.model import Target
 from nixpatch.operations.target import target_of_output
 from support.installed_trees import SITE, dist, write

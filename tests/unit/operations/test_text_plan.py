@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nixpatch.installed import scan
+from nixpatch.installed.scan import scan
 from nixpatch.installed.startup_file import startup_file
 from nixpatch.model import Finding, TextKind, TextPlan
 from nixpatch.operations.text_plan import plan_scripts, plan_startup_files

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from nixpatch.errors import FileRefused
-from nixpatch.installed import provenance, scan
+from nixpatch.installed import provenance
 from nixpatch.installed.dist_records import DistRecords
 from nixpatch.installed.provenance import PatchedText, Provenance
+from nixpatch.installed.scan import scan
 from nixpatch.installed.startup_file import startup_file
 from nixpatch.model import Dist, Finding, TextKind, TextPlan, Tree
 from nixpatch.operations.text_update import mark_pending, original_programs, restored_texts, update_texts

@@ -3,8 +3,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from nixpatch.installed import scan
 from nixpatch.installed.dist_records import TreeRecords
+from nixpatch.installed.scan import scan
 from nixpatch.operations.verify_record import check_rows
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from nixpatch.errors import MachineError
-from nixpatch.store import Cache, CachedHeaders, closure
+from nixpatch.store.cache import Cache
+from nixpatch.store.cached_reads import CachedHeaders
+from nixpatch.store.closure import closure
 from support.store_fakes import World, library, symlink, world
 
 

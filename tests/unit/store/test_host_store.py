@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from nixpatch.errors import MachineError
-from nixpatch.store import assemble
+from nixpatch.store.host_store import assemble
 from nixpatch.store.store_paths import is_store_entry
 from support.store_fakes import I686, X86_64, FakeReader, World, library, symlink, world
 

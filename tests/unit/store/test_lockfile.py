@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.model import Libc, Source
-from nixpatch.store import LibrarySources, open_index
+from nixpatch.store.index import open_index
 from nixpatch.store.lockfile import (
     LockedLibrary,
     Lockfile,
@@ -23,6 +23,7 @@ from nixpatch.store.lockfile import (
     make_lockfile,
     read,
 )
+from nixpatch.store.sources import LibrarySources
 from support.store_fakes import World, library, symlink, world
 
 

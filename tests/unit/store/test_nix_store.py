@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from nixpatch.errors import MachineError, RequestError
-from nixpatch.store import DEFAULT_STORE_DIR, Store, find_store
+from nixpatch.store.nix_store import DEFAULT_STORE_DIR, Store, find_store
 from support.people import NOBODY, needs_root
 
 ZLIB = "0c5b8vw40dy178xlpddw65q9gf1h2186-zlib-1.3.1"

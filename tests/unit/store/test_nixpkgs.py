@@ -9,8 +9,8 @@ import pytest
 
 from nixpatch.errors import MachineError, RequestError
 from nixpatch.model import Machine
-from nixpatch.store import Store, find_store
 from nixpatch.store.catalog import Catalog
+from nixpatch.store.nix_store import Store, find_store
 from nixpatch.store.nixpkgs import Nixpkgs, parse_reference, realise
 
 HERE = Machine({"x86_64": 62, "aarch64": 183}.get(os.uname().machine, 62), 64, "little")

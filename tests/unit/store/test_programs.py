@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nixpatch.store import Store
+from nixpatch.store.nix_store import Store
 from nixpatch.store.programs import find_program
 from support.installed_trees import write
 from support.store_fakes import World, world

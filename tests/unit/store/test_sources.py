@@ -5,7 +5,9 @@ import pytest
 
 from nixpatch.errors import RequestError
 from nixpatch.model import Source
-from nixpatch.store import LibrarySources, find_store, open_index
+from nixpatch.store.index import open_index
+from nixpatch.store.nix_store import find_store
+from nixpatch.store.sources import LibrarySources
 from support.store_fakes import AARCH64, I686, World, library, searched, symlink, world
 
 

@@ -11,8 +11,8 @@ import pytest
 from fuzz.forge import Forged
 from nixpatch import fs
 from nixpatch.elf.inplace_writer import write_edited
-from nixpatch.installed import scan
 from nixpatch.installed.dist_records import TreeRecords
+from nixpatch.installed.scan import scan
 from nixpatch.model import ElfEdit, ElfFacts
 from nixpatch.unvendor.objections import objections
 from support import recorded

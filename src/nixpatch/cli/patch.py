@@ -18,13 +18,9 @@ from nixpatch.cli.named_trees import for_each, named_trees
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import RequestError
-from nixpatch.installed.scan import scan
 from nixpatch.model import Outcome, Plan, Writer
 from nixpatch.operations import patch_options
-from nixpatch.operations.gc_roots import used
-from nixpatch.operations.patch import patch, restore
 from nixpatch.operations.patch_options import PatchOptions, PlanOptions, text_of
-from nixpatch.operations.plan import check_request, make_plan
 from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.tree_state import recall, remember
 from nixpatch.store.nix_store import find_store
@@ -97,12 +93,16 @@ def _patch(
         begun = time.monotonic()
         if writing:
             return _patch_tree(request(path), chosen, output, begun)
+        from nixpatch.operations.plan import make_plan  # noqa: PLC0415 - a tree that is known needs no plan
+
         plan = make_plan(request(path), output.say, output.bar.reading)
         return _report(plan, None, output, begun, check=check)
 
     def look(path: str) -> None:
         # Before anything is written: an error in the last path must not leave the first one patched.
         if writing:
+            from nixpatch.operations.plan import check_request  # noqa: PLC0415 - as above
+
             check_request(request(path))
 
     with output:
@@ -116,9 +116,12 @@ def _patch_tree(request: PatchRequest, chosen: PatchOptions, output: Output, beg
         if known is not None:
             output.known(known, time.monotonic() - begun)
             return ExitCode.SATISFIED
+    from nixpatch.operations.patch import patch  # noqa: PLC0415 - as above
+
     outcome = patch(request, chosen, output.events())
     code = _report(outcome.plan, outcome, output, begun)
     if output.is_brief and code is ExitCode.SATISFIED and not outcome.plan.pending and not outcome.files:
+        from nixpatch.operations.gc_roots import used  # noqa: PLC0415 - as above
         from nixpatch.report.text import brief_lines  # noqa: PLC0415 - rich is slow to import
 
         lines = brief_lines(outcome)
@@ -163,11 +166,18 @@ def restore_command(
             from nixpatch.operations.restore import plan_restore  # noqa: PLC0415 - no other command needs it
 
             return _report(plan_restore(path), None, output, begun)
+        from nixpatch.operations.patch import restore  # noqa: PLC0415 - as above
+
         outcome = restore(path, chosen, output.events())
         return _report(outcome.plan, outcome, output, begun)
 
+    def look(path: str) -> None:
+        from nixpatch.installed.scan import scan  # noqa: PLC0415 - as above
+
+        scan(path)
+
     with output:
-        return for_each(named, output, work, scan)
+        return for_each(named, output, work, look)
 
 
 @guarded

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from nixpatch.escape import shown
 from nixpatch.model import Outcome, Plan, Verdict
-from nixpatch.model.diff import Difference
 from nixpatch.model.summary import Totals
-from nixpatch.model.trace import Trace
 from nixpatch.report.phrases import count_text, size_text
 from nixpatch.report.summary import totals
-from nixpatch.store.lockfile import Lockfile
 from nixpatch.store.store_paths import store_paths_of
+
+if TYPE_CHECKING:  # most runs need none of these
+    from nixpatch.model.diff import Difference
+    from nixpatch.model.trace import Trace
+    from nixpatch.store.lockfile import Lockfile
 
 
 class RunSum:

@@ -112,6 +112,10 @@ class OpenedUnmet:
     """file whose code opens it, a source with its line; ``.dist-info`` of its dist, "" for none; sorted"""
 
 
+OPTIONAL_PARTS = "optional parts that do not load"
+"""topic of findings on them"""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A message for the user that is not about a single need."""
@@ -120,6 +124,8 @@ class Finding:
     """``"error"`` makes the exit code 1; ``"note"`` does not"""
     path: str
     text: str
+    topic: str = ""
+    """a short report counts findings of one topic in one line"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from importlib import resources
 from nixpatch.errors import MachineError
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.model import ElfFacts, Finding, Target, Tree
+from nixpatch.model.plan import OPTIONAL_PARTS
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.verify_provenance import (
     by_search_path,
@@ -99,7 +100,10 @@ def load_files(
         checked = _check(result, expected, preloaded, ignored, by_soname, reader)
         lacks = result.error is not None and _CANNOT_OPEN.match(result.error) is not None
         is_optional = lacks and not stops(result.path)
-        findings += (replace(finding, severity="note") if is_optional else finding for finding in checked)
+        findings += (
+            replace(finding, severity="note", topic=OPTIONAL_PARTS) if is_optional else finding
+            for finding in checked
+        )
     return opened, tuple(findings)
 
 

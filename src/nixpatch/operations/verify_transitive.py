@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from nixpatch.installed.loader_defaults import read_loader_defaults
 from nixpatch.model import ElfFacts, Finding, Target
+from nixpatch.model.plan import OPTIONAL_PARTS
 from nixpatch.model.trace import SimulatedProcess
 from nixpatch.operations.plan import Reader
 from nixpatch.resolve.ld_so import LoaderConfig, simulate
@@ -70,9 +71,8 @@ def unmet_needs(
         if any(map(stops, users)):
             yield Finding("error", path, f"{start}, {what}{loaded_by}")
         else:
-            yield Finding(
-                "note", path, f"{start}, {what}: only an optional part, which does not load{loaded_by}"
-            )
+            text = f"{start}, {what}: only an optional part, which does not load{loaded_by}"
+            yield Finding("note", path, text, OPTIONAL_PARTS)
 
 
 def _simulate(path: str, facts: ElfFacts, target: Target, loader_config: LoaderConfig) -> SimulatedProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import Console, Group, RenderableType
@@ -162,7 +163,11 @@ def _failures(plan: Plan, outcome: Outcome | None) -> Iterator[RenderableType]:
 def _findings(findings: tuple[Finding, ...], root: str, verbosity: int) -> list[RenderableType]:
     """Return a line for each finding; one for many files of which the same is said, up to ``verbosity`` 0."""
     paths: dict[tuple[str, str], list[str]] = {}
+    topics: Counter[str] = Counter()
     for finding in findings:
+        if finding.topic and finding.severity == "note" and verbosity <= 0:
+            topics[finding.topic] += 1
+            continue
         key = (finding.severity, finding.text)
         paths.setdefault(key, []).append(below(finding.path, root) if finding.path != root else "")
     lines: list[RenderableType] = []
@@ -175,4 +180,6 @@ def _findings(findings: tuple[Finding, ...], root: str, verbosity: int) -> list[
             more = f" and {len(names) - 1} more" if len(few) < len(names) else ""
             line = f"{name}{more}: {shown(text)}" if name else shown(text)
             lines.append(Text(line if is_error else f"note: {line}", style="red" if is_error else "dim"))
+    counted = topics.items() if verbosity == 0 else ()
+    lines += [Text(f"note: {topic}: {count}; -v lists them", style="dim") for topic, count in counted]
     return lines

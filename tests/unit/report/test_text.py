@@ -26,3 +26,10 @@ def test_of_a_few_files_each_is_listed() -> None:
     same = [Finding("error", f"/t/{name}", "differs") for name in "abc"]
     assert lines(*same, verbosity=0) == ["a: differs", "b: differs", "c: differs"]
     assert lines(Finding("error", "/t", "lost"), verbosity=0) == ["lost"]
+
+
+def test_notes_of_one_topic_are_counted() -> None:
+    topic = "optional parts that do not load"
+    notes = [Finding("note", f"/t/{name}", f"needs {name}", topic) for name in "ab"]
+    assert lines(*notes, verbosity=0) == ["note: optional parts that do not load: 2; -v lists them"]
+    assert lines(*notes, verbosity=1) == ["note: a: needs a", "note: b: needs b"]

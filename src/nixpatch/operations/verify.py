@@ -103,6 +103,8 @@ def check_tree(
     if load:
         loaded, findings = load_files(facts, target, reader, ignored, stops)
         opened, opened_findings = load_opened(tree, records, target, reader)
+        known = {(finding.path, finding.topic) for finding in verdict.findings if finding.topic}
+        findings = tuple(finding for finding in findings if (finding.path, finding.topic) not in known)
         verdict = with_findings(verdict, (*findings, *opened_findings), loaded=loaded + opened)
     if deep:
         from nixpatch.operations.verify_deep import reread  # noqa: PLC0415 - only this option needs it

@@ -19,6 +19,10 @@ class RequestError(NixpatchError):
     exit_code = 2
 
 
+class PythonGone(RequestError):  # noqa: N818 - a state of the venv
+    """The base Python of a venv was deleted, so nothing in the venv starts or loads."""
+
+
 class MachineError(NixpatchError):
     """What the machine offers is not enough: no store, no permission, Nix failed."""
 

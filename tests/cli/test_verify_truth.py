@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -268,3 +269,24 @@ def test_a_text_file_of_nixpatch_that_is_a_link_now(world: World, nixpatch: Run)
     code, out, _ = nixpatch("verify", world.venv)
 
     assert (code, "nixpatch-opener.pth: was patched and is a link now" in out) == (1, True)
+
+
+def test_a_venv_whose_python_is_gone(world: World, nixpatch: Run) -> None:
+    """Nothing of it starts, whatever its files say."""
+    assert nixpatch(world.venv)[0] == 0
+    for name in ("python", "python3", f"python{sys.version_info.major}.{sys.version_info.minor}"):
+        os.unlink(os.path.join(world.venv, "bin", name))
+    gone = os.path.join(world.store, f"{HASH}-python3-3.11.1", "bin", "python3.11")
+    os.symlink(gone, os.path.join(world.venv, "bin", "python"))
+    Path(world.venv, "pyvenv.cfg").write_text(f"home = {os.path.dirname(gone)}\n")
+
+    code, out, _ = nixpatch("verify", world.venv)
+
+    assert code == 1
+    assert f"the Python of {world.venv} is gone: {gone}" in out
+    assert f"make the venv anew and install again: python3 -m venv --clear {world.venv}" in out
+    assert "Failed: " in out
+    code, out, _ = nixpatch("verify", "--json", world.venv)
+    assert (code, json.loads(out)["trees"][0]["target"]) == (1, None)
+    assert nixpatch("verify", "--html", os.path.join(world.root, "page.html"), world.venv)[0] == 1
+    assert nixpatch("restore", world.venv)[0] == 0

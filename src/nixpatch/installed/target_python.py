@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from nixpatch.errors import MachineError, RequestError
+from nixpatch.errors import MachineError, PythonGone, RequestError
 from nixpatch.escape import is_machine_error, reason, shown
 from nixpatch.fs import read_head
 from nixpatch.installed import python_layout
@@ -85,11 +85,13 @@ def find_target(
         replacement: returns the loader of the store for a file name; None if there is none.
 
     Raises:
+        PythonGone: the tree is a venv, and its Python is not there.
         RequestError: none of these leads to a dynamically linked Python; the message lists what was tried.
 
     """
     tried: list[str] = []
     refused: set[str] = set()
+    gone: list[str] = []
     for start in _starts(tree, python, path_env, tried, loader, recorded):
         try:
             real = follow(start.path)
@@ -99,6 +101,13 @@ def find_target(
             return _target(tree, start, real, read, loader, replacement)
         except Unusable as unusable:
             tried.append(f"{shown(start.path)} {unusable}")
+            if isinstance(unusable, Absent) and start.found_by == python_layout.NAME:
+                gone.append(os.path.realpath(start.path))
+    if gone and len(gone) == len(tried):
+        prefix, places = shown(tree.prefix), " and ".join(map(shown, dict.fromkeys(gone)))
+        text = f"the Python of {prefix} is gone: {places} (deleted, or garbage collected)"
+        command = f"python3 -m venv --clear {shlex.quote(prefix)}"
+        raise PythonGone(f"{text}; make the venv anew and install again: {command}")
     attempts = "; ".join(dict.fromkeys(tried))
     advice = "name another with --python" if python is not None else "name it with --python"
     raise RequestError(f"no usable Python for {shown(tree.root)}: {attempts}; {advice}")
@@ -308,6 +317,10 @@ class Unusable(Exception):  # noqa: N818 - an answer, not an error
     """A file cannot be the target; the message is the reason, to be put after the name of the file."""
 
 
+class Absent(Unusable):
+    """The file, or the one that it leads to, does not exist."""
+
+
 def unreadable(path: str, error: OSError | ValueError) -> Unusable:
     """Return the exception for a Python that cannot be read.
 
@@ -336,7 +349,7 @@ def follow(start: str) -> str:
             head = read_head(real, _SCRIPT_HEAD)
         except FileNotFoundError as error:
             text = "does not exist" if path == start else f"leads to {shown(path)}, which does not exist"
-            raise Unusable(text) from error
+            raise Absent(text) from error
         except (OSError, ValueError) as error:
             raise unreadable(path, error) from error
         if head.startswith(ELF_MAGIC):

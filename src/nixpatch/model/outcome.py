@@ -77,7 +77,8 @@ class Verdict:
     """What verify checked in a tree, and its findings."""
 
     tree: Tree
-    target: Target
+    target: Target | None
+    """None if the Python of the venv is gone"""
     patched: int = 0
     """files that provenance describes"""
     needs: int = 0

@@ -35,6 +35,7 @@ def findings(verdict: Verdict, name: str, store: Store, reader: Reader) -> tuple
 
     """
     lockfile = read(name, store)
+    assert verdict.target is not None
     check_target(lockfile, name, verdict.target)
     check_libraries(lockfile, name)
     known = set(lockfile.directories()) | {os.path.dirname(lockfile.loader)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from nixpatch.errors import PythonGone
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.scan import scan
 from nixpatch.model import ElfFacts, FilePlan, Finding, Libc, Skip, Target, Verdict
@@ -65,7 +66,10 @@ def check_tree(
     """
     tree = scan(path, store_dir=store.directory).only_part()
     reader = Reader()
-    target = target_of_output(tree, python, path_env, reader, store.directory)
+    try:
+        target = target_of_output(tree, python, path_env, reader, store.directory)
+    except PythonGone as error:
+        return Verdict(tree, None, findings=(Finding("error", tree.root, str(error)),))
     records = TreeRecords()
     verdict = check_provenance(
         tree,

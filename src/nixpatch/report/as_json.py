@@ -96,7 +96,7 @@ def verdict_entry(verdict: Verdict, store_dir: str) -> dict[str, Any]:
     """Return the entry of ``verify`` for one tree."""
     return {
         "tree": _tree(verdict.tree),
-        "target": _target(verdict.target),
+        "target": _target(verdict.target) if verdict.target else None,
         "store": store_dir,
         "store_paths": list(store_paths_of(verdict.libraries, store_dir)),
         "findings": _findings(verdict.findings),

@@ -106,7 +106,7 @@ def verdict_page(verdict: Verdict, store_dir: str) -> dict[str, Any]:
     return {
         "root": shown(verdict.tree.root),
         "closing": verdict_closing(verdict, store_dir),
-        "target": target_text(verdict.target),
+        "target": target_text(verdict.target) if verdict.target is not None else "",
         "counts": [],
         "graph": None,
         "files": [],

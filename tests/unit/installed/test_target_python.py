@@ -13,7 +13,7 @@ from elftools.elf.gnuversions import GNUVerDefSection
 from elftools.elf.segments import InterpSegment
 
 from nixpatch import elf
-from nixpatch.errors import RequestError
+from nixpatch.errors import PythonGone, RequestError
 from nixpatch.installed.scan import scan
 from nixpatch.installed.target_python import find_target, stdenv_loader
 from nixpatch.model import ElfFacts, Libc, Machine, Skip, SkipReason, Target
@@ -117,7 +117,14 @@ def test_a_venv_whose_python_is_gone_does_not_get_another(world: World) -> None:
     tree = world.venv(config=f"home = {world.path('gone/bin')}")
     os.symlink(world.path("gone/bin/python3"), world.path("venv/bin/python"))
 
-    assert "venv/bin/python does not exist" in world.refused(tree, search_path=world.path("else/bin"))
+    with pytest.raises(PythonGone) as caught:
+        world.find(tree, search_path=world.path("else/bin"))
+
+    venv, gone = world.path("venv"), world.path("gone/bin/python3")
+    assert str(caught.value) == (
+        f"the Python of {venv} is gone: {gone} (deleted, or garbage collected); "
+        f"make the venv anew and install again: python3 -m venv --clear {venv}"
+    )
 
 
 def test_a_prefix_with_a_python_is_its_own_target(world: World) -> None:

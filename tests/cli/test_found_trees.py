@@ -235,12 +235,16 @@ def test_a_tree_that_cannot_be_used_does_not_stop_the_others(world: World, nixpa
     assert "b/.venv" in err
     assert "2 trees: Patched 2 of 2" in out
     assert "1 tree left as found" in out
-    for command in ("plan", "verify", "tree", "missing"):
+    for command in ("plan", "tree", "missing"):
         code, out, _ = nixpatch(command, "--json", ".")
         document = json.loads(out)
         jsonschema.validate(document, SCHEMA)
         assert (code, len(document["trees"])) == (2, 1)
         assert [entry["path"] for entry in document["refused"]] == ["b/.venv"]
+    code, out, _ = nixpatch("verify", "--json", ".")
+    document = json.loads(out)
+    jsonschema.validate(document, SCHEMA)
+    assert (code, [tree["summary"]["errors"] for tree in document["trees"]]) == (1, [0, 1])
     # One that is named stops the run before anything is written.
     nixpatch("restore", good.venv)
     assert nixpatch(good.venv, broken.venv)[0] == 2

@@ -42,6 +42,8 @@ class Arch:
     """auditwheel has a manylinux_2_N policy for each N of the series in here"""
     hash_word: int = 4
     """size in bytes of the words of DT_HASH (gABI: 4; s390x and Alpha deviate)"""
+    relative: int | None = None
+    """number of the relocation R_*_RELATIVE (psABI); None if no check relies on it"""
     refused: str | None = None
     """why no file of this machine can be edited"""
 
@@ -60,28 +62,28 @@ class Arch:
 # fmt: off
 ARCHES: Final = (
     Arch("x86_64", 62, 64, "little", _4_KIB, "/lib64/ld-linux-x86-64.so.2",
-         manylinux_since=5, auditwheel=range(5, _OPEN)),
-    Arch("x32", 62, 32, "little", _4_KIB, debian_tuple="x86_64-linux-gnux32"),
+         manylinux_since=5, auditwheel=range(5, _OPEN), relative=8),
+    Arch("x32", 62, 32, "little", _4_KIB, debian_tuple="x86_64-linux-gnux32", relative=8),
     Arch("i686", 3, 32, "little", _4_KIB, "/lib/ld-linux.so.2",
-         debian_tuple="i386-linux-gnu", manylinux_since=5, auditwheel=range(5, _OPEN)),
+         debian_tuple="i386-linux-gnu", manylinux_since=5, auditwheel=range(5, _OPEN), relative=8),
     Arch("aarch64", 183, 64, "little", _64_KIB, "/lib/ld-linux-aarch64.so.1",
-         manylinux_since=17, auditwheel=range(17, _OPEN)),
+         manylinux_since=17, auditwheel=range(17, _OPEN), relative=1027),
     Arch("armv7l", 40, 32, "little", _4_KIB, "/lib/ld-linux-armhf.so.3",
-         debian_tuple="arm-linux-gnueabihf", manylinux_since=17, auditwheel=range(17, _OPEN)),
-    Arch("armv7b", 40, 32, "big", _4_KIB),
+         debian_tuple="arm-linux-gnueabihf", manylinux_since=17, auditwheel=range(17, _OPEN), relative=23),
+    Arch("armv7b", 40, 32, "big", _4_KIB, relative=23),
     Arch("ppc64le", 21, 64, "little", _64_KIB, "/lib64/ld64.so.2", nix_cpu="powerpc64le",
-         debian_tuple="powerpc64le-linux-gnu", manylinux_since=17, auditwheel=range(17, _OPEN)),
+         debian_tuple="powerpc64le-linux-gnu", manylinux_since=17, auditwheel=range(17, _OPEN), relative=22),
     Arch("ppc64", 21, 64, "big", _64_KIB, nix_cpu="powerpc64",
-         debian_tuple="powerpc64-linux-gnu", manylinux_since=17, auditwheel=range(17, 18)),
+         debian_tuple="powerpc64-linux-gnu", manylinux_since=17, auditwheel=range(17, 18), relative=22),
     Arch("s390x", 22, 64, "big", _4_KIB, "/lib/ld64.so.1",
-         manylinux_since=17, auditwheel=range(17, _OPEN), hash_word=8),
-    Arch("s390", 22, 32, "big", _4_KIB),
+         manylinux_since=17, auditwheel=range(17, _OPEN), hash_word=8, relative=12),
+    Arch("s390", 22, 32, "big", _4_KIB, relative=12),
     Arch("riscv64", 243, 64, "little", _4_KIB, "/lib/ld-linux-riscv64-lp64d.so.1",
-         manylinux_since=17, auditwheel=range(31, _OPEN)),
-    Arch("riscv32", 243, 32, "little", _4_KIB),
+         manylinux_since=17, auditwheel=range(31, _OPEN), relative=3),
+    Arch("riscv32", 243, 32, "little", _4_KIB, relative=3),
     Arch("loongarch64", 258, 64, "little", _64_KIB, "/lib64/ld-linux-loongarch-lp64d.so.1",
-         manylinux_since=17, auditwheel=range(36, _OPEN)),
-    Arch("alpha", 0x9026, 64, "little", hash_word=8),
+         manylinux_since=17, auditwheel=range(36, _OPEN), relative=3),
+    Arch("alpha", 0x9026, 64, "little", hash_word=8, relative=27),
     Arch("mipsel", 8, 32, "little", refused=_RLD_MAP),
     Arch("mips", 8, 32, "big", refused=_RLD_MAP),
     Arch("mips64el", 8, 64, "little", debian_tuple="mips64el-linux-gnuabi64", refused=_RLD_MAP),

@@ -110,6 +110,22 @@ def test_program_of_another_machine(
         assert run(out, runner=runner) == "42 phdr"
 
 
+def test_program_without_room_whose_last_segment_holds_code(
+    cross: Cross, there: Workshop, tmp_path: Path
+) -> None:
+    """The count of relative relocations gives its place; ld.so of each machine does without it."""
+    last = (f"-Wl,-T,{there.source('code_last.ld')}", there.source("code_last.c"))
+    program = there.program(*RICH, "-pie", "-fPIE", "-Wl,--spare-dynamic-tags=1", *last)
+    runner = (need(cross.qemu), "-L", f"/usr/{cross.triple}")
+    out, back = os.path.join(tmp_path, "out"), os.path.join(tmp_path, "back")
+    result = edit_file(program, out, ElfEdit(there.there))
+    assert "count of relative relocations" in str(result.notes)
+    assert run(program, runner=runner).startswith("failed")
+    assert run(out, runner=runner) == "42 phdr"
+    restore_file(out, back)
+    assert content(back) == content(program)
+
+
 def test_library_of_another_machine(cross: Cross, there: Workshop, tmp_path: Path) -> None:
     library = there.library(*RICH)
     out = os.path.join(tmp_path, "libuse.so")

@@ -24,6 +24,16 @@ def said(program: str, **environment: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else f"failed {done.returncode}"
 
 
+def test_search_path_in_place_of_a_hint(musl: Workshop, tmp_path: Path) -> None:
+    last = (f"-Wl,-T,{musl.source('code_last.ld')}", musl.source("code_last.c"))
+    program = musl.program(*RICH, "-pie", "-fPIE", "-Wl,--spare-dynamic-tags=1", *last)
+    out = os.path.join(tmp_path, "out")
+    result = edit_file(program, out, ElfEdit(musl.there))
+    assert "count of relative relocations" in str(result.notes)
+    assert said(program).startswith("failed")
+    assert said(out).startswith("42")
+
+
 @pytest.mark.parametrize("kind", [("-pie", "-fPIE"), ("-no-pie", "-fno-pie")], ids=["pie", "no-pie"])
 def test_program_finds_its_library_and_goes_back(
     musl: Workshop, tmp_path: Path, kind: tuple[str, ...]

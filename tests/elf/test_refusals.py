@@ -85,7 +85,7 @@ def test_no_segment_becomes_writable_and_executable(workshop: Workshop, tmp_path
     def code(table: list[elf.Phdr]) -> None:
         table[last(table)] = table[last(table)]._replace(flags=elf.PF_R | elf.PF_X)
 
-    full = workshop.library(*RICH, "-Wl,--spare-dynamic-tags=1")
+    full = workshop.library(*RICH, "-Wl,--spare-dynamic-tags=0,-z,nocombreloc")
     path = with_phdrs(full, os.path.join(tmp_path, "code"), code)
     refused(path, os.path.join(tmp_path, "out"), "executable segment")
 

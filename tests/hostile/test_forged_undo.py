@@ -13,6 +13,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from nixpatch import elf
+from nixpatch.elf import structs
 from nixpatch.elf.check_inplace import undo_violations
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image, Patch
@@ -22,7 +23,7 @@ from nixpatch.elf.undo_record import FOOTER_SIZE, UndoRecord
 from nixpatch.errors import FileRefused
 from nixpatch.installed import provenance
 from nixpatch.model import ElfEdit, ElfFacts
-from support.programs import content, copy, edit_file, restore_file
+from support.programs import RICH, Workshop, content, copy, edit_file, read_headers, restore_file
 from support.world import Run, World
 
 pytestmark = pytest.mark.gcc
@@ -157,3 +158,30 @@ def test_lost_provenance_is_no_reason_to_distrust(world: World, nixpatch: Run) -
     assert (code, "which is ignored" in out) == (0, False)
     assert nixpatch("restore", world.venv)[0] == 0
     assert content(world.extension) == before
+
+
+@pytest.mark.parametrize("kind", ["honest", "forged"])
+def test_a_record_gives_back_no_wrong_count_of_relocations(tmp_path: Path, kind: str) -> None:
+    """With it, ld.so would add the load address to whatever the relocations behind the relative ones name."""
+    workshop = Workshop(str(tmp_path / "workshop"))
+    last = (f"-Wl,-T,{workshop.source('code_last.ld')}", workshop.source("code_last.c"))
+    library = workshop.library(*RICH, "-Wl,--spare-dynamic-tags=1", *last)
+    out, back = str(tmp_path / "out.so"), str(tmp_path / "back.so")
+    edit_file(library, out, ElfEdit("/new"))
+    headers = read_headers(library)
+    index, count = next((i, e.value) for i, e in enumerate(headers.live) if e.tag in structs.HINT_TAGS)
+    value = headers.dynamic_offset + index * headers.layout.dyn.size + headers.layout.dyn.size // 2
+    with open_views(out) as views:
+        patch = next(p for p in views.original.image.patches if p.offset <= value < p.offset + len(p.data))
+    data = bytearray(patch.data)
+    assert data[value - patch.offset] == count < 0xFF
+    data[value - patch.offset] += kind == "forged"
+    forge(out, (Patch(patch.offset, bytes(data)),))
+    assert is_intact(out)
+    if kind == "honest":
+        restore_file(out, back)
+        assert content(back) == content(library)
+        return
+    assert not elf.undo_is_plausible(out)
+    with pytest.raises(FileRefused, match="not from an edit of this file"):
+        restore_file(out, back)

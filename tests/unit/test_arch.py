@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from elftools.elf import enums
 
 import nixpatch
 from nixpatch import elf
@@ -45,6 +46,16 @@ def test_a_row_is_complete_enough_to_work_with(arch: Arch) -> None:
     assert all(
         arch.manylinux_since is not None and minor >= arch.manylinux_since for minor in arch.auditwheel
     )
+
+
+@pytest.mark.parametrize("arch", ARCHES, ids=lambda arch: arch.name)
+def test_the_number_of_the_relative_relocation_is_the_one_of_pyelftools(arch: Arch) -> None:
+    tables = (value for name, value in vars(enums).items() if name.startswith("ENUM_RELOC_TYPE_"))
+    numbers = {name: number for table in tables for name, number in table.items()}
+    names = {3: "386", 21: "PPC64", 22: "390", 40: "ARM", 62: "X86_64", 183: "AARCH64", 258: "LARCH"}
+    name = f"R_{names.get(arch.e_machine)}_RELATIVE"
+    assert name not in numbers or arch.relative == numbers[name]
+    assert (arch.relative is None) == (arch.refused is not None)
 
 
 def test_names_in_nixpkgs_and_debian_where_they_are_not_the_machine_s_own() -> None:

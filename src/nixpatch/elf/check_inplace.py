@@ -7,6 +7,7 @@ leads back.
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -18,12 +19,13 @@ from nixpatch.elf.errors import SkippedFile
 from nixpatch.elf.headers import ElfFile
 from nixpatch.elf.image import Patch, chunks
 from nixpatch.elf.resolved_edit import SEARCH_PATH_TAGS
-from nixpatch.elf.structs import Phdr, Shdr
+from nixpatch.elf.structs import Dyn, Phdr, Shdr
 from nixpatch.elf.undo import ElfViews, UndoState, open_source, open_views, views_of
 from nixpatch.elf.undo_record import UndoFooter
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, VersionNeed
 
+_RELOCATIONS = 64 << 20  # bytes
 _STRING_TABLE = frozenset({elf.DT_STRTAB, elf.DT_STRSZ})
 
 
@@ -205,13 +207,48 @@ def _entry_violations(pair: FilePair) -> Iterator[str]:
     skipped = SEARCH_PATH_TAGS | _STRING_TABLE if _path_is_rewritten(pair) else _STRING_TABLE
     renamed = {rename.reference.name for rename in pair.resolved.renames}
     string = dynamic.StringReader(old)
-    before = [entry for entry in old.headers.live if entry.tag not in skipped]
+    hint = _replaced_hint(pair)
+    before = [e for i, e in enumerate(old.headers.live) if e.tag not in skipped and i != hint]
     after = [entry for entry in new.headers.live if entry.tag not in skipped]
     if len(before) != len(after) or not all(
         first == second or (first.tag == second.tag == elf.DT_NEEDED and string(first.value) in renamed)
         for first, second in zip(before, after, strict=True)
     ):
         yield "a dynamic entry other than the search path and the string table changed"
+
+
+def _replaced_hint(pair: FilePair) -> int | None:
+    """Return the index of the ``HINT_TAGS`` entry whose place the first search path has; None if it may not.
+
+    It may if the dynamic section has no room for another entry and cannot move, because the last PT_LOAD
+    would become writable and executable.
+    """
+    old, new = pair.old.headers, pair.new.headers
+    count, load = len(old.live), old.last_load
+    has_room = any(entry.tag == elf.DT_NULL for entry in old.dynamic[count + 1 : count + 2])
+    had_path = any(entry.tag in SEARCH_PATH_TAGS for entry in old.live)
+    moved = new.dynamic_segment.vaddr != old.dynamic_segment.vaddr
+    can_move = load.flags & elf.PF_W or not load.flags & elf.PF_X
+    hints = [index for index, entry in enumerate(old.live) if entry.tag in elf.HINT_TAGS]
+    if has_room or had_path or moved or can_move or len(hints) != 1 or len(new.live) != count:
+        return None
+    index = hints[0]
+    is_replaced = new.live[index].tag in SEARCH_PATH_TAGS and _is_relative_count(pair.old, old.live[index])
+    return index if is_replaced else None
+
+
+def _is_relative_count(file: ElfFile, entry: Dyn) -> bool:
+    """Whether a table starts with so many R_*_RELATIVE. With a wrong number, ld.so misreads the others."""
+    headers, relative = file.headers, file.headers.machine.arch.relative
+    has_addend = entry.tag == elf.DT_RELACOUNT
+    table, length = (elf.DT_RELA, elf.DT_RELASZ) if has_addend else (elf.DT_REL, elf.DT_RELSZ)
+    fields = ("3" if has_addend else "2") + ("Q" if headers.layout.bits == 64 else "I")
+    record = struct.Struct(headers.layout.order + fields)
+    size = entry.value * record.size
+    if relative is None or not 0 < size <= min(headers.values.get(length, 0), _RELOCATIONS):
+        return False
+    data = file.memory(headers.values.get(table, -1), size)
+    return data is not None and all(info == relative for _, info, *_ in record.iter_unpack(data))
 
 
 def _path_is_rewritten(pair: FilePair) -> bool:

@@ -7,7 +7,6 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nixpatch.elf import structs as elf
 from nixpatch.elf.dynamic import NeedReference, pack_vn_file
 from nixpatch.elf.header_tables import (
     Area,
@@ -109,7 +108,9 @@ class _PlanBuilder:
         self.writes: list[tuple[int, bytes]] = []
         self.next = growth.area
         must_move = growth.discards(headers.dynamic_segment.vaddr)
-        self.new_dynamic = new_dynamic(headers, resolved, growth.string_size, must_move=must_move)
+        self.new_dynamic = new_dynamic(
+            headers, resolved, growth.string_size, must_move=must_move, can_move=growth.can_hold_data
+        )
         self.dynamic = self._place_dynamic()
         self.interp, self.interp_changes = self._place_interp()
         self.next = round_up(self.next, 8)
@@ -136,8 +137,7 @@ class _PlanBuilder:
     def _place_dynamic(self) -> Placement | None:
         if not self.new_dynamic.moves:
             return None
-        load = self.growth.load
-        if load.flags & elf.PF_X and not load.flags & elf.PF_W:
+        if not self.growth.can_hold_data:
             raise FileRefused("its dynamic section is full and would have to move into an executable segment")
         placement = Placement(self.next, len(self.new_dynamic.entries) * self.headers.layout.dyn.size)
         self.next += placement.size
@@ -248,6 +248,8 @@ class _PlanBuilder:
         notes = []
         if self.dynamic:
             notes.append("dynamic section moved")
+        if self.new_dynamic.replaces_hint:
+            notes.append("the search path has the place of the count of relative relocations, a hint")
         if not self.undoable:
             notes.append("undo record was stale: cannot be undone")
         return EditPlan(

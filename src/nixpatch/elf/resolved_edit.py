@@ -71,6 +71,8 @@ class NewDynamic:
     entries: tuple[Dyn, ...]
     moves: bool
     """it does not fit into its old place"""
+    replaces_hint: bool = False
+    """the first search path has the place of one of ``HINT_TAGS``"""
 
 
 def resolve_edit(
@@ -135,11 +137,14 @@ def _resolve_interp(headers: Headers, linkage: Linkage, edit: ElfEdit) -> bytes 
     return interp
 
 
-def new_dynamic(headers: Headers, resolved: ResolvedEdit, string: int, *, must_move: bool) -> NewDynamic:
+def new_dynamic(
+    headers: Headers, resolved: ResolvedEdit, string: int, *, must_move: bool, can_move: bool = True
+) -> NewDynamic:
     """Make the dynamic entries of an edit whose strings begin at offset ``string`` of the string table.
 
     A removed entry leaves no gap: ld.so reads up to the first DT_NULL, and only DT_MIPS_RLD_MAP_REL, which no
-    supported machine has, refers to a place in the section.
+    supported machine has, refers to a place in the section. Where a full section cannot move, the first
+    search path takes the place of an entry that is only a hint.
     """
     live = list(headers.live)
     offsets = resolved.name_offsets(string)
@@ -154,7 +159,12 @@ def new_dynamic(headers: Headers, resolved: ResolvedEdit, string: int, *, must_m
     if len(live) + 1 > room:
         room = len(live) + 1
         spare = headers.dynamic[room - 1 : room]
-        must_move = must_move or not spare or spare[0].tag != elf.DT_NULL
+        is_full = not spare or spare[0].tag != elf.DT_NULL
+        hint = next((i for i, entry in enumerate(live) if entry.tag in elf.HINT_TAGS), None)
+        if is_full and not can_move and not must_move and hint is not None:
+            live[hint] = live.pop()
+            return NewDynamic((*live, Dyn(elf.DT_NULL, 0)), moves=False, replaces_hint=True)
+        must_move = must_move or is_full
     if must_move:
         room = len(live) + 1 + _SPARE
     null = Dyn(elf.DT_NULL, 0)

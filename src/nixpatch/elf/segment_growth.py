@@ -40,6 +40,11 @@ class SegmentGrowth:
     discarded: bool
     """the area of an earlier edit is replaced"""
 
+    @property
+    def can_hold_data(self) -> bool:
+        """Whether writable data may stand there: no segment becomes writable and executable."""
+        return bool(self.load.flags & elf.PF_W or not self.load.flags & elf.PF_X)
+
     def file_offset(self, address: int) -> int:
         """Return the file offset of an address in the new area."""
         return self.offset + address - self.load.vaddr

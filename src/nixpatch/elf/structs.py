@@ -30,7 +30,8 @@ DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_SONAME, DT_RPATH, DT_RUNPATH = 0, 1,
 DT_CONFIG, DT_DEPAUDIT, DT_AUDIT = 0x6FFFFEFA, 0x6FFFFEFB, 0x6FFFFEFC
 DT_AUXILIARY, DT_FILTER = 0x7FFFFFFD, 0x7FFFFFFF
 DT_HASH, DT_SYMTAB, DT_GNU_HASH, DT_VERSYM = 4, 6, 0x6FFFFEF5, 0x6FFFFFF0
-DT_FLAGS_1: Final = 0x6FFFFFFB
+DT_RELA, DT_RELASZ, DT_REL, DT_RELSZ = 7, 8, 17, 18
+DT_RELACOUNT, DT_RELCOUNT, DT_FLAGS_1 = 0x6FFFFFF9, 0x6FFFFFFA, 0x6FFFFFFB
 DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF
 DF_1_NODEFLIB, DF_1_PIE = 0x800, 0x08000000
 VER_FLG_BASE: Final = 1
@@ -39,6 +40,14 @@ STRING_TAGS: Final = frozenset(
     {DT_NEEDED, DT_SONAME, DT_RPATH, DT_RUNPATH, DT_CONFIG, DT_DEPAUDIT, DT_AUDIT, DT_AUXILIARY, DT_FILTER}
 )
 """dynamic entries whose value is a string table offset"""
+
+HINT_TAGS: Final = frozenset({DT_RELACOUNT, DT_RELCOUNT})
+"""dynamic entries that no loader needs: the number of R_*_RELATIVE relocations at the start of a table
+
+With the number, glibc handles these in a loop of their own; without it, in the loop for all types, in the
+same order (elf/dynamic-link.h, elf/do-rel.h, dl-machine.h of each machine). musl does not read it, and
+linkers leave it out with -z nocombreloc.
+"""
 
 ADDRESS_TAGS: Final = {
     3: "DT_PLTGOT",

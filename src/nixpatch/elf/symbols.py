@@ -15,7 +15,16 @@ from typing import Final
 from nixpatch.elf.dynamic import StringReader, verdef_names, verneed_with_versions
 from nixpatch.elf.errors import malformed
 from nixpatch.elf.headers import ElfFile
-from nixpatch.elf.structs import DT_GNU_HASH, DT_HASH, DT_SYMTAB, DT_VERSYM
+from nixpatch.elf.structs import (
+    DT_GNU_HASH,
+    DT_HASH,
+    DT_REL,
+    DT_RELA,
+    DT_RELASZ,
+    DT_RELSZ,
+    DT_SYMTAB,
+    DT_VERSYM,
+)
 from nixpatch.elf.undo import open_views
 from nixpatch.model import Definition, Reference, SymbolKind, Symbols
 
@@ -24,7 +33,7 @@ _STRINGS: Final = 32 << 20  # bytes, of the table and of all names together; lib
 _BUCKETS: Final = 1 << 20
 _CHUNK: Final = 1 << 10  # words of a hash table to read at once
 _RELOCATIONS: Final = 64 << 20  # bytes
-DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_REL, DT_RELSZ, DT_PLTREL, DT_JMPREL = 2, 7, 8, 17, 18, 20, 23
+DT_PLTRELSZ, DT_PLTREL, DT_JMPREL = 2, 20, 23
 _TABLES: Final = ((DT_RELA, DT_RELASZ), (DT_REL, DT_RELSZ))
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
 _STB_GLOBAL, _STB_WEAK, _STB_GNU_UNIQUE = 1, 2, 10

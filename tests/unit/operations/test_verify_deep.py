@@ -25,6 +25,7 @@ from nixpatch.model import ElfEdit, Finding, Linkage, Tag
 from nixpatch.operations.verify_deep import Reading, judge, reread
 from support.programs import (
     RICH,
+    SOURCES,
     Workshop,
     content,
     digest,
@@ -44,6 +45,12 @@ LIBRARIES = {
     "relr": (*RICH, "-Wl,-z,pack-relative-relocs"),
     "sysv hash": (*RICH, "-Wl,--hash-style=sysv"),
     "full dynamic section": (*RICH, "-Wl,--spare-dynamic-tags=1"),
+    "full, and the last segment is code": (
+        *RICH,
+        "-Wl,--spare-dynamic-tags=1",
+        f"-Wl,-T,{os.path.join(SOURCES, 'code_last.ld')}",
+        os.path.join(SOURCES, "code_last.c"),
+    ),
     "debug information": (*RICH, "-g"),
     "64 KiB pages": (*RICH, "-Wl,-z,max-page-size=65536"),
 }

@@ -136,6 +136,21 @@ def _kept_entries(file: ElfDescription, edit: Linkage) -> tuple[tuple[int, int],
     )
 
 
+def _without_hint(
+    before: ElfDescription, after: ElfDescription, last: SegmentFields | None
+) -> ElfDescription:
+    """Leave out the hint whose place the first search path has, if the last PT_LOAD is for code, not data."""
+    had_path = any(tag in SEARCH_PATH_TAGS for tag, _ in before.dynamic)
+    if had_path or last is None or last.flags & (elf.PF_X | elf.PF_W) != elf.PF_X:
+        return before
+    pairs = zip(before.dynamic, after.dynamic, strict=False)
+    replaced = (
+        i for i, (old, new) in enumerate(pairs) if old[0] in elf.HINT_TAGS and new[0] in SEARCH_PATH_TAGS
+    )
+    index = next(replaced, len(before.dynamic))
+    return replace(before, dynamic=before.dynamic[:index] + before.dynamic[index + 1 :])
+
+
 def _expected(before: ElfDescription, after: ElfDescription, edit: Linkage, growth: int) -> ElfDescription:
     """Apply the declared edit to the original; take places that the writer may choose from ``after``."""
     tables = _EditedTables(before, edit, growth)
@@ -152,7 +167,7 @@ def _expected(before: ElfDescription, after: ElfDescription, edit: Linkage, grow
         segments=tuple(itertools.starmap(tables.segment, _pairs(before.segments, after.segments))),
         sections=tuple(itertools.starmap(tables.section, _pairs(before.sections, after.sections))),
         interp=None if edit.interp is None else text_of(edit.interp),
-        dynamic=_kept_entries(before, edit),
+        dynamic=_kept_entries(_without_hint(before, after, tables.last), edit),
         needed=tuple(renamed.get(name, name) for name in before.needed),
         rpath=rpath,
         runpath=runpath,

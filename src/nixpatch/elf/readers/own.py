@@ -148,14 +148,14 @@ def _version_definitions(file: ElfFile, text: Callable[[str], str]) -> Iterator[
 
 def _relocations(headers: Headers) -> int:
     values, word = headers.values, headers.layout.bits // 8
-    sizes = {syms.DT_RELA: 3 * word, syms.DT_REL: 2 * word}
+    sizes = {elf.DT_RELA: 3 * word, elf.DT_REL: 2 * word}
     total = sum(
         values.get(size, 0) // sizes[tag]
-        for tag, size in ((syms.DT_RELA, syms.DT_RELASZ), (syms.DT_REL, syms.DT_RELSZ))
+        for tag, size in ((elf.DT_RELA, elf.DT_RELASZ), (elf.DT_REL, elf.DT_RELSZ))
         if tag in values
     )
     if syms.DT_JMPREL in values and not plt_counts_already(values):
-        kind = values.get(syms.DT_PLTREL, syms.DT_RELA)
+        kind = values.get(syms.DT_PLTREL, elf.DT_RELA)
         total += values.get(syms.DT_PLTRELSZ, 0) // sizes.get(kind, 3 * word)
     return total
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -290,3 +291,19 @@ def test_a_venv_whose_python_is_gone(world: World, nixpatch: Run) -> None:
     assert (code, json.loads(out)["trees"][0]["target"]) == (1, None)
     assert nixpatch("verify", "--html", os.path.join(world.root, "page.html"), world.venv)[0] == 1
     assert nixpatch("restore", world.venv)[0] == 0
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the name of musl has the machine in it")
+def test_a_wheel_for_musl_in_a_venv_of_glibc(world: World, nixpatch: Run) -> None:
+    """Python looks for other names of modules there, and no libc of musl is in reach."""
+    musl = os.path.join(world.root, "libc.musl-x86_64.so.1")
+    shared("library.c", musl, "-Wl,-soname,libc.musl-x86_64.so.1")
+    shared("extension.c", world.extension, "-nostdlib", musl)
+    os.unlink(world.program)
+    os.unlink(musl)
+
+    for command in ((), ("verify",), ("verify", "--load")):
+        code, out, _ = nixpatch(*command, world.venv)
+        assert (code, out.count("musl")) == (1, 1)
+        assert "pkg 1.0 was built for musl, the target uses glibc: install its manylinux wheel" in out
+    assert "Skipped: 1 built for another libc" in nixpatch(world.venv)[1]

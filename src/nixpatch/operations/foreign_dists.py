@@ -1,4 +1,4 @@
-"""Dists whose ELF files are all for another machine: nothing of them loads in the target Python."""
+"""Dists whose ELF files are all for another machine or libc: nothing of them loads in the target Python."""
 
 from __future__ import annotations
 
@@ -8,15 +8,31 @@ from collections.abc import Iterator, Mapping
 
 from nixpatch.arch import ARCHES
 from nixpatch.fs import read_head
-from nixpatch.model import Finding, Machine, Target, Tree
+from nixpatch.model import ElfFacts, Finding, Libc, Machine, Target, Tree
+from nixpatch.policy import default_policy
+from nixpatch.resolve.file_plan import other_libc
 
 _MAX_SIZE = 1 << 16  # bytes of WHEEL; a file has one line a tag
 _TAG = re.compile(rb"^Tag[ \t]*:[ \t]*[^\s-]+-[^\s-]+-(\S+)", re.MULTILINE | re.IGNORECASE)
-_ARCH_NAMES = tuple(arch.name for arch in ARCHES)
+_ARCH_SUFFIXES = tuple(f"_{arch.name}" for arch in ARCHES)
+_TAG_OF_LIBC = {Libc.GLIBC: "manylinux", Libc.MUSL: "musllinux"}  # PEP 600, PEP 656
 
 
-def foreign_dists(tree: Tree, machines: Mapping[str, Machine], target: Target) -> Iterator[Finding]:
-    """Report the dists, and a tree of loose files, that were built for another machine.
+def linked_for_others(facts: Mapping[str, ElfFacts], target: Target) -> dict[str, Libc]:
+    """Return the libc of each file that is linked against another one than the target's."""
+    libc_of = default_policy().libc_of
+    libcs = {
+        path: other_libc(file, target, libc_of)
+        for path, file in facts.items()
+        if file.machine == target.machine
+    }
+    return {path: libc for path, libc in libcs.items() if libc is not None}
+
+
+def foreign_dists(
+    tree: Tree, machines: Mapping[str, Machine], target: Target, libcs: Mapping[str, Libc] | None = None
+) -> Iterator[Finding]:
+    """Report the dists, and a tree of loose files, that were built for another machine or libc.
 
     Some wheels bring files for several machines (debugpy), or for a device, beside or instead of such for the
     target; so the platform tags of the wheel count as well (packaging.python.org, "Platform compatibility
@@ -26,33 +42,38 @@ def foreign_dists(tree: Tree, machines: Mapping[str, Machine], target: Target) -
         tree: the tree.
         machines: the machine of each of its ELF files, by path.
         target: the Python that will load it.
+        libcs: as ``linked_for_others`` returns it.
 
     """
+    libcs = libcs or {}
     groups: dict[str, list[str]] = {}
     for file in tree.files:
         if file.path in machines:
             for owner in file.owners or ("",):
                 groups.setdefault(owner, []).append(file.path)
     for info, paths in sorted(groups.items()):
-        others = {machines[path].name for path in paths}
+        others = {libcs[path].value if path in libcs else machines[path].name for path in paths}
         if target.machine.name in others or (not info and tree.dists):
             continue
-        tagged = _tagged_machines(info) if info else None
-        if tagged is not None and (not tagged or target.machine.name in tagged):
+        is_libc = any(path in libcs for path in paths)
+        if info and _is_meant_here(info, target, _TAG_OF_LIBC[target.libc] if is_libc else ""):
             continue
         name = next((f"{dist.name} {dist.version}" for dist in tree.dists if dist.info == info), "")
-        text = f"was built for {' and '.join(sorted(others))}, the target is {target.machine.name}"
-        remedy = "install the build for that machine" if info else "nothing in it can be linked"
+        here = f"uses {target.libc.value}" if is_libc else f"is {target.machine.name}"
+        text = f"was built for {' and '.join(sorted(others))}, the target {here}"
+        build = f"its {_TAG_OF_LIBC[target.libc]} wheel" if is_libc else "the build for that machine"
+        remedy = f"install {build}" if info else "nothing in it can be linked"
         yield Finding("error", info or tree.root, f"{name} {text}: {remedy}".lstrip())
 
 
-def _tagged_machines(info: str) -> frozenset[str] | None:
-    """Return the machines in the tags of WHEEL, none for ``any``; None if that cannot be known."""
+def _is_meant_here(info: str, target: Target, prefix: str) -> bool:
+    """Whether a tag of WHEEL is ``any``, or begins with ``prefix`` and ends with the target's machine."""
     try:
         platforms = _TAG.findall(read_head(os.path.realpath(os.path.join(info, "WHEEL")), _MAX_SIZE))
     except OSError:
-        return None
-    if not platforms:
-        return None
+        return False
     names = [platform.decode("ascii", "replace") for platform in platforms]
-    return frozenset(arch for name in names for arch in _ARCH_NAMES if name.endswith(f"_{arch}"))
+    of_machines = [name for name in names if name.endswith(_ARCH_SUFFIXES)]
+    if names and not of_machines:
+        return True
+    return any(name.startswith(prefix) and name.endswith(f"_{target.machine.name}") for name in of_machines)

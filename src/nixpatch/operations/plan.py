@@ -35,7 +35,7 @@ from nixpatch.model import (
     TreeKind,
     VendoredPlan,
 )
-from nixpatch.operations.foreign_dists import foreign_dists
+from nixpatch.operations.foreign_dists import foreign_dists, linked_for_others
 from nixpatch.operations.opened_names import read_code_names
 from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.resume import is_stale, stale_note, unrecorded, vouches
@@ -162,7 +162,12 @@ def make_plan(
     findings += (conflict.finding for conflict in conflicts)
     findings += (
         *cannot_start(tree, target),
-        *foreign_dists(tree, {path: file.machine for path, file in facts.items()}, target),
+        *foreign_dists(
+            tree,
+            {path: file.machine for path, file in facts.items()},
+            target,
+            linked_for_others(facts, target),
+        ),
     )
     findings += _obstacles(files)
     findings += _in_other_store_paths(tree, files)

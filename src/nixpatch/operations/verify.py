@@ -10,7 +10,7 @@ from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.scan import scan
 from nixpatch.model import ElfFacts, FilePlan, Finding, Libc, Skip, Target, Verdict
 from nixpatch.operations import gc_roots, lockfile
-from nixpatch.operations.foreign_dists import foreign_dists
+from nixpatch.operations.foreign_dists import foreign_dists, linked_for_others
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.skipped_programs import unable_to_start
 from nixpatch.operations.starting_files import StartingFiles
@@ -90,10 +90,15 @@ def check_tree(
     )
     verdict = with_findings(verdict, tuple(cannot_start(replace(tree, files=()), target)))
     machines = {file.path: machine for file in tree.files if (machine := reader.machine(file.path))}
-    verdict = with_findings(verdict, tuple(foreign_dists(tree, machines, target)))
+    facts = facts_of_tree(tree, target, reader)
+    foreign = tuple(foreign_dists(tree, machines, target, linked_for_others(facts, target)))
+    verdict = with_findings(verdict, foreign)
+    unloadable = {finding.path for finding in foreign}
+    of_foreign = {file.path for file in tree.files if file.owners and unloadable.issuperset(file.owners)}
+    facts = {path: file for path, file in facts.items() if path not in of_foreign}
     if locked is not None:
         verdict = with_findings(verdict, lockfile.findings(verdict, locked, store, reader))
-    facts, ignored = facts_of_tree(tree, target, reader), may_be_missing(tree, records, policy)
+    ignored = may_be_missing(tree, records, policy)
     verdict = with_findings(verdict, tuple(_conflicts(facts, target, reader, ignored)))
     starting = StartingFiles(tree, target)
     plans = {file.path: FilePlan(file, facts.get(file.path)) for file in tree.files}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.table import Table
@@ -31,7 +33,6 @@ class DistTable:
         self._applied = outcome is not None
         verbs = ("patch", "patched") if plan.target is not None else ("restore", "restored")
         self._title = verbs[1] if self._applied else f"to {verbs[0]}"
-        self._skipped = totals(plan, outcome).skipped
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render with the store paths in a column, or below the table."""
@@ -50,12 +51,6 @@ class DistTable:
             store_paths = {name for row in self._rows for name in row.store_paths}
             if store_paths:
                 yield Text(f"Store paths: {', '.join(map(shown, sorted(store_paths)))}", overflow="fold")
-        if self._skipped:
-            counts = ", ".join(
-                f"{count} {reason.value.partition(':')[0]}"
-                for reason, count in sorted(self._skipped.items(), key=lambda item: (-item[1], item[0].value))
-            )
-            yield prose(f"Skipped: {counts}", style="dim")
 
     def _table(self, *, store: bool) -> Table:
         failed = any(row.failed for row in self._rows)
@@ -85,6 +80,17 @@ class DistTable:
             Text(str(row.skipped or ""), style="dim"),
         ]
         return [*numbers, *([Text(str(row.failed or ""), style="bold red")] if failed else [])]
+
+
+def skipped_line(plan: Plan, outcome: Outcome | None) -> Iterator[Text]:
+    """Yield the line that counts what was left alone, by reason."""
+    skipped = totals(plan, outcome).skipped
+    if skipped:
+        counts = ", ".join(
+            f"{count} {reason.value.partition(':')[0]}"
+            for reason, count in sorted(skipped.items(), key=lambda item: (-item[1], item[0].value))
+        )
+        yield prose(f"Skipped: {counts}", style="dim")
 
 
 def prose(text: str, style: str = "") -> Text:

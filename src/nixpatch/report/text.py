@@ -13,7 +13,7 @@ from nixpatch.escape import below, shown
 from nixpatch.model import FilePlan, Finding, Linkage, Outcome, Plan, Verdict
 from nixpatch.operations.missing import find_missing
 from nixpatch.report.closing import run_closing, verdict_closing
-from nixpatch.report.dist_table import DistTable, prose
+from nixpatch.report.dist_table import DistTable, prose, skipped_line
 from nixpatch.report.missing import by_dist, line_to_paste, packages
 from nixpatch.report.opened_libraries import dispensable_lines, need_text, optional_lines, text_lines
 from nixpatch.report.phrases import first_few, from_here, target_text
@@ -50,6 +50,7 @@ def plan_report(
             parts.append(prose(target_text(plan.target)))
         if plan.pending or verbosity > 0:
             parts.append(DistTable(plan, outcome, all_dists=verbosity > 0))
+        parts += skipped_line(plan, outcome)
     if verbosity >= 1:
         parts += _files(plan, verbosity)
     parts += graft_lines(plan, applied=outcome is not None, verbosity=verbosity)

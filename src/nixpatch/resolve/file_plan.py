@@ -9,6 +9,7 @@ Why a file is skipped, and which module decides it: ``SkipReason`` in ``model.el
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 
 from nixpatch.model import (
@@ -26,6 +27,7 @@ from nixpatch.model import (
     Skip,
     SkipReason,
     Tag,
+    Target,
     TreeFile,
 )
 from nixpatch.resolve.context import ResolutionContext
@@ -117,13 +119,18 @@ def _skip(context: ResolutionContext, file: TreeFile, facts: ElfFacts) -> Skip |
     name = facts.soname or os.path.basename(file.path)
     if context.libc_of(name) is not None:
         return Skip(SkipReason.LOADER_OR_LIBC, name)
-    for need in (*facts.needed, os.path.basename(facts.original.interp or "")):
-        libc = context.libc_of(need)
-        if libc is not None and libc is not target.libc:
-            return Skip(
-                SkipReason.OTHER_LIBC, f"linked against {libc.value}, the target uses {target.libc.value}"
-            )
+    libc = other_libc(facts, target, context.libc_of)
+    if libc is not None:
+        return Skip(
+            SkipReason.OTHER_LIBC, f"linked against {libc.value}, the target uses {target.libc.value}"
+        )
     return None
+
+
+def other_libc(facts: ElfFacts, target: Target, libc_of: Callable[[str], Libc | None]) -> Libc | None:
+    """Return the libc that a file is linked against, if it is not the target's."""
+    libcs = map(libc_of, (*facts.needed, os.path.basename(facts.original.interp or "")))
+    return next((libc for libc in libcs if libc is not None and libc is not target.libc), None)
 
 
 def _linkage(

@@ -23,7 +23,7 @@ def loads(root: str, paths: Sequence[str]) -> dict[str, str | None]:
     """Open libraries, each in a child; return the error, or None, by path relative to ``root``."""
     probe = resources.files("nixpatch").joinpath("data/load_probe.py").read_text("utf-8")
     done = subprocess.run(
-        [sys.executable, "-I", "-B", "-c", probe],
+        [sys.executable, "-I", "-B", "-c", probe, "60", "0", "1"],  # seconds a file; stdin, stdout
         input=json.dumps(paths), capture_output=True, text=True, env=environment(), timeout=3600, check=True,
     )  # fmt: skip
     rows = [json.loads(line) for line in done.stdout.splitlines()][1:]

@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from support.installed_trees import dist
 from support.opening import add_opener
 from support.world import Run, World
 
@@ -70,6 +71,18 @@ def test_what_a_rule_ignores_is_not_optional_either(world: World, nixpatch: Run,
     _, out, _ = nixpatch("missing", "--ignore-missing", "lib*", world.venv)
 
     assert out == "Nothing is missing.\n"
+
+
+def test_frameworks_of_macos_in_pip_are_no_libraries_that_lack(world: World, nixpatch: Run) -> None:
+    """Every venv of Python 3.11 has this pip: its first report shall be about the user's dists."""
+    source = b"from ctypes.util import find_library\nfrom ctypes import CDLL\n" + b"".join(
+        b"CDLL(find_library('%s'))\n" % name for name in (b"Security", b"CoreFoundation")
+    )
+    dist(world.site, "pip", {"pip/_vendor/urllib3/contrib/_securetransport/bindings.py": source})
+
+    assert "optional" not in nixpatch(world.venv)[1]
+    assert nixpatch("missing", world.venv)[:2] == (0, "Nothing is missing.\n")
+    assert nixpatch("env", "--tree", world.venv, "--print") == (0, "\n", "")
 
 
 def test_a_run_reports_text_files_in_one_line(world: World, nixpatch: Run, package: str) -> None:

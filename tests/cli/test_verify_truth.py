@@ -99,6 +99,7 @@ def test_a_file_that_needs_no_edit_and_lacks_a_library(world: World, nixpatch: R
         code, out, _ = nixpatch("verify", *options, world.venv)
         assert code == 1
         assert "pkg/_other.so: needs libgone.so.3, which ld.so does not find" in out
+        assert f"note: nixpatch {world.venv} links what the store has, and lists what it lacks" in out
     assert nixpatch("verify", "--ignore-missing", "libgone*", world.venv)[0] == 0
     assert nixpatch("verify", "--load", "--ignore-missing", "libgone*", world.venv)[0] == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -107,8 +108,13 @@ def check_tree(
         return path not in plans or starting(plans[path])
 
     if target.libc is Libc.GLIBC or store.store_path_of(target.loader) is not None:
-        unmet = unmet_needs(facts, target, reader, ignored=ignored, stops=stops, known=verdict.findings)
-        verdict = with_findings(verdict, tuple(unmet))
+        unmet = tuple(
+            unmet_needs(facts, target, reader, ignored=ignored, stops=stops, known=verdict.findings)
+        )
+        verdict = with_findings(verdict, unmet)
+        if any(finding.severity == "error" for finding in unmet):
+            text = f"nixpatch {shlex.quote(path)} links what the store has, and lists what it lacks"
+            verdict = with_findings(verdict, (Finding("note", tree.root, text),))
     if load:
         loaded, findings = load_files(facts, target, reader, ignored, stops)
         opened, opened_findings = load_opened(tree, records, target, reader)

@@ -243,3 +243,25 @@ def test_patch_names_the_command_for_a_wheel(world: World, nixpatch: Run, wheel:
     code, _, err = nixpatch(wheel)
     assert code == 2
     assert "nixpatch wheel" in err
+
+
+@pytest.mark.parametrize("name", ["pkg-1.0-py3-none-linux_x86_64.whl", "wheels.whl", "wheels"])
+def test_a_wheel_that_is_not_there(world: World, nixpatch: Run, name: str, wheelhouse: str) -> None:
+    path = os.path.join(world.root, "absent", name)
+
+    assert nixpatch("wheel", "-w", wheelhouse, path) == (
+        2,
+        "",
+        f"nixpatch: {path} cannot be read: No such file or directory\n",
+    )
+
+
+def test_reports_on_several_name_the_wheels(world: World, nixpatch: Run, wheel: str, wheelhouse: str) -> None:
+    other = os.path.join(world.root, "other", PATCHED.replace("nixpatch", "other"))
+    os.mkdir(os.path.dirname(other))
+    os.link(wheel, other)
+
+    code, out, _ = nixpatch("wheel", "-w", wheelhouse, wheel, other)
+
+    assert code == 0
+    assert [line for line in out.splitlines() if line.startswith("/")] == [wheel, other]

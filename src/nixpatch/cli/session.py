@@ -62,6 +62,8 @@ class Output:
         """
         self.label = ""
         """the tree that the next report is about, as the command line or the search names it"""
+        self.heading = ""
+        """what stands above the next report if there are several; "" is the path of its tree"""
         self._are_found = are_found
         self._sum = RunSum()
         self._refused: dict[str, NixpatchError] = {}
@@ -145,7 +147,7 @@ class Output:
 
     def _print_root(self, tree: Tree) -> None:
         if self._several and self.verbosity >= 0 and not self._line_label():
-            sys.stdout.write(f"{shown(tree.root)}\n")
+            sys.stdout.write(f"{shown(self.heading or tree.root)}\n")
 
     def _print_sum(self) -> None:
         if self._are_found and not self.as_json and (self.verbosity >= 0 or self._refused):

@@ -56,6 +56,7 @@ def wheel_command(
     with output:
         for wheel in wheels:
             begun = time.monotonic()
+            output.heading = wheel  # the tree is a scratch directory
             done = patch_wheel(
                 wheel,
                 directory,

@@ -19,7 +19,7 @@ from typing import IO, Final
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from nixpatch.errors import RequestError
-from nixpatch.escape import shown
+from nixpatch.escape import reason, shown
 from nixpatch.installed.hashing import encode_digest
 from nixpatch.installed.record import MAX_RECORD_SIZE
 
@@ -99,12 +99,15 @@ def read_wheel(path: str) -> WheelFile:
     """
     base = os.path.basename(path)
     try:
+        os.stat(path)
         parse_wheel_filename(base)
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except InvalidWheelFilename as error:
         raise RequestError(f"{path}: not the name of a wheel (PEP 427): {error}") from error
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {reason(error)}") from error
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise RequestError(f"{path}: not a zip file that can be read: {error}") from error
     words = base.removesuffix(".whl").split("-")
     build = words[2] if len(words) == 6 else ""

@@ -47,6 +47,14 @@ def test_missing_lists_optional_libraries_apart_and_ends_with_0(
     )
 
 
+def test_missing_says_whether_what_is_there_is_linked(world: World, nixpatch: Run) -> None:
+    """Nothing is missing, and yet an import fails."""
+    linked = f"nixpatch: {world.venv}: not linked yet against what is there: nixpatch {world.venv}\n"
+    assert nixpatch("missing", world.venv) == (0, "Nothing is missing.\n", linked)
+    nixpatch(world.venv)
+    assert nixpatch("missing", world.venv) == (0, "Nothing is missing.\n", "")
+
+
 def test_missing_offers_a_second_list_for_nix(world: World, nixpatch: Run, package: str) -> None:
     code, out, _ = nixpatch("missing", "--format", "nix", world.venv)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import shlex
 import sys
 from dataclasses import replace
 from typing import Annotated
@@ -14,6 +15,7 @@ from nixpatch.cli.exit_codes import ExitCode, missing_code, refused_code
 from nixpatch.cli.named_trees import named_trees, results_of
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded, print_document
+from nixpatch.escape import shown
 from nixpatch.operations.patch_options import PatchOptions
 from nixpatch.operations.plan import make_plan
 from nixpatch.report import missing as report
@@ -50,6 +52,10 @@ def missing_command(
     match Format.JSON if as_json else output_format:
         case Format.TEXT:
             sys.stdout.write(report.text(plans))
+            sys.stdout.flush()
+            for root in (shown(plan.tree.root) for plan in plans if plan.pending):
+                text = f"not linked yet against what is there: nixpatch {shlex.quote(root)}"
+                sys.stderr.write(f"nixpatch: {root}: {text}\n")
         case Format.NIX:
             sys.stdout.write(report.nix(plans))
         case Format.JSON:

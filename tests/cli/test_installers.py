@@ -145,6 +145,12 @@ class TestPip:
         code, _, err = call("pip", "--python", "/usr/bin/env", "install", "one")
         assert (code, "not in a venv" in err) == (2, True)
 
+    def test_a_venv_without_pip(self, shop: Shop, call: Call) -> None:
+        shutil.rmtree(os.path.join(shop.world.site, "pip"))
+        code, _, err = call("pip", "install", "one")
+        assert (code, err.count("nixpatch: ")) == (1, 1)
+        assert "this venv has no pip, as uv makes them: use nixpatch uv pip" in err
+
     def test_the_venv_is_found(self, shop: Shop, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("VIRTUAL_ENV")
         wheel = shop.wheel("one")

@@ -64,6 +64,16 @@ def venv_of_pip(python: str | None, environ: Mapping[str, str]) -> tuple[str, st
     return venv, os.path.join(venv, "bin", "python")
 
 
+def lacks_pip(interpreter: str) -> bool:
+    """Whether a Python that starts has no pip."""
+    command = [interpreter, "-c", "import importlib.util as u; print(u.find_spec('pip') is None)"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.stdout.strip() == "True"
+
+
 def active_venv(environ: Mapping[str, str]) -> str:
     """Return the active venv, else ``./.venv``, which an installer may create."""
     return environ.get("VIRTUAL_ENV") or os.path.abspath(".venv")

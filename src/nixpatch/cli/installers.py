@@ -215,6 +215,9 @@ class _InstallerRun:
             except NixpatchError as error:
                 return failed or _print_error(error)
             if failed:
+                if call.name == "pip" and destinations.lacks_pip(command[0]):
+                    text = "this venv has no pip, as uv makes them: use nixpatch uv pip"
+                    sys.stderr.write(f"nixpatch: {text}, or run python -m ensurepip in it\n")
                 return failed
         if call.rows and not self._visited:
             self._patch_wholes(installer_table.changed_since(begin_ns, call.command, os.environ))

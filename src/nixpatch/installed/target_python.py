@@ -107,7 +107,9 @@ def find_target(
         prefix, places = shown(tree.prefix), " and ".join(map(shown, dict.fromkeys(gone)))
         text = f"the Python of {prefix} is gone: {places} (deleted, or garbage collected)"
         command = f"python3 -m venv --clear {shlex.quote(prefix)}"
-        raise PythonGone(f"{text}; make the venv anew and install again: {command}")
+        raise PythonGone(
+            f"{text}; name another with --python, or make the venv anew and install again: {command}"
+        )
     attempts = "; ".join(dict.fromkeys(tried))
     advice = "name another with --python" if python is not None else "name it with --python"
     raise RequestError(f"no usable Python for {shown(tree.root)}: {attempts}; {advice}")

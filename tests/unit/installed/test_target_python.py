@@ -123,7 +123,7 @@ def test_a_venv_whose_python_is_gone_does_not_get_another(world: World) -> None:
     venv, gone = world.path("venv"), world.path("gone/bin/python3")
     assert str(caught.value) == (
         f"the Python of {venv} is gone: {gone} (deleted, or garbage collected); "
-        f"make the venv anew and install again: python3 -m venv --clear {venv}"
+        f"name another with --python, or make the venv anew and install again: python3 -m venv --clear {venv}"
     )
 
 

@@ -110,15 +110,15 @@ OFFLINE = {
 GIT = "git init -q . && git add -A"
 
 KINDS = [
-    Kind("pip", "pip install one", ".venv", first="uv venv -q --seed .venv"),
+    Kind("pip", "pip install one", ".venv", first="python3 -m venv .venv"),
     Kind("pip --target", "pip install --target t one", "t", is_venv=False),
     Kind("pip --prefix", "pip install --prefix p one", "p", is_venv=False),
     Kind("PIP_TARGET", "pip install one", "t", environ={"PIP_TARGET": "t"}, is_venv=False),
     Kind("pip.conf", "pip install one", "t", {"pip.conf": "[install]\ntarget = t\n"}, is_venv=False),
     Kind("pip --user", "pip install --user one", "~/.local/lib/python*/site-packages", is_venv=False),
     Kind("PIP_PREFIX", "pip install one", "p", environ={"PIP_PREFIX": "p"}, is_venv=False),
-    Kind("pip of a venv", "wrap -- v/bin/pip install one", "v", first="uv venv -q --seed v"),
-    Kind("python -m pip", "wrap -- v/bin/python -m pip install one", "v", first="uv venv -q --seed v"),
+    Kind("pip of a venv", "wrap -- v/bin/pip install one", "v", first="python3 -m venv v"),
+    Kind("python -m pip", "wrap -- v/bin/python -m pip install one", "v", first="python3 -m venv v"),
     Kind("another --target", "wrap -- {python} -m pip install -t t one", "t", is_venv=False),
     Kind("uv pip", "uv pip install one", ".venv", first="uv venv -q"),
     Kind("uv pip --target", "uv pip install --python {python} --target t one", "t", is_venv=False),

@@ -106,7 +106,7 @@ def test_why_lists_each_place_in_order(world: World, nixpatch: Run) -> None:
     os.makedirs(odd)
     with open(os.path.join(odd, "libanswer.so.1"), "w", encoding="utf-8") as file:
         file.write("INPUT(libanswer.so.1.0)\n")
-    path = f"/gone:{empty}:{odd}:{world.library}"
+    path = f"/gone:{empty}:{world.library}:{odd}"
     shared("extension.c", world.extension, f"{world.library}/libanswer.so.1", f"-Wl,-rpath,{path}")
 
     code, out, _ = nixpatch("tree", "--why", "libanswer.so.1", world.extension)
@@ -121,10 +121,24 @@ def test_why_lists_each_place_in_order(world: World, nixpatch: Run) -> None:
     assert told[at + 1 :] == [
         "/gone: no such directory",
         f"{empty}: no such file",
-        f"{odd}: not an ELF file",
         f"{world.library}/libanswer.so.1: found",
         f"-> {world.library}/libanswer.so.1",
     ]
+
+
+def test_why_shows_the_file_at_which_the_search_ends(world: World, nixpatch: Run) -> None:
+    odd = os.path.join(world.root, "odd")
+    os.makedirs(odd)
+    with open(os.path.join(odd, "libanswer.so.1"), "w", encoding="utf-8") as file:
+        file.write("INPUT(libanswer.so.1.0)\n")
+    path = f"-Wl,-rpath,{odd}:{world.library}"
+    shared("extension.c", world.extension, f"{world.library}/libanswer.so.1", path)
+
+    code, out, _ = nixpatch("tree", "--why", "libanswer.so.1", world.extension)
+
+    assert code == 1
+    assert f"{odd}: is no ELF file (24 bytes): ld.so ends the search there" in out
+    assert f"{world.library}/libanswer.so.1: found" not in out
 
 
 def test_ld_library_path_counts_as_it_would(

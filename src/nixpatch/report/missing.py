@@ -176,8 +176,8 @@ def _first(paths: Sequence[str]) -> str:
 
 
 def _is_unfit_library(line: str) -> bool:
-    """Whether a line on a searched place is about a file of this very name that does not serve."""
-    return line.startswith("/") and not line.endswith(": another name")
+    """Whether a line on a searched place is about a file of this very name, or says what nixpkgs lacks."""
+    return line.startswith(("/", "--nixpkgs ")) and not line.endswith(": another name")
 
 
 def source_text(attribute: Attribute | None, near: Sequence[NearMiss]) -> str:

@@ -48,7 +48,7 @@ TEN = (
 SMALL = "pillow"
 LIMIT, DIGESTS, OURS = "copy + sha256", "copy + both sha256", "nixpatch"
 
-SCAN = "import sys; from nixpatch.installed import scan; scan(sys.argv[1])"
+SCAN = "import sys; from nixpatch.installed.scan import scan; scan(sys.argv[1])"
 
 
 class Bench:

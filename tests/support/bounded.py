@@ -19,7 +19,8 @@ from nixpatch.elf.check_inplace import check
 from nixpatch.elf.inplace_writer import write_edited, write_original
 from nixpatch.elf.writer import write_checked
 from nixpatch.elf.lief.writer import write_lief
-from nixpatch.installed import dists, provenance, python_layout, record, record_paths, scan
+from nixpatch.installed import dists, provenance, python_layout, record, record_paths
+from nixpatch.installed.scan import scan
 from nixpatch.errors import FileRefused, RequestError
 from nixpatch.model import ElfEdit, ElfFacts, Skip
 from nixpatch import policy

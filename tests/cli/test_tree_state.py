@@ -101,6 +101,36 @@ def test_what_changed_just_now_is_not_kept(
     assert not records(world)
 
 
+def test_what_changes_while_a_run_looks_is_not_kept(
+    world: World, nixpatch: Run, looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run may have read the file before: its answer is of another file than the one that is there now."""
+    assert nixpatch(world.venv)[0] == 0
+
+    def disturbed(*args: Any, **kwargs: Any) -> Plan:
+        plan = make_plan(*args, **kwargs)
+        os.utime(world.program)
+        return plan
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nixpatch.operations.patch.make_plan", disturbed)
+        assert nixpatch(world.venv)[0] == 0
+    assert not records(world)
+    assert looks.during(lambda: nixpatch(world.venv)) == 1
+
+
+def test_a_file_outside_to_which_a_link_leads_counts(known: World, nixpatch: Run, looks: Looks) -> None:
+    outside = os.path.join(known.root, "outside.py")
+    with open(outside, "w") as file:
+        file.write("A = 1\n")
+    os.symlink(outside, os.path.join(known.site, "pkg", "linked.py"))
+    nixpatch(known.venv)
+    assert looks.during(lambda: nixpatch(known.venv)) == 0
+    with open(outside, "a") as file:
+        file.write("B = 2\n")
+    assert looks.during(lambda: nixpatch(known.venv)) == 1
+
+
 def test_a_tree_with_a_finding_is_looked_at_each_time(world: World, nixpatch: Run, looks: Looks) -> None:
     shutil.rmtree(os.path.dirname(world.library))
     os.mkdir(os.path.join(world.store, f"{HASH[::-1]}-empty-1"))

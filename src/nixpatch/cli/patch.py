@@ -111,6 +111,7 @@ def _patch(
 
 def _patch_tree(request: PatchRequest, chosen: PatchOptions, output: Output, begun: float) -> ExitCode:
     """Patch one tree; of a tree in which nothing has changed since the last run, say what that run said."""
+    begun_ns = time.time_ns()
     if output.is_brief:
         known = recall(request, chosen)
         if known is not None:
@@ -126,7 +127,7 @@ def _patch_tree(request: PatchRequest, chosen: PatchOptions, output: Output, beg
 
         lines = brief_lines(outcome)
         if lines is not None:
-            remember(request, chosen, outcome, used(outcome.plan), lines)
+            remember(request, chosen, outcome, used(outcome.plan), lines, begun_ns)
     return code
 
 

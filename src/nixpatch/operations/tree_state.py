@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import stat
-import struct
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ from nixpatch.installed.tree_roots import root_of
 from nixpatch.model import Outcome
 from nixpatch.operations.patch_options import PatchOptions, texts_of
 from nixpatch.operations.request import PatchRequest
+from nixpatch.resolve.search_path import inside
 from nixpatch.store import gc_roots
 from nixpatch.store.cache import settled, stamp_of
 from nixpatch.store.nix_store import Store
@@ -41,7 +41,6 @@ _MOST = 100
 """trees that are remembered"""
 _ABSENT = ""
 _NO_STORE = Store("", "")
-_ENTRY = struct.Struct("<IQQQqq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +80,7 @@ def remember(
     outcome: Outcome,
     used: Collection[str],
     lines: Iterable[tuple[str, str]],
+    begun: int,
 ) -> None:
     """Keep what a run printed of a tree, if a run on the tree as it is now would print the same.
 
@@ -92,6 +92,7 @@ def remember(
         outcome: of the run.
         used: the store paths that need roots.
         lines: what it printed, with styles.
+        begun: its beginning, in nanoseconds since the epoch: what changed since, it may have read before.
 
     """
     path = _file(request)
@@ -99,13 +100,15 @@ def remember(
         return
     plan = outcome.plan
     store = request.store.directory.rstrip("/") + "/"
-    outside = {store, *(path for path in plan.read_paths if not path.startswith(plan.tree.prefix + "/"))}
+    outside = {store, *(path for path in plan.read_paths if not inside(path, plan.tree.prefix))}
     outside.update(filter(None, (request.project, request.locked, *texts_of(options.policy))))
-    stamps, digest = _outside(outside), _tree_digest(plan.tree.prefix, request.store.real)
-    if stamps is None or digest is None:
+    stamps = _outside(outside, begun)
+    digest = _tree_digest(plan.tree.prefix, request.store.real, begun)
+    key = _key(request, options)
+    if stamps is None or digest is None or key is None:
         return
     known = {
-        "key": _key(request, options),
+        "key": key,
         "outside": stamps,
         "tree": digest,
         "used": sorted(used),
@@ -136,8 +139,11 @@ def _drop_oldest(directory: str) -> None:
         remove(path)
 
 
-def _key(request: PatchRequest, options: PatchOptions) -> str:
-    """Return a digest of what was asked for, and of the program that was asked."""
+def _key(request: PatchRequest, options: PatchOptions) -> str | None:
+    """Return a digest of what was asked for, and of the program that was asked; None if it is not settled."""
+    program = _tree_digest(os.path.dirname(nixpatch.__file__), request.store.real)
+    if program is None:
+        return None
     store = request.store
     lists = (request.append, request.libs, request.closures, options.policy)
     named = any((request.python, request.locked, *lists))
@@ -147,7 +153,7 @@ def _key(request: PatchRequest, options: PatchOptions) -> str:
         _plain(options),
         os.getcwd() if named else "",  # names may be relative
         __version__,
-        _tree_digest(os.path.dirname(nixpatch.__file__), store.real),
+        program,
     )
     return hashlib.sha256(repr(asked).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -165,8 +171,8 @@ def _plain(value: Any) -> Any:
     return value.name if isinstance(value, enum.Enum) else value
 
 
-def _outside(paths: Iterable[str]) -> dict[str, str] | None:
-    """Return the states of files outside the tree; None if one has changed too recently to tell."""
+def _outside(paths: Iterable[str], begun: int | None = None) -> dict[str, str] | None:
+    """Return the states of files outside the tree; None if one is not settled."""
     stamps = {}
     for path in paths:
         try:
@@ -174,16 +180,16 @@ def _outside(paths: Iterable[str]) -> dict[str, str] | None:
         except OSError:
             stamps[path] = _ABSENT
             continue
-        if not settled(status):
+        if not settled(status, begun):
             return None
         stamps[path] = stamp_of(status).hex()
     return stamps
 
 
-def _tree_digest(prefix: str, store: str) -> str | None:
+def _tree_digest(prefix: str, store: str, begun: int | None = None) -> str | None:
     """Return a digest of the names and states of all files of a tree.
 
-    None if one has changed too recently to tell, or if a link leads to a directory whose contents are not
+    None if one is not settled, or if a link leads to a directory whose contents are not
     looked at here: outside of the tree, and not in the store, where contents do not change. Byte code that
     Python writes beside its sources is left out.
     """
@@ -202,29 +208,19 @@ def _tree_digest(prefix: str, store: str) -> str | None:
                 digest.update(b"d" + os.fsencode(entry.path) + b"\0")
                 continue
             status = entry.stat(follow_symlinks=False)
-            if stat.S_ISLNK(status.st_mode):
-                digest.update(b"l" + os.fsencode(os.readlink(entry.path)) + b"\0")
-                with contextlib.suppress(OSError):
-                    led = os.stat(entry.path)
-                    if stat.S_ISDIR(led.st_mode) and not _is_inside(entry.path, prefix, store):
-                        return None
-                    digest.update(stamp_of(led))
-            if not settled(status):
+            if not settled(status, begun):
                 return None
-            digest.update(os.fsencode(entry.path) + b"\0")
-            digest.update(
-                _ENTRY.pack(
-                    status.st_mode,
-                    status.st_dev,
-                    status.st_ino,
-                    status.st_size,
-                    status.st_mtime_ns,
-                    status.st_ctime_ns,
-                )
-            )
+            digest.update(os.fsencode(entry.path) + b"\0%o" % status.st_mode + stamp_of(status))
+            if not stat.S_ISLNK(status.st_mode):
+                continue
+            digest.update(os.fsencode(os.readlink(entry.path)) + b"\0")
+            with contextlib.suppress(OSError):
+                led = os.stat(entry.path)
+                real = os.path.realpath(entry.path)
+                is_directory = stat.S_ISDIR(led.st_mode)
+                if is_directory and not (inside(real, prefix) or inside(real, store)):
+                    return None
+                if not is_directory and not settled(led, begun):
+                    return None
+                digest.update(stamp_of(led))
     return digest.hexdigest()
-
-
-def _is_inside(path: str, *directories: str) -> bool:
-    real = os.path.realpath(path) + "/"
-    return any(real.startswith(directory.rstrip("/") + "/") for directory in directories)

@@ -53,13 +53,13 @@ def stamp_of(status: os.stat_result) -> bytes:
     return _STAMP.pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def settled(status: os.stat_result) -> bool:
-    """Whether a later change is sure to get another time stamp.
+def settled(status: os.stat_result, moment: int | None = None) -> bool:
+    """Whether a change after a time, in nanoseconds, by default now, is sure to get another time stamp.
 
     File systems count time in ticks of some milliseconds, and a file that has just changed may change again
-    within the same tick. Take the status before you read the contents.
+    within the same tick. Take the status, or the time, before you read the contents.
     """
-    return status.st_ctime_ns < time.time_ns() - _SETTLED
+    return status.st_ctime_ns < (time.time_ns() if moment is None else moment) - _SETTLED
 
 
 class Cache:

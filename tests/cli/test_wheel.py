@@ -230,6 +230,29 @@ def test_an_encrypted_wheel_and_a_wrong_record_stop_it(
     assert not os.path.exists(wheelhouse)
 
 
+def test_a_damaged_archive_is_one_line(world: World, nixpatch: Run, wheel: str, wheelhouse: str) -> None:
+    data = bytearray(Path(wheel).read_bytes())
+    place = data.index(b"pkg/_ext.so") + 200  # in the packed contents
+    data[place : place + 8] = bytes(8)
+    Path(wheel).write_bytes(data)
+    code, _, err = nixpatch("wheel", "-w", wheelhouse, wheel)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "cannot be unpacked" in err
+    assert not os.path.exists(wheelhouse)
+
+
+def test_two_wheels_with_one_file_are_refused(
+    world: World, nixpatch: Run, wheel: str, wheelhouse: str
+) -> None:
+    beside = os.path.join(world.root, "beside")
+    os.mkdir(beside)
+    twin = write(Path(beside, NAME), contents(world))
+    code, _, err = nixpatch("wheel", "--with", twin, "-w", wheelhouse, wheel)
+    assert code == 2
+    assert "two of the wheels would install this file" in err
+
+
 @pytest.mark.parametrize("name", ["pkg.whl", "pkg-1.0.whl", "pkg-1.0-py3-none-linux_x86_64.zip"])
 def test_what_is_no_wheel_is_refused(world: World, nixpatch: Run, name: str, wheelhouse: str) -> None:
     path = os.path.join(world.root, name)

@@ -62,13 +62,13 @@ def wheel_command(
                 directory,
                 lambda prefix: opt.request_for(prefix, chosen),
                 chosen,
+                is_right=lambda outcome: run_code(outcome.plan, outcome) is ExitCode.SATISFIED,
                 others=[other for other in beside or () if other != wheel],
                 dry_run=dry_run,
                 events=output.events(),
             )
             output.plan(done.plan, done.outcome, time.monotonic() - begun)
-            result = run_code(done.plan, done.outcome)
-            code = max(code, result)
+            code = max(code, run_code(done.plan, done.outcome))
             if not dry_run:
                 note = f"wrote {done.output}" if done.output else "nothing was written for it"
                 sys.stderr.write(f"nixpatch: {shown(wheel)}: {shown(note)}\n")

@@ -6,12 +6,15 @@ encrypted, or appears twice, or if RECORD does not describe every file.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
+import lzma
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Final
@@ -187,46 +190,55 @@ def unpack(
     }
     if len(set(paths.values())) < len(paths):
         raise RequestError(f"{wheel.path}: two of its files would be installed at one place")
-    with zipfile.ZipFile(wheel.path) as archive:
-        hashes = _read_record(wheel, archive)
+    rows: list[tuple[str, str, str]] = []
+    with _readable(wheel), zipfile.ZipFile(wheel.path) as archive:
+        digests = _read_record(wheel, archive)
         for info in wheel.members:
             name = info.filename
             if name == record:
                 continue
             with archive.open(info) as contents:
-                counted = _Hashed(contents, info.file_size)
+                hashed = _Hashed(contents, info.file_size)
                 executable = bool(info.external_attr >> 16 & 0o111) or ".data/scripts/" in name
-                write(paths[name], counted, executable)  # type: ignore[arg-type]
-            row = hashes.get(name)
-            if row is None and os.path.basename(name) not in _SIGNATURES:
+                write(paths[name], hashed, executable)  # type: ignore[arg-type]
+            digest = digests.get(name)
+            if digest is None and os.path.basename(name) not in _SIGNATURES:
                 raise RequestError(f"{wheel.path}: {shown(name)}: not in RECORD; mend the wheel first")
-            if row is not None and row != counted.digest():
+            if digest is not None and digest != hashed.digest():
                 raise RequestError(
                     f"{wheel.path}: {shown(name)}: RECORD describes another file; mend the wheel first"
                 )
-    rows = [
-        (os.path.relpath(path, site), *_hash_and_size(path)) for name, path in paths.items() if name != record
-    ]
+            rows.append(
+                (os.path.relpath(paths[name], site), f"sha256={hashed.digest()}", str(info.file_size))
+            )
     rows.append((os.path.relpath(paths[record], site), "", ""))
     write(paths[record], io.BytesIO(_csv(rows)), False)
     return paths
 
 
-def _hash_and_size(path: str) -> tuple[str, str]:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-    return f"sha256={encode_digest(digest)}", str(os.path.getsize(path))
+@contextlib.contextmanager
+def _readable(wheel: WheelFile) -> Iterator[None]:
+    """Turn what zipfile raises on a damaged archive into one line."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
+        raise RequestError(f"{wheel.path}: cannot be unpacked: {error}; get the wheel again") from error
 
 
 def _read_record(wheel: WheelFile, archive: zipfile.ZipFile) -> dict[str, str]:
-    """Return the SHA-256 of each row of RECORD; "" for one without a hash."""
+    """Return the SHA-256 of each row of RECORD.
+
+    Raises:
+        RequestError: it cannot be read, or a row has no SHA-256.
+
+    """
     try:
         info = archive.getinfo(f"{wheel.info}/RECORD")
         if info.file_size > MAX_RECORD_SIZE:
             raise RequestError(f"{wheel.path}: its RECORD has more than {MAX_RECORD_SIZE >> 20} MiB")
         text = archive.read(info).decode("utf-8")
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
-    except (KeyError, UnicodeDecodeError, csv.Error, zipfile.BadZipFile) as error:
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
         raise RequestError(f"{wheel.path}: its RECORD cannot be read: {error}") from error
     hashes = {}
     for row in rows:
@@ -279,8 +291,6 @@ def pack(wheel: WheelFile, output: IO[bytes], paths: Mapping[str, str], added: M
     with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for info, path in _to_pack(wheel, model, paths, added):
             name = info.filename
-            if name == record:
-                continue
             data: IO[bytes]
             with _contents(wheel, name, path) as data, archive.open(info, "w", force_zip64=True) as member:
                 digest, size = hashlib.sha256(), 0
@@ -288,8 +298,7 @@ def pack(wheel: WheelFile, output: IO[bytes], paths: Mapping[str, str], added: M
                     digest.update(chunk)
                     size += len(chunk)
                     member.write(chunk)
-            if os.path.basename(name) not in _SIGNATURES:
-                rows.append((name, f"sha256={encode_digest(digest.digest())}", str(size)))
+            rows.append((name, f"sha256={encode_digest(digest.digest())}", str(size)))
         rows.append((record, "", ""))
         archive.writestr(_info_like(model, record), _csv(rows))
 
@@ -298,9 +307,8 @@ def _to_pack(
     wheel: WheelFile, model: zipfile.ZipInfo, paths: Mapping[str, str], added: Mapping[str, str]
 ) -> Iterator[tuple[zipfile.ZipInfo, str]]:
     for info in wheel.members:
-        if info is model:
-            continue
-        if os.path.lexists(paths[info.filename]) and os.path.basename(info.filename) not in _SIGNATURES:
+        is_signature = os.path.basename(info.filename) in _SIGNATURES
+        if info is not model and not is_signature and os.path.lexists(paths[info.filename]):
             yield _info_like(info, info.filename), paths[info.filename]
     for name, path in sorted(added.items()):
         yield _info_like(model, name), path

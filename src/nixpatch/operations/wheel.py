@@ -25,8 +25,6 @@ from nixpatch.operations.patch_options import ApplyOptions
 from nixpatch.operations.plan import Reader, make_plan
 from nixpatch.operations.request import PatchRequest
 
-_KEPT = frozenset({".nixpatch-roots", ".nixpatch-env"})
-
 
 @dataclass(frozen=True, slots=True)
 class WheelOutcome:
@@ -46,6 +44,7 @@ def patch_wheel(
     request: Callable[[str], PatchRequest],
     options: ApplyOptions,
     *,
+    is_right: Callable[[Outcome], bool],
     others: Sequence[str] = (),
     dry_run: bool = False,
     events: PatchEvents | None = None,
@@ -59,6 +58,7 @@ def patch_wheel(
         directory: where the new one goes.
         request: makes a request for the directory that the wheel is unpacked to.
         options: how to carry out the plan. No roots are made: the wheel is not where it will be.
+        is_right: whether the outcome leaves nothing to be done; if not, no wheel is written.
         others: wheels that will be installed beside it, and whose libraries serve it.
         dry_run: plan only.
         events: callbacks.
@@ -70,8 +70,8 @@ def patch_wheel(
     """
     wheel = read_wheel(path)
     beside = [read_wheel(other) for other in others]
-    with _scratch() as scratch:
-        prefix = os.path.join(scratch, "prefix")
+    with tempfile.TemporaryDirectory(prefix="nixpatch-wheel-") as scratch:
+        prefix = os.path.join(os.path.realpath(scratch), "prefix")
         asked = request(prefix)
         site = _site(prefix, wheel, asked)
         try:
@@ -79,6 +79,8 @@ def patch_wheel(
             before = set(_files(prefix))
             for other in beside:
                 unpack(other, prefix, site, _write)
+        except FileExistsError as error:
+            raise RequestError(f"{error.filename}: two of the wheels would install this file") from error
         except OSError as error:
             raise MachineError(f"{path}: cannot be unpacked: {error}; nothing was written") from error
         asked, info = replace(asked, path=prefix, cache=None), os.path.join(site, wheel.info)
@@ -86,7 +88,7 @@ def patch_wheel(
             return WheelOutcome(wheel, _part(make_plan(asked), info), None, None)
         events, options = events or PatchEvents(), replace(options, gc_roots=False)
         outcome = patch(asked, options, events, restrict=lambda plan: _part(plan, info))
-        if _is_wrong(outcome):
+        if not is_right(outcome):
             return WheelOutcome(wheel, outcome.plan, outcome, None)
         _mark(os.path.join(info, provenance.NAME))
         added = {
@@ -145,20 +147,13 @@ def _part(plan: Plan, info: str) -> Plan:
     )
 
 
-def _is_wrong(outcome: Outcome) -> bool:
-    findings = (*outcome.plan.findings, *outcome.findings)
-    lacks = any(file.blocking for file in outcome.plan.files)
-    return bool(outcome.failed) or lacks or any(finding.severity == "error" for finding in findings)
-
-
 def _is_of(plan: Plan, file: str, info: str) -> bool:
     """Whether a new file is the wheel's, and not of one beside it."""
     return file.startswith(info + "/") or any(text.path == file and text.info == info for text in plan.texts)
 
 
 def _files(prefix: str) -> Iterator[str]:
-    for directory, directories, names in os.walk(prefix):
-        directories[:] = [name for name in directories if name not in _KEPT]
+    for directory, _, names in os.walk(prefix):
         yield from (os.path.join(directory, name) for name in names)
 
 
@@ -167,12 +162,3 @@ def _write(path: str, contents: IO[bytes], executable: bool) -> None:
     with open(path, "xb") as file:
         shutil.copyfileobj(contents, file, 1 << 20)
     os.chmod(path, 0o755 if executable else 0o644)
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[str]:
-    try:
-        with tempfile.TemporaryDirectory(prefix="nixpatch-wheel-") as directory:
-            yield os.path.realpath(directory)
-    except FileExistsError as error:
-        raise RequestError(f"{error.filename}: two wheels would install this file") from error

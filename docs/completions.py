@@ -17,7 +17,6 @@ from nixpatch.cli.app import COMMANDS, command_line
 # What a value or a word is, by its metavar; everything else is completed as a file.
 _DIRECTORIES = frozenset({"DIR", "STORE-PATH", "DIR|STORE-PATH"})
 _FREE = frozenset({"SONAME", "SONAME@GLOB", "GLOB", "N", "WORD", "REF", "[=GLOB]", "PATTERN", "STRING"})
-_NAMES = frozenset({"POLICY", "SONAME"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,18 +198,9 @@ def _zsh(table: Mapping[str, Command]) -> str:
     for name, command in table.items():
         lines.append(f"    ({name})")
         if command.subcommands:
-            inner = " ".join(_quoted(f"{each}:{sub.help}") for each, sub in command.subcommands.items())
-            lines += [
-                f"      local -a inner=({inner})",
-                "      _arguments -S '1:command:(({}))' '*::: :->rest'".replace(
-                    "{}",
-                    " ".join(
-                        each + "\\:" + re.sub(r"([\\ ()\"':])", r"\\\1", sub.help).replace("'", "'\\''")
-                        for each, sub in command.subcommands.items()
-                    ),
-                ),
-                "      ;;",
-            ]
+            described = (rf"{each}\:{_zsh_escaped(sub.help)}" for each, sub in command.subcommands.items())
+            inner = " ".join(described)
+            lines += [f"      _arguments -S '1:command:(({inner}))' '*::: :->rest'", "      ;;"]
             continue
         rest = "'*:::command:_normal'" if command.wraps else "'*:path:_files'"
         if command.words:
@@ -219,7 +209,11 @@ def _zsh(table: Mapping[str, Command]) -> str:
         lines.append(f"      _arguments -s -S {arguments}")
         lines.append("      ;;")
     lines += ["  esac", "}", "", '_nixpatch "$@"']
-    return "\n".join(line for line in lines if not line.startswith("      local -a inner")) + "\n"
+    return "\n".join(lines) + "\n"
+
+
+def _zsh_escaped(text: str) -> str:
+    return re.sub(r"([\\ ()\"':])", r"\\\1", text).replace("'", "'\\''")
 
 
 def _zsh_option(option: Option) -> str:

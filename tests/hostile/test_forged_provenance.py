@@ -17,6 +17,7 @@ from nixpatch.errors import MachineError
 from nixpatch.installed import provenance
 from nixpatch.installed.provenance import PatchedText
 from nixpatch.model import TextKind
+from nixpatch.model.installed import ROOTS_DIRECTORY
 from nixpatch.store import gc_roots
 from nixpatch.store.nix_store import Store
 from support import vendored as vendoring
@@ -182,7 +183,7 @@ def test_roots_go_through_no_link(vendored: Vendored, tmp_path: pathlib.Path) ->
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\n")
     program.chmod(0o755)
     store = Store(vendored.world.store, vendored.world.store, program=str(program))
-    os.symlink(outside(vendored), os.path.join(vendored.world.venv, gc_roots.DIRECTORY))
+    os.symlink(outside(vendored), os.path.join(vendored.world.venv, ROOTS_DIRECTORY))
     beyond = state_of(outside(vendored))
     with pytest.raises(MachineError, match="nothing was changed"):
         gc_roots.add(store, vendored.world.venv, [os.path.dirname(vendored.world.library)])

@@ -271,7 +271,7 @@ class _InstallerRun:
         """Patch what the installer has changed.
 
         Raises:
-            RequestError: the trees cannot be told, or read.
+            RequestError: the trees cannot be determined, or not be read.
 
         """
         call = self._call

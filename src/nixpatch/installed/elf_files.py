@@ -13,10 +13,11 @@ from nixpatch.fs import identity, is_temporary, read_head
 from nixpatch.installed.provenance import GRAFTS
 from nixpatch.model import TreeFile
 from nixpatch.model.elf import ELF_MAGIC
+from nixpatch.model.installed import ENV_DIRECTORY, ROOTS_DIRECTORY
 
 _SMALLEST_ELF = 52  # the header of the 32-bit class, gABI
 _EXECUTE = 0o111
-_NOT_ENTERED = frozenset({"__pycache__", GRAFTS, ".nixpatch-roots", ".nixpatch-env"})
+_NOT_ENTERED = frozenset({"__pycache__", GRAFTS, ROOTS_DIRECTORY, ENV_DIRECTORY})
 """the last two hold links of nixpatch into the store: libraries there are no files of the tree"""
 
 # Suffixes of files that are never ELF files, so that 50,000 of them need not be opened. A file with an

@@ -223,10 +223,10 @@ def _with_owners(
     for dist in dists:
         for path in paths & dist.files:
             owners.setdefault(path, set()).add(dist.info)
-    nobody: set[str] = set()
+    none: set[str] = set()
 
     def owners_of(path: str) -> tuple[str, ...]:
-        return tuple(sorted(owners.get(path, nobody) | owners.get(real_paths.get(path, path), nobody)))
+        return tuple(sorted(owners.get(path, none) | owners.get(real_paths.get(path, path), none)))
 
     return tuple(replace(file, owners=owners_of(file.path)) for file in files)
 
@@ -246,6 +246,14 @@ def _other_manager(prefix: str) -> tuple[str, ...]:
             f"{shown(prefix)}: conda manages it; its own checksums (conda-meta) will not match patched files",
         )
     return ()
+
+
+def dist_sources(dist: Dist) -> Iterator[tuple[str, bytes]]:
+    """Yield path and contents of each ``.py`` file of a dist, sorted by path."""
+    for path in sorted(path for path in dist.files if path.endswith(".py")):
+        # uv --link-mode symlink makes each of them a link into its cache.
+        with contextlib.suppress(OSError):
+            yield path, read_regular(os.path.realpath(path), _MAX_SOURCE_SIZE)
 
 
 def python_sources(root: str) -> Iterator[tuple[str, bytes]]:

@@ -124,17 +124,7 @@ def _without_python(loader: str, read: ReadElf, found_by: str) -> Target:
     if isinstance(facts, Skip):
         raise Unusable(f"is no dynamic loader: {facts.detail or facts.reason.value}")
     libc = libc_of(loader, facts.machine, read)
-    return Target(
-        python=loader,
-        found_by=found_by,
-        version=None,
-        machine=facts.machine,
-        loader=loader,
-        libc=libc.libc,
-        libc_version=libc.version,
-        libc_versions=libc.versions,
-        libc_dir=libc.directory,
-    )
+    return libc.target(loader, found_by, None, facts.machine, loader)
 
 
 def _starts(
@@ -221,18 +211,7 @@ def _read(
             raise
         loader, cannot_start = other, str(unusable)
         libc = _libc_of_start(loader, facts.machine, read)
-    return Target(
-        python=real,
-        found_by=found_by,
-        version=version,
-        machine=facts.machine,
-        loader=loader,
-        libc=libc.libc,
-        libc_version=libc.version,
-        libc_versions=libc.versions,
-        libc_dir=libc.directory,
-        cannot_start=cannot_start,
-    )
+    return libc.target(real, found_by, version, facts.machine, loader, cannot_start)
 
 
 def _libc_of_start(loader: str, machine: Machine, read: ReadElf) -> LibcFacts:
@@ -412,6 +391,29 @@ class LibcFacts:
     version: tuple[int, ...]
     versions: frozenset[str]
     directory: str
+
+    def target(
+        self,
+        python: str,
+        found_by: str,
+        version: tuple[int, int] | None,
+        machine: Machine,
+        loader: str,
+        cannot_start: str = "",
+    ) -> Target:
+        """Return the target with this libc."""
+        return Target(
+            python=python,
+            found_by=found_by,
+            version=version,
+            machine=machine,
+            loader=loader,
+            libc=self.libc,
+            libc_version=self.version,
+            libc_versions=self.versions,
+            libc_dir=self.directory,
+            cannot_start=cannot_start,
+        )
 
 
 def libc_of(loader: str, machine: Machine, read: ReadElf) -> LibcFacts:

@@ -8,6 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from nixpatch.model.elf import Machine
 
+ROOTS_DIRECTORY = ".nixpatch-roots"
+"""in the prefix of a tree: links to the store paths that its garbage-collector roots hold"""
+ENV_DIRECTORY = ".nixpatch-env"
+"""in the prefix of a tree: links to libraries for ``nixpatch env``"""
+
 
 class TreeKind(enum.Enum):
     """The kind of directory that the user named."""

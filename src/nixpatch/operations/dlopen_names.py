@@ -18,6 +18,7 @@ from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.scan import python_sources, scan
 from nixpatch.model import OpenedName, Opener, Target, Tree
 from nixpatch.model.dlopen_names import DlopenName, DlopenNames, DlopenStatus
+from nixpatch.model.installed import ENV_DIRECTORY
 from nixpatch.operations.opened_names import read_code_names
 from nixpatch.operations.plan import Reader, sources_of, target_for
 from nixpatch.operations.request import PatchRequest
@@ -27,9 +28,6 @@ from nixpatch.store import gc_roots
 from nixpatch.store.catalog import packaged
 from nixpatch.store.index import ProviderIndex, open_index
 from nixpatch.version import __version__
-
-DIRECTORY = ".nixpatch-env"
-"""name of the directory of links, in the prefix of the tree"""
 
 
 def find_dlopen_names(request: PatchRequest) -> DlopenNames:
@@ -143,7 +141,7 @@ def links(names: DlopenNames) -> dict[str, str]:
 
 def ld_library_path(names: DlopenNames) -> str:
     """Return the value of LD_LIBRARY_PATH; "" where no library needs it."""
-    entries = [os.path.join(names.tree.prefix, DIRECTORY)] if links(names) else []
+    entries = [os.path.join(names.tree.prefix, ENV_DIRECTORY)] if links(names) else []
     entries += [name.provider.directory for name in names.opened if name.provider and name.needs_siblings]
     entries += [names.driver_directory for name in names.opened if name.status is DlopenStatus.DRIVER]
     return ":".join(dict.fromkeys(entries))
@@ -156,7 +154,7 @@ def write_links(names: DlopenNames, request: PatchRequest) -> None:
         MachineError: the directory cannot be written, or Nix refused a root.
 
     """
-    wanted, directory = links(names), os.path.join(names.tree.prefix, DIRECTORY)
+    wanted, directory = links(names), os.path.join(names.tree.prefix, ENV_DIRECTORY)
     files = [*names.given.values(), *(name.provider.real for name in names.opened if name.provider)]
     used = {request.store.store_path_of(file) for file in files}
     if gc_roots.wanted(request.store, names.tree.prefix):

@@ -11,7 +11,7 @@ from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.provenance import IN_WHEEL
 from nixpatch.installed.scan import scan
 from nixpatch.model import ElfFacts, Finding, Plan, Verdict
-from nixpatch.operations import dlopen_names
+from nixpatch.model.installed import ENV_DIRECTORY
 from nixpatch.operations.plan import Reader
 from nixpatch.store import gc_roots
 from nixpatch.store.nix_store import Store
@@ -119,7 +119,7 @@ def _names_in_files(prefix: str) -> Iterator[str]:
     for dist in TreeRecords().of_all(tree):
         known = dist.usable_provenance()
         yield from (use for text in (known.texts.values() if known else ()) for use in text.uses)
-    with contextlib.suppress(OSError), os.scandir(os.path.join(prefix, dlopen_names.DIRECTORY)) as entries:
+    with contextlib.suppress(OSError), os.scandir(os.path.join(prefix, ENV_DIRECTORY)) as entries:
         yield from (os.readlink(entry.path) for entry in entries if entry.is_symlink())
     read = Reader()
     for file in tree.files:

@@ -10,19 +10,18 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nixpatch.elf.dlopen_strings import DLOPEN, dlopen_strings
 from nixpatch.errors import FileRefused
-from nixpatch.fs import read_regular
 from nixpatch.installed.dist_records import DistRecords, TreeRecords
+from nixpatch.installed.scan import dist_sources
 from nixpatch.model import Dist, DlopenStrings, ElfFacts, Machine, OpenedName, Opener, Tree
 from nixpatch.policy import Policy
 from nixpatch.resolve.python_names import opened_names
 from nixpatch.store.cache import Cache, RowKind, settled, stamp_of
 
-_MAX_SOURCE = 4 << 20  # bytes
 _SOURCE_ROW = re.compile(rb"^[^\r\n]*\.py[\"']?,[^\r\n]*$", re.MULTILINE)
 _HASHED = re.compile(rb",sha(?:256|384|512)=[\w-]{20,},\d*\Z")
 
@@ -90,7 +89,8 @@ def _names_of(dist: Dist, records: DistRecords, cache: Cache) -> tuple[OpenedNam
         known = _unpacked(cache.get(RowKind.OPENED, record, key))
         if known is not None:
             return known
-    names = opened_names(_sources(dist))
+    sources = ((os.path.relpath(path, dist.site), data) for path, data in dist_sources(dist))
+    names = opened_names(sources)
     if key is not None:
         cache.put(RowKind.OPENED, record, key, _packed(names))
     return names
@@ -103,17 +103,6 @@ def _source_digest(records: DistRecords) -> bytes | None:
     except OSError:
         return None
     return hashlib.sha256(b"\n".join(rows)).digest() if all(map(_HASHED.search, rows)) else None
-
-
-def _sources(dist: Dist) -> Iterator[tuple[str, bytes]]:
-    """Yield the sources of a dist that may open a library, sorted by path."""
-    for path in sorted(path for path in dist.files if path.endswith(".py")):
-        try:
-            # uv --link-mode symlink makes each of them a link into its cache.
-            data = read_regular(os.path.realpath(path), _MAX_SOURCE)
-        except OSError:
-            continue
-        yield os.path.relpath(path, dist.site), data
 
 
 def _packed(names: Iterable[OpenedName]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import os
 import re
@@ -10,11 +9,10 @@ from collections.abc import Collection
 
 from nixpatch.elf.symbols import read_symbols
 from nixpatch.errors import FileRefused
-from nixpatch.fs import read_regular
+from nixpatch.installed.scan import dist_sources
 from nixpatch.model import Dist, ElfFacts, FilePlan, Target, Tree
 from nixpatch.resolve.stopped_imports import module_name
 
-_MAX_SOURCE = 4 << 20  # bytes
 _LITERAL = re.compile(r"""["'](?:[^"'\r\n]*/)?([\w.+*?{}%-]{4,255})["']""")
 _PLACEHOLDER = re.compile(r"\{\w*[^{}]*\}|%[sdr]")
 _MAX_PATTERNS = 1000
@@ -49,11 +47,8 @@ class StartingFiles:
         """Return the names of ELF files of a dist that its sources have as a text, read once."""
         if dist.info not in self._named:
             literals: set[str] = set()
-            for source in dist.files:
-                if source.endswith(".py"):
-                    with contextlib.suppress(OSError):
-                        text = read_regular(source, _MAX_SOURCE).decode("utf-8", "surrogateescape")
-                        literals.update(_LITERAL.findall(text))
+            for _, source in dist_sources(dist):
+                literals.update(_LITERAL.findall(source.decode("utf-8", "surrogateescape")))
             self._named[dist.info] = named_files(self._files.get(dist.info, ()), literals)
         return self._named[dist.info]
 

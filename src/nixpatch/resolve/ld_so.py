@@ -118,11 +118,7 @@ def simulate(
         FileNotFoundError: there is no ELF file at ``program``.
 
     """
-    facts = config.read(program)
-    if facts is None:
-        raise FileNotFoundError(program)
-    main = _LinkMap(program, program, facts, None)
-    namespace = _Namespace(config, [main])
+    namespace, main = _started(program, config)
     loader_facts = config.read(config.loader) if config.loader is not None else None
     if config.loader is not None and loader_facts is not None:
         namespace.maps.append(_LinkMap(config.loader, config.loader, loader_facts, None))
@@ -145,6 +141,14 @@ def simulate(
     )
 
 
+def _started(program: str, config: LoaderConfig) -> tuple[_Namespace, _LinkMap]:
+    facts = config.read(program)
+    if facts is None:
+        raise FileNotFoundError(program)
+    main = _LinkMap(program, program, facts, None)
+    return _Namespace(config, [main]), main
+
+
 def search_opened(
     program: str, config: LoaderConfig, caller: str, needs: Iterable[tuple[Sequence[str], str]]
 ) -> Iterator[TracedNeed]:
@@ -160,11 +164,7 @@ def search_opened(
         FileNotFoundError: there is no ELF file at ``program``.
 
     """
-    facts = config.read(program)
-    if facts is None:
-        raise FileNotFoundError(program)
-    main = _LinkMap(program, program, facts, None)
-    namespace = _Namespace(config, [main])
+    namespace, main = _started(program, config)
     list(namespace.load_needs(main, stop=False))
     opening = namespace.open(caller, main) or main
     list(namespace.load_needs(opening, stop=False))

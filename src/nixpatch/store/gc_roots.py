@@ -14,10 +14,9 @@ from collections.abc import Iterable
 
 from nixpatch.errors import MachineError
 from nixpatch.fs import make_directory, remove, remove_directory, replace_bytes
+from nixpatch.model.installed import ROOTS_DIRECTORY
 from nixpatch.store.nix_store import Store
 
-DIRECTORY = ".nixpatch-roots"
-"""name of the directory of links, in the prefix of the tree"""
 _DECLINED = "none"
 """name of a file in it: a run wanted no roots"""
 
@@ -43,14 +42,14 @@ def decline(prefix: str) -> None:
         OSError: the directory of the links cannot be written.
 
     """
-    directory = os.path.join(prefix, DIRECTORY)
+    directory = os.path.join(prefix, ROOTS_DIRECTORY)
     make_directory(directory)
     replace_bytes(os.path.join(directory, _DECLINED), b"")
 
 
 def declined(prefix: str) -> bool:
     """Return whether the last run on a tree wanted no roots."""
-    return os.path.isfile(os.path.join(prefix, DIRECTORY, _DECLINED))
+    return os.path.isfile(os.path.join(prefix, ROOTS_DIRECTORY, _DECLINED))
 
 
 def add(store: Store, prefix: str, paths: Iterable[str]) -> None:
@@ -62,11 +61,11 @@ def add(store: Store, prefix: str, paths: Iterable[str]) -> None:
     """
     new = missing(store, prefix, paths)
     if declined(prefix):
-        remove(os.path.join(prefix, DIRECTORY, _DECLINED))
+        remove(os.path.join(prefix, ROOTS_DIRECTORY, _DECLINED))
     if new:
         # Nix numbers the links of one call. A name of their own keeps them off those of other calls.
         name = hashlib.sha256("\0".join(new).encode()).hexdigest()[:16]
-        directory = os.path.join(prefix, DIRECTORY)
+        directory = os.path.join(prefix, ROOTS_DIRECTORY)
         try:
             make_directory(directory)  # Nix would follow a link and write wherever it leads
         except OSError as error:
@@ -80,7 +79,7 @@ def add(store: Store, prefix: str, paths: Iterable[str]) -> None:
 def links(prefix: str) -> dict[str, str]:
     """Return the links of a tree and the store paths that they lead to."""
     try:
-        with os.scandir(os.path.join(prefix, DIRECTORY)) as entries:
+        with os.scandir(os.path.join(prefix, ROOTS_DIRECTORY)) as entries:
             return {entry.path: os.readlink(entry.path) for entry in entries if entry.is_symlink()}
     except OSError:
         return {}
@@ -95,7 +94,7 @@ def drop(prefix: str, unused: Iterable[str], *, keep_declined: bool = False) -> 
         MachineError: the directory of the links cannot be written.
 
     """
-    directory = os.path.join(prefix, DIRECTORY)
+    directory = os.path.join(prefix, ROOTS_DIRECTORY)
     if not os.path.isdir(directory) or os.path.islink(directory):
         return
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nixpatch.model.installed import ROOTS_DIRECTORY
 from nixpatch.operations.gc_roots import prune
 from nixpatch.operations.patch import prune_roots
 from nixpatch.store import gc_roots
@@ -20,9 +21,9 @@ USED, UNUSED = "/nix/store/" + "a" * 32 + "-used-1", "/nix/store/" + "b" * 32 + 
 @pytest.fixture
 def tree(tmp_path: Path) -> str:
     """A tree with two roots and no file that uses either."""
-    os.makedirs(tmp_path / gc_roots.DIRECTORY)
+    os.makedirs(tmp_path / ROOTS_DIRECTORY)
     for number, path in enumerate((USED, UNUSED)):
-        os.symlink(path, tmp_path / gc_roots.DIRECTORY / str(number))
+        os.symlink(path, tmp_path / ROOTS_DIRECTORY / str(number))
     return os.path.realpath(tmp_path)
 
 
@@ -33,7 +34,7 @@ def held(tree: str) -> set[str]:
 def test_what_nothing_names_goes(tree: str) -> None:
     prune(tree)
     assert held(tree) == set()
-    assert not os.path.exists(os.path.join(tree, gc_roots.DIRECTORY))
+    assert not os.path.exists(os.path.join(tree, ROOTS_DIRECTORY))
 
 
 def test_what_env_links_to_stays(tree: str) -> None:

@@ -137,11 +137,7 @@ def make_plan(
         sources = replace(sources, nixpkgs=realised.paths)
     decision = decide(sources)
     context, vendored = decision.context, decision.vendored
-    files = mark_stopped(
-        mark_unrecorded(tree, decision.files, records),
-        (lambda _: True) if request.strict else StartingFiles(tree, target),
-        functools.cache(os.path.realpath),
-    )
+    files = _mark_stopped(request, tree, target, mark_unrecorded(tree, decision.files, records))
     texts, text_findings = _plan_texts(request, decision, records)
     findings = [
         *(Finding("note", tree.root, note) for note in (*tree.notes, tree.linked_note) if note),
@@ -222,6 +218,18 @@ class _Decision:
     python: Mapping[str, PythonLibraries]
     """what Python code opens by name, by ``.dist-info``"""
     target_closure: frozenset[str]
+
+
+def _mark_stopped(
+    request: PatchRequest, tree: Tree, target: Target, files: tuple[FilePlan, ...]
+) -> tuple[FilePlan, ...]:
+    """Mark files with unmet needs that stop an import or a program; with ``strict``, all of them."""
+    starting = StartingFiles(tree, target)
+    return mark_stopped(
+        files,
+        lambda file: request.strict or starting(file.file, file.facts),
+        functools.cache(os.path.realpath),
+    )
 
 
 def _plan_texts(

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from nixpatch.elf.symbols import read_symbols
 from nixpatch.errors import FileRefused
 from nixpatch.installed.scan import dist_sources
-from nixpatch.model import Dist, ElfFacts, FilePlan, Target, Tree
+from nixpatch.model import Dist, ElfFacts, Target, Tree, TreeFile
 from nixpatch.resolve.stopped_imports import module_name
 
 _LITERAL = re.compile(r"""["'](?:[^"'\r\n]*/)?([\w.+*?{}%-]{4,255})["']""")
@@ -30,18 +30,16 @@ class StartingFiles:
         self._target = target
         self._named: dict[str, frozenset[str]] = {}
 
-    def __call__(self, file: FilePlan) -> bool:
+    def __call__(self, file: TreeFile, facts: ElfFacts | None) -> bool:
         """Return whether a file is a program, a module, or named in the code of its dist.
 
         So is every file of no dist: nothing says what it is for.
         """
-        owners = [self._dists[info] for info in file.file.owners if info in self._dists]
-        if not owners or (file.facts is not None and _is_program(file.facts)):
+        owners = [self._dists[info] for info in file.owners if info in self._dists]
+        if not owners or (facts is not None and _is_program(facts)):
             return True
-        path = file.file.path
-        return _is_module(path, self._target) or any(
-            os.path.basename(path) in self._named_by(dist) for dist in owners
-        )
+        name = os.path.basename(file.path)
+        return _is_module(file.path, self._target) or any(name in self._named_by(dist) for dist in owners)
 
     def _named_by(self, dist: Dist) -> frozenset[str]:
         """Return the names of ELF files of a dist that its sources have as a text, read once."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from nixpatch.errors import PythonGone
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.scan import scan
-from nixpatch.model import ElfFacts, FilePlan, Finding, Libc, Skip, Target, Verdict
+from nixpatch.model import ElfFacts, Finding, Libc, Skip, Target, Verdict
 from nixpatch.operations import gc_roots, lockfile
 from nixpatch.operations.foreign_dists import foreign_dists, linked_for_others
 from nixpatch.operations.plan import Reader
@@ -86,9 +86,8 @@ def check_tree(
     skips = (
         (file.path, result) for file in tree.files if isinstance(result := reader.in_tree(file.path), Skip)
     )
-    verdict = with_findings(
-        verdict, tuple(unable_to_start(skips, reader.facts, may_be_missing(tree, records, policy)))
-    )
+    ignored = may_be_missing(tree, records, policy)
+    verdict = with_findings(verdict, tuple(unable_to_start(skips, reader.facts, ignored)))
     verdict = with_findings(verdict, tuple(cannot_start(replace(tree, files=()), target)))
     machines = {file.path: machine for file in tree.files if (machine := reader.machine(file.path))}
     facts = facts_of_tree(tree, target, reader)
@@ -99,13 +98,12 @@ def check_tree(
     facts = {path: file for path, file in facts.items() if path not in of_foreign}
     if locked is not None:
         verdict = with_findings(verdict, lockfile.findings(verdict, locked, store, reader))
-    ignored = may_be_missing(tree, records, policy)
     verdict = with_findings(verdict, tuple(_conflicts(facts, target, reader, ignored)))
     starting = StartingFiles(tree, target)
-    plans = {file.path: FilePlan(file, facts.get(file.path)) for file in tree.files}
+    files = {file.path: file for file in tree.files}
 
     def stops(path: str) -> bool:
-        return path not in plans or starting(plans[path])
+        return path not in files or starting(files[path], facts.get(path))
 
     if target.libc is Libc.GLIBC or store.store_path_of(target.loader) is not None:
         unmet = tuple(

@@ -56,6 +56,13 @@ PRINTS = [
     ("--print-soname",),
     ("--print-needed", "--print-rpath", "--print-soname"),
     ("--set-rpath", "/q", "--print-rpath"),
+    ("--page-size", "4096", "--print-soname"),
+]
+# not in Debian's
+NEW_PRINTS = [
+    ("--print-execstack",),
+    ("--print-os-abi", "--print-interpreter", "--print-execstack", "--print-needed"),
+    ("--no-sort", "--no-clobber-old-sections", "--print-needed"),
 ]
 
 
@@ -69,6 +76,21 @@ def test_prints_what_patchelf_prints(
     code, out, err = elf_command(*flags, ours)
     assert (code, out) == (done.returncode, done.stdout)
     assert bool(err) == bool(done.stderr)
+
+
+@pytest.mark.gcc
+@pytest.mark.pypi
+@pytest.mark.parametrize("flags", NEW_PRINTS, ids=" ".join)
+@pytest.mark.parametrize("kind", ["none", "library"])
+def test_prints_what_the_newest_patchelf_prints(
+    sources: dict[str, str],
+    tmp_path: Path,
+    elf_command: Elf,
+    newest_patchelf: str,
+    kind: str,
+    flags: Sequence[str],
+) -> None:
+    test_prints_what_patchelf_prints(sources, tmp_path, elf_command, newest_patchelf, kind, flags)
 
 
 EDITS = [

@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -21,6 +21,8 @@ from nixpatch.operations.elf_edit import FileChange, PathAction
 
 _PRINT = "Print"
 _EDIT = "Edit"
+_NO_EFFECT = "Accepted because patchelf has them; they have no effect"
+_STACK = {True: "X", False: "-", None: "?"}  # as patchelf prints it
 _ARGUMENT = 1 << 20  # bytes of a value in a file
 
 
@@ -43,11 +45,13 @@ class PrintOptions:
     soname: bool
     rpath: bool
     needed: bool
+    os_abi: bool
+    executable_stack: bool
 
     @property
     def is_empty(self) -> bool:
         """Whether none was selected."""
-        return not (self.interpreter or self.soname or self.rpath or self.needed)
+        return not any(astuple(self))
 
 
 @guarded
@@ -57,6 +61,10 @@ def elf_command(
     print_interpreter: Annotated[bool, _option(_PRINT, "The dynamic linker.", "--print-interpreter")] = False,
     print_needed: Annotated[bool, _option(_PRINT, "The needed libraries.", "--print-needed")] = False,
     print_soname: Annotated[bool, _option(_PRINT, "The library's own name.", "--print-soname")] = False,
+    print_os_abi: Annotated[bool, _option(_PRINT, "The operating system.", "--print-os-abi")] = False,
+    print_execstack: Annotated[
+        bool, _option(_PRINT, "Whether it wants an executable stack.", "--print-execstack")
+    ] = False,
     set_rpath: Annotated[str | None, _option(_EDIT, "Replace the search path.", metavar="PATH|@FILE")] = None,
     add_rpath: Annotated[
         str | None, _option(_EDIT, "Append to the search path.", metavar="PATH|@FILE")
@@ -77,7 +85,14 @@ def elf_command(
         bool, _option(_EDIT, "Write DT_RPATH instead of DT_RUNPATH.", "--force-rpath")
     ] = False,
     set_interpreter: Annotated[
-        str | None, _option(_EDIT, "Replace the dynamic linker.", metavar="PATH|@FILE")
+        str | None,
+        _option(
+            _EDIT,
+            "Replace the dynamic linker.",
+            "--set-interpreter",
+            "--interpreter",
+            metavar="PATH|@FILE",
+        ),
     ] = None,
     replace_needed: Annotated[
         list[NameReplacement] | None,
@@ -99,6 +114,16 @@ def elf_command(
     ] = None,
     force_payload: Annotated[
         bool, _option(_EDIT, "Also edit programs with appended data.", "--force-payload")
+    ] = False,
+    page_size: Annotated[  # noqa: ARG001
+        int | None, _option(_NO_EFFECT, "Edits add no page.", "--page-size", metavar="BYTES")
+    ] = None,
+    debug: Annotated[bool, _option(_NO_EFFECT, "There is no trace.", "--debug")] = False,  # noqa: ARG001
+    no_sort: Annotated[  # noqa: ARG001
+        bool, _option(_NO_EFFECT, "Headers keep their order.", "--no-sort")
+    ] = False,
+    no_clobber_old_sections: Annotated[  # noqa: ARG001
+        bool, _option(_NO_EFFECT, "Old sections keep their bytes.", "--no-clobber-old-sections")
     ] = False,
 ) -> ExitCode:
     """Print or edit single ELF files, with the options of patchelf. Does not update RECORD."""
@@ -130,7 +155,9 @@ def elf_command(
         raise RequestError("--restore cannot be combined with another edit")
     if output is not None and len(files) > 1:
         raise RequestError("--output takes a single FILE")
-    printing = PrintOptions(print_interpreter, print_soname, print_rpath, print_needed)
+    printing = PrintOptions(
+        print_interpreter, print_soname, print_rpath, print_needed, print_os_abi, print_execstack
+    )
     if output == "-" and not printing.is_empty:
         raise RequestError("--output - cannot be combined with an option that prints")
     for file in files:
@@ -200,10 +227,14 @@ def _selected_values(facts: ElfFacts, printing: PrintOptions) -> Iterator[str]:
         if facts.current.interp is None:
             raise FileRefused("it has no interpreter")
         yield facts.current.interp
+    if printing.os_abi:
+        yield elf_edit.os_abi_name(facts.os_abi)
     if printing.soname and facts.soname is not None:
         yield facts.soname
     if printing.rpath:
         yield facts.current.search_path or ""
+    if printing.executable_stack:
+        yield f"execstack: {_STACK[facts.executable_stack]}"
     if printing.needed:
         yield from facts.needed
 

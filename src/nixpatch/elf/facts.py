@@ -25,7 +25,9 @@ _LOOKUPS = 1 << 17
 """bound on needs times search path entries, which every simulation of a loader visits"""
 
 
-def read(source: str | int, *, payload_ok: bool = False, foreign: bool = False) -> ElfFacts | Skip:
+def read(
+    source: str | int, *, payload_ok: bool = False, foreign: bool = False, any_os: bool = False
+) -> ElfFacts | Skip:
     """Read the headers of one file, or return why nixpatch leaves it alone.
 
     Reads only headers, the dynamic section, its strings, version records and notes: well below a millisecond.
@@ -35,6 +37,7 @@ def read(source: str | int, *, payload_ok: bool = False, foreign: bool = False) 
         source: a path, or a descriptor, which stays open.
         payload_ok: accept executables with appended data.
         foreign: ignore the undo record: the file as it is counts as its original.
+        any_os: accept files for other operating systems (EI_OSABI).
 
     Raises:
         OSError: it cannot be read.
@@ -42,6 +45,9 @@ def read(source: str | int, *, payload_ok: bool = False, foreign: bool = False) 
     """
     try:
         with open_views(source) as views:
+            osabi = views.current.headers.ident[elf.EI_OSABI]
+            if osabi not in elf.LINUX_OSABIS and not any_os:
+                return Skip(SkipReason.OTHER_OSABI, f"OSABI {osabi}")
             facts = _facts(views.without_record() if foreign else views, payload_ok=payload_ok)
             return replace(facts, foreign_undo=foreign) if isinstance(facts, ElfFacts) else facts
     except SkippedFile as skipped:
@@ -186,6 +192,8 @@ def _facts(views: ElfViews, *, payload_ok: bool) -> ElfFacts | Skip:
         version_defs=dynamic.version_defs(file),
         dlopen_needs=dlopened,
         obstacle=_obstacle(views),
+        os_abi=headers.ident[elf.EI_OSABI],
+        executable_stack=headers.stack_segment and bool(headers.stack_segment.flags & elf.PF_X),
     )
 
 

@@ -93,6 +93,11 @@ class Headers:
         return next((p for p in self.phdrs if p.type == elf.PT_INTERP), None)
 
     @functools.cached_property
+    def stack_segment(self) -> Phdr | None:
+        """PT_GNU_STACK, whose PF_X asks for an executable stack."""
+        return next((p for p in self.phdrs if p.type == elf.PT_GNU_STACK), None)
+
+    @functools.cached_property
     def null_index(self) -> int | None:
         """Index of the first DT_NULL; None if the section has none."""
         return next((i for i, entry in enumerate(self.dynamic) if entry.tag == elf.DT_NULL), None)
@@ -201,6 +206,15 @@ def parse(image: Image) -> Headers:
 
     """
     layout, ident, ehdr = _elf_header(image)
+    try:
+        return _parse(image, layout, ident, ehdr)
+    except SkippedFile:
+        if ident[elf.EI_OSABI] not in elf.LINUX_OSABIS:  # which says more
+            raise SkippedFile(SkipReason.OTHER_OSABI, f"OSABI {ident[elf.EI_OSABI]}") from None
+        raise
+
+
+def _parse(image: Image, layout: Layout, ident: bytes, ehdr: Ehdr) -> Headers:
     phdr_bytes = _phdr_table(image, layout, ehdr)
     phdrs = layout.phdrs_of(phdr_bytes)
     loads = tuple(p for p in phdrs if p.type == elf.PT_LOAD)
@@ -317,9 +331,6 @@ def _elf_header(image: Image) -> tuple[Layout, bytes, Ehdr]:
         raise SkippedFile(SkipReason.RELOCATABLE)
     if ehdr.type not in {elf.ET_EXEC, elf.ET_DYN}:
         raise SkippedFile(SkipReason.CORE, f"ELF type {ehdr.type}")
-    osabi = ident[elf.EI_OSABI]
-    if osabi not in {elf.OSABI_SYSV, elf.OSABI_GNU}:
-        raise SkippedFile(SkipReason.OTHER_OSABI, f"OSABI {osabi}")
     return layout, ident, ehdr
 
 

@@ -15,12 +15,14 @@ from typing import Final, Literal, NamedTuple
 
 EI_CLASS, EI_DATA, EI_VERSION, EI_OSABI, EI_NIDENT = 4, 5, 6, 7, 16
 OSABI_SYSV, OSABI_GNU = 0, 3
+LINUX_OSABIS: Final = frozenset({OSABI_SYSV, OSABI_GNU})
+"""values of EI_OSABI that ld.so accepts (open_verify in elf/dl-load.c of glibc)"""
 
 ET_REL, ET_EXEC, ET_DYN = 1, 2, 3
 PN_XNUM: Final = 0xFFFF
 
-PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_PHDR, PT_TLS = 1, 2, 3, 4, 6, 7
-PT_GNU_RELRO: Final = 0x6474E552
+PT_NULL, PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_PHDR, PT_TLS = 0, 1, 2, 3, 4, 6, 7
+PT_GNU_STACK, PT_GNU_RELRO = 0x6474E551, 0x6474E552
 PF_X, PF_W, PF_R = 1, 2, 4
 
 SHT_NULL, SHT_PROGBITS, SHT_STRTAB, SHT_DYNAMIC, SHT_NOBITS = 0, 1, 3, 6, 8

@@ -114,6 +114,10 @@ class ElfFacts:
     """from the ELF dlopen metadata note, in file order"""
     obstacle: str | None = None
     """why the in-place writer would refuse any edit of this file"""
+    os_abi: int = 0
+    """EI_OSABI"""
+    executable_stack: bool | None = None
+    """PF_X of PT_GNU_STACK; None without one"""
 
 
 class SkipReason(enum.Enum):

@@ -7,16 +7,53 @@ import enum
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from nixpatch import elf
 from nixpatch.elf.inplace_writer import write_original
 from nixpatch.elf.undo import open_source
 from nixpatch.elf.writer import write_checked
-from nixpatch.errors import FileRefused
+from nixpatch.errors import FileRefused, RequestError
 from nixpatch.fs import granted_to_contents, is_stream, replacement, streamed, sweep, write_all
 from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason, Tag
 from nixpatch.operations.signatures import broken_signatures, text_of_dropped
+
+_OS_ABIS: Final = {
+    0: ("System V", "system-v", "sysv"),
+    1: ("HP-UX",),
+    2: ("NetBSD",),
+    3: ("Linux", "gnu"),
+    4: ("GNU Hurd", "gnu-hurd", "hurd"),
+    6: ("Solaris",),
+    7: ("AIX",),
+    8: ("IRIX",),
+    9: ("FreeBSD",),
+    10: ("Tru64",),
+    12: ("OpenBSD",),
+    13: ("OpenVMS",),
+}
+"""values of EI_OSABI (gABI, ELF header): the name that patchelf prints, and others that it accepts"""
+
+
+def os_abi_name(number: int) -> str:
+    """Return the name of a value of EI_OSABI."""
+    names = _OS_ABIS.get(number)
+    return names[0] if names else f"0x{number:02X}"
+
+
+def os_abi_number(name: str) -> int:
+    """Return the value of EI_OSABI for a name, in any case.
+
+    Raises:
+        RequestError: there is no such name.
+
+    """
+    wanted = name.strip().lower()
+    for number, names in _OS_ABIS.items():
+        if wanted in map(str.lower, names):
+            return number
+    known = ", ".join(names[0] for names in _OS_ABIS.values())
+    raise RequestError(f"{name!r} is no OS ABI; known are {known}")
 
 
 class PathAction(enum.Enum):
@@ -58,7 +95,7 @@ def facts_of(path: str, *, payload_ok: bool) -> ElfFacts:
         OSError: it cannot be read.
 
     """
-    facts = elf.read(path, payload_ok=payload_ok)
+    facts = elf.read(path, payload_ok=payload_ok, any_os=True)
     if isinstance(facts, Skip):
         raise FileRefused(facts.text)
     return facts

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -216,6 +217,40 @@ def test_each_tree_has_one_line_and_all_have_a_sum(world: World, nixpatch: Run, 
     assert (
         nixpatch("verify", ".tox")[1].splitlines()[-1] == "2 trees: OK: checked 4 patched files: no errors."
     )
+
+
+def test_a_line_on_several_trees_names_the_tree(world: World, nixpatch: Run, home: str) -> None:
+    """The file has the same name below each of them."""
+    for name in ("a/.venv", "b/.venv"):
+        venv(world, os.path.join(home, name))
+    extension = os.path.relpath(world.extension, world.venv)
+    nixpatch(".")
+    os.unlink(os.path.join(home, "b/.venv", extension))
+
+    code, out, _ = nixpatch("verify", ".")
+    assert code == 1
+    of_a, *of_b, _ = out.splitlines()
+    assert of_a.startswith("a/.venv: OK")
+    assert {line.partition(":")[0] for line in of_b} == {f"b/.venv/{extension}", "b/.venv"}
+
+    nixpatch("restore", ".")
+    os.unlink(os.path.join(world.library, "libanswer.so.1"))
+    for command in ("plan", "missing", "tree"):
+        code, out, _ = nixpatch(command, ".")
+        assert code == 1
+        for name in ("a/.venv", "b/.venv"):
+            assert re.search(rf"^{re.escape(name)}(:|$)", out, re.MULTILINE), out
+
+
+def test_one_tree_has_no_sum(world: World, nixpatch: Run, home: str) -> None:
+    made = venv(world, os.path.join(home, "project", ".venv"))
+
+    for command in ("patch", "verify", "restore"):
+        code, out, _ = nixpatch(command, "project")
+        assert (code, out.count("\n"), out.partition(": ")[0]) == (0, 1, "project/.venv")
+    os.unlink(os.path.join(made.venv, "pyvenv.cfg"))
+    shutil.rmtree(os.path.join(made.venv, "bin"))
+    assert "1 tree" not in "".join(nixpatch("verify", "project")[1:])
 
 
 def test_a_tree_that_cannot_be_used_does_not_stop_the_others(world: World, nixpatch: Run, home: str) -> None:

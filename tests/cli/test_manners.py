@@ -56,6 +56,14 @@ def test_a_misspelled_command(word: str, command: str, nixpatch: Run) -> None:
     assert "did you mean" in json.loads(out)["error"]
 
 
+def test_a_word_that_is_nothing(nixpatch: Run) -> None:
+    for word in ("frobnicate", "-v frobnicate", "run"):
+        code, out, err = nixpatch(*word.split())
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"nixpatch: {word.split()[-1]}: no such command, and no such path: ")
+    assert "nixpatch --help" in nixpatch("frobnicate")[2]
+
+
 def test_a_path_with_the_look_of_a_command_is_a_path(
     world: World, nixpatch: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

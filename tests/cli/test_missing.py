@@ -13,7 +13,6 @@ import pytest
 import typer
 
 from nixpatch.cli.missing import missing_command
-from nixpatch.report.missing import advice
 from support.world import World, shared
 
 pytestmark = pytest.mark.gcc
@@ -138,9 +137,14 @@ def test_several_trees_make_one_list(lacking: World, missing: Call) -> None:
     assert out.splitlines()[-1] == "pkgs: with pkgs; [ libxkbcommon (lib.getLib openssl) ]"
 
 
-def test_one_line_of_advice() -> None:
-    assert advice("libxkbcommon.so.0") == (
-        "nixpkgs has it in libxkbcommon: add it with buildInputs = with pkgs; [ libxkbcommon ];"
-    )
-    assert "[ (lib.getLib openssl) ];" in advice("/usr/lib/libssl.so.3")
-    assert advice("libnobody-has-this.so.1") == "no nixpkgs package is known to have it"
+def test_the_line_to_paste_is_for_the_place(
+    lacking: World, missing: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out = missing(lacking.venv)
+    command = f"nixpatch --nixpkgs nixpkgs {lacking.venv}"
+    assert f"\n\nTo add what nixpkgs has: {command}\nIn a Nix build:\nbuildInputs = with pkgs; " in out
+
+    monkeypatch.setenv("NIX_BUILD_TOP", lacking.root)
+    _, out = missing(lacking.venv, "--lib", lacking.library)
+    assert "\n\nbuildInputs = with pkgs; " in out
+    assert "--nixpkgs" not in out

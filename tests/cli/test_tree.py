@@ -26,7 +26,35 @@ def test_an_unpatched_file_teaches_where_it_was_looked_for(world: World, nixpatc
     steps = [line.strip()[:12] for line in lesson.splitlines() if line.startswith("    ")]
     assert [step[:2] for step in steps[:6]] == ["1.", "2.", "3.", "4.", "5.", "6."]
     assert "RUNPATH: none" in lesson
+    assert f"\n  {world.library}/libanswer.so.1 has it: nixpatch {world.venv} links it\n" in lesson
     assert out.endswith("1 not found.\n")
+
+
+@pytest.mark.parametrize("options", [(), ("--why", "libykpers-1.so.1")])
+def test_what_the_store_lacks_is_advised_as_patch_does(
+    options: tuple[str, ...], world: World, nixpatch: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = os.path.join(world.root, "libykpers-1.so.1")
+    shared("library.c", library, "-Wl,-soname,libykpers-1.so.1")
+    shared("extension.c", world.extension, library)
+    os.remove(library)
+    command = f"nixpatch --nixpkgs nixpkgs {world.venv}"
+    _, out, _ = nixpatch("patch", world.venv)
+    assert f"To add it: {command}\n" in out
+
+    for path in (world.venv, world.extension):
+        code, out, _ = nixpatch("tree", *options, path)
+        assert code == 1
+        assert f"nixpkgs has it in yubikey-personalization: add it with {command}\n" in out
+    alone = os.path.join(world.root, "lib", "_alone.so")
+    os.makedirs(os.path.dirname(alone))
+    os.rename(world.extension, alone)
+    _, out, _ = nixpatch("tree", *options, alone)
+    assert f"add it with nixpatch --nixpkgs nixpkgs {os.path.dirname(alone)}\n" in out
+
+    monkeypatch.setenv("NIX_BUILD_TOP", world.root)
+    _, out, _ = nixpatch("tree", *options, alone)
+    assert "add it with buildInputs = with pkgs; [ yubikey-personalization ];\n" in out
 
 
 def test_a_patched_file_is_found_by_its_runpath_and_without_hash(world: World, nixpatch: Run) -> None:

@@ -230,6 +230,27 @@ def test_a_relative_directory_is_never_appended(world: World, nixpatch: Run, dir
     assert world.snapshot() == before
 
 
+@pytest.mark.parametrize("name", ["no/such/directory/out", "file/out", "directory", "directory/", "new/"])
+def test_where_a_file_goes_is_looked_at_before_anything_is_done(
+    world: World, nixpatch: Run, name: str
+) -> None:
+    os.mkdir(os.path.join(world.root, "directory"))
+    with open(os.path.join(world.root, "file"), "wb"):
+        pass
+    output = os.path.join(world.root, name)
+    words = ("--html", output, world.venv)
+    before = world.snapshot()
+    for command in (words, ("verify", *words), ("lock", "--output", output, world.venv)):
+        _refused(nixpatch(*command), 3, output, "cannot be written")
+    edit = ("elf", "--set-rpath", "/opt/lib", "--print-needed", "--output", output, world.extension)
+    _refused(nixpatch(*edit), 3, output, "cannot be written")
+    assert world.snapshot() == before
+    nixpatch(world.venv)
+    before = world.snapshot()
+    _refused(nixpatch("restore", *words), 3, output, "cannot be written")
+    assert world.snapshot() == before
+
+
 @pytest.mark.parametrize("option", ["html", "lock"])
 def test_a_report_into_a_device_or_a_pipe_leaves_it_one(
     world: World, nixpatch: Run, option: str, tmp_path: pathlib.Path

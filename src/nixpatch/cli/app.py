@@ -129,13 +129,14 @@ def _with_value() -> frozenset[str]:
 
 
 def _misspelled(args: Sequence[str]) -> str | None:
-    """Return the message for a first word that is neither a command nor a file, but looks like a command."""
+    """Return the message for a first word that is no command and no file, but looks like a command."""
     index = _first_word(args)
     word = args[index] if index < len(args) else ""
-    if word in COMMANDS or "/" in word or os.path.lexists(word):
+    if word in COMMANDS or not word.isidentifier() or os.path.lexists(word):
         return None
-    near = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.7)
-    return f"{word}: no such command, and no such path: did you mean nixpatch {near[0]}?" if near else None
+    near = difflib.get_close_matches(word, COMMANDS, n=1)
+    hint = f"did you mean nixpatch {near[0]}?" if near else "nixpatch --help lists the commands"
+    return f"{word}: no such command, and no such path: {hint}"
 
 
 def command_line(names: Collection[str] = COMMANDS) -> typer.Typer:

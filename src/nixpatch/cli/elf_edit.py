@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from nixpatch.cli.exit_codes import ExitCode
-from nixpatch.cli.session import guarded
+from nixpatch.cli.session import check_output, guarded
 from nixpatch.errors import FileRefused, RequestError
 from nixpatch.escape import shown
 from nixpatch.model import ElfFacts, Linkage
@@ -160,6 +160,8 @@ def elf_command(
     )
     if output == "-" and not printing.is_empty:
         raise RequestError("--output - cannot be combined with an option that prints")
+    if output not in {None, "-"}:
+        check_output(output, option="--output")
     for file in files:
         _require_file(file)
     code = ExitCode.SATISFIED

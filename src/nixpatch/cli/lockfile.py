@@ -14,7 +14,7 @@ from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode, run_code
 from nixpatch.cli.named_trees import one_tree
 from nixpatch.cli.options import takes
-from nixpatch.cli.session import Output, guarded, write_output
+from nixpatch.cli.session import Output, check_output, guarded, write_output
 from nixpatch.escape import shown
 from nixpatch.operations.lockfile import lock_of
 from nixpatch.operations.patch_options import PatchOptions
@@ -46,6 +46,7 @@ def lock_command(
     quiet: opt.Quiet = False,
 ) -> ExitCode:
     """Write a lockfile for --locked: the store path that serves each soname. Does not change the tree."""
+    check_output(output, option="--output")
     session = Output("lock", as_json=as_json, verbosity=-1 if quiet else 0)
     request = replace(opt.request_for(one_tree(path), chosen), follow_links=True)
     plan = make_plan(request, session.say)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import signal
@@ -59,6 +60,9 @@ class Output:
             several: print the path of each tree, as there is more than one.
             are_found: print a line for each tree and a sum, as they were found and not named.
 
+        Raises:
+            MachineError: the page cannot be written.
+
         """
         self.label = ""
         """the tree that the next report is about, as the command line or the search names it"""
@@ -75,6 +79,8 @@ class Output:
         self._command = command
         self.bar = Bar(wanted=verbosity >= 0 and self._watched)
         self._trees: list[dict[str, Any]] = []
+        if html is not None:
+            check_output(html, option="--html")
         self._html = html
         self._pages: list[dict[str, Any]] = []
 
@@ -150,8 +156,14 @@ class Output:
             sys.stdout.write(f"{shown(self.heading or tree.root)}\n")
 
     def _print_sum(self) -> None:
-        if self._are_found and not self.as_json and (self.verbosity >= 0 or self._refused):
-            sys.stdout.write(f"{self._sum.text(len(self._refused))}\n")
+        refused = len(self._refused)
+        if (
+            self._are_found
+            and self._sum.trees + refused > 1
+            and not self.as_json
+            and (self.verbosity >= 0 or refused)
+        ):
+            sys.stdout.write(f"{self._sum.text(refused)}\n")
 
     def __enter__(self) -> Self:
         return self
@@ -218,6 +230,26 @@ def print_document(
         extra["error"] = shown(str(error))
         error.is_in_document = True
     write(document(command, trees, **extra), sys.stdout)
+
+
+def check_output(path: str, *, option: str) -> None:
+    """Check that a file that the user named can be written, before a run changes anything.
+
+    Raises:
+        MachineError: its directory does not exist or cannot be written, or it is a directory itself.
+
+    """
+    real = os.path.realpath(path)
+    directory = os.path.dirname(real)
+    if os.path.isdir(real) or path.endswith("/"):
+        reason = errno.EISDIR
+    elif not os.path.isdir(directory):
+        reason = errno.ENOTDIR if os.path.exists(directory) else errno.ENOENT
+    elif not os.access(real if is_stream(path) else directory, os.W_OK):
+        reason = errno.EACCES
+    else:
+        return
+    raise MachineError(f"{option} {path}: cannot be written: {os.strerror(reason)}; nothing was changed")
 
 
 def write_output(path: str, data: bytes, *, option: str) -> None:

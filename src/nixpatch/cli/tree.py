@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,12 +15,14 @@ from nixpatch.cli.named_trees import named_trees, results_of
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded, print_document
 from nixpatch.cli.terminal import is_watched
-from nixpatch.errors import RequestError
+from nixpatch.errors import NixpatchError, RequestError
+from nixpatch.installed.tree_roots import tree_of_file
 from nixpatch.operations.patch_options import PatchOptions, text_of
 from nixpatch.operations.request import cache_file
 from nixpatch.store.nix_store import find_store
 
 if TYPE_CHECKING:
+    from nixpatch.model import Plan
     from nixpatch.model.trace import Trace
 
 
@@ -79,19 +82,47 @@ def tree_command(
 
         print_document("tree", [trace_entry(trace, why) for trace in traces], refused=errors)
     else:
-        _print(traces, why, depth, store_dir, -1 if quiet else verbose)
+        plans = [_plan_for(trace, chosen) for trace in traces]
+        _print(traces, plans, why, depth, store_dir, -1 if quiet else verbose)
     return max(trace_code(traces, why), refused_code(errors.values()))
 
 
+def _plan_for(trace: Trace, chosen: PatchOptions) -> Plan | None:
+    """Return the plan of the tree of a trace: what a run does about needs that are not met.
+
+    None if all are met, or if nixpatch cannot patch that tree.
+    """
+    if not trace.unmet:
+        return None
+    from nixpatch.operations.plan import make_plan  # noqa: PLC0415 - a patched tree needs no plan
+
+    tree = trace.tree or tree_of_file(trace.root)
+    request = opt.request_for(tree.root if tree is not None else trace.root, chosen)
+    try:
+        return make_plan(replace(request, follow_links=True))
+    except NixpatchError:
+        return None
+
+
 def _print(
-    traces: Sequence[Trace], why: str | None, depth: int | None, store_dir: str, verbosity: int
+    traces: Sequence[Trace],
+    plans: Sequence[Plan | None],
+    why: str | None,
+    depth: int | None,
+    store_dir: str,
+    verbosity: int,
 ) -> None:
+    from nixpatch.report.phrases import from_here  # noqa: PLC0415 - for text only
     from nixpatch.report.text import console  # noqa: PLC0415 - rich is slow to import
     from nixpatch.report.trace import tree_report, why_report  # noqa: PLC0415
 
     screen = console(plain=not is_watched(os.environ), wrap=True)
-    for trace in traces:
+    for trace, plan in zip(traces, plans, strict=True):
+        if why is not None and not trace.needs_of(why):
+            continue
+        if len(traces) > 1 and trace.tree is not None and (verbosity >= 0 or trace.unmet):
+            screen.print(from_here(trace.root), style="bold", markup=False)
         if why is None:
-            screen.print(tree_report(trace, store_dir=store_dir, verbosity=verbosity, depth=depth))
-        elif trace.needs_of(why):
-            screen.print(why_report(trace, why, store_dir=store_dir))
+            screen.print(tree_report(trace, store_dir=store_dir, verbosity=verbosity, depth=depth, plan=plan))
+        else:
+            screen.print(why_report(trace, why, store_dir=store_dir, plan=plan))

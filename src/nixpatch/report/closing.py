@@ -23,7 +23,8 @@ class RunSum:
 
     def __init__(self) -> None:
         """Begin with no tree."""
-        self._trees = 0
+        self.trees = 0
+        """number of trees that were counted"""
         self._verb = ""
         self._seconds = 0.0
         self._texts = 0
@@ -35,14 +36,14 @@ class RunSum:
         """Count a plan or its outcome."""
         verbs = ("patch", "patched") if plan.target is not None else ("restore", "restored")
         self._verb = verbs[1] if outcome is not None else f"to {verbs[0]}"
-        self._trees += 1
+        self.trees += 1
         self._seconds += seconds
         self._texts += sum(text.pending for text in plan.texts)
         self._counts.append(totals(plan, outcome))
 
     def add_verdict(self, verdict: Verdict) -> None:
         """Count a verdict."""
-        self._trees += 1
+        self.trees += 1
         self._errors += verdict.errors
         self._patched += verdict.patched
 
@@ -68,7 +69,7 @@ class RunSum:
 
     def text(self, refused: int) -> str:
         """Return the sum of several trees, some of which could not be used."""
-        trees = count_text(self._trees + refused, "tree")
+        trees = count_text(self.trees + refused, "tree")
         not_used = f" {count_text(refused, 'tree')} left as found." if refused else ""
         if self._counts:
             return f"{trees}: {self.counts_text()}{not_used}"

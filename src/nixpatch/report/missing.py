@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 
 from nixpatch.escape import below, shown
-from nixpatch.model import Plan
+from nixpatch.model import Origin, Plan
 from nixpatch.model.missing import Attribute, AttributeKind, Missing, NearMiss
 from nixpatch.model.summary import UNOWNED, owner_names
 from nixpatch.operations.missing import (
@@ -16,6 +18,7 @@ from nixpatch.operations.missing import (
     find_unopened,
     opener_owners,
 )
+from nixpatch.report.phrases import from_here
 from nixpatch.store.catalog import Catalog, packaged
 
 
@@ -34,16 +37,22 @@ def text(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
         dispensable, unopened = find_dispensable(plan, catalog), find_unopened(plan, catalog)
         every += missing
         optional += (*dispensable, *unopened)
-        lines += by_dist(plan, missing)
-        needed_lines += by_dist(plan, dispensable)
-        opened_lines += by_dist(plan, unopened, use="opened by name")
+        # The same dist may be in several trees.
+        heading = [f"{shown(from_here(plan.tree.root))}:"] if len(plans) > 1 else []
+        if missing or plan.conflicts:
+            lines += [*heading, *by_dist(plan, missing)]
+        needed_lines += [*heading, *by_dist(plan, dispensable)] if dispensable else []
+        opened_lines += [*heading, *by_dist(plan, unopened, use="opened by name")] if unopened else []
         for conflict in plan.conflicts:
             lines.append(shown(below(conflict.files[0], plan.tree.root)))
             lines += [f"  {shown(conflict.finding.text)}", ""]
     if not every and not any(plan.conflicts for plan in plans):
         lines.append("Nothing is missing.")
     if line := line_to_paste(plans, catalog):
+        of_trees = command_to_add(plan for plan in plans if packages(find_missing(plan, catalog)))
         lines += ["", line]
+        if of_trees:
+            lines[-1:] = [f"To add what nixpkgs has: {of_trees}", "In a Nix build:", line]
     unknown = sum(not _is_package(missing.attribute) for missing in every)
     if unknown:
         lines.append(f"No nixpkgs attribute has {unknown} of these {len(every)}: see above.")
@@ -78,20 +87,52 @@ def nix(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def advice(soname: str, catalog: Catalog | None = None) -> str:
-    """Return one line: what to do about a soname that nothing provides."""
+def advice(soname: str, plan: Plan | None = None, user: str = "", catalog: Catalog | None = None) -> str:
+    """Return one line: what to do about a soname that ld.so does not find.
+
+    Args:
+        soname: the need; it may be a path.
+        plan: the plan of its tree, which says whether a run links it; None if there is none.
+        user: the file that needs it.
+        catalog: None is the one in the package.
+
+    """
     catalog = catalog or packaged()
     name = os.path.basename(soname)
     attribute = catalog.lookup(name)
-    return advice_for(attribute, catalog.near(name) if attribute is None else ())
-
-
-def advice_for(attribute: Attribute | None, near: Sequence[NearMiss]) -> str:
-    """Return the same line from catalog entries that are known already."""
-    source = source_text(attribute, near)
+    source = source_text(attribute, catalog.near(name) if attribute is None else ())
+    if plan is None:
+        return source
+    if plan.keeps_originals and (library := _linked_by(plan, soname, user)):
+        return f"{shown(library)} has it: nixpatch {_root(plan)} links it"
     if attribute is None or not _is_package(attribute):
         return source
-    return f"{source}: add it with {build_inputs([attribute])}"
+    return f"{source}: add it with {command_to_add([plan]) or build_inputs([attribute])}"
+
+
+def _linked_by(plan: Plan, soname: str, user: str) -> str | None:
+    """Return the library that a run links for a need of a file, or of another file; None for none."""
+    answers = [
+        (file.file.path != user, answer)
+        for file in plan.files
+        for answer in file.answers
+        if answer.need == soname
+    ]
+    for _, answer in sorted(answers, key=operator.itemgetter(0)):
+        if answer.origin is Origin.LIBC and plan.target is not None:
+            return plan.target.libc_dir
+        return answer.path
+    return None
+
+
+def command_to_add(plans: Iterable[Plan]) -> str:
+    """Return the command that fetches what nixpkgs has; "" where the libraries come from a derivation."""
+    roots = [_root(plan) for plan in plans if plan.keeps_originals and not plan.asked_nixpkgs]
+    return f"nixpatch --nixpkgs nixpkgs {' '.join(roots)}" if roots else ""
+
+
+def _root(plan: Plan) -> str:
+    return shlex.quote(from_here(plan.tree.root))
 
 
 def build_inputs(attributes: Iterable[Attribute]) -> str:

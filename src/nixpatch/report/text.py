@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -14,9 +15,9 @@ from nixpatch.model import FilePlan, Finding, Linkage, Outcome, Plan, Verdict
 from nixpatch.operations.missing import find_missing
 from nixpatch.report.closing import run_closing, verdict_closing
 from nixpatch.report.dist_table import DistTable, prose, skipped_line
-from nixpatch.report.missing import by_dist, line_to_paste, packages
+from nixpatch.report.missing import by_dist, command_to_add, line_to_paste, packages
 from nixpatch.report.opened_libraries import dispensable_lines, need_text, optional_lines, text_lines
-from nixpatch.report.phrases import first_few, from_here, target_text
+from nixpatch.report.phrases import first_few, target_text
 from nixpatch.report.summary import totals
 from nixpatch.report.unvendor import graft_lines
 
@@ -35,7 +36,7 @@ def plan_report(
         outcome: the result of ``apply``.
         verbosity: below 0 problems only, 0 a table by dist, 1 every changed file, 2 every need.
         seconds: duration of the run.
-        label: print problems and one line that begins with this.
+        label: name of the tree: print problems and one line, which begin with it.
 
     """
     satisfied = totals(plan, outcome).satisfied
@@ -57,9 +58,10 @@ def plan_report(
     parts += text_lines(plan, applied=outcome is not None, verbosity=verbosity)
     parts += optional_lines(plan, verbosity=verbosity)
     parts += dispensable_lines(plan, verbosity=verbosity)
-    parts += _missing(plan, verbosity)
-    parts += _failures(plan, outcome)
-    parts += _findings((*plan.findings, *(outcome.findings if outcome else ())), plan.tree.root, verbosity)
+    parts += _missing(plan, verbosity, label)
+    parts += _failures(plan, outcome, label)
+    findings = (*plan.findings, *(outcome.findings if outcome else ()))
+    parts += _findings(findings, plan.tree.root, verbosity, label)
     return Group(*parts, closing)
 
 
@@ -71,10 +73,10 @@ def brief_lines(outcome: Outcome) -> tuple[tuple[str, str], ...] | None:
 
 
 def verdict_report(verdict: Verdict, *, store_dir: str, verbosity: int, label: str = "") -> Group:
-    """Render the verdict of ``verify``; with a ``label`` as errors and one line that begins with it."""
+    """Render the verdict of ``verify``; with a ``label`` as errors and a line, which begin with it."""
     if verbosity < 0 and not verdict.errors:
         return Group()
-    parts = _findings(verdict.findings, verdict.tree.root, -1 if label else verbosity)
+    parts = _findings(verdict.findings, verdict.tree.root, -1 if label else verbosity, label)
     style = "bold red" if verdict.errors else "bold green"
     return Group(*parts, prose(verdict_closing(verdict, store_dir, label), style=style))
 
@@ -130,17 +132,17 @@ def _search_path(linkage: Linkage) -> str:
     return f"{tag} {shown(linkage.search_path or '')}".strip() or "(none)"
 
 
-def _missing(plan: Plan, verbosity: int) -> Iterator[RenderableType]:
+def _missing(plan: Plan, verbosity: int, label: str) -> Iterator[RenderableType]:
     every = find_missing(plan)
     if not every:
         return
-    yield Text("Not found, and without these an import or a program fails:", style="bold red")
+    title = f"{shown(label)}: not found" if label else "Not found"
+    yield Text(f"{title}, and without these an import or a program fails:", style="bold red")
     yield from map(Text, by_dist(plan, every, searched=verbosity > 0))
     known = {missing.soname for missing in every if packages([missing])}
-    if known and plan.keeps_originals and not plan.asked_nixpkgs:
-        command = f"nixpatch --nixpkgs nixpkgs {shlex.quote(from_here(plan.tree.root))}"
-        yield Text(f"To add {_these(len(known), len(every))}: {command}", style="bold")
-    elif line := line_to_paste([plan]):
+    # In a tree outside the store, nixpkgs has been asked if there is no command: it does not have them.
+    line = command_to_add([plan]) or ("" if plan.keeps_originals else line_to_paste([plan]))
+    if known and line:
         yield Text(f"To add {_these(len(known), len(every))}: {line}", style="bold")
     if rest := sorted({missing.soname for missing in every} - (set() if plan.asked_nixpkgs else known)):
         yield prose(
@@ -155,13 +157,21 @@ def _these(known: int, every: int) -> str:
     return f"{known} of these {every}"
 
 
-def _failures(plan: Plan, outcome: Outcome | None) -> Iterator[RenderableType]:
+def _failures(plan: Plan, outcome: Outcome | None, label: str) -> Iterator[RenderableType]:
     for done in outcome.failed if outcome else ():
-        name = below(done.plan.file.path, plan.tree.root)
+        name = _name(done.plan.file.path, plan.tree.root, label)
         yield Text(f"{name}: not patched: {shown(done.error or '')}", style="red")
 
 
-def _findings(findings: tuple[Finding, ...], root: str, verbosity: int) -> list[RenderableType]:
+def _name(path: str, root: str, label: str) -> str:
+    """Return a path for display: relative to the root of the tree, or below its name; "" for the root."""
+    if path == root:
+        return shown(label)
+    name = below(path, root)
+    return name if not label or name.startswith("/") else os.path.join(shown(label), name)
+
+
+def _findings(findings: tuple[Finding, ...], root: str, verbosity: int, label: str) -> list[RenderableType]:
     """Return a line for each finding; one for many files of which the same is said, up to ``verbosity`` 0."""
     paths: dict[tuple[str, str], list[str]] = {}
     topics: Counter[str] = Counter()
@@ -170,7 +180,7 @@ def _findings(findings: tuple[Finding, ...], root: str, verbosity: int) -> list[
             topics[finding.topic] += 1
             continue
         key = (finding.severity, finding.text)
-        paths.setdefault(key, []).append(below(finding.path, root) if finding.path != root else "")
+        paths.setdefault(key, []).append(_name(finding.path, root, label))
     lines: list[RenderableType] = []
     for (severity, text), names in paths.items():
         is_error = severity == "error"

@@ -11,7 +11,7 @@ from rich.text import Text
 from rich.tree import Tree as Branches
 
 from nixpatch.escape import below, shown
-from nixpatch.model import ElfFacts
+from nixpatch.model import ElfFacts, Plan
 from nixpatch.model.trace import SearchStep, Trace, TracedNeed
 from nixpatch.policy import default_policy
 from nixpatch.report.closing import trace_closing
@@ -45,7 +45,14 @@ class _TreeContext:
     """library -> the link that brought it into the process: its own needs are drawn only there"""
 
 
-def tree_report(trace: Trace, *, store_dir: str, verbosity: int, depth: int | None = None) -> RenderableType:
+def tree_report(
+    trace: Trace,
+    *,
+    store_dir: str,
+    verbosity: int,
+    depth: int | None = None,
+    plan: Plan | None = None,
+) -> RenderableType:
     """Render the trace of a file as the tree that ld.so walks, that of a tree as one branch for each dist.
 
     Args:
@@ -53,6 +60,7 @@ def tree_report(trace: Trace, *, store_dir: str, verbosity: int, depth: int | No
         store_dir: the store's directory.
         verbosity: below 0 missing libraries only; from 1 on also libc, whole store paths and each file.
         depth: number of drawn levels below the file; None draws all.
+        plan: the plan of the tree that the file is in: what a run would link.
 
     """
     context = _TreeContext(trace, OriginFinder(trace, store_dir), depth, verbosity > 0)
@@ -71,14 +79,17 @@ def tree_report(trace: Trace, *, store_dir: str, verbosity: int, depth: int | No
             parts.append(Text(f"{shown(path)}: {skip.reason.value}: no dependencies"))
     if verbosity >= 0 and trace.opened:
         parts.append(_opened(context))
-    parts += _missing(trace, context.origins)
+    parts += _missing(trace, context.origins, plan)
     if trace.files and (verbosity >= 0 or trace.unmet):
         parts.append(Text(trace_closing(trace), style="bold red" if trace.unmet else ""))
     return Group(*parts)
 
 
-def why_report(trace: Trace, soname: str, *, store_dir: str) -> RenderableType:
-    """Render every step of the search for one soname, once for each different result."""
+def why_report(trace: Trace, soname: str, *, store_dir: str, plan: Plan | None = None) -> RenderableType:
+    """Render every step of the search for one soname, once for each different result.
+
+    ``plan`` is that of the tree: what a run would link.
+    """
     origins = OriginFinder(trace, store_dir)
     results: dict[tuple[str | None, SearchStep | None, bool], list[TracedNeed]] = {}
     for link in trace.needs_of(soname):
@@ -90,7 +101,7 @@ def why_report(trace: Trace, soname: str, *, store_dir: str) -> RenderableType:
         title.append(f", {user}", style="")
         parts.append(title)
         parts += steps(links[0], trace, "  ")
-        result = f"not found. {advice(soname)}" if path is None else shown(path)
+        result = f"not found. {advice(soname, plan, links[0].by)}" if path is None else shown(path)
         parts.append(Text(f"  -> {result}", style="bold"))
         if len(links) > 1:
             others = first_few([origins.short(link.opener or link.by) for link in links[1:]])
@@ -126,7 +137,7 @@ def _use(link: TracedNeed, origins: OriginFinder) -> str:
     return f"opened by name by {origins.short(link.opener or '')}, searched in {origins.short(link.by)}"
 
 
-def _missing(trace: Trace, origins: OriginFinder) -> Iterator[RenderableType]:
+def _missing(trace: Trace, origins: OriginFinder, plan: Plan | None) -> Iterator[RenderableType]:
     """Yield, for each soname that is not found, the steps of the search and the package that has it."""
     by_need: dict[str, list[TracedNeed]] = {}
     for link in trace.unmet:
@@ -142,7 +153,7 @@ def _missing(trace: Trace, origins: OriginFinder) -> Iterator[RenderableType]:
         elif reason is not None:
             yield Text(f"  may be missing: {reason}")
         else:
-            yield Text(f"  {advice(need)}")
+            yield Text(f"  {advice(need, plan, links[0].by)}")
 
 
 def _process(trace: Trace) -> Text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -90,6 +91,30 @@ class TestUv:
         assert not os.path.islink(extension)
         with zipfile.ZipFile(wheel) as archive, open(extension, "rb") as file:
             assert file.read() == archive.read("one/native/_ext.so")
+
+    def test_links_into_a_cache_that_was_cleaned_are_counted_by_dist(self, shop: Shop, call: Call) -> None:
+        for name in ("one", "two"):
+            install = ["uv", "pip", "install", "-q", "--no-index", "--link-mode", "symlink", shop.wheel(name)]
+            subprocess.run(install, check=True)
+        assert call(shop.world.venv)[0] == 0  # remembered: the next run has to look nevertheless
+        assert call(shop.world.venv)[0] == 0
+        subprocess.run(["uv", "cache", "clean", "-q"], check=True)
+
+        for words in ((), ("plan",)):
+            code, out, _ = call(*words, shop.world.venv)
+            assert code == 1
+            (line,) = [line for line in out.splitlines() if "links to what is gone" in line]
+            assert re.search(r"^\d+ files .*: one \d+, two \d+: .* uv pip install --reinstall one two$", line)
+        code, out, _ = call("plan", os.path.dirname(shop.extension("one")))
+        assert (code, "two" in out) == (0, False)  # the extension is a patched copy
+        code, out, _ = call("verify", shop.world.venv)
+        assert code == 1
+        assert "RECORD lists it, but it is a link to what is gone: install the dist again" in out
+
+        again = ["uv", "pip", "install", "-q", "--no-index", "--find-links", shop.wheels, "--reinstall"]
+        subprocess.run([*again, "one", "two"], check=True)
+        assert call(shop.world.venv)[0] == 0
+        assert call("verify", shop.world.venv)[0] == 0
 
     def test_the_same_version_again_is_patched_though_it_was_not_before(self, shop: Shop, call: Call) -> None:
         """Hard links have the inode of the cache, and RECORD the same bytes: the stamp of RECORD tells."""

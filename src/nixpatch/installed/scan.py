@@ -71,8 +71,9 @@ def scan(path: str, *, store_dir: str | None = None, follow: bool = True) -> Tre
         dists, notes = _dists(sites, prefix, follow=follow)
         owned = frozenset[str]().union(*(dist.files for dist in dists))
         files, unreadable = _all_files(walked, owned, root, prefix)
+        links = (*walked.links, *filter(os.path.islink, _files_outside(owned, root)))
+        dangling = sorted(link for link in owned.intersection(links) if not os.path.exists(link))
         if store_dir is not None and not follow:
-            links = (*walked.links, *filter(os.path.islink, _files_outside(owned, root)))
             linked.files.update(owned_links(links, owned, prefix, store_dir))
         files = sorted({file.path: file for file in (*files, *linked.files.values())}.values(), key=_path)
     except (OSError, ValueError) as error:
@@ -109,6 +110,7 @@ def scan(path: str, *, store_dir: str | None = None, follow: bool = True) -> Tre
             *(path for path in walked.leftovers if path not in owned),
             *_leftovers_outside(owned, root, prefix),
         ),
+        dangling=tuple(dangling),
         linked=tuple(sorted(linked.prefixes)),
         linked_note=linked.note() if follow and linked.files else "",
         part=part if part != root else None,

@@ -75,6 +75,8 @@ class Tree:
     """oddities: RECORD rows that lead outside, files that cannot be read"""
     leftovers: tuple[str, ...] = ()
     """temp files of killed runs"""
+    dangling: tuple[str, ...] = ()
+    """files of dists that are links to what is gone, sorted"""
     linked: tuple[str, ...] = ()
     """store paths that links of the tree lead into, whose files were read as well; sorted"""
     linked_note: str = ""

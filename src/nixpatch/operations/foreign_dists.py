@@ -1,9 +1,10 @@
-"""Dists whose ELF files are all for another machine or libc: nothing of them loads in the target Python."""
+"""Dists that cannot load in the target Python: for another machine or libc, or links to what is gone."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 
 from nixpatch.arch import ARCHES
@@ -64,6 +65,23 @@ def foreign_dists(
         build = f"its {_TAG_OF_LIBC[target.libc]} wheel" if is_libc else "the build for that machine"
         remedy = f"install {build}" if info else "nothing in it can be linked"
         yield Finding("error", info or tree.root, f"{name} {text}: {remedy}".lstrip())
+
+
+def dangling_dists(tree: Tree) -> Iterator[Finding]:
+    """Report the dists with files that are dangling links, in one line.
+
+    ``uv pip install --link-mode symlink`` links to uv's cache, which ``uv cache clean`` empties.
+    """
+    links = frozenset(filter(tree.has, tree.dangling))
+    if not links:
+        return
+    dists = [dist for dist in tree.dists if not links.isdisjoint(dist.files)]
+    names = ", ".join(f"{dist.name} {len(links & dist.files)}" for dist in dists)
+    again = " ".join(shlex.quote(dist.name) for dist in dists[:3]) + (" ..." if dists[3:] else "")
+    files = f"{len(links)} files are links" if len(links) > 1 else "a file is a link"
+    remedy = f"install again, as with uv pip install --reinstall {again}"
+    text = f"{files} to what is gone (was a cache cleaned?), by dist: {names}: {remedy}"
+    yield Finding("error", tree.root, text)
 
 
 def _is_meant_here(info: str, target: Target, prefix: str) -> bool:

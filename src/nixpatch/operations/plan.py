@@ -35,7 +35,7 @@ from nixpatch.model import (
     TreeKind,
     VendoredPlan,
 )
-from nixpatch.operations.foreign_dists import foreign_dists, linked_for_others
+from nixpatch.operations.foreign_dists import dangling_dists, foreign_dists, linked_for_others
 from nixpatch.operations.opened_names import read_code_names
 from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.resume import is_stale, stale_note, unrecorded, vouches
@@ -158,6 +158,7 @@ def make_plan(
     findings += (conflict.finding for conflict in conflicts)
     findings += (
         *cannot_start(tree, target),
+        *dangling_dists(tree),
         *foreign_dists(
             tree,
             {path: file.machine for path, file in facts.items()},

@@ -144,7 +144,9 @@ def _check_file(
         now = hash_file(os.path.realpath(path), {*algorithms, DEFAULT_ALGORITHM})
     except FileNotFoundError:
         if rows:
-            yield Finding("error", path, "RECORD lists it, but it is gone")
+            is_link = os.path.islink(path)
+            text = "it is a link to what is gone: install the dist again" if is_link else "it is gone"
+            yield Finding("error", path, f"RECORD lists it, but {text}")
         return
     except OSError as error:
         if digests is None:

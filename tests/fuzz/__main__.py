@@ -8,13 +8,17 @@ target once more without the fuzzer, for ``coverage run --source=nixpatch -m fuz
 import hashlib
 import os
 import random
+import signal
 import sys
 import time
 import traceback
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
-_SECONDS_PER_INPUT = 10
+_CPU_PER_INPUT = 10
+"""seconds of CPU, which do not depend on what else the machine does"""
+_SECONDS_PER_INPUT = 600
+"""seconds: what stays in a call of C does not see the limit above"""
 _MEMORY = 2000  # MB, of the whole fuzzer
 
 
@@ -39,6 +43,29 @@ def _replay(name: str, corpus: str) -> None:
     print(f"{name}: {len(paths)} inputs")
 
 
+class TooSlow(BaseException):
+    """An input takes too much CPU; what a target may expect is an Exception."""
+
+
+class CpuLimit:
+    """Raises :class:`TooSlow` in the target; one timer for all inputs, as a timer for each costs more."""
+
+    def __init__(self) -> None:
+        self.input = 0
+        """number of the input that runs"""
+        self._last = 0
+        self._ticks = 0
+        signal.signal(signal.SIGPROF, self._tick)
+        signal.setitimer(signal.ITIMER_PROF, 1, 1)
+
+    def _tick(self, _number: int, _frame: FrameType | None) -> None:
+        self._ticks = self._ticks + 1 if self.input == self._last else 0
+        self._last = self.input
+        if self._ticks >= _CPU_PER_INPUT:
+            self._ticks = 0
+            raise TooSlow
+
+
 def _run(name: str, corpus: str, runs: int) -> None:
     import atheris
 
@@ -48,16 +75,17 @@ def _run(name: str, corpus: str, runs: int) -> None:
     target = TARGETS[name]
     seeds.write(corpus, name)
     seen: set[tuple[str, str, int]] = set()
-    start, done = time.monotonic(), 0
+    start, done, limit = time.monotonic(), 0, CpuLimit()
 
     def one(data: bytes) -> None:
         nonlocal done
         done += 1
+        limit.input = done
         if done == runs:
             print(f"{name}: {done} runs in {time.monotonic() - start:.0f} s, {len(seen)} found", flush=True)
         try:
             target.run(data)
-        except Exception as error:  # noqa: BLE001 - what it is, a person decides
+        except (Exception, TooSlow) as error:  # noqa: BLE001 - what it is, a person decides
             place = _place(error.__traceback__)
             key = (type(error).__name__, *place)
             if key not in seen:

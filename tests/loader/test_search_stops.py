@@ -31,6 +31,16 @@ def program(path: Path, *options: str) -> None:
     subprocess.run(["gcc", "-xc", "-", "-o", path, *options], input=source, check=True)
 
 
+def runnable(path: Path) -> None:
+    """A library that can be run as a program, as libc.so.6 can, with data at its end."""
+    source = b'const char interp[] __attribute__((section(".interp"))) = "/lib64/ld-linux-x86-64.so.2";'
+    options = ["-shared", "-fPIC", f"-Wl,-soname,{NAME}"]
+    answer = b"int answer(void) { return 42; } int answer_data = 42;"
+    subprocess.run(["gcc", "-xc", "-", "-o", path, *options], input=source + answer, check=True)
+    with path.open("ab") as file:
+        file.write(b"payload" * 100)
+
+
 def loaded(path: str) -> str:
     """Return the maps of a process that has loaded a library; "" if ld.so fails."""
     code = f"import ctypes; ctypes.CDLL({path!r}); print(open('/proc/self/maps').read())"
@@ -64,11 +74,25 @@ PLACED: dict[str, Callable[[Path, bytes], object]] = {
     "another system": lambda path, data: path.write_bytes(changed(data, 7, b"\x09")),
     "the system GNU": lambda path, data: path.write_bytes(changed(data, 7, b"\x03")),
     "another machine": lambda path, data: path.write_bytes(changed(data, 18, b"\xb7\0")),
+    "a file of another byte order": lambda path, data: path.write_bytes(
+        changed(changed(data, 5, b"\2"), 18, b"\0\x16")
+    ),
+    "another machine and version": lambda path, data: path.write_bytes(
+        changed(changed(data, 18, b"\xb7\0"), 20, b"\2")
+    ),
+    "another machine and system": lambda path, data: path.write_bytes(
+        changed(changed(data, 18, b"\xb7\0"), 7, b"\x09")
+    ),
+    "another file version": lambda path, data: path.write_bytes(changed(data, 20, b"\2")),
+    "a version of the ABI": lambda path, data: path.write_bytes(changed(data, 8, b"\1")),
+    "a version of the ABI of GNU": lambda path, data: path.write_bytes(changed(data, 7, b"\3\1")),
+    "a mark in the padding": lambda path, data: path.write_bytes(changed(data, 12, b"AI")),
     "an object file": lambda path, data: path.write_bytes(changed(data, 16, b"\1\0")),
     "a program at a fixed place": lambda path, data: path.write_bytes(changed(data, 16, b"\2\0")),
     "no program headers": lambda path, data: path.write_bytes(changed(data, 56, b"\0\0")),
     "program headers of another size": lambda path, data: path.write_bytes(changed(data, 54, b"\x30\0")),
     "program headers beyond the end": lambda path, data: path.write_bytes(changed(data, 32, b"\xff\xff\xff")),
+    "a library that can be run, with a payload": lambda path, _: runnable(path),
     "a program": lambda path, _: program(path, "-pie"),
     "a static program": lambda path, _: program(path, "-static"),
 }

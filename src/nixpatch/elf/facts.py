@@ -12,7 +12,7 @@ from nixpatch.elf import dynamic
 from nixpatch.elf import structs as elf
 from nixpatch.elf.dlopen_notes import dlopen_needs
 from nixpatch.elf.errors import SkippedFile, malformed
-from nixpatch.elf.headers import library_machine
+from nixpatch.elf.headers import ident_error, library_machine
 from nixpatch.elf.image import Image
 from nixpatch.elf.payload import payload
 from nixpatch.elf.segment_growth import plan_growth
@@ -92,11 +92,15 @@ def _stop_in(fd: int, machine: Machine) -> SearchStop | None:
         return SearchStop(f"is no ELF file ({os.fstat(fd).st_size} bytes)")
     if head[elf.EI_CLASS] * 32 != machine.bits:
         return None
-    layout = elf.LAYOUTS.get((head[elf.EI_CLASS], head[elf.EI_DATA]), layout)
-    if layout.byteorder != machine.byteorder:
+    ehdr = layout.ehdr_of(head)  # in the byte order of the process, as ld.so reads it
+    is_same_order = elf.LAYOUTS.get((head[elf.EI_CLASS], head[elf.EI_DATA])) is layout
+    if ehdr.machine != machine.number:
+        # ld.so looks at the version before it looks at the machine, unless e_ident is odd as well.
+        is_odd = not is_same_order or ident_error(head[: elf.EI_NIDENT]) is not None
+        is_passed = is_odd or ehdr.version == elf.EV_CURRENT
+        return None if is_passed else SearchStop(f"is an ELF file of version {ehdr.version}")
+    if not is_same_order:
         return SearchStop("is an ELF file of another byte order")
-    if layout.ehdr_of(head).machine != machine.number:
-        return None
     result = read(fd, payload_ok=True)
     if isinstance(result, Skip):
         return SearchStop(f"is no library that can be loaded ({result.text})")

@@ -28,6 +28,7 @@ _SYMBOLS = 1 << 12
 _PADDING = 16  # bytes
 _CUT = "truncated: a PT_LOAD reaches beyond the end of the file"
 _SMALLEST_PAGE = 4096  # bytes; machines with larger pages ask for more
+_ABI_VERSION = 4  # the highest that glibc knows: LIBC_ABI_GNU2_TLS (libc-abis of 2.42)
 _INTERP = 4096  # PATH_MAX, the kernel's limit (fs/binfmt_elf.c, load_elf_binary)
 
 
@@ -145,6 +146,11 @@ class Headers:
         glibc refuses such a library (_dl_map_object_from_fd in dl-load.c), mmap(2) such a program: offset and
         address of a PT_LOAD have to be congruent modulo the page size (gABI, "Program Header").
         """
+        if not self.interp_bytes:  # of a program the kernel reads neither; an AppImage has its mark there
+            if (error := ident_error(self.ident)) is not None:
+                return error
+            if self.ehdr.version != elf.EV_CURRENT:
+                return f"ELF file version does not match current one: {self.ehdr.version}"
         for load in self.loads:
             # Of a program the kernel maps only what has bytes in the file (elf_load in fs/binfmt_elf.c).
             is_mapped = load.filesz or not self.interp_bytes
@@ -297,6 +303,18 @@ def _defines_symbols(image: Image, headers: Headers) -> bool:
     return any(index and info >> 4 for _, _, _, info, _, index in layout.symbols_of(read))
 
 
+def ident_error(ident: bytes) -> str | None:
+    """Return why glibc opens no library with this ``e_ident``; None if it does (open_verify in dl-load.c)."""
+    osabi, abi_version = ident[elf.EI_OSABI], ident[elf.EI_ABIVERSION]
+    if ident[elf.EI_VERSION] != elf.EV_CURRENT:
+        return f"ELF file version ident does not match current one: {ident[elf.EI_VERSION]}"
+    if osabi not in {elf.OSABI_SYSV, elf.OSABI_GNU}:
+        return f"ELF file OS ABI invalid: {osabi}"
+    if abi_version > (_ABI_VERSION if osabi == elf.OSABI_GNU else 0):
+        return f"ELF file ABI version invalid: {abi_version}"
+    return "nonzero padding in e_ident" if any(ident[elf.EI_PAD :]) else None
+
+
 def library_machine(image: Image) -> Machine | None:
     """Return the machine of a file that the ELF header calls a shared object; None for any other file."""
     try:
@@ -324,7 +342,7 @@ def _elf_header(image: Image) -> tuple[Layout, bytes, Ehdr]:
     if not ident.startswith(ELF_MAGIC):
         raise SkippedFile(SkipReason.NOT_ELF)
     layout = LAYOUTS.get((ident[elf.EI_CLASS], ident[elf.EI_DATA]))
-    if layout is None or ident[elf.EI_VERSION] != 1:
+    if layout is None or ident[elf.EI_VERSION] != elf.EV_CURRENT:
         raise malformed("unknown class, byte order or version")
     ehdr = layout.ehdr_of(image.read(0, layout.ehdr.size))
     if ehdr.type == elf.ET_REL:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-EI_CLASS, EI_DATA, EI_VERSION, EI_OSABI, EI_NIDENT = 4, 5, 6, 7, 16
+EI_CLASS, EI_DATA, EI_VERSION, EI_OSABI, EI_ABIVERSION, EI_PAD, EI_NIDENT = 4, 5, 6, 7, 8, 9, 16
+EV_CURRENT = 1
 OSABI_SYSV, OSABI_GNU = 0, 3
 LINUX_OSABIS: Final = frozenset({OSABI_SYSV, OSABI_GNU})
 """values of EI_OSABI that ld.so accepts (open_verify in elf/dl-load.c of glibc)"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -634,4 +635,10 @@ class Reader:
     def machine(self, path: str) -> Machine | None:
         """Return the machine of the ELF file at a path, None where there is none."""
         facts = self.facts(path)
-        return facts.machine if facts is not None else None
+        if facts is not None:
+            return facts.machine
+        known = self.known.get(path)
+        if isinstance(known, Skip) and known.reason is SkipReason.PAYLOAD:  # nothing to ld.so
+            with contextlib.suppress(OSError):
+                return elf.machine_of_library(os.path.realpath(path))
+        return None

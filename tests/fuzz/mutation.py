@@ -62,6 +62,18 @@ def words(*tokens: bytes) -> Mutator:
     return mutate
 
 
+def after(prefix: int, mutator: Mutator) -> Mutator:
+    """Make a mutator for what comes after ``prefix`` bytes, which say what to do with it."""
+
+    def mutate(data: bytes, rng: random.Random) -> bytes:
+        head, body = bytearray(data[:prefix].ljust(prefix, b"\0")), data[prefix:]
+        if rng.randrange(8) == 0:
+            head[rng.randrange(prefix)] = rng.randrange(256)
+        return bytes(head) + mutator(body, rng)
+
+    return mutate
+
+
 def elf(prefix: int = 0) -> Mutator:
     """Make a mutator for an ELF file that begins after ``prefix`` bytes which say what to do with it."""
 
@@ -149,6 +161,27 @@ def _value(body: bytearray, rng: random.Random, wide: bool) -> int:
     at = rng.randrange(min(len(body), 1024)) // 8 * 8
     known = _number(body, at, form if wide else form[0] + "I")
     return known if way == 2 else known + rng.choice((-0x1000, -16, -8, -1, 1, 8, 16, 0x1000, len(body)))
+
+
+_SIGNATURES = (b"PK\1\2", b"PK\3\4", b"PK\5\6")
+
+
+def archive(data: bytes, rng: random.Random) -> bytes:
+    """Change a field of a header of a zip file (APPNOTE 4.3), or any bytes."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        signature = rng.choice(_SIGNATURES)
+        start = out.find(signature, rng.randrange(len(out) + 1))
+        if rng.randrange(4) == 0 or start < 0:
+            out = bytearray(noise(bytes(out), rng))
+        elif rng.randrange(8) == 0:  # a member twice, or in another place
+            piece = bytes(out[start : start + rng.choice((30, 46, 60, 100))])
+            at = out.find(rng.choice(_SIGNATURES), rng.randrange(len(out)))
+            out[max(at, 0) : max(at, 0)] = piece
+        else:
+            form = rng.choice(("<H", "<H", "<I"))
+            _set(out, start + 4 + 2 * rng.randrange(21), form, rng.choice(_EDGES))
+    return bytes(out[:LONGEST])
 
 
 def _number(body: bytearray, at: int, form: str) -> int:

@@ -13,10 +13,14 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Callable
 from importlib import resources
 
+from fuzz import targets_search
 from fuzz.forge import dlopen_note, samples
 from fuzz.targets_text import TARGET, empty_cache, store_row
+from fuzz.targets_tree import MEMBERS, ZIP, archive_of
+from fuzz.vocabulary import row_values
 from nixpatch.elf.inplace_writer import write_edited
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, Libc
@@ -41,6 +45,8 @@ _FLAGS = {
 
 def of(target: str) -> dict[str, bytes]:
     """Give the seeds of one target by name."""
+    if target == "search_stop":
+        return {"library": targets_search.library(), "text": b"libprobe.so.1.2", "empty": b""}
     if target.startswith("elf_") and target != "elf_note":
         return _elf(target)
     if target == "cache":
@@ -194,6 +200,28 @@ def _plan() -> dict[str, bytes]:
     return {"one": whole, "two": whole + b"\0" + changed, "locks": b"\0".join(_lock().values())}
 
 
+def _rows() -> dict[str, bytes]:
+    values = row_values()
+    rows = {f"row{n}": f"pkg/x.so,{value}\n".encode() for n, value in enumerate(values) if n % 5 == 0}
+    rows["two"] = f"a,,\r\n./pkg/x.so,{values[0]}\r\npkg/x.so,{values[2]}\nx/RECORD,,".encode()
+    rows["odd"] = b'"pkg/x.so",sha256=wrong,008\n"pkg/x.so",,8\npkg/x.so,shake_128=00,\n'
+    return {name: b"\0\xff" + data for name, data in rows.items()}
+
+
+def _wheels() -> dict[str, bytes]:
+    parts = {
+        "x/__init__.py": b"",
+        "x/y.py": b"import x\n",
+        "x-1.data/scripts/run": b"#!python\n",
+        "x-1.data/headers/x.h": b"#\n",
+        "x-1.dist-info/METADATA": b"Name: x\nVersion: 1\n",
+        "x-1.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    members = b"\0\0".join(name.encode() + b"\0=" + data for name, data in parts.items())
+    packed = archive_of(members)
+    return {"members": MEMBERS + members, "stored": ZIP + packed, "small": MEMBERS + b"x.py\0=1"}
+
+
 _PYTHON = {
     "opens": b'N = "libz.so.1"\nfor x in ("liba.so", "libb.so.2"):\n    ctypes.CDLL(x)\ndlopen(N)\n',
     "finds": b'y = find_library("z" if a else "x") or CDLL(name="libq.so")\n',
@@ -201,7 +229,7 @@ _PYTHON = {
     b"        return None\n    return False if a == 2 else True\n",
     "attributes": b"manylinux1_compatible = manylinux2014_compatible = False\nX: int = (2, 5)\n",
 }
-_TEXTS = {
+_TEXTS: dict[str, Callable[[], dict[str, bytes]]] = {
     "ld_cache": _ld_cache,
     "ld_so": lambda: {
         "glibc": b"\0/etc/ld.so.cache\0/lib/x86_64-linux-gnu/\0/usr/lib/\0/lib/\0x",
@@ -271,6 +299,12 @@ _TEXTS = {
         "listings": packed_listings({"/nix/store/a/lib": b"libz.so.1\0"}, {"/nix/store/a/lib": b"s" * 40}),
     },
     "cache_value": _header,
+    "row_updates": _rows,
+    "wheel_file": _wheels,
+    "tree_state": lambda: {
+        "known": b'{"key":"@key","lines":[["Patched 0 of 3 ELF files.","bold green"],["x",""]],'
+        b'"outside":{"/dev/null/x":""},"tree":"@tree","used":["/nix/store/a"]}',
+    },
 }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fuzz import mutation, targets_elf, targets_read, targets_text, vocabulary
+from fuzz import mutation, targets_elf, targets_read, targets_search, targets_text, targets_tree, vocabulary
 from fuzz.mutation import Mutator
 
 
@@ -234,4 +234,8 @@ TARGETS = {
     "cache": Target(targets_text.cache_file, mutation.noise, 2 << 10),
     "cache_store": Target(targets_text.cache_store, mutation.noise, 1 << 10),
     "cache_value": Target(targets_text.cache_value, _JSON),
+    "search_stop": Target(targets_search.search, mutation.elf(), _ELF),
+    "row_updates": Target(targets_tree.row_updates, mutation.after(2, vocabulary.ROWS), 200),
+    "wheel_file": Target(targets_tree.wheel, mutation.after(1, vocabulary.wheel), 2 << 10),
+    "tree_state": Target(targets_tree.known_tree, vocabulary.TREE_STATE, 600),
 }

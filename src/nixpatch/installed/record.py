@@ -321,7 +321,7 @@ class RecordRow:
         """Return the row with another path; it must have one."""
         fields = _fields(self.raw)
         assert fields is not None  # a row with a path has them
-        return RecordRow.parse(b",".join((_quoted(os.fsencode(to)), *fields[1:3])) + fields[3])
+        return RecordRow.parse(b",".join((quoted(os.fsencode(to)), *fields[1:3])) + fields[3])
 
 
 def new_row(path: str, file: FileHash, ending: bytes) -> RecordRow:
@@ -333,13 +333,13 @@ def new_row(path: str, file: FileHash, ending: bytes) -> RecordRow:
     """
     value = f"{DEFAULT_ALGORITHM}={encode_digest(file.digests[DEFAULT_ALGORITHM])}".encode("ascii")
     return RecordRow.parse(
-        b",".join((_quoted(os.fsencode(path)), value, str(file.size).encode("ascii"))) + ending
+        b",".join((quoted(os.fsencode(path)), value, str(file.size).encode("ascii"))) + ending
     )
 
 
 def announced_row(path: str, ending: bytes) -> RecordRow:
     """Return a row without hash, for a file that is about to be made."""
-    return RecordRow.parse(_quoted(os.fsencode(path)) + b",," + ending)
+    return RecordRow.parse(quoted(os.fsencode(path)) + b",," + ending)
 
 
 def _is_of_nixpatch(path: str) -> bool:
@@ -393,7 +393,8 @@ def _after_quote(data: bytes, start: int) -> int:
     return -1
 
 
-def _quoted(field: bytes) -> bytes:
+def quoted(field: bytes) -> bytes:
+    """Return a field of a row, in quotes where it needs them."""
     return b'"' + field.replace(b'"', b'""') + b'"' if _NEEDS_QUOTES.search(field) else field
 
 

@@ -13,6 +13,7 @@ import io
 import lzma
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +25,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from nixpatch.errors import RequestError
 from nixpatch.escape import reason, shown
 from nixpatch.installed.hashing import encode_digest
-from nixpatch.installed.record import MAX_RECORD_SIZE
+from nixpatch.installed.record import MAX_RECORD_SIZE, quoted
 
 _MAX_MEMBERS: Final = 200_000
 _MAX_SIZE: Final = 16 << 30
@@ -33,6 +34,16 @@ _MAX_RATIO: Final = 1100
 """of unpacked to packed bytes; deflate reaches 1,032 (zlib.net, "Maximum compression factor")"""
 _CHUNK: Final = 1 << 20
 _ENCRYPTED: Final = 0x1  # general purpose bit 0 (APPNOTE 4.4.4)
+_DAMAGE: Final = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError),
+    *(
+        struct.error,
+        ValueError,
+        OverflowError,
+        OSError,
+    ),  # offsets and lengths beyond the file, names in no encoding
+)
+"""what zipfile raises for an archive that is not one, or only in part"""
 _SIGNATURES: Final = frozenset({"RECORD.jws", "RECORD.p7s"})
 """they are not in RECORD (PEP 427)"""
 _SCHEMES: Final = {"purelib": "", "platlib": "", "scripts": "bin", "headers": "include", "data": "."}
@@ -110,8 +121,8 @@ def read_wheel(path: str) -> WheelFile:
         raise RequestError(f"{path}: not the name of a wheel (PEP 427): {error}") from error
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {reason(error)}") from error
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise RequestError(f"{path}: not a zip file that can be read: {error}") from error
+    except _DAMAGE as error:
+        raise RequestError(f"{path}: not a zip file that can be read: {reason(error)}") from error
     words = base.removesuffix(".whl").split("-")
     build = words[2] if len(words) == 6 else ""
     _check_members(path, members)
@@ -191,14 +202,16 @@ def unpack(
     if len(set(paths.values())) < len(paths):
         raise RequestError(f"{wheel.path}: two of its files would be installed at one place")
     rows: list[tuple[str, str, str]] = []
-    with _readable(wheel), zipfile.ZipFile(wheel.path) as archive:
+    with zipfile.ZipFile(wheel.path) as archive:
         digests = _read_record(wheel, archive)
         for info in wheel.members:
             name = info.filename
             if name == record:
                 continue
-            with archive.open(info) as contents:
-                hashed = _Hashed(contents, info.file_size)
+            with _readable(wheel):
+                contents = archive.open(info)
+            with contents:
+                hashed = _Hashed(wheel, contents, info.file_size)
                 executable = bool(info.external_attr >> 16 & 0o111) or ".data/scripts/" in name
                 write(paths[name], hashed, executable)  # type: ignore[arg-type]
             digest = digests.get(name)
@@ -221,8 +234,10 @@ def _readable(wheel: WheelFile) -> Iterator[None]:
     """Turn what zipfile raises on a damaged archive into one line."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
-        raise RequestError(f"{wheel.path}: cannot be unpacked: {error}; get the wheel again") from error
+    except _DAMAGE as error:
+        raise RequestError(
+            f"{wheel.path}: cannot be unpacked: {reason(error)}; get the wheel again"
+        ) from error
 
 
 def _read_record(wheel: WheelFile, archive: zipfile.ZipFile) -> dict[str, str]:
@@ -236,7 +251,9 @@ def _read_record(wheel: WheelFile, archive: zipfile.ZipFile) -> dict[str, str]:
         info = archive.getinfo(f"{wheel.info}/RECORD")
         if info.file_size > MAX_RECORD_SIZE:
             raise RequestError(f"{wheel.path}: its RECORD has more than {MAX_RECORD_SIZE >> 20} MiB")
-        text = archive.read(info).decode("utf-8")
+        with _readable(wheel):
+            data = archive.read(info)
+        text = data.decode("utf-8")
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
     except (KeyError, UnicodeDecodeError, csv.Error) as error:
         raise RequestError(f"{wheel.path}: its RECORD cannot be read: {error}") from error
@@ -255,15 +272,17 @@ def _read_record(wheel: WheelFile, archive: zipfile.ZipFile) -> dict[str, str]:
 class _Hashed(io.RawIOBase):
     """Passes on the contents of a member and hashes them; more than the archive declares is an error."""
 
-    def __init__(self, contents: IO[bytes], size: int) -> None:
-        self._contents, self._left, self._hash = contents, size, hashlib.sha256()
+    def __init__(self, wheel: WheelFile, contents: IO[bytes], size: int) -> None:
+        self._wheel, self._contents, self._left, self._hash = wheel, contents, size, hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes."""
-        data = self._contents.read(size)
+        with _readable(self._wheel):
+            data = self._contents.read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise RequestError("a member is longer than the archive says; nothing was written")
+            text = "a member is longer than the archive says; nothing was written"
+            raise RequestError(f"{self._wheel.path}: {text}")
         self._hash.update(data)
         return data
 
@@ -335,6 +354,5 @@ def _contents(wheel: WheelFile, name: str, path: str) -> IO[bytes]:
 
 
 def _csv(rows: Iterable[tuple[str, str, str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode("utf-8")
+    """Return rows as CSV. Python's writer does not quote a carriage return before 3.13."""
+    return b"".join(b",".join(quoted(field.encode("utf-8")) for field in row) + b"\n" for row in rows)

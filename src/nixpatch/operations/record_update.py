@@ -324,7 +324,8 @@ def update_rows(
             installed.append(known_row)
         else:
             # A size alone does not show who wrote it: such a row is known only by its old one.
-            can_be_computed = new == row or (
+            is_apart = row.agrees(states.after) is False or row.updated(states.after) == row
+            can_be_computed = (new == row and is_apart) or (
                 bool(row.digest) and states.original.size is not None and new.updated(states.original) == row
             )
             installed.append("" if can_be_computed else os.fsdecode(row.raw))

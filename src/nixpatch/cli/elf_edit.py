@@ -15,9 +15,10 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import check_output, guarded
 from nixpatch.errors import FileRefused, RequestError
 from nixpatch.escape import shown
-from nixpatch.model import ElfFacts, Linkage
+from nixpatch.model import ElfFacts, Linkage, ResolutionCache
 from nixpatch.operations import elf_edit
 from nixpatch.operations.elf_edit import FileChange, PathAction
+from nixpatch.operations.resolution_cache import DirectoryReader
 
 _PRINT = "Print"
 _EDIT = "Edit"
@@ -103,6 +104,15 @@ def elf_command(
             click_type=(str, str),
         ),
     ] = None,
+    build_resolution_cache: Annotated[
+        bool,
+        _option(
+            _EDIT,
+            "Write a note with the places of the needed libraries, which spares a loader that reads it the "
+            "search path; a later edit keeps it true.",
+            "--build-resolution-cache",
+        ),
+    ] = False,
     restore: Annotated[
         bool, _option(_EDIT, "Restore the file as it was before its first edit.", "--restore")
     ] = False,
@@ -148,7 +158,10 @@ def elf_command(
         force_rpath,
         None if set_interpreter is None else _argument(set_interpreter),
         tuple(replace_needed or ()),
+        build_resolution_cache,
     )
+    if force_rpath and build_resolution_cache:
+        raise RequestError("--build-resolution-cache cannot be combined with --force-rpath")
     if not all(name for pair in change.needs for name in pair):
         raise RequestError("--replace-needed takes two names that are not empty")
     if restore and not change.is_empty:
@@ -216,7 +229,14 @@ def _process(
             _warn(file, note)
         return
     elf_edit.facts_of(source, payload_ok=payload_ok)
-    edit = elf_edit.edit_of(facts, change, elf_edit.library_finder(facts))
+
+    def cache_for(needed: tuple[str, ...], linkage: Linkage) -> ResolutionCache:
+        decision = DirectoryReader().decide(source, needed, linkage, is_asked=change.resolution_cache)
+        if decision.reason is not None:
+            _warn(file, f"no resolution cache: {decision.reason}")
+        return decision.cache
+
+    edit = elf_edit.edit_of(facts, change, elf_edit.library_finder(facts), cache_for)
     if edit is None and (output is None or os.path.realpath(output) == source):
         return
     for note in elf_edit.apply_edit(source, destination, edit):
@@ -250,6 +270,8 @@ def _all_values(file: str, facts: ElfFacts) -> Iterator[str]:
     yield from _linkage(facts.current, "")
     for need in facts.needed:
         yield f"needed: {need}"
+    for need, places in facts.current.resolution_cache:
+        yield f"resolution cache: {need} {places}"
     if facts.original_sha256 is not None:
         yield f"original sha256: {facts.original_sha256.hex()}"
         yield from _linkage(facts.original, "original ")

@@ -1,10 +1,11 @@
 """Reads and edits dynamic ELF files. Knows neither Python packages nor Nix.
 
-An edit changes the search path, the interpreter and the names of needed libraries. It grows the last PT_LOAD
-over its .bss and puts there a copy of the string table with the new strings, an interpreter that is too long
-for its old place, and an undo record. No program header is added or moved, and no address changes. ``undo``
-parses a file and its original; ``resolved_edit``, ``segment_growth``, ``header_tables`` and ``edit_plan`` are
-pure and plan the edit; ``inplace_writer`` writes it; ``check_inplace`` compares the result with the original.
+An edit changes the search path, the interpreter, the names of needed libraries and the resolution cache. It
+grows the last PT_LOAD over its .bss and puts there a copy of the string table with the new strings, an
+interpreter that is too long for its old place, notes with a cache, and an undo record. No program header is
+added or moved, and no address changes. ``undo`` parses a file and its original; ``resolved_edit``,
+``segment_growth``, ``header_tables`` and ``edit_plan`` are pure and plan the edit; ``inplace_writer`` writes
+it; ``check_inplace`` compares the result with the original.
 
 The second writer is LIEF, in a child process (``lief``), with its own checks (``check_rewritten``).
 ``writer`` chooses between the two. ``readers`` compares nixpatch's reader with pyelftools and LIEF.
@@ -15,6 +16,7 @@ read, such as ``nixpatch plan``, do not load them.
 
 from nixpatch.elf.byte_search import mentions
 from nixpatch.elf.facts import (
+    cache_obstacle,
     feed_original,
     machine_of_library,
     original_sha256,
@@ -25,6 +27,7 @@ from nixpatch.elf.facts import (
 from nixpatch.elf.symbols import read_symbols
 
 __all__ = [
+    "cache_obstacle",
     "feed_original",
     "machine_of_library",
     "mentions",

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from nixpatch.elf import dynamic
 from nixpatch.elf import structs as elf
+from nixpatch.elf.check_notes import has_moved, note_section_ok, note_violations
 from nixpatch.elf.check_pair import SAMPLE, FilePair, collect, shared_pages
 from nixpatch.elf.dynamic import linkage, string_at, vn_file_ranges
 from nixpatch.elf.errors import SkippedFile
@@ -74,6 +75,7 @@ def check_views(before: ElfViews, edited: int, edit: ElfEdit, *, deep: bool = Fa
             pair.string_table_violations(kept),
             _dynamic_violations(pair),
             _content_violations(pair),
+            note_violations(pair),
             _undo_violations(pair, before, after),
         )
     )
@@ -117,6 +119,7 @@ def undo_violations(views: ElfViews, *, strict: bool = False) -> tuple[str, ...]
             _load_violations(pair),
             _section_violations(pair),
             _content_violations(pair),
+            note_violations(pair),
             *names,
         )
     )
@@ -149,6 +152,7 @@ def _edit_between(old: ElfFile, new: ElfFile) -> ElfEdit:
         None if same_path else after.tag,
         None if after.interp == before.interp else after.interp,
         tuple((name, to) for name, to in renames.items() if name != to),
+        None if after.resolution_cache == before.resolution_cache else after.resolution_cache,
     )
 
 
@@ -165,6 +169,7 @@ def _record_violations(pair: FilePair, footer: UndoFooter, patches: Iterable[Pat
         yield "the undo record removes memory that is not zero"
     ranges = [(start, length) for start, length, _ in old.tables]
     ranges += vn_file_ranges(rename.reference for rename in pair.resolved.renames)
+    ranges += pair.cache_fields
     if old.dynamic_segment.vaddr == new.dynamic_segment.vaddr:
         # By its address, as ld.so finds it: p_offset may be anything.
         ranges.append((old.dynamic_offset, len(old.dynamic_bytes)))
@@ -389,6 +394,8 @@ def _phdr_ok(pair: FilePair, before: Phdr, after: Phdr) -> bool:
         return _in_area(pair, after) and (after.flags, after.align) == (before.flags, before.align)
     if before.type == elf.PT_INTERP and pair.resolved.interp is not None:
         return after == before._replace(filesz=after.filesz, memsz=after.filesz)
+    if has_moved(pair, before, after):
+        return _in_area(pair, after) and (after.flags, after.align) == (before.flags, before.align)
     if before.filesz:
         return after == before._replace(offset=pair.moved(before.offset))
     return after == before
@@ -421,6 +428,8 @@ def _allocated_ok(pair: FilePair, before: Shdr, after: Shdr) -> bool:
     if old_interp and new_interp and (before.addr, before.size) == (old_interp.vaddr, old_interp.filesz):
         addr, offset, size = new_interp.vaddr, new_interp.offset, new_interp.filesz
         return after == before._replace(addr=addr, offset=offset, size=size)
+    if before.type == elf.SHT_NOTE and note_section_ok(pair, before, after):
+        return True
     if before.type == elf.SHT_NOBITS:
         load = new.last_load
         in_load = after.offset == load.offset + after.addr - load.vaddr

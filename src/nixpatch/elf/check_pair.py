@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from nixpatch.elf.dynamic import linkage, need_references, vn_file_ranges
 from nixpatch.elf.headers import ElfFile, Headers
 from nixpatch.elf.image import chunks
+from nixpatch.elf.resolution_cache import read_notes
 from nixpatch.elf.resolved_edit import SEARCH_PATH_TAGS, TAG_NUMBERS, ResolvedEdit, resolve_edit
 from nixpatch.elf.undo import ElfViews
 from nixpatch.elf.undo_record import UndoFooter
@@ -63,7 +64,13 @@ class FilePair:
     def rewritten(self) -> list[tuple[int, int]]:
         """``(offset, length)`` in the original of what this edit may overwrite."""
         ranges = [(offset, length) for offset, length, _ in self.old.headers.rewritable]
-        return [*ranges, *vn_file_ranges(rename.reference for rename in self.resolved.renames)]
+        ranges += vn_file_ranges(rename.reference for rename in self.resolved.renames)
+        return [*ranges, *self.cache_fields]
+
+    @property
+    def cache_fields(self) -> list[tuple[int, int]]:
+        """``(offset, length)`` in the original of type and descriptor of each resolution cache to drop."""
+        return [] if self.resolved.resolution_cache is None else list(read_notes(self.old).ranges)
 
     def moved(self, offset: int) -> int:
         """Map an offset in the original to the edited file."""
@@ -118,6 +125,9 @@ class FilePair:
         interp = old.interp if edit.interp is None else edit.interp
         if new.interp != interp:
             yield f"the interpreter is {new.interp!r}, not {interp!r}"
+        wanted = self.resolved.resolution_cache
+        if new.resolution_cache != (old.resolution_cache if wanted is None else wanted):
+            yield "the resolution cache is not the one of the edit"
 
     def string_table_violations(self, kept: int) -> Iterator[str]:
         """Check that the string table begins with ``kept`` bytes of the old one: offsets stay valid."""

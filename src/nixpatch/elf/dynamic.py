@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from nixpatch.elf import structs as elf
 from nixpatch.elf.errors import malformed
 from nixpatch.elf.headers import ElfFile, Headers
+from nixpatch.elf.resolution_cache import cache_of
 from nixpatch.model import Linkage, Tag, VersionNeed
 
 # Bounds on what a hostile file can make nixpatch read.
@@ -70,13 +71,14 @@ class StringReader:
 
 
 def linkage(file: ElfFile) -> Linkage:
-    """Read search path, its tag, and interpreter."""
+    """Read search path, its tag, interpreter and resolution cache."""
+    cache = cache_of(file)
     interp = os.fsdecode(file.headers.interp_bytes.split(b"\0", 1)[0]) or None
     for number, tag in ((elf.DT_RUNPATH, Tag.RUNPATH), (elf.DT_RPATH, Tag.RPATH)):
         offset = file.headers.values.get(number)
         if offset is not None:
-            return Linkage(string_at(file, offset), tag, interp)
-    return Linkage(None, None, interp)
+            return Linkage(string_at(file, offset), tag, interp, resolution_cache=cache)
+    return Linkage(None, None, interp, resolution_cache=cache)
 
 
 def needed(file: ElfFile) -> tuple[str, ...]:

@@ -19,14 +19,21 @@ from nixpatch.elf.header_tables import (
 )
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Patch
+from nixpatch.elf.resolution_cache import FileNotes, NoteSegment
 from nixpatch.elf.resolved_edit import ResolvedEdit, new_dynamic, resolve_edit
-from nixpatch.elf.segment_growth import SegmentGrowth, plan_growth, refuse_overlapping_renames
+from nixpatch.elf.segment_growth import (
+    SegmentGrowth,
+    plan_growth,
+    refuse_overlapping_notes,
+    refuse_overlapping_renames,
+)
 from nixpatch.elf.structs import round_up
 from nixpatch.elf.undo_record import FOOTER_SIZE, RECORD_LIMIT, UndoFooter, UndoRecord
 from nixpatch.errors import FileRefused
-from nixpatch.model import ElfEdit, Linkage
+from nixpatch.model import ElfEdit, Linkage, ResolutionCache
 
 _NO_DIGEST = bytes(32)
+_NO_NOTES = FileNotes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,7 @@ def plan_edit(
     *,
     stale: UndoFooter | None,
     references: Sequence[NeedReference] = (),
+    notes: FileNotes = _NO_NOTES,
 ) -> EditPlan | None:
     """Plan the new file, or return None if the file already is as the edit would make it.
 
@@ -77,6 +85,7 @@ def plan_edit(
         edit: the linkage that it is to have.
         stale: footer of an invalid undo record: its area is replaced, and the edit cannot be undone.
         references: result of :func:`nixpatch.elf.dynamic.need_references`, if the edit has renames.
+        notes: of the original.
 
     Raises:
         FileRefused: the file cannot be edited safely.
@@ -85,26 +94,77 @@ def plan_edit(
     resolved = resolve_edit(headers, linkage, edit, references)
     if resolved.is_noop:
         return None
-    growth = plan_growth(headers, size, stale)
+    growth = plan_growth(headers, size, stale, notes)
     refuse_overlapping_renames(headers, growth, [rename.reference for rename in resolved.renames])
     keeps_path = resolved.search_path is None and not resolved.removes_search_path
     if growth.discarded and keeps_path and linkage.search_path and linkage.tag:
         # The string to keep is in the area to discard.
         resolved = replace(resolved, search_path=os.fsencode(linkage.search_path), tag=linkage.tag)
-    return _PlanBuilder(headers, size, growth, resolved, undoable=stale is None).plan()
+    moves = growth.discarded and notes.movable is not None and growth.discards(notes.movable.segment.vaddr)
+    if moves and resolved.resolution_cache is None:
+        resolved = replace(resolved, resolution_cache=linkage.resolution_cache)  # likewise
+    note_edit = _NoteEdit.of(headers, resolved.resolution_cache, notes, moves=moves)
+    refuse_overlapping_notes(headers, growth, ((offset, len(old)) for offset, old in note_edit.blanked))
+    return _PlanBuilder(headers, size, growth, resolved, note_edit, undoable=stale is None).plan()
+
+
+@dataclass(frozen=True, slots=True)
+class _NoteEdit:
+    """The part of an edit that concerns notes."""
+
+    moved: NoteSegment | None = None
+    content: bytes = b""
+    """of the PT_NOTE that moves"""
+    blanked: tuple[tuple[int, bytes], ...] = ()
+    """(offset, old bytes) of ranges that become zero: of caches that stay where they are"""
+
+    @classmethod
+    def of(
+        cls, headers: Headers, cache: ResolutionCache | None, notes: FileNotes, *, moves: bool
+    ) -> _NoteEdit:
+        """Decide what happens to the notes of a file.
+
+        Args:
+            headers: of the original.
+            cache: as that of :class:`ResolvedEdit`.
+            notes: of the original.
+            moves: the PT_NOTE has to move, as what is in its place is discarded.
+
+        Raises:
+            FileRefused: there is to be a cache, and no place for it.
+
+        """
+        if cache is None:
+            return cls()
+        movable = notes.movable
+        if cache and movable is None:
+            raise FileRefused(notes.obstacle)
+        if movable is None or not (cache or moves):
+            return cls(blanked=notes.fields)
+        start, end = movable.segment.offset, movable.segment.file_end
+        stay = tuple(field for field in notes.fields if not start <= field[0] < end)
+        return cls(movable, movable.with_cache(headers, cache), stay)
 
 
 class _PlanBuilder:
     """Lays out the new area front to back. The undo record comes last, because it describes the rest."""
 
     def __init__(
-        self, headers: Headers, size: int, growth: SegmentGrowth, resolved: ResolvedEdit, *, undoable: bool
+        self,
+        headers: Headers,
+        size: int,
+        growth: SegmentGrowth,
+        resolved: ResolvedEdit,
+        note_edit: _NoteEdit,
+        *,
+        undoable: bool,
     ) -> None:
         self.headers = headers
         self.undoable = undoable
         self.size = size
         self.growth = growth
         self.resolved = resolved
+        self.note_edit = note_edit
         self.writes: list[tuple[int, bytes]] = []
         self.next = growth.area
         must_move = growth.discards(headers.dynamic_segment.vaddr)
@@ -113,6 +173,7 @@ class _PlanBuilder:
         )
         self.dynamic = self._place_dynamic()
         self.interp, self.interp_changes = self._place_interp()
+        self.notes = self._place_notes()
         self.next = round_up(self.next, 8)
         self.strings_address = self.next
         self.next += growth.string_size
@@ -156,6 +217,12 @@ class _PlanBuilder:
         padded = content.ljust(segment.filesz, b"\0")
         return None, tuple(difference(segment.offset, self.headers.interp_bytes, padded))
 
+    def _place_notes(self) -> tuple[NoteSegment, Placement] | None:
+        if self.note_edit.moved is None:
+            return None
+        self.next = round_up(self.next, 4)
+        return self.note_edit.moved, self._put(self.note_edit.content)
+
     def _put(self, content: bytes) -> Placement:
         placement = Placement(self.next, len(content))
         self.writes.append((self.growth.file_offset(self.next), content))
@@ -167,10 +234,12 @@ class _PlanBuilder:
         strings = Placement(self.strings_address, end - self.strings_address)
         in_place = self.resolved.interp is not None and self.interp is None
         size = len(self.resolved.interp or b"") + 1 if in_place else None
-        area = Area(end, strings, self.dynamic, self.interp, size)
+        area = Area(end, strings, self.dynamic, self.interp, size, self.notes)
         try:
             changes = [*table_changes(self.headers, self.growth, area, delta), *self.interp_changes]
             changes += self._renames()
+            for offset, old in self.note_edit.blanked:
+                changes += difference(offset, old, bytes(len(old)))
             packed = self.headers.layout.pack_dyns(with_strings(self.new_dynamic.entries, strings))
         except struct.error:  # an offset near the end of what the class can express, beyond any file
             raise FileRefused("a number in its headers is too large to be moved") from None
@@ -205,6 +274,8 @@ class _PlanBuilder:
             left.append((headers.dynamic_offset, len(headers.dynamic_bytes)))
         if self.interp and segment:
             left.append((segment.offset, segment.filesz))
+        if self.notes:
+            left.append((self.notes[0].segment.offset, self.notes[0].segment.filesz))
         return tuple(left)
 
     def _tables(self, delta: int) -> tuple[tuple[int, int], ...]:

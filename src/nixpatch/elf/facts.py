@@ -15,6 +15,7 @@ from nixpatch.elf.errors import SkippedFile, malformed
 from nixpatch.elf.headers import ident_error, library_machine
 from nixpatch.elf.image import Image
 from nixpatch.elf.payload import payload
+from nixpatch.elf.resolution_cache import obstacle
 from nixpatch.elf.segment_growth import plan_growth
 from nixpatch.elf.undo import ElfViews, UndoState, open_source, open_views
 from nixpatch.errors import FileRefused
@@ -163,6 +164,18 @@ def feed_original(source: str | int, update: Callable[[bytes], object]) -> None:
     """
     with open_views(source) as views:
         views.original.image.feed(update)
+
+
+def cache_obstacle(source: str | int) -> str | None:
+    """Return why the in-place writer cannot give a file a resolution cache; None if it can.
+
+    Raises:
+        FileRefused: :func:`read` skips it as unreadable.
+        OSError: it cannot be read.
+
+    """
+    with open_views(source) as views:
+        return _obstacle(views) or obstacle(views.original)
 
 
 def _facts(views: ElfViews, *, payload_ok: bool) -> ElfFacts | Skip:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nixpatch.elf import structs as elf
 from nixpatch.elf.headers import Headers
+from nixpatch.elf.resolution_cache import NoteSegment
 from nixpatch.elf.segment_growth import SegmentGrowth
 from nixpatch.elf.structs import Dyn, Phdr, Shdr, round_up
 from nixpatch.errors import FileRefused
@@ -43,6 +44,8 @@ class Area:
     interp: Placement | None
     interp_size: int | None
     """new size of an interpreter that is replaced in its old place"""
+    notes: tuple[NoteSegment, Placement] | None = None
+    """the PT_NOTE that moves, and where to"""
 
 
 def shift(headers: Headers, growth: SegmentGrowth, end: int, size: int) -> int:
@@ -108,6 +111,8 @@ def _phdr(header: Phdr, growth: SegmentGrowth, area: Area, delta: int) -> Phdr:
         return _into(header, area.interp, growth)
     if header.type == elf.PT_INTERP and area.interp_size is not None:
         return header._replace(filesz=area.interp_size, memsz=area.interp_size)
+    if area.notes and header is area.notes[0].segment:
+        return _into(header, area.notes[1], growth)
     if header.filesz and header.offset >= growth.cut:
         return header._replace(offset=header.offset + delta)
     return header
@@ -142,6 +147,8 @@ def _shdr(section: Shdr, headers: Headers, growth: SegmentGrowth, area: Area, de
         if area.interp:
             return _section_into(section, area.interp, growth)
         return section if area.interp_size is None else section._replace(size=area.interp_size)
+    if area.notes and section in area.notes[0].sections:
+        return _note_section(section, *area.notes, growth)
     if _is_bss(section, growth.load):
         # It stays NOBITS although the file now holds its zeros: strip and linkers expect that of .bss.
         return section._replace(offset=growth.file_offset(section.addr))
@@ -152,6 +159,13 @@ def _section_into(section: Shdr, placement: Placement, growth: SegmentGrowth) ->
     return section._replace(
         addr=placement.address, offset=growth.file_offset(placement.address), size=placement.size
     )
+
+
+def _note_section(section: Shdr, notes: NoteSegment, placement: Placement, growth: SegmentGrowth) -> Shdr:
+    """Move a section of notes along; the last one grows over what is added."""
+    inside = section.addr - notes.segment.vaddr
+    size = placement.size - inside if section is notes.sections[-1] else section.size
+    return _section_into(section, Placement(placement.address + inside, size), growth)
 
 
 def _is_interp(section: Shdr, headers: Headers) -> bool:

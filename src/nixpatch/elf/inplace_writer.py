@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from nixpatch.elf.check_inplace import undo_violations
-from nixpatch.elf.dlopen_notes import refuse_resolution_cache
 from nixpatch.elf.dynamic import linkage, need_references
 from nixpatch.elf.edit_plan import EditPlan, plan_edit
 from nixpatch.elf.image import Image
+from nixpatch.elf.resolution_cache import read_notes
 from nixpatch.elf.undo import ElfViews, UndoState, guard, open_views
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit
@@ -107,13 +107,18 @@ def write_edited_views(
     stale = views.footer if views.state is UndoState.STALE else None
     references = need_references(original) if edit.renames else ()
     plan = plan_edit(
-        original.headers, image.size, linkage(original), edit, stale=stale, references=references
+        original.headers,
+        image.size,
+        linkage(original),
+        edit,
+        stale=stale,
+        references=references,
+        notes=read_notes(original),
     )
     if plan is None:
         digest = original_sha256 or image.sha256()
         _write_whole(image, temp_fd)
         return EditResult(image.size, changed=False, original_sha256=digest)
-    refuse_resolution_cache(original)
     if digests is not None:
         _digest_source(image, plan, digests)
     digest = original_sha256 or (digests.before.sha256() if digests is not None else image.sha256())

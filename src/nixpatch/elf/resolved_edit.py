@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nixpatch.elf import structs as elf
 from nixpatch.elf.dynamic import NeedReference
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.structs import Dyn
 from nixpatch.errors import FileRefused
-from nixpatch.model import ElfEdit, Linkage, Tag
+from nixpatch.model import ElfEdit, Linkage, ResolutionCache, Tag
 
 _PATH_MAX = 4096
 _SPARE = 4  # DT_NULL entries that a moved section leaves to other tools
@@ -42,11 +42,18 @@ class ResolvedEdit:
     """without NUL; None leaves PT_INTERP alone"""
     renames: tuple[RenamedNeed, ...] = ()
     """in file order: DT_NEEDED entries, then verneed records"""
+    resolution_cache: ResolutionCache | None = None
+    """the cache to write, () to drop the one that is there; None leaves it alone"""
 
     @property
     def is_noop(self) -> bool:
         """The file already is as the edit would make it."""
-        return not (self.search_path is not None or self.removes_search_path or self.interp or self.renames)
+        return not (self.changes_search or self.interp) and self.resolution_cache is None
+
+    @property
+    def changes_search(self) -> bool:
+        """The edit changes what ld.so looks for, or in which directories."""
+        return self.search_path is not None or self.removes_search_path or bool(self.renames)
 
     @property
     def strings(self) -> tuple[bytes, ...]:
@@ -93,11 +100,17 @@ def resolve_edit(
     for text, name in ((edit.search_path, "search path"), (edit.interp, "interpreter")):
         if text is not None and "\0" in text:
             raise FileRefused(f"the new {name} contains a NUL byte")
-    return ResolvedEdit(
+    resolved = ResolvedEdit(
         *_resolve_search_path(headers, linkage, edit),
         _resolve_interp(headers, linkage, edit),
         _resolve_renames(edit, references),
     )
+    cache = edit.resolution_cache
+    if cache is None and resolved.changes_search:
+        cache = ()  # the one that is there would be stale
+    if cache is None or cache == linkage.resolution_cache:
+        return resolved
+    return replace(resolved, resolution_cache=cache)
 
 
 def _resolve_renames(edit: ElfEdit, references: Sequence[NeedReference]) -> tuple[RenamedNeed, ...]:

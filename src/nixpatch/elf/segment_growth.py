@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from nixpatch.elf import structs as elf
 from nixpatch.elf.dynamic import NeedReference, vn_file_ranges
 from nixpatch.elf.headers import Headers, refuse_machine
+from nixpatch.elf.resolution_cache import FileNotes, NoteSegment
 from nixpatch.elf.structs import Phdr
 from nixpatch.elf.undo_record import UndoFooter
 from nixpatch.errors import FileRefused
 
 _BSS = 256 << 20  # bytes of .bss that may become file content; the most seen in a wheel is 14 MiB
 _ALIGN = 16
+_NO_NOTES = FileNotes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,16 @@ class SegmentGrowth:
         return self.discarded and address >= self.area
 
 
-def plan_growth(headers: Headers, size: int, stale: UndoFooter | None) -> SegmentGrowth:
+def plan_growth(
+    headers: Headers, size: int, stale: UndoFooter | None, notes: FileNotes = _NO_NOTES
+) -> SegmentGrowth:
     """Find the place in a file of ``size`` bytes.
 
     Args:
         headers: headers of the file.
         size: size of the file in bytes.
         stale: footer of an undo record that is no longer valid.
+        notes: of the file, if it has a stale footer.
 
     Raises:
         FileRefused: there is none.
@@ -71,7 +76,7 @@ def plan_growth(headers: Headers, size: int, stale: UndoFooter | None) -> Segmen
     if load.filesz and load.file_end != end:
         raise FileRefused("the PT_LOAD with the highest address is not the last one in the file")
     offset = load.offset if load.filesz else end + (load.vaddr - end) % max(load.align, 1)
-    old = _old_area(headers, stale) if stale else None
+    old = _old_area(headers, stale, notes.movable) if stale else None
     if stale and old:
         head, string_size = offset + old - load.vaddr, stale.string_size
         growth = SegmentGrowth(load, offset, head, cut, old, string_size, discarded=True)
@@ -110,6 +115,21 @@ def refuse_overlapping_renames(
         raise FileRefused("its version records lie behind its segments, or in the area of an earlier edit")
 
 
+def refuse_overlapping_notes(
+    headers: Headers, growth: SegmentGrowth, ranges: Iterable[tuple[int, int]]
+) -> None:
+    """Refuse to overwrite notes that overlap other overwritten ranges or do not stay in place.
+
+    Raises:
+        FileRefused: one of them does.
+
+    """
+    notes = [(start, length, "a note") for start, length in ranges if length]
+    _must_not_overlap([*_overwritten(headers), *notes])
+    if any(start + length > min(growth.head, growth.cut) for start, length, _ in notes):
+        raise FileRefused("its resolution cache lies behind its segments, or in the area of an earlier edit")
+
+
 def _overwritten(headers: Headers) -> list[tuple[int, int, str]]:
     return [*headers.rewritable, (headers.string_offset, headers.string_size, "the string table")]
 
@@ -143,7 +163,7 @@ def _reach_into(ranges: Iterable[tuple[int, int]], start: int, end: int) -> bool
     return any(length and first < end and start < first + length for first, length in ranges)
 
 
-def _old_area(headers: Headers, stale: UndoFooter) -> int | None:
+def _old_area(headers: Headers, stale: UndoFooter, notes: NoteSegment | None) -> int | None:
     """Return the address of an earlier edit's area if it holds nothing else; None otherwise.
 
     Otherwise, alternating edit and strip would add one string table each time.
@@ -159,8 +179,14 @@ def _old_area(headers: Headers, stale: UndoFooter) -> int | None:
         return None
     others = [values[tag] for tag in elf.ADDRESS_TAGS if tag in values and tag != elf.DT_STRTAB]
     moved = {elf.PT_DYNAMIC, elf.PT_INTERP, elf.PT_LOAD}
-    others += [p.vaddr for p in headers.phdrs if p.type not in moved and p.memsz]
+    others += [
+        p.vaddr
+        for p in headers.phdrs
+        if p.type not in moved and p.memsz and (notes is None or p is not notes.segment)
+    ]
     starts = {values[elf.DT_STRTAB], headers.dynamic_segment.vaddr}
+    if notes is not None:
+        starts.update(section.addr for section in notes.sections)
     if headers.interp_segment:
         starts.add(headers.interp_segment.vaddr)
     others += [s.addr for s in headers.shdrs if s.flags & elf.SHF_ALLOC and s.size and s.addr not in starts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nixpatch.elf.check_inplace import check, check_views
 from nixpatch.elf.errors import SkippedFile
@@ -55,6 +55,11 @@ def write_checked(
     except FileRefused as declined:
         if foreign:  # LIEF would be given the original of the record
             raise
+        if edit.resolution_cache:  # never a reason to refuse the rest
+            rest = replace(edit, resolution_cache=None)
+            checked = write_checked(source, temp_fd, rest, original_sha256, writer, digests, foreign=foreign)
+            notes = (*checked.result.notes, f"no resolution cache: {declined}")
+            return replace(checked, result=replace(checked.result, notes=notes))
         try:
             written = _write_by_lief(source, temp_fd, edit, original_sha256)
         except FileRefused as refused:

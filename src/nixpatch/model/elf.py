@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from nixpatch.arch import Arch, arch_of
 
@@ -41,6 +41,15 @@ class Tag(enum.Enum):
     RUNPATH = "RUNPATH"
 
 
+ResolutionCache: TypeAlias = tuple[tuple[str, str], ...]
+"""(name in DT_NEEDED, places to look for it): ``=`` and a path, or ``?`` and a directory, with colons between
+
+The note of owner NixOS that ``patchelf --build-resolution-cache`` writes (patchelf 0.19,
+https://github.com/NixOS/patchelf/pull/647) and that a glibc for nixpkgs reads
+(https://github.com/NixOS/nixpkgs/pull/535735), after LD_LIBRARY_PATH and before DT_RUNPATH.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Linkage:
     """The parts of a file that nixpatch edits."""
@@ -53,6 +62,8 @@ class Linkage:
     """PT_INTERP; None for a file without one"""
     renamed: tuple[tuple[str, str], ...] = ()
     """(name in the original, name now) of needed libraries whose names differ, sorted"""
+    resolution_cache: ResolutionCache = ()
+    """of the note that spares ld.so the search path; () without one"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,3 +189,5 @@ class ElfEdit:
     """None keeps the original's"""
     renames: tuple[tuple[str, str], ...] = ()
     """(name in DT_NEEDED of the original, new name there and in the version needs)"""
+    resolution_cache: ResolutionCache | None = None
+    """the cache of the new file, () for none; None keeps the original's, unless the edit makes it stale"""

@@ -15,7 +15,7 @@ from nixpatch.elf.undo import open_source
 from nixpatch.elf.writer import write_checked
 from nixpatch.errors import FileRefused, RequestError
 from nixpatch.fs import granted_to_contents, is_stream, replacement, streamed, sweep, write_all
-from nixpatch.model import ElfEdit, ElfFacts, Skip, SkipReason, Tag
+from nixpatch.model import ElfEdit, ElfFacts, Linkage, ResolutionCache, Skip, SkipReason, Tag
 from nixpatch.operations.signatures import broken_signatures, text_of_dropped
 
 _OS_ABIS: Final = {
@@ -81,10 +81,14 @@ class FileChange:
     needs: tuple[tuple[str, str], ...] = ()
     """(old name, new name) of DT_NEEDED entries; the last of several for one name counts"""
 
+    resolution_cache: bool = False
+    """write a resolution cache, whether or not the file has one"""
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing changes."""
-        return self.path is PathAction.KEEP and self.interp is None and not self.needs
+        is_kept = self.path is PathAction.KEEP and self.interp is None
+        return is_kept and not self.needs and not self.resolution_cache
 
 
 def facts_of(path: str, *, payload_ok: bool) -> ElfFacts:
@@ -112,12 +116,19 @@ def payload_of(path: str) -> str | None:
     return facts.detail if isinstance(facts, Skip) and facts.reason is SkipReason.PAYLOAD else None
 
 
-def edit_of(facts: ElfFacts, change: FileChange, has: Callable[[str, str], bool]) -> ElfEdit | None:
+def edit_of(
+    facts: ElfFacts,
+    change: FileChange,
+    has: Callable[[str, str], bool],
+    cache_for: Callable[[tuple[str, ...], Linkage], ResolutionCache] = lambda *_: (),
+) -> ElfEdit | None:
     """Return the complete edit for a change; None if the file has the result already.
 
     An :class:`ElfEdit` starts from the original file, a command line from the current one: values that it
     does not change stay as they are now. As in patchelf, a written search path becomes DT_RUNPATH unless
     ``--force-rpath`` is given. ``has(directory, name)`` is whether a directory has a library for this file.
+    ``cache_for(needed, linkage)`` is the resolution cache of a file with these needs and this linkage: a file
+    that has one gets it anew where the old one would be stale.
     """
     now, was = facts.current, facts.original
     path, tag = now.search_path, now.tag
@@ -140,8 +151,13 @@ def edit_of(facts: ElfFacts, change: FileChange, has: Callable[[str, str], bool]
     interp = now.interp if change.interp is None else change.interp
     renames = renamed(facts, dict(change.needs))
     settled = not facts.both_tags or change.path is PathAction.KEEP
-    same = (path, tag, interp) == (now.search_path, now.tag, now.interp) and renames == now.renamed
-    if same and settled:
+    same_search = (path, tag) == (now.search_path, now.tag) and renames == now.renamed
+    cache = now.resolution_cache
+    if change.resolution_cache or (cache and not same_search):
+        names = dict(change.needs)
+        needed = tuple(names.get(name, name) for name in facts.needed)
+        cache = cache_for(needed, Linkage(path, tag, interp, renames))
+    if same_search and settled and (interp, cache) == (now.interp, now.resolution_cache):
         return None
     as_it_was = (path, tag) == (was.search_path, was.tag) and settled
     return ElfEdit(
@@ -149,6 +165,7 @@ def edit_of(facts: ElfFacts, change: FileChange, has: Callable[[str, str], bool]
         None if as_it_was else tag,
         None if interp == was.interp else interp,
         renames=renames,
+        resolution_cache=cache,
     )
 
 

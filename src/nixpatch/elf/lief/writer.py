@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from nixpatch.elf import structs as elf
 from nixpatch.elf.child_process import ChildProcess, died, last_line, limits, package_directory, seconds_for
-from nixpatch.elf.dlopen_notes import refuse_resolution_cache
 from nixpatch.elf.dynamic import linkage
 from nixpatch.elf.errors import SkippedFile
 from nixpatch.elf.headers import Headers, refuse_machine
@@ -57,7 +56,10 @@ def write_lief(
             return write_edited_views(views, temp_fd, edit, original_sha256)
         if views.state is UndoState.STALE:
             raise FileRefused("its undo record is stale, and LIEF may only edit an original")
-        refuse_resolution_cache(views.original)
+        if resolved.resolution_cache is not None and linkage(views.original).resolution_cache:
+            raise FileRefused("only the in-place edit can drop or change its resolution cache")
+        if resolved.resolution_cache:
+            raise FileRefused("only the in-place edit can write a resolution cache")
         _refuse_unsuitable(headers, image.size)
         contents = plan_contents(views.original, resolved)
         if views.state is UndoState.INTACT:

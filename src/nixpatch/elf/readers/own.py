@@ -9,7 +9,6 @@ from typing import Final
 
 from nixpatch.elf import structs as elf
 from nixpatch.elf import symbols as syms
-from nixpatch.elf.dlopen_notes import note_segments, notes_in
 from nixpatch.elf.dynamic import (
     StringReader,
     chained_records,
@@ -22,6 +21,7 @@ from nixpatch.elf.dynamic import (
 from nixpatch.elf.errors import malformed
 from nixpatch.elf.headers import ElfFile, Headers
 from nixpatch.elf.image import Image
+from nixpatch.elf.notes import note_segments, notes_in
 from nixpatch.model.elf_description import (
     OTHER_BITS,
     DefinitionFields,
@@ -79,8 +79,8 @@ def describe(fd: int) -> ElfDescription:
         relative_relocations=_relative_relocations(file),
         notes=tuple(
             NoteFields.of(owner, kind, content)
-            for data, align in note_segments(file)
-            for owner, kind, content in notes_in(data, align, headers)
+            for segment, data in note_segments(file)
+            for owner, kind, content, *_ in notes_in(data, segment.align, headers)
         ),
     )
 

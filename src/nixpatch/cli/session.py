@@ -241,15 +241,16 @@ def check_output(path: str, *, option: str) -> None:
     """
     real = os.path.realpath(path)
     directory = os.path.dirname(real)
-    if os.path.isdir(real) or path.endswith("/"):
+    if is_stream(path):  # what /dev/stdout is a link to may have no directory
+        reason = 0 if os.access(path, os.W_OK) else errno.EACCES
+    elif os.path.isdir(real) or path.endswith("/"):
         reason = errno.EISDIR
     elif not os.path.isdir(directory):
         reason = errno.ENOTDIR if os.path.exists(directory) else errno.ENOENT
-    elif not os.access(real if is_stream(path) else directory, os.W_OK):
-        reason = errno.EACCES
     else:
-        return
-    raise MachineError(f"{option} {path}: cannot be written: {os.strerror(reason)}; nothing was changed")
+        reason = 0 if os.access(directory, os.W_OK) else errno.EACCES
+    if reason:
+        raise MachineError(f"{option} {path}: cannot be written: {os.strerror(reason)}; nothing was changed")
 
 
 def write_output(path: str, data: bytes, *, option: str) -> None:

@@ -26,6 +26,7 @@ _TOKEN = re.compile(rb"\w+|[\[({~+-]")
 _TOKENS = 250_000  # of all sources of a dist: each becomes an object or two of half a kilobyte
 _TEXTS = 256  # values of one expression; wand makes 121 suffixes
 _DEPTH = 24  # of expressions and of names that stand for others
+_WIDTH = 10_000  # ways to follow one expression: all orders of seven lines like ``x = x + y``
 _STEPS = 200_000  # expressions looked at in one dist; PyOpenGL takes 9,000
 _MAX_SOURCES = 5_000
 _MAX_NAMES = 10_000
@@ -169,6 +170,7 @@ class _Dist:
         self.found: dict[OpenedName, None] = {}
         self.names: dict[tuple[int, str], _Value] = {}
         self.following: set[int] = set()
+        self.width = 1
         self.steps, self.tokens = _STEPS, _TOKENS
         self.sources = [(path, source) for path, source in sources if not _TESTS.search(path)]
         self.rest = self.sources
@@ -420,7 +422,9 @@ class _Dist:
         return self.names[key]
 
     def _name_value(self, scope: _Scope, name: str, depth: int) -> _Value:
-        values = [self._value(owner, value, depth) for owner, value in self._unfollowed(scope, name)]
+        values = [
+            self._value(owner, value, depth) for owner, value in self._unfollowed(self._bindings(scope, name))
+        ]
         texts = [value.texts for value in values]
         if _is_param(scope, name):
             texts.append((f"{_PARAM}{name}{_END}",))
@@ -428,15 +432,21 @@ class _Dist:
             texts.append((_UNKNOWN,))
         return _Value(_union(texts), many=any(value.many for value in values))
 
-    def _unfollowed(self, scope: _Scope, name: str) -> Iterator[tuple[_Scope, ast.expr]]:
-        """Yield the bindings of a name, but none while it is being followed: ``x = x + ".so"``."""
-        for owner, value in self._bindings(scope, name):
-            if id(value) not in self.following:
-                self.following.add(id(value))
-                try:
-                    yield owner, value
-                finally:
-                    self.following.discard(id(value))
+    def _unfollowed(self, bindings: Iterable[tuple[_Scope, ast.expr]]) -> Iterator[tuple[_Scope, ast.expr]]:
+        """Yield bindings, but none while it is being followed: ``x = x + ".so"``.
+
+        Of ten such lines each order would be followed, so that the product of their numbers is bounded, too.
+        """
+        fresh = [(owner, value) for owner, value in bindings if id(value) not in self.following]
+        before, width = self.width, self.width * len(fresh)
+        for owner, value in fresh if width <= _WIDTH else ():
+            self.following.add(id(value))
+            self.width = width
+            try:
+                yield owner, value
+            finally:
+                self.following.discard(id(value))
+                self.width = before
 
     def _is_bound(self, scope: _Scope, name: str) -> bool:
         return any(True for _ in self._bindings(scope, name))
@@ -445,12 +455,8 @@ class _Dist:
         if name in _PATHS:
             return _Value((f"{_UNKNOWN}/",))
         bound = scope.module.attributes.get(name) or self.globals.get(name, [])
-        values = []
-        for owner, value in islice(bound, _ALIASES):
-            if id(value) not in self.following:
-                self.following.add(id(value))
-                values.append(self._value(owner, value, depth))
-                self.following.discard(id(value))
+        unfollowed = self._unfollowed(islice(bound, _ALIASES))
+        values = [self._value(owner, value, depth) for owner, value in unfollowed]
         if not bound:
             return _Value((_UNKNOWN,))
         return _Value(_union(value.texts for value in values), many=any(value.many for value in values))

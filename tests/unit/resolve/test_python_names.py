@@ -274,6 +274,14 @@ def test_a_dist_that_computes_names_may_open_each_that_stands_in_it() -> None:
     assert by_name == {"*": True, "libcuda.so.1": False, "libcomment.so": False}
 
 
+def test_a_name_that_is_bound_to_itself_many_times_hides_no_other_library() -> None:
+    """Each order of the lines is followed: of twelve there are half a billion."""
+    lines = "".join(f"    name = name + '{n}'\n" for n in range(12))
+    source = f"import ctypes\ndef load(name='liba.so'):\n{lines}    return ctypes.CDLL(name)\nload()\n"
+    opened = opened_names([("a.py", source.encode()), ("b.py", b"import ctypes\nctypes.CDLL('libz.so.1')")])
+    assert "libz.so.1" in {name.name for name in opened}
+
+
 def test_endless_and_hostile_sources_end() -> None:
     loops = "import ctypes\ndef f(x):\n x = x + x\n y = f(x + g(y))\n return ctypes.CDLL(y)\ng = f\nf('a')"
     doubled = (

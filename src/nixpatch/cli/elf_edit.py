@@ -25,6 +25,7 @@ _EDIT = "Edit"
 _NO_EFFECT = "Accepted because patchelf has them; they have no effect"
 _STACK = {True: "X", False: "-", None: "?"}  # as patchelf prints it
 _ARGUMENT = 1 << 20  # bytes of a value in a file
+_NAME_MAP = 64 << 20  # bytes
 
 
 def _option(panel: str, text: str, *flags: str, metavar: str | None = None, click_type: Any = None) -> Any:
@@ -113,6 +114,41 @@ def elf_command(
             "--build-resolution-cache",
         ),
     ] = False,
+    add_needed: Annotated[
+        list[str] | None,
+        _option(_EDIT, "Add a needed library before all others; may be repeated.", metavar="LIBRARY|@FILE"),
+    ] = None,
+    remove_needed: Annotated[
+        list[str] | None,
+        _option(_EDIT, "Remove a needed library; may be repeated.", metavar="LIBRARY|@FILE"),
+    ] = None,
+    set_soname: Annotated[
+        str | None, _option(_EDIT, "Replace the library's own name.", metavar="SONAME|@FILE")
+    ] = None,
+    no_default_lib: Annotated[
+        bool,
+        _option(_EDIT, "Let ld.so skip its default directories for the file's needs.", "--no-default-lib"),
+    ] = False,
+    clear_execstack: Annotated[
+        bool, _option(_EDIT, "Ask for no executable stack.", "--clear-execstack")
+    ] = False,
+    set_execstack: Annotated[bool, _option(_EDIT, "Ask for an executable stack.", "--set-execstack")] = False,
+    set_os_abi: Annotated[
+        str | None, _option(_EDIT, "Replace the operating system, such as linux.", metavar="ABI|@FILE")
+    ] = None,
+    clear_symbol_version: Annotated[
+        list[str] | None,
+        _option(_EDIT, "Remove the version of a dynamic symbol; may be repeated.", metavar="SYMBOL|@FILE"),
+    ] = None,
+    rename_dynamic_symbols: Annotated[
+        str | None,
+        _option(
+            _EDIT, "Rename dynamic symbols: each line of the file has an old and a new name.", metavar="FILE"
+        ),
+    ] = None,
+    add_debug_tag: Annotated[
+        bool, _option(_EDIT, "Add DT_DEBUG, by which debuggers find libraries.", "--add-debug-tag")
+    ] = False,
     restore: Annotated[
         bool, _option(_EDIT, "Restore the file as it was before its first edit.", "--restore")
     ] = False,
@@ -151,6 +187,8 @@ def elf_command(
         raise RequestError("use only one of --set-rpath, --add-rpath, --remove-rpath and --shrink-rpath")
     if allowed_rpath_prefixes is not None and not shrink_rpath:
         raise RequestError("--allowed-rpath-prefixes needs --shrink-rpath")
+    if clear_execstack and set_execstack:
+        raise RequestError("use only one of --clear-execstack and --set-execstack")
     change = FileChange(
         actions[0] if actions else PathAction.KEEP,
         _argument(set_rpath or add_rpath or ""),
@@ -158,7 +196,16 @@ def elf_command(
         force_rpath,
         None if set_interpreter is None else _argument(set_interpreter),
         tuple(replace_needed or ()),
-        build_resolution_cache,
+        resolution_cache=build_resolution_cache,
+        removed_needs=_names("--remove-needed", remove_needed),
+        added_needs=_names("--add-needed", add_needed),
+        soname=None if set_soname is None else _names("--set-soname", [set_soname])[0],
+        os_abi=None if set_os_abi is None else elf_edit.os_abi_number(_argument(set_os_abi)),
+        executable_stack=set_execstack if set_execstack or clear_execstack else None,
+        no_default_lib=no_default_lib,
+        debug_tag=add_debug_tag,
+        symbols=() if rename_dynamic_symbols is None else _name_map(rename_dynamic_symbols),
+        unversioned_symbols=_names("--clear-symbol-version", clear_symbol_version),
     )
     if force_rpath and build_resolution_cache:
         raise RequestError("--build-resolution-cache cannot be combined with --force-rpath")
@@ -194,16 +241,52 @@ def _argument(value: str) -> str:
     """Return the value of an option, or what the file holds that it names with ``@``, as patchelf does.
 
     Raises:
-        RequestError: the file cannot be read.
+        RequestError: the file cannot be read, or is too long.
 
     """
     if not value.startswith("@"):
         return value
+    return _text_of(value[1:], _ARGUMENT)
+
+
+def _text_of(path: str, limit: int) -> str:
     try:
-        with open(value[1:], "rb") as file:
-            return os.fsdecode(file.read(_ARGUMENT))
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
     except OSError as error:
-        raise RequestError(f"{value[1:]}: {error.strerror}") from error
+        raise RequestError(f"{path}: {error.strerror}") from error
+    if len(data) > limit:
+        raise RequestError(f"{path}: more than {limit} bytes")
+    return os.fsdecode(data)
+
+
+def _names(option: str, values: list[str] | None) -> tuple[str, ...]:
+    names = tuple(map(_argument, values or ()))
+    if not all(names):
+        raise RequestError(f"{option} takes a name that is not empty")
+    return names
+
+
+def _name_map(path: str) -> tuple[tuple[str, str], ...]:
+    """Read the file of ``--rename-dynamic-symbols``: an old and a new name a line.
+
+    Raises:
+        RequestError: it cannot be read, or a line is wrong.
+
+    """
+    names: dict[str, str] = {}
+    for number, line in enumerate(_text_of(path, _NAME_MAP).splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 2:
+            raise RequestError(f"{path}:{number}: {len(words)} names, not an old and a new one")
+        if words[0] in names:
+            raise RequestError(f"{path}:{number}: {words[0]} has a line already")
+        if any("@" in word for word in words):
+            raise RequestError(f"{path}:{number}: a name without @ and version is wanted")
+        names[words[0]] = words[1]
+    return tuple(names.items())
 
 
 def _process(
@@ -236,7 +319,9 @@ def _process(
             _warn(file, f"no resolution cache: {decision.reason}")
         return decision.cache
 
-    edit = elf_edit.edit_of(facts, change, elf_edit.library_finder(facts), cache_for)
+    has_symbols = bool(change.symbols or change.unversioned_symbols)
+    symbols = elf_edit.symbol_names(source) if has_symbols else frozenset()
+    edit = elf_edit.edit_of(facts, change, elf_edit.library_finder(facts), cache_for, symbols)
     if edit is None and (output is None or os.path.realpath(output) == source):
         return
     for note in elf_edit.apply_edit(source, destination, edit):

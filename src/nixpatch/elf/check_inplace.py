@@ -6,7 +6,6 @@ leads back.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -15,16 +14,17 @@ from nixpatch.elf import dynamic
 from nixpatch.elf import structs as elf
 from nixpatch.elf.check_notes import has_moved, note_section_ok, note_violations
 from nixpatch.elf.check_pair import SAMPLE, FilePair, collect, shared_pages
-from nixpatch.elf.dynamic import linkage, string_at, vn_file_ranges
+from nixpatch.elf.dynamic import linkage, string_at
 from nixpatch.elf.errors import SkippedFile
 from nixpatch.elf.headers import ElfFile
 from nixpatch.elf.image import Patch, chunks
+from nixpatch.elf.manual_edit import renames_and_manual_edit
 from nixpatch.elf.resolved_edit import SEARCH_PATH_TAGS
 from nixpatch.elf.structs import Dyn, Phdr, Shdr
 from nixpatch.elf.undo import ElfViews, UndoState, open_source, open_views, views_of
 from nixpatch.elf.undo_record import UndoFooter
 from nixpatch.errors import FileRefused
-from nixpatch.model import ElfEdit, VersionNeed
+from nixpatch.model import ElfEdit, ManualEdit, VersionNeed
 
 _RELOCATIONS = 64 << 20  # bytes
 _STRING_TABLE = frozenset({elf.DT_STRTAB, elf.DT_STRSZ})
@@ -74,6 +74,7 @@ def check_views(before: ElfViews, edited: int, edit: ElfEdit, *, deep: bool = Fa
             pair.linkage_violations(),
             pair.string_table_violations(kept),
             _dynamic_violations(pair),
+            _symbol_violations(pair),
             _content_violations(pair),
             note_violations(pair),
             _undo_violations(pair, before, after),
@@ -95,11 +96,11 @@ def undo_violations(views: ElfViews, *, strict: bool = False) -> tuple[str, ...]
         a line for each violation.
 
     """
-    footer, old, new = views.footer, views.original, views.current
+    footer, old = views.footer, views.original
     if views.state is not UndoState.INTACT or footer is None:
         return ()
     try:
-        pair = FilePair.of(replace(views, current=old), views, _edit_between(old, new), deep=False)
+        pair = FilePair.of(replace(views, current=old), views, _edit_between(views), deep=False)
     except FileRefused as error:
         return (str(error),)
     names = (
@@ -118,6 +119,7 @@ def undo_violations(views: ElfViews, *, strict: bool = False) -> tuple[str, ...]
             pair.load_table_violations(),
             _load_violations(pair),
             _section_violations(pair),
+            _symbol_violations(pair),
             _content_violations(pair),
             note_violations(pair),
             *names,
@@ -141,19 +143,30 @@ def _readable_search_paths(file: ElfFile) -> list[tuple[int, str | int]]:
     return texts
 
 
-def _edit_between(old: ElfFile, new: ElfFile) -> ElfEdit:
-    """Return the edit that turns one file into the other."""
+def _edit_between(views: ElfViews) -> ElfEdit:
+    """Return the edit that turns the original into the file."""
+    old, new = views.original, views.current
     before, after = linkage(old), linkage(new)
     paths = [_readable_search_paths(file) for file in (old, new)]
     same_path = paths[0] == paths[1]
-    renames = dict(zip(dynamic.needed(old), dynamic.needed(new), strict=False))
+    renames, manual = renames_and_manual_edit(views)
     return ElfEdit(
         None if same_path else after.search_path or "",
         None if same_path else after.tag,
         None if after.interp == before.interp else after.interp,
-        tuple((name, to) for name, to in renames.items() if name != to),
+        renames,
         None if after.resolution_cache == before.resolution_cache else after.resolution_cache,
+        manual,
     )
+
+
+def _symbol_violations(pair: FilePair) -> Iterator[str]:
+    manual = pair.edit.manual
+    if manual.renamed_symbols or manual.unversioned_symbols:
+        # Imported here, because trees have no such files.
+        from nixpatch.elf.check_symbols import symbol_violations  # noqa: PLC0415
+
+        yield from symbol_violations(pair.old, pair.new, manual)
 
 
 def _record_violations(pair: FilePair, footer: UndoFooter, patches: Iterable[Patch]) -> Iterator[str]:
@@ -168,7 +181,7 @@ def _record_violations(pair: FilePair, footer: UndoFooter, patches: Iterable[Pat
     if not pair.is_zero([(grown.offset + load.filesz, load.memsz - load.filesz)]):
         yield "the undo record removes memory that is not zero"
     ranges = [(start, length) for start, length, _ in old.tables]
-    ranges += vn_file_ranges(rename.reference for rename in pair.resolved.renames)
+    ranges += [(start, length) for start, length, _ in pair.resolved.overwritten]
     ranges += pair.cache_fields
     if old.dynamic_segment.vaddr == new.dynamic_segment.vaddr:
         # By its address, as ld.so finds it: p_offset may be anything.
@@ -191,35 +204,81 @@ def _same_file(pair: FilePair) -> bool:
 def _dynamic_violations(pair: FilePair) -> Iterator[str]:
     """Check that all other dynamic entries, and their names and versions, are as before."""
     old, new = pair.old, pair.new
-    renamed = {rename.reference.name: os.fsdecode(rename.name) for rename in pair.resolved.renames}
+    renamed, manual = dict(pair.edit.renames), pair.edit.manual
     yield from _entry_violations(pair)
-    if [renamed.get(name, name) for name in dynamic.needed(old)] != list(dynamic.needed(new)):
-        yield "DT_NEEDED changed" if not renamed else "DT_NEEDED is not what it was with the new names"
+    needed = manual.needed
+    if needed is None:
+        needed = tuple(renamed.get(name, name) for name in dynamic.needed(old))
+    if needed != dynamic.needed(new):
+        yield "DT_NEEDED changed" if needed == dynamic.needed(old) else "DT_NEEDED is not what it should be"
     versions = [
         VersionNeed(renamed.get(need.soname, need.soname), need.versions)
         for need in dynamic.version_needs(old)
     ]
     if versions != list(dynamic.version_needs(new)):
         yield "version needs changed"
-    if dynamic.soname(old) != dynamic.soname(new):
-        yield "DT_SONAME changed"
+    if (manual.soname or dynamic.soname(old)) != dynamic.soname(new):
+        yield "DT_SONAME changed" if manual.soname is None else "DT_SONAME is not the new one"
     if dynamic.version_defs(old) != dynamic.version_defs(new):
         yield "version definitions changed"
 
 
 def _entry_violations(pair: FilePair) -> Iterator[str]:
-    old, new = pair.old, pair.new
+    """Compare the entries that stay. A name that is new stands in what was added to the string table."""
+    old, new, manual = pair.old, pair.new, pair.edit.manual
     skipped = SEARCH_PATH_TAGS | _STRING_TABLE if _path_is_rewritten(pair) else _STRING_TABLE
-    renamed = {rename.reference.name for rename in pair.resolved.renames}
-    string = dynamic.StringReader(old)
-    hint = _replaced_hint(pair)
+    hint, text = (
+        _replaced_hint(pair),
+        "a dynamic entry other than the search path and the string table changed",
+    )
     before = [e for i, e in enumerate(old.headers.live) if e.tag not in skipped and i != hint]
     after = [entry for entry in new.headers.live if entry.tag not in skipped]
+    if manual.needed is not None:
+        kept = {entry.value for entry in before if entry.tag == elf.DT_NEEDED}
+        added = {entry.value for entry in after if entry.tag == elf.DT_NEEDED} - kept
+        if any(value < old.headers.string_size for value in added):
+            yield "a new DT_NEEDED is in the old string table"
+        before = [entry for entry in before if entry.tag != elf.DT_NEEDED]
+        after = [entry for entry in after if entry.tag != elf.DT_NEEDED]
+    tags = {entry.tag for entry in before}
+    added_tags = {tag for tag in _added_tags(manual) if tag not in tags}
+    new_entries = [entry for entry in after if entry.tag in added_tags]
+    after = [entry for entry in after if entry.tag not in added_tags]
+    if sorted(entry.tag for entry in new_entries) != sorted(added_tags):
+        yield "a new dynamic entry is missing, or is there twice"
     if len(before) != len(after) or not all(
-        first == second or (first.tag == second.tag == elf.DT_NEEDED and string(first.value) in renamed)
+        first == second or _may_differ(pair, first, second)
         for first, second in zip(before, after, strict=True)
     ):
-        yield "a dynamic entry other than the search path and the string table changed"
+        yield text
+    for entry in new_entries:
+        if (entry.tag == elf.DT_DEBUG and entry.value) or (
+            entry.tag == elf.DT_FLAGS_1 and entry.value != elf.DF_1_NODEFLIB
+        ):
+            yield "a new dynamic entry has another value"
+
+
+def _added_tags(manual: ManualEdit) -> Iterator[int]:
+    """Yield the tags of entries that an edit may add."""
+    if manual.soname is not None:
+        yield elf.DT_SONAME
+    if manual.no_default_lib:
+        yield elf.DT_FLAGS_1
+    if manual.debug_tag:
+        yield elf.DT_DEBUG
+
+
+def _may_differ(pair: FilePair, before: Dyn, after: Dyn) -> bool:
+    """Whether the edit changes the value of an entry like this."""
+    if before.tag != after.tag:
+        return False
+    manual = pair.edit.manual
+    if before.tag == elf.DT_FLAGS_1:
+        return manual.no_default_lib and after.value == before.value | elf.DF_1_NODEFLIB
+    if before.tag == elf.DT_SONAME:
+        return manual.soname is not None and after.value >= pair.old.headers.string_size
+    names = {rename.reference.value for rename in pair.resolved.renames}
+    return before.tag == elf.DT_NEEDED and before.value in names
 
 
 def _replaced_hint(pair: FilePair) -> int | None:
@@ -333,10 +392,15 @@ def _undo_violations(pair: FilePair, before: ElfViews, after: ElfViews) -> Itera
 def _header_violations(pair: FilePair) -> Iterator[str]:
     """Compare the ELF header and each program header."""
     old, new = pair.old.headers, pair.new.headers
-    moved = old.ehdr._replace(shoff=pair.moved(old.ehdr.shoff))
-    if old.ident != new.ident or moved != new.ehdr:
+    moved, ident = old.ehdr._replace(shoff=pair.moved(old.ehdr.shoff)), bytearray(old.ident)
+    if pair.edit.manual.os_abi is not None:
+        ident[elf.EI_OSABI] = pair.edit.manual.os_abi
+    if ident != new.ident or moved != new.ehdr:
         yield "the ELF header differs in more than the place of the section headers"
-    if [p.type for p in old.phdrs] != [p.type for p in new.phdrs]:
+    kinds = [p.type for p in old.phdrs]
+    if pair.edit.manual.executable_stack is not None and elf.PT_GNU_STACK not in kinds:
+        kinds[kinds.index(elf.PT_NULL)] = elf.PT_GNU_STACK
+    if kinds != [p.type for p in new.phdrs]:
         yield "the program headers are not the same in number and order"
         return
     for index, (before, after) in enumerate(zip(old.phdrs, new.phdrs, strict=True)):
@@ -387,6 +451,8 @@ def _phdr_ok(pair: FilePair, before: Phdr, after: Phdr) -> bool:
         return after == expected and after.memory_end > pair.memory_end
     if before.type == elf.PT_LOAD:
         return after == before
+    if after.type == elf.PT_GNU_STACK:
+        return _stack_ok(pair, before, after)
     if before.type == elf.PT_DYNAMIC and moved:
         flags = before.flags | elf.PF_W
         return _in_area(pair, after) and (after.flags, after.align) == (flags, before.align)
@@ -399,6 +465,18 @@ def _phdr_ok(pair: FilePair, before: Phdr, after: Phdr) -> bool:
     if before.filesz:
         return after == before._replace(offset=pair.moved(before.offset))
     return after == before
+
+
+def _stack_ok(pair: FilePair, before: Phdr, after: Phdr) -> bool:
+    """Whether only PF_X of PT_GNU_STACK changed, if the edit says so. A new one asks for nothing else."""
+    wanted = pair.edit.manual.executable_stack
+    if before.type == elf.PT_NULL:
+        content = (after.offset, after.vaddr, after.filesz, after.memsz)
+        return wanted is not None and after.flags == 6 + wanted and content == (0, 0, 0, 0)
+    if wanted is None or before is not pair.old.headers.stack_segment:
+        return after == before._replace(offset=after.offset)
+    flags = before.flags & ~elf.PF_X | (elf.PF_X if wanted else 0)
+    return after == before._replace(flags=flags, offset=after.offset)
 
 
 def _in_area(pair: FilePair, segment: Phdr) -> bool:

@@ -7,7 +7,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from nixpatch.elf.dynamic import linkage, need_references, vn_file_ranges
+from nixpatch.elf.dynamic import linkage
+from nixpatch.elf.edit_subject import read_subject
 from nixpatch.elf.headers import ElfFile, Headers
 from nixpatch.elf.image import chunks
 from nixpatch.elf.resolution_cache import read_notes
@@ -44,10 +45,9 @@ class FilePair:
 
         """
         old = before.original
-        old_linkage = linkage(old)
-        references = need_references(old) if edit.renames else ()
-        resolved = resolve_edit(old.headers, old_linkage, edit, references)
-        return cls(old, after.current, old_linkage, edit, resolved, after.footer, deep)
+        subject = read_subject(old, edit)
+        resolved = resolve_edit(old.headers, subject, edit)
+        return cls(old, after.current, subject.linkage, edit, resolved, after.footer, deep)
 
     @property
     def cut(self) -> int:
@@ -64,7 +64,7 @@ class FilePair:
     def rewritten(self) -> list[tuple[int, int]]:
         """``(offset, length)`` in the original of what this edit may overwrite."""
         ranges = [(offset, length) for offset, length, _ in self.old.headers.rewritable]
-        ranges += vn_file_ranges(rename.reference for rename in self.resolved.renames)
+        ranges += ((offset, length) for offset, length, _ in self.resolved.overwritten)
         return [*ranges, *self.cache_fields]
 
     @property

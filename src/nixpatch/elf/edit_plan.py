@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nixpatch.elf.dynamic import NeedReference, pack_vn_file
+from nixpatch.elf.dynamic import pack_vn_file
+from nixpatch.elf.edit_subject import EditSubject
 from nixpatch.elf.header_tables import (
     Area,
     ByteChange,
+    HeaderValues,
     Placement,
     difference,
     shift,
@@ -21,16 +22,12 @@ from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Patch
 from nixpatch.elf.resolution_cache import FileNotes, NoteSegment
 from nixpatch.elf.resolved_edit import ResolvedEdit, new_dynamic, resolve_edit
-from nixpatch.elf.segment_growth import (
-    SegmentGrowth,
-    plan_growth,
-    refuse_overlapping_notes,
-    refuse_overlapping_renames,
-)
+from nixpatch.elf.segment_growth import SegmentGrowth, plan_growth, refuse_overlaps
 from nixpatch.elf.structs import round_up
+from nixpatch.elf.symbol_edit import ResolvedSymbols, symbol_changes
 from nixpatch.elf.undo_record import FOOTER_SIZE, RECORD_LIMIT, UndoFooter, UndoRecord
 from nixpatch.errors import FileRefused
-from nixpatch.model import ElfEdit, Linkage, ResolutionCache
+from nixpatch.model import ElfEdit, ResolutionCache
 
 _NO_DIGEST = bytes(32)
 _NO_NOTES = FileNotes()
@@ -69,11 +66,10 @@ class EditPlan:
 def plan_edit(
     headers: Headers,
     size: int,
-    linkage: Linkage,
+    subject: EditSubject,
     edit: ElfEdit,
     *,
     stale: UndoFooter | None,
-    references: Sequence[NeedReference] = (),
     notes: FileNotes = _NO_NOTES,
 ) -> EditPlan | None:
     """Plan the new file, or return None if the file already is as the edit would make it.
@@ -81,21 +77,19 @@ def plan_edit(
     Args:
         headers: headers of the original.
         size: its size in bytes.
-        linkage: its linkage.
+        subject: result of :func:`nixpatch.elf.edit_subject.read_subject` for the original and this edit.
         edit: the linkage that it is to have.
         stale: footer of an invalid undo record: its area is replaced, and the edit cannot be undone.
-        references: result of :func:`nixpatch.elf.dynamic.need_references`, if the edit has renames.
         notes: of the original.
 
     Raises:
         FileRefused: the file cannot be edited safely.
 
     """
-    resolved = resolve_edit(headers, linkage, edit, references)
+    resolved, linkage = resolve_edit(headers, subject, edit), subject.linkage
     if resolved.is_noop:
         return None
     growth = plan_growth(headers, size, stale, notes)
-    refuse_overlapping_renames(headers, growth, [rename.reference for rename in resolved.renames])
     keeps_path = resolved.search_path is None and not resolved.removes_search_path
     if growth.discarded and keeps_path and linkage.search_path and linkage.tag:
         # The string to keep is in the area to discard.
@@ -104,7 +98,8 @@ def plan_edit(
     if moves and resolved.resolution_cache is None:
         resolved = replace(resolved, resolution_cache=linkage.resolution_cache)  # likewise
     note_edit = _NoteEdit.of(headers, resolved.resolution_cache, notes, moves=moves)
-    refuse_overlapping_notes(headers, growth, ((offset, len(old)) for offset, old in note_edit.blanked))
+    notes_to_blank = [(offset, len(old), "a note") for offset, old in note_edit.blanked if old]
+    refuse_overlaps(headers, growth, [*resolved.overwritten, *notes_to_blank])
     return _PlanBuilder(headers, size, growth, resolved, note_edit, undoable=stale is None).plan()
 
 
@@ -188,9 +183,9 @@ class _PlanBuilder:
             delta = shift(self.headers, self.growth, end, self.size)
             changes, moved = self._changes(end, delta)
             left = self._left_behind()
-            record = _pack_record(left, changes) if self.undoable else b""
+            record = _pack_record(left, changes, self.resolved.symbols) if self.undoable else b""
             if len(record) > RECORD_LIMIT:
-                raise FileRefused(f"its undo record would take {len(record)} bytes: it has too many sections")
+                raise FileRefused(f"its undo record would take {len(record)} bytes, more than {RECORD_LIMIT}")
             if len(record) <= reserved or not record:
                 return self._plan(end, delta, changes=changes, moved=moved, left=left, record=record)
             reserved = len(record)
@@ -235,9 +230,10 @@ class _PlanBuilder:
         in_place = self.resolved.interp is not None and self.interp is None
         size = len(self.resolved.interp or b"") + 1 if in_place else None
         area = Area(end, strings, self.dynamic, self.interp, size, self.notes)
+        values = HeaderValues(self.resolved.os_abi, self.resolved.stack_flags)
         try:
-            changes = [*table_changes(self.headers, self.growth, area, delta), *self.interp_changes]
-            changes += self._renames()
+            changes = [*table_changes(self.headers, self.growth, area, delta, values), *self.interp_changes]
+            changes += self._names()
             for offset, old in self.note_edit.blanked:
                 changes += difference(offset, old, bytes(len(old)))
             packed = self.headers.layout.pack_dyns(with_strings(self.new_dynamic.entries, strings))
@@ -253,10 +249,10 @@ class _PlanBuilder:
                 changes += difference(self.headers.dynamic_offset + offset, before, after)
         return changes, b""
 
-    def _renames(self) -> list[ByteChange]:
-        """Return the changes of verneed records. ``new_dynamic`` has already changed DT_NEEDED."""
+    def _names(self) -> list[ByteChange]:
+        """Return the changes of verneed records and symbols. ``new_dynamic`` has changed DT_NEEDED."""
         headers, offsets = self.headers, self.resolved.name_offsets(self.growth.string_size)
-        return [
+        changes = [
             change
             for rename in self.resolved.renames
             if rename.reference.entry is None
@@ -266,6 +262,9 @@ class _PlanBuilder:
                 pack_vn_file(headers, offsets[rename.name]),
             )
         ]
+        if self.resolved.symbols:
+            changes += symbol_changes(self.resolved.symbols, offsets)
+        return changes
 
     def _left_behind(self) -> tuple[tuple[int, int], ...]:
         headers, segment = self.headers, self.headers.interp_segment
@@ -347,6 +346,15 @@ class _PlanBuilder:
         )
 
 
-def _pack_record(left: tuple[tuple[int, int], ...], changes: list[ByteChange]) -> bytes:
+def _pack_record(
+    left: tuple[tuple[int, int], ...], changes: list[ByteChange], symbols: ResolvedSymbols | None
+) -> bytes:
     patches = (Patch(c.offset, c.old) for c in sorted(changes, key=lambda c: c.offset))
-    return UndoRecord(left, tuple(patches)).pack()
+    renamed = {} if symbols is None else {symbols.tables.names[i]: new for i, new in symbols.names.items()}
+    unversioned = {symbols.tables.names[index] for index in symbols.unversioned} if symbols else set()
+    return UndoRecord(
+        left,
+        tuple(patches),
+        tuple(sorted((os.fsencode(old), os.fsencode(new)) for old, new in renamed.items())),
+        tuple(sorted(map(os.fsencode, unversioned))),
+    ).pack()

@@ -14,12 +14,13 @@ from nixpatch.elf.dlopen_notes import dlopen_needs
 from nixpatch.elf.errors import SkippedFile, malformed
 from nixpatch.elf.headers import ident_error, library_machine
 from nixpatch.elf.image import Image
+from nixpatch.elf.manual_edit import renames_and_manual_edit
 from nixpatch.elf.payload import payload
 from nixpatch.elf.resolution_cache import obstacle
 from nixpatch.elf.segment_growth import plan_growth
 from nixpatch.elf.undo import ElfViews, UndoState, open_source, open_views
 from nixpatch.errors import FileRefused
-from nixpatch.model import ElfFacts, Linkage, Machine, SearchStop, Skip, SkipReason
+from nixpatch.model import ElfFacts, Machine, ManualEdit, SearchStop, Skip, SkipReason
 from nixpatch.model.elf import ELF_MAGIC
 
 _LOOKUPS = 1 << 17
@@ -192,8 +193,10 @@ def _facts(views: ElfViews, *, payload_ok: bool) -> ElfFacts | Skip:
     if names * entries > _LOOKUPS:
         raise malformed(f"{names} needs, to be looked for in {entries} directories")
     intact = views.state is UndoState.INTACT
+    manual = ManualEdit()
     if intact:
-        current = _with_renames(current, dynamic.needed(views.original), needed)
+        renames, manual = renames_and_manual_edit(views)
+        current = replace(current, renamed=renames)
     return ElfFacts(
         machine=headers.machine,
         executable=headers.ehdr.type == elf.ET_EXEC or bool(flags & elf.DF_1_PIE),
@@ -204,21 +207,16 @@ def _facts(views: ElfViews, *, payload_ok: bool) -> ElfFacts | Skip:
         original_sha256=views.footer.sha256 if intact and views.footer else None,
         stale_undo=views.state is UndoState.STALE,
         no_default_lib=bool(flags & elf.DF_1_NODEFLIB),
+        debug_tag=elf.DT_DEBUG in headers.values,
         both_tags={elf.DT_RPATH, elf.DT_RUNPATH} <= headers.values.keys(),
         version_needs=dynamic.version_needs(file),
         version_defs=dynamic.version_defs(file),
         dlopen_needs=dlopened,
+        manual=manual,
         obstacle=_obstacle(views),
         os_abi=headers.ident[elf.EI_OSABI],
         executable_stack=headers.stack_segment and bool(headers.stack_segment.flags & elf.PF_X),
     )
-
-
-def _with_renames(current: Linkage, before: tuple[str, ...], needed: tuple[str, ...]) -> Linkage:
-    if len(before) != len(needed):
-        return current
-    pairs = {(old, new) for old, new in zip(before, needed, strict=True) if old != new}
-    return replace(current, renamed=tuple(sorted(pairs)))
 
 
 def _obstacle(views: ElfViews) -> str | None:

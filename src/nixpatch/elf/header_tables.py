@@ -48,6 +48,16 @@ class Area:
     """the PT_NOTE that moves, and where to"""
 
 
+@dataclass(frozen=True, slots=True)
+class HeaderValues:
+    """New values of header fields that have nothing to do with the new area. None keeps one."""
+
+    os_abi: int | None = None
+    """EI_OSABI"""
+    stack_flags: int | None = None
+    """p_flags of PT_GNU_STACK, or of the first PT_NULL, which becomes one"""
+
+
 def shift(headers: Headers, growth: SegmentGrowth, end: int, size: int) -> int:
     """Return the distance by which all behind the segments moves for an area that ends at address ``end``."""
     grown = growth.file_offset(end) - growth.cut
@@ -58,18 +68,25 @@ def shift(headers: Headers, growth: SegmentGrowth, end: int, size: int) -> int:
     return round_up(grown, max([_SHIFT_ALIGN, *wide]))
 
 
-def table_changes(headers: Headers, growth: SegmentGrowth, area: Area, delta: int) -> Iterator[ByteChange]:
+def table_changes(
+    headers: Headers, growth: SegmentGrowth, area: Area, delta: int, values: HeaderValues
+) -> Iterator[ByteChange]:
     """Yield the changes of the ELF header, the program headers and the section headers."""
     layout, ehdr = headers.layout, headers.ehdr
     if area.end >= 1 << layout.bits:
         raise FileRefused("no address space is left behind its last segment")
-    if headers.shdr_bytes or ehdr.shoff >= growth.cut:
-        moved = ehdr._replace(shoff=ehdr.shoff + delta if ehdr.shoff >= growth.cut else ehdr.shoff)
-        old, new = layout.pack_ehdr(headers.ident, ehdr), layout.pack_ehdr(headers.ident, moved)
-        yield from difference(0, old, new)
+    moved = ehdr._replace(shoff=ehdr.shoff + delta if ehdr.shoff >= growth.cut else ehdr.shoff)
+    ident = bytearray(headers.ident)
+    if values.os_abi is not None:
+        ident[elf.EI_OSABI] = values.os_abi
+    old, new = layout.pack_ehdr(headers.ident, ehdr), layout.pack_ehdr(bytes(ident), moved)
+    yield from difference(0, old, new)
     width = layout.phdr.size
+    stack = headers.stack_segment or next((p for p in headers.phdrs if p.type == elf.PT_NULL), None)
     for start, header in zip(range(0, len(headers.phdr_bytes), width), headers.phdrs, strict=True):
         changed = _phdr(header, growth, area, delta)
+        if header is stack and values.stack_flags is not None:
+            changed = stack_header(changed, values.stack_flags)
         if changed != header:
             old = headers.phdr_bytes[start : start + width]
             yield from difference(ehdr.phoff + start, old, layout.pack_phdr(changed))
@@ -79,6 +96,13 @@ def table_changes(headers: Headers, growth: SegmentGrowth, area: Area, delta: in
         if after != section:
             old = headers.shdr_bytes[start : start + width]
             yield from difference(ehdr.shoff + start, old, layout.pack_shdr(after))
+
+
+def stack_header(header: Phdr, flags: int) -> Phdr:
+    """Return a PT_GNU_STACK with new flags; a PT_NULL becomes an empty one."""
+    if header.type == elf.PT_GNU_STACK:
+        return header._replace(flags=flags)
+    return Phdr(elf.PT_GNU_STACK, flags, 0, 0, 0, 0, 0, elf.STACK_ALIGN)
 
 
 def with_strings(entries: Sequence[Dyn], strings: Placement) -> tuple[Dyn, ...]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from nixpatch.elf.check_inplace import undo_violations
-from nixpatch.elf.dynamic import linkage, need_references
 from nixpatch.elf.edit_plan import EditPlan, plan_edit
+from nixpatch.elf.edit_subject import read_subject
 from nixpatch.elf.image import Image
 from nixpatch.elf.resolution_cache import read_notes
+from nixpatch.elf.symbol_tables import highest_string
 from nixpatch.elf.undo import ElfViews, UndoState, guard, open_views
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit
@@ -105,14 +106,14 @@ def write_edited_views(
         digests = None
         original_sha256 = views.footer.sha256 if views.footer else original_sha256
     stale = views.footer if views.state is UndoState.STALE else None
-    references = need_references(original) if edit.renames else ()
+    if stale and highest_string(original) >= stale.string_size:
+        stale = replace(stale, string_size=0)  # symbols or versions have names in its area, which stays
     plan = plan_edit(
         original.headers,
         image.size,
-        linkage(original),
+        read_subject(original, edit),
         edit,
         stale=stale,
-        references=references,
         notes=read_notes(original),
     )
     if plan is None:

@@ -7,11 +7,10 @@ from the section headers stay the same.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nixpatch.elf import structs as elf
-from nixpatch.elf.dynamic import NeedReference, vn_file_ranges
 from nixpatch.elf.headers import Headers, refuse_machine
 from nixpatch.elf.resolution_cache import FileNotes, NoteSegment
 from nixpatch.elf.structs import Phdr
@@ -98,36 +97,24 @@ def _refuse_unsafe(headers: Headers) -> None:
         raise FileRefused("its last PT_LOAD is not readable, so no string table can stand there")
 
 
-def refuse_overlapping_renames(
-    headers: Headers, growth: SegmentGrowth, renamed: Iterable[NeedReference]
-) -> None:
-    """Refuse to overwrite verneed records that overlap other overwritten ranges or do not stay in place.
+def refuse_overlaps(headers: Headers, growth: SegmentGrowth, ranges: Sequence[tuple[int, int, str]]) -> None:
+    """Refuse to overwrite ranges that overlap each other or headers, or do not stay in place.
+
+    Args:
+        headers: headers of the file.
+        growth: result of :func:`plan_growth`.
+        ranges: (offset, length, name) of what an edit overwrites beside the headers.
 
     Raises:
         FileRefused: one of them does.
 
     """
-    names = [(start, length, "a version record") for start, length in vn_file_ranges(renamed)]
-    if not names:
+    if not ranges:
         return
-    _must_not_overlap([*_overwritten(headers), *names])
-    if any(start + length > min(growth.head, growth.cut) for start, length, _ in names):
-        raise FileRefused("its version records lie behind its segments, or in the area of an earlier edit")
-
-
-def refuse_overlapping_notes(
-    headers: Headers, growth: SegmentGrowth, ranges: Iterable[tuple[int, int]]
-) -> None:
-    """Refuse to overwrite notes that overlap other overwritten ranges or do not stay in place.
-
-    Raises:
-        FileRefused: one of them does.
-
-    """
-    notes = [(start, length, "a note") for start, length in ranges if length]
-    _must_not_overlap([*_overwritten(headers), *notes])
-    if any(start + length > min(growth.head, growth.cut) for start, length, _ in notes):
-        raise FileRefused("its resolution cache lies behind its segments, or in the area of an earlier edit")
+    _must_not_overlap([*_overwritten(headers), *ranges])
+    for start, length, name in ranges:
+        if start + length > min(growth.head, growth.cut):
+            raise FileRefused(f"{name} would be cut: behind its segments, or in the area of an earlier edit")
 
 
 def _overwritten(headers: Headers) -> list[tuple[int, int, str]]:

@@ -24,16 +24,19 @@ PN_XNUM: Final = 0xFFFF
 
 PT_NULL, PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_PHDR, PT_TLS = 0, 1, 2, 3, 4, 6, 7
 PT_GNU_STACK, PT_GNU_RELRO = 0x6474E551, 0x6474E552
+STACK_ALIGN: Final = 16
+"""p_align of the PT_GNU_STACK that linkers write"""
 PF_X, PF_W, PF_R = 1, 2, 4
 
-SHT_NULL, SHT_PROGBITS, SHT_STRTAB, SHT_DYNAMIC, SHT_NOTE, SHT_NOBITS = 0, 1, 3, 6, 7, 8
+SHT_NULL, SHT_PROGBITS, SHT_STRTAB, SHT_DYNAMIC, SHT_NOTE, SHT_NOBITS, SHT_DYNSYM = 0, 1, 3, 6, 7, 8, 11
 SHF_WRITE, SHF_ALLOC, SHF_TLS = 0x1, 0x2, 0x400
 
 DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_SONAME, DT_RPATH, DT_RUNPATH = 0, 1, 5, 10, 14, 15, 29
 DT_CONFIG, DT_DEPAUDIT, DT_AUDIT = 0x6FFFFEFA, 0x6FFFFEFB, 0x6FFFFEFC
 DT_AUXILIARY, DT_FILTER = 0x7FFFFFFD, 0x7FFFFFFF
 DT_HASH, DT_SYMTAB, DT_GNU_HASH, DT_VERSYM = 4, 6, 0x6FFFFEF5, 0x6FFFFFF0
-DT_RELA, DT_RELASZ, DT_REL, DT_RELSZ = 7, 8, 17, 18
+DT_RELA, DT_RELASZ, DT_REL, DT_RELSZ, DT_DEBUG = 7, 8, 17, 18, 21
+DT_PLTRELSZ, DT_PLTREL, DT_JMPREL = 2, 20, 23
 DT_RELACOUNT, DT_RELCOUNT, DT_FLAGS_1 = 0x6FFFFFF9, 0x6FFFFFFA, 0x6FFFFFFB
 DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF
 DF_1_NODEFLIB, DF_1_PIE = 0x800, 0x08000000
@@ -51,6 +54,14 @@ With the number, glibc handles these in a loop of their own; without it, in the 
 same order (elf/dynamic-link.h, elf/do-rel.h, dl-machine.h of each machine). musl does not read it, and
 linkers leave it out with -z nocombreloc.
 """
+
+PACKED_RELOCATION_TAGS: Final = frozenset({0x40000026, 0x6000000F, 0x60000011})
+"""tags of relocations in other forms: DT_CREL (LLVM), DT_ANDROID_REL and DT_ANDROID_RELA (bionic)"""
+
+SYMBOL_LIMIT: Final = 1 << 18
+"""dynamic symbols to read; libtorch_cpu.so has 76,000, with 400 bytes of memory each"""
+RELOCATION_LIMIT: Final = 64 << 20
+"""bytes of one table of relocations to read"""
 
 ADDRESS_TAGS: Final = {
     3: "DT_PLTGOT",

@@ -18,22 +18,24 @@ from nixpatch.elf.headers import ElfFile
 from nixpatch.elf.structs import (
     DT_GNU_HASH,
     DT_HASH,
+    DT_JMPREL,
+    DT_PLTREL,
+    DT_PLTRELSZ,
     DT_REL,
     DT_RELA,
     DT_RELASZ,
     DT_RELSZ,
     DT_SYMTAB,
     DT_VERSYM,
+    RELOCATION_LIMIT,
+    SYMBOL_LIMIT,
 )
 from nixpatch.elf.undo import open_views
 from nixpatch.model import Definition, Reference, SymbolKind, Symbols
 
-_SYMBOLS: Final = 1 << 18  # libtorch_cpu.so has 76,000; 400 bytes of memory each
 _STRINGS: Final = 32 << 20  # bytes, of the table and of all names together; libtorch_cpu.so has five million
 _BUCKETS: Final = 1 << 20
 _CHUNK: Final = 1 << 10  # words of a hash table to read at once
-_RELOCATIONS: Final = 64 << 20  # bytes
-DT_PLTRELSZ, DT_PLTREL, DT_JMPREL = 2, 20, 23
 _TABLES: Final = ((DT_RELA, DT_RELASZ), (DT_REL, DT_RELSZ))
 _SHN_UNDEF, _SHN_ABS = 0, 0xFFF1
 _STB_GLOBAL, _STB_WEAK, _STB_GNU_UNIQUE = 1, 2, 10
@@ -156,7 +158,7 @@ class SymbolTable:
             # writes a table that begins with symbol 1, exported or not.
             is_exact = count is not None
             count = self._relocated() if count is None else count
-        if count > _SYMBOLS:
+        if count > SYMBOL_LIMIT:
             raise malformed(f"{count} dynamic symbols")
         return (count, is_exact) if DT_SYMTAB in values else (0, True)
 
@@ -169,7 +171,7 @@ class SymbolTable:
         for address, size, kind in tables:
             if address is None or size == 0:
                 continue
-            if size > _RELOCATIONS:
+            if size > RELOCATION_LIMIT:
                 raise malformed(f"{size} bytes of relocations")
             words = "2" if kind == DT_REL else "3"  # offset, info, and the addend of DT_RELA
             entry = struct.Struct(self.order + words + ("Q" if bits == 64 else "I"))
@@ -187,9 +189,9 @@ class SymbolTable:
         last = max(self._words(start, buckets), default=0)
         if last < max(first, 1):
             return None
-        for word in self._words(start + 4 * (buckets + last - first), _SYMBOLS):
+        for word in self._words(start + 4 * (buckets + last - first), SYMBOL_LIMIT):
             last += 1
-            if word & 1 or last > _SYMBOLS:
+            if word & 1 or last > SYMBOL_LIMIT:
                 return int(last)
         raise malformed("a hash chain without end")
 

@@ -41,6 +41,8 @@ class ElfViews:
     footer: UndoFooter | None
     current: ElfFile
     original: ElfFile
+    record: UndoRecord | None = None
+    """None unless it is ``INTACT``"""
 
     def without_record(self) -> ElfViews:
         """Return the views of a file whose undo record does not count, as somebody else wrote it."""
@@ -100,7 +102,7 @@ def views_of(fd: int) -> ElfViews:
     if record is not None:
         image = current.image.before_edit(footer.cut, footer.delta, footer.original_size, record.patches)
         with contextlib.suppress(SkippedFile):
-            return ElfViews(UndoState.INTACT, footer, current, ElfFile.of(image))
+            return ElfViews(UndoState.INTACT, footer, current, ElfFile.of(image), record)
     return ElfViews(UndoState.STALE, footer, current, current)
 
 

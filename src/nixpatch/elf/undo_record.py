@@ -2,7 +2,7 @@
 
 It is the end of .dynstr and of the last PT_LOAD, so that strip and patchelf keep it as part of a section::
 
-    [ranges left behind][overwritten bytes][footer, which ends in NUL]
+    [ranges left behind][overwritten bytes][changed symbols, if any][footer, which ends in NUL]
 
 The footer has a fixed size and a magic number. Numbers of the record are LEB128 (DWARF 5, section 7.6),
 because most are small. Nothing is compressed, because the same edit must give the same bytes with any zlib.
@@ -66,6 +66,10 @@ class UndoRecord:
     """(offset, length) in the patched file of ranges that nothing refers to any more; strip may zero them"""
     patches: tuple[Patch, ...]
     """overwritten bytes, sorted by offset in the original"""
+    renamed_symbols: tuple[tuple[bytes, bytes], ...] = ()
+    """``ManualEdit.renamed_symbols``; a symbol with a new name may have another index"""
+    unversioned_symbols: tuple[bytes, ...] = ()
+    """``ManualEdit.unversioned_symbols``"""
 
     def pack(self) -> bytes:
         """Return the bytes that the file holds."""
@@ -79,6 +83,13 @@ class UndoRecord:
             _put(out, patch.offset)
             _put(out, len(patch.data))
             out += patch.data
+        names = (*(name for pair in self.renamed_symbols for name in pair), *self.unversioned_symbols)
+        if names:
+            _put(out, len(self.renamed_symbols))
+            _put(out, len(self.unversioned_symbols))
+        for name in names:
+            _put(out, len(name))
+            out += name
         return bytes(out)
 
     @classmethod
@@ -95,14 +106,36 @@ class UndoRecord:
             patches = []
             for _ in range(count):
                 offset, position = _get(data, position)
-                length, position = _get(data, position)
-                if position + length > len(data):
-                    return None
-                patches.append(Patch(offset, data[position : position + length]))
-                position += length
+                content, position = _get_bytes(data, position)
+                patches.append(Patch(offset, content))
+            renames, names, position = _get_names(data, position)
         except IndexError:
             return None
-        return cls(tuple(left), tuple(patches)) if position == len(data) else None
+        if position != len(data):
+            return None
+        pairs = zip(names[: 2 * renames : 2], names[1 : 2 * renames : 2], strict=True)
+        return cls(tuple(left), tuple(patches), tuple(pairs), tuple(names[2 * renames :]))
+
+
+def _get_names(data: bytes, position: int) -> tuple[int, list[bytes], int]:
+    """Return the number of pairs, all names, and the position behind them. Most records end before them."""
+    if position == len(data):
+        return 0, [], position
+    renames, position = _get(data, position)
+    others, position = _get(data, position)
+    names = []
+    for _ in range(2 * renames + others):
+        name, position = _get_bytes(data, position)
+        names.append(name)
+    return renames, names, position
+
+
+def _get_bytes(data: bytes, position: int) -> tuple[bytes, int]:
+    """Return bytes that follow their number, and the position behind them."""
+    length, position = _get(data, position)
+    if position + length > len(data):
+        raise IndexError
+    return data[position : position + length], position + length
 
 
 def _put(out: bytearray, number: int) -> None:

@@ -67,6 +67,31 @@ class Linkage:
 
 
 @dataclass(frozen=True, slots=True)
+class ManualEdit:
+    """Differences from the original that only ``nixpatch elf`` makes. Every other edit keeps them."""
+
+    needed: tuple[str, ...] | None = None
+    """all of DT_NEEDED in file order, if entries were added or removed; None if not"""
+    soname: str | None = None
+    """new DT_SONAME"""
+    os_abi: int | None = None
+    """new EI_OSABI"""
+    executable_stack: bool | None = None
+    """new PF_X of PT_GNU_STACK"""
+    no_default_lib: bool = False
+    """DF_1_NODEFLIB was set"""
+    debug_tag: bool = False
+    """DT_DEBUG was added"""
+    renamed_symbols: tuple[tuple[str, str], ...] = ()
+    """(name in .dynsym of the original, new name), sorted"""
+    unversioned_symbols: tuple[str, ...] = ()
+    """names in .dynsym of the original of symbols whose versions were cleared, sorted"""
+
+
+NO_MANUAL_EDIT: Final = ManualEdit()
+
+
+@dataclass(frozen=True, slots=True)
 class VersionNeed:
     """One verneed record: the versions required of one library (LSB, "Symbol Version Requirements")."""
 
@@ -116,6 +141,8 @@ class ElfFacts:
     """there is an undo record that nothing vouches for: it is ignored"""
     no_default_lib: bool = False
     """DF_1_NODEFLIB: ld.so skips its default directories"""
+    debug_tag: bool = False
+    """the file has DT_DEBUG"""
     both_tags: bool = False
     """the file has DT_RPATH and DT_RUNPATH"""
     version_needs: tuple[VersionNeed, ...] = ()
@@ -123,6 +150,8 @@ class ElfFacts:
     """verdef names without the base definition"""
     dlopen_needs: tuple[DlopenNeed, ...] = ()
     """from the ELF dlopen metadata note, in file order"""
+    manual: ManualEdit = NO_MANUAL_EDIT
+    """what else ``nixpatch elf`` changed, by an intact undo record"""
     obstacle: str | None = None
     """why the in-place writer would refuse any edit of this file"""
     os_abi: int = 0
@@ -191,3 +220,4 @@ class ElfEdit:
     """(name in DT_NEEDED of the original, new name there and in the version needs)"""
     resolution_cache: ResolutionCache | None = None
     """the cache of the new file, () for none; None keeps the original's, unless the edit makes it stale"""
+    manual: ManualEdit = NO_MANUAL_EDIT

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Final
 
 from nixpatch import elf
 from nixpatch.elf.inplace_writer import write_original
-from nixpatch.elf.undo import open_source
+from nixpatch.elf.symbol_tables import read_symbol_tables
+from nixpatch.elf.undo import open_source, open_views
 from nixpatch.elf.writer import write_checked
 from nixpatch.errors import FileRefused, RequestError
 from nixpatch.fs import granted_to_contents, is_stream, replacement, streamed, sweep, write_all
-from nixpatch.model import ElfEdit, ElfFacts, Linkage, ResolutionCache, Skip, SkipReason, Tag
+from nixpatch.model import ElfEdit, ElfFacts, Linkage, ManualEdit, ResolutionCache, Skip, SkipReason, Tag
 from nixpatch.operations.signatures import broken_signatures, text_of_dropped
 
 _OS_ABIS: Final = {
@@ -80,6 +81,17 @@ class FileChange:
     interp: str | None = None
     needs: tuple[tuple[str, str], ...] = ()
     """(old name, new name) of DT_NEEDED entries; the last of several for one name counts"""
+    removed_needs: tuple[str, ...] = ()
+    added_needs: tuple[str, ...] = ()
+    soname: str | None = None
+    os_abi: int | None = None
+    """EI_OSABI"""
+    executable_stack: bool | None = None
+    no_default_lib: bool = False
+    debug_tag: bool = False
+    symbols: tuple[tuple[str, str], ...] = ()
+    """(old name, new name) of dynamic symbols; each old name once"""
+    unversioned_symbols: tuple[str, ...] = ()
 
     resolution_cache: bool = False
     """write a resolution cache, whether or not the file has one"""
@@ -87,8 +99,7 @@ class FileChange:
     @property
     def is_empty(self) -> bool:
         """Whether nothing changes."""
-        is_kept = self.path is PathAction.KEEP and self.interp is None
-        return is_kept and not self.needs and not self.resolution_cache
+        return replace(self, prefixes=(), rpath=False) == FileChange()
 
 
 def facts_of(path: str, *, payload_ok: bool) -> ElfFacts:
@@ -121,14 +132,22 @@ def edit_of(
     change: FileChange,
     has: Callable[[str, str], bool],
     cache_for: Callable[[tuple[str, ...], Linkage], ResolutionCache] = lambda *_: (),
+    symbols: Collection[str] = (),
 ) -> ElfEdit | None:
     """Return the complete edit for a change; None if the file has the result already.
 
     An :class:`ElfEdit` starts from the original file, a command line from the current one: values that it
     does not change stay as they are now. As in patchelf, a written search path becomes DT_RUNPATH unless
-    ``--force-rpath`` is given. ``has(directory, name)`` is whether a directory has a library for this file.
-    ``cache_for(needed, linkage)`` is the resolution cache of a file with these needs and this linkage: a file
-    that has one gets it anew where the old one would be stale.
+    ``--force-rpath`` is given.
+
+    Args:
+        facts: of the file.
+        change: what the command line asks for.
+        has: ``has(directory, name)`` is whether a directory has a library for this file.
+        cache_for: ``cache_for(needed, linkage)`` is the resolution cache of a file with these needs and this
+            linkage: a file that has one gets it anew where the old one would be stale.
+        symbols: names of the dynamic symbols, if the change has symbols.
+
     """
     now, was = facts.current, facts.original
     path, tag = now.search_path, now.tag
@@ -151,13 +170,17 @@ def edit_of(
     interp = now.interp if change.interp is None else change.interp
     renames = renamed(facts, dict(change.needs))
     settled = not facts.both_tags or change.path is PathAction.KEEP
+    manual = manual_edit_of(facts, change, symbols)
     same_search = (path, tag) == (now.search_path, now.tag) and renames == now.renamed
+    same_search &= manual.needed == facts.manual.needed
     cache = now.resolution_cache
     if change.resolution_cache or (cache and not same_search):
-        names = dict(change.needs)
-        needed = tuple(names.get(name, name) for name in facts.needed)
+        names, needed = dict(change.needs), manual.needed
+        if needed is None:
+            needed = tuple(names.get(name, name) for name in facts.needed)
         cache = cache_for(needed, Linkage(path, tag, interp, renames))
-    if same_search and settled and (interp, cache) == (now.interp, now.resolution_cache):
+    is_kept = same_search and manual == facts.manual and settled
+    if is_kept and (interp, cache) == (now.interp, now.resolution_cache):
         return None
     as_it_was = (path, tag) == (was.search_path, was.tag) and settled
     return ElfEdit(
@@ -166,7 +189,64 @@ def edit_of(
         None if interp == was.interp else interp,
         renames=renames,
         resolution_cache=cache,
+        manual=manual,
     )
+
+
+def manual_edit_of(facts: ElfFacts, change: FileChange, symbols: Collection[str]) -> ManualEdit:
+    """Return all changes, those of earlier command lines included, of what the linkage does not cover."""
+    now = facts.manual
+    stack = change.executable_stack
+    return ManualEdit(
+        needed=_needed(facts, change),
+        soname=now.soname if change.soname in {None, facts.soname} else change.soname,
+        os_abi=now.os_abi if change.os_abi in {None, facts.os_abi} else change.os_abi,
+        executable_stack=now.executable_stack if stack in {None, facts.executable_stack} else stack,
+        no_default_lib=now.no_default_lib or (change.no_default_lib and not facts.no_default_lib),
+        debug_tag=now.debug_tag or (change.debug_tag and not facts.debug_tag),
+        renamed_symbols=_renamed_symbols(now, dict(change.symbols), symbols),
+        unversioned_symbols=_unversioned_symbols(now, change, symbols),
+    )
+
+
+def _needed(facts: ElfFacts, change: FileChange) -> tuple[str, ...] | None:
+    """Remove, rename, then add, as patchelf does: sorted, and first. A name that is there is not added."""
+    removed, names = set(change.removed_needs), dict(change.needs)
+    kept = [names.get(name, name) for name in facts.needed if name not in removed]
+    added = sorted(set(change.added_needs) - set(kept), key=os.fsencode)
+    if not added and len(kept) == len(facts.needed) and facts.manual.needed is None:
+        return None
+    return (*added, *kept)
+
+
+def _renamed_symbols(
+    now: ManualEdit, names: Mapping[str, str], symbols: Collection[str]
+) -> tuple[tuple[str, str], ...]:
+    """Return all new names of symbols by original name; a name of an earlier edit may get another one."""
+    earlier = dict(now.renamed_symbols)
+    pairs = {old: names.get(new, new) for old, new in earlier.items()}
+    pairs |= {old: new for old, new in names.items() if old in symbols and old not in earlier}
+    return tuple(sorted((old, new) for old, new in pairs.items() if old != new))
+
+
+def _unversioned_symbols(now: ManualEdit, change: FileChange, symbols: Collection[str]) -> tuple[str, ...]:
+    """Return the original names of all symbols without their version."""
+    earlier, names = dict(now.renamed_symbols), set(change.unversioned_symbols)
+    original = {old for old, new in earlier.items() if new in names}
+    original |= {name for name in names if name in symbols and name not in earlier}
+    return tuple(sorted({*now.unversioned_symbols, *original}))
+
+
+def symbol_names(path: str) -> frozenset[str]:
+    """Read the names of a file's dynamic symbols.
+
+    Raises:
+        FileRefused: its symbols contradict each other.
+        OSError: it cannot be read.
+
+    """
+    with open_views(path) as views:
+        return frozenset(read_symbol_tables(views.current).names)
 
 
 def renamed(facts: ElfFacts, names: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -195,6 +195,7 @@ def _edit(facts: ElfFacts, after: Linkage) -> ElfEdit | None:
         tag=None if same_path else after.tag,
         interp=None if after.interp == original.interp else after.interp,
         renames=after.renamed,
+        manual=facts.manual,
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from nixpatch.elf import structs as elf
 from nixpatch.elf.child_process import ChildProcess, died, last_line, limits, package_directory, seconds_for
-from nixpatch.elf.dynamic import linkage
+from nixpatch.elf.edit_subject import read_subject
 from nixpatch.elf.errors import SkippedFile
 from nixpatch.elf.headers import Headers, refuse_machine
 from nixpatch.elf.inplace_writer import EditResult, write_edited_views, write_original
@@ -26,7 +26,7 @@ from nixpatch.elf.lief.tables import SegmentContents, apply_contents, plan_conte
 from nixpatch.elf.resolved_edit import resolve_edit
 from nixpatch.elf.undo import UndoState, open_views
 from nixpatch.errors import FileRefused
-from nixpatch.model import ElfEdit
+from nixpatch.model import ElfEdit, ManualEdit
 
 # LIEF silently ignores the bytes beyond these limits (its ELF/Parser.hpp and ELF/Section.hpp).
 _SECTION: Final = 2 << 30
@@ -51,12 +51,15 @@ def write_lief(
         image, headers = views.original.image, views.original.headers
         if edit.renames:
             raise FileRefused("only the in-place edit can rename a needed library")
-        resolved = resolve_edit(headers, linkage(views.original), edit)
+        if edit.manual != ManualEdit():
+            raise FileRefused("only the in-place edit changes more than the search path and the interpreter")
+        subject = read_subject(views.original, edit)
+        resolved = resolve_edit(headers, subject, edit)
         if resolved.is_noop:
             return write_edited_views(views, temp_fd, edit, original_sha256)
         if views.state is UndoState.STALE:
             raise FileRefused("its undo record is stale, and LIEF may only edit an original")
-        if resolved.resolution_cache is not None and linkage(views.original).resolution_cache:
+        if resolved.resolution_cache is not None and subject.linkage.resolution_cache:
             raise FileRefused("only the in-place edit can drop or change its resolution cache")
         if resolved.resolution_cache:
             raise FileRefused("only the in-place edit can write a resolution cache")

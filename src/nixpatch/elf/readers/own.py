@@ -154,9 +154,9 @@ def _relocations(headers: Headers) -> int:
         for tag, size in ((elf.DT_RELA, elf.DT_RELASZ), (elf.DT_REL, elf.DT_RELSZ))
         if tag in values
     )
-    if syms.DT_JMPREL in values and not plt_counts_already(values):
-        kind = values.get(syms.DT_PLTREL, elf.DT_RELA)
-        total += values.get(syms.DT_PLTRELSZ, 0) // sizes.get(kind, 3 * word)
+    if elf.DT_JMPREL in values and not plt_counts_already(values):
+        kind = values.get(elf.DT_PLTREL, elf.DT_RELA)
+        total += values.get(elf.DT_PLTRELSZ, 0) // sizes.get(kind, 3 * word)
     return total
 
 

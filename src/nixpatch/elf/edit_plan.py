@@ -320,6 +320,10 @@ class _PlanBuilder:
             notes.append("dynamic section moved")
         if self.new_dynamic.replaces_hint:
             notes.append("the search path has the place of the count of relative relocations, a hint")
+        notes += [
+            f"it asks for symbol versions of {name}: ld.so aborts unless another file needs that"
+            for name in self.resolved.unneeded_versions
+        ]
         if not self.undoable:
             notes.append("undo record was stale: cannot be undone")
         return EditPlan(

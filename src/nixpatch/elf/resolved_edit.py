@@ -58,6 +58,8 @@ class ResolvedEdit:
     """the cache to write, () to drop the one that is there; None leaves it alone"""
     needed: tuple[NeededEntry, ...] | None = None
     """all of DT_NEEDED, if entries are added or removed"""
+    unneeded_versions: tuple[str, ...] = ()
+    """names in verneed records that lose their DT_NEEDED entry"""
     soname: bytes | None = None
     flags_1: int = 0
     """bits to set in DT_FLAGS_1"""
@@ -71,7 +73,9 @@ class ResolvedEdit:
     @property
     def is_noop(self) -> bool:
         """The file already is as the edit would make it."""
-        return self == ResolvedEdit(None, self.tag, removes_search_path=False, interp=None)
+        return replace(self, unneeded_versions=()) == ResolvedEdit(
+            None, self.tag, removes_search_path=False, interp=None
+        )
 
     @property
     def changes_search(self) -> bool:
@@ -139,6 +143,7 @@ def resolve_edit(headers: Headers, subject: EditSubject, edit: ElfEdit) -> Resol
         _resolve_interp(headers, linkage, edit),
         _resolve_renames(edit, subject.references),
         needed=_resolve_needed(edit, subject.references),
+        unneeded_versions=_unneeded_versions(edit, subject.references),
         soname=_resolve_soname(headers, subject, edit),
         flags_1=elf.DF_1_NODEFLIB if no_flag else 0,
         has_debug_tag=manual.debug_tag and elf.DT_DEBUG not in headers.values,
@@ -187,6 +192,16 @@ def _resolve_needed(edit: ElfEdit, references: Sequence[NeedReference]) -> tuple
         entries.append(NeededEntry(None if index is None else old[index][0], os.fsencode(name)))
         end = end if index is None else index
     return tuple(reversed(entries))
+
+
+def _unneeded_versions(edit: ElfEdit, references: Sequence[NeedReference]) -> tuple[str, ...]:
+    if edit.manual.needed is None:
+        return ()
+    was_needed = {reference.name for reference in references if reference.entry is not None}
+    new = dict(edit.renames)
+    files = (ref.name for ref in references if ref.entry is None and ref.name in was_needed)
+    names = dict.fromkeys(new.get(name, name) for name in files)
+    return tuple(name for name in names if name not in edit.manual.needed)
 
 
 def _resolve_soname(headers: Headers, subject: EditSubject, edit: ElfEdit) -> bytes | None:

@@ -216,6 +216,29 @@ def test_a_python_that_a_package_manager_owns_is_not_patched_by_accident(world: 
     assert world.ask() == "42"
 
 
+def test_a_directory_that_pythons_of_debian_share_has_the_mark_beside_it(world: World, nixpatch: Run) -> None:
+    os.unlink(os.path.join(world.venv, "pyvenv.cfg"))
+    library = os.path.dirname(world.site)
+    shared_site = os.path.join(os.path.dirname(library), "python3", "dist-packages")
+    os.makedirs(os.path.dirname(shared_site))
+    os.rename(world.site, shared_site)
+    mark = os.path.join(library, "EXTERNALLY-MANAGED")
+    with open(mark, "w", encoding="ascii") as file:
+        file.write("[externally-managed]\nError=use apt\n")
+    before = world.snapshot()
+    package = os.path.join(shared_site, "pkg")
+    for path in (world.venv, os.path.dirname(shared_site), shared_site, package, f"{package}/_ext.so"):
+        _refused(nixpatch(path, "--python", sys.executable), 2, path, mark, "--system")
+    assert world.snapshot() == before
+
+
+def test_a_file_of_the_system_is_not_patched_by_accident(nixpatch: Run) -> None:
+    path = os.path.realpath("/usr/bin/env")
+    if not path.startswith("/usr/bin/"):
+        pytest.skip("no directories of the Filesystem Hierarchy Standard here")
+    _refused(nixpatch("plan", path), 2, path, "package manager", "--system")
+
+
 def test_a_python_that_uv_manages_is_its_users(world: World, nixpatch: Run) -> None:
     os.unlink(os.path.join(world.venv, "pyvenv.cfg"))
     with open(os.path.join(os.path.dirname(world.site), "EXTERNALLY-MANAGED"), "w", encoding="ascii") as file:

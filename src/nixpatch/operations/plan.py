@@ -16,7 +16,7 @@ from nixpatch.installed.lender_sites import read_lender_sites
 from nixpatch.installed.linked import sites_elsewhere
 from nixpatch.installed.python_layout import is_python_name
 from nixpatch.installed.scan import scan
-from nixpatch.installed.system_trees import external_manager, is_system_directory
+from nixpatch.installed.system_trees import is_system_directory, owned_by_system
 from nixpatch.model import (
     ElfFacts,
     FilePlan,
@@ -307,13 +307,13 @@ def scan_for(request: PatchRequest) -> Tree:
     """
     refuse_system_directory(request)
     tree = scan(request.path, store_dir=request.store.directory, follow=request.follow_links)
-    mark = None if request.system else external_manager(tree)
+    owned = None if request.system else owned_by_system(tree)
     if tree.part is not None and request.unvendor:
         raise RequestError(
             f"--unvendor: a part of {tree.root}: its other files may need what goes; name this"
         )
-    if mark is not None:
-        raise RequestError(f"{request.path}: a package manager owns this Python ({mark}): {_NO_SYSTEM}")
+    if owned is not None:
+        raise RequestError(f"{request.path}: {owned}: {_NO_SYSTEM}")
     return tree
 
 

@@ -19,7 +19,7 @@ from nixpatch.operations.patch_options import PatchOptions
 @guarded
 @takes(
     *("python", "lib", "closure", "store", "pure", "nixpkgs", "locked", "policy", "runtime_dep"),
-    *("ignore_missing", "strict", "append_rpath", "tag", "unvendor", "jobs"),
+    *("ignore_missing", "strict", "append_rpath", "tag", "resolution_cache", "unvendor", "jobs"),
 )
 def wheel_command(
     chosen: PatchOptions,

@@ -57,6 +57,11 @@ def _parse(description: bytes) -> ResolutionCache:
     return pairs if pairs and well_formed else (("", os.fsdecode(description)),)
 
 
+def description_of(cache: ResolutionCache) -> bytes:
+    """Return the descriptor of a note that holds a cache."""
+    return b"".join(os.fsencode(text) + b"\0" for pair in cache for text in pair) + b"\0"
+
+
 def pack_cache(headers: Headers, cache: ResolutionCache) -> bytes:
     """Return the note that holds a cache.
 
@@ -65,7 +70,7 @@ def pack_cache(headers: Headers, cache: ResolutionCache) -> bytes:
 
     """
     texts = [os.fsencode(text) for pair in cache for text in pair]
-    description = b"".join(text + b"\0" for text in texts) + b"\0"
+    description = description_of(cache)
     if not all(texts) or any(b"\0" in text for text in texts) or len(description) > DESCRIPTION_LIMIT:
         raise FileRefused("no note can hold this resolution cache")
     return pack_note(headers, OWNER, CACHE_TYPE, description)

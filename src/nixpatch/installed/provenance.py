@@ -8,6 +8,7 @@ the same form at the root of the tree describes the files that no dist claims.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from nixpatch import bounded_json
 from nixpatch.escape import is_machine_error
 from nixpatch.fs import can_be_path, read_regular
-from nixpatch.model import Tag, TextKind
+from nixpatch.model import Linkage, Tag, TextKind
 
 NAME = "nixpatch.json"
 """file name inside a ``.dist-info`` directory"""
@@ -58,6 +59,15 @@ class PatchedFile:
     that it can"""
     link: str = ""
     """the text of the link that the file was installed as (uv --link-mode symlink); "" for a file"""
+    resolution_cache: Mapping[str, str] = field(default_factory=dict)
+    """needed library -> places, as in :data:`nixpatch.model.ResolutionCache`"""
+
+    @property
+    def linkage(self) -> Linkage:
+        """The linkage of the file."""
+        renamed = tuple(sorted(self.renamed.items()))
+        cache = tuple(sorted(self.resolution_cache.items(), key=lambda pair: os.fsencode(pair[0])))
+        return Linkage(self.search_path, self.tag, self.interp, renamed, cache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +160,7 @@ def dump(provenance: Provenance) -> bytes:
                 **({"renamed": dict(file.renamed)} if file.renamed else {}),
                 **({"rows": list(file.rows)} if file.rows else {}),
                 **({"link": file.link} if file.link else {}),
+                **({"resolution_cache": dict(file.resolution_cache)} if file.resolution_cache else {}),
             }
             for path, file in provenance.files.items()
         },
@@ -219,6 +230,11 @@ def _file(path: str, row: Any) -> PatchedFile:
     renamed = row.get("renamed", {})
     if not isinstance(renamed, dict) or not all(isinstance(value, str) for value in renamed.values()):
         raise ProvenanceError(f"renamed of {path!r} is not a table of strings")
+    cache = row.get("resolution_cache", {})
+    if not isinstance(cache, dict) or not all(
+        isinstance(value, str) and can_be_path(value) and can_be_path(need) for need, value in cache.items()
+    ):
+        raise ProvenanceError(f"resolution_cache of {path!r} is not a table of strings")
     tag = row.get("tag")
     if tag not in (None, "RPATH", "RUNPATH"):
         raise ProvenanceError(f"tag of {path!r} is {tag!r}")
@@ -233,6 +249,7 @@ def _file(path: str, row: Any) -> PatchedFile:
         renamed=renamed,
         rows=_rows(path, row),
         link=_optional_text(row, "link") or "",
+        resolution_cache=cache,
     )
 
 

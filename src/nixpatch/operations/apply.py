@@ -313,6 +313,7 @@ def _provenance_entry(
         writer=done.writer.value,
         renamed=dict(linkage.renamed),
         link=done.plan.file.link or (known.link if known is not None else ""),
+        resolution_cache=dict(linkage.resolution_cache),
     )
 
 

@@ -134,6 +134,15 @@ class PlanOptions(_Options):
         Tag | None,
         Option("Write search paths to this tag; by default each file keeps its own.", panel=_SEARCH_PATHS),
     ] = None
+    resolution_cache: Annotated[
+        bool,
+        Option(
+            "Write a note into each file that spares a loader that reads it the search path "
+            "(patchelf --build-resolution-cache).",
+            ("--resolution-cache",),
+            panel=_SEARCH_PATHS,
+        ),
+    ] = False
     owned_only: Annotated[bool, Option("Skip files that belong to no dist.", ("--owned-only",))] = False
     startup_files: Annotated[
         bool,

@@ -39,6 +39,7 @@ from nixpatch.model import (
 from nixpatch.operations.foreign_dists import dangling_dists, foreign_dists, linked_for_others
 from nixpatch.operations.opened_names import read_code_names
 from nixpatch.operations.request import PatchRequest
+from nixpatch.operations.resolution_cache import plan_caches
 from nixpatch.operations.resume import is_stale, stale_note, unrecorded, vouches
 from nixpatch.operations.signatures import broken_signatures
 from nixpatch.operations.skipped_programs import unable_to_start
@@ -138,11 +139,13 @@ def make_plan(
         sources = replace(sources, nixpkgs=realised.paths)
     decision = decide(sources)
     context, vendored = decision.context, decision.vendored
-    files = _mark_stopped(request, tree, target, mark_unrecorded(tree, decision.files, records))
+    caches = plan_caches(tree, target, decision.files, records, wanted=request.resolution_cache)
+    files = _mark_stopped(request, tree, target, mark_unrecorded(tree, caches.files, records))
     texts, text_findings = _plan_texts(request, decision, records)
     findings = [
         *(Finding("note", tree.root, note) for note in (*tree.notes, tree.linked_note) if note),
         *foreign,
+        *caches.findings,
     ]
     if request.project is not None:
         findings.append(Finding("note", request.project, "its [tool.nixpatch] adds rules"))
@@ -167,8 +170,7 @@ def make_plan(
             linked_for_others(facts, target),
         ),
     )
-    findings += _obstacles(files)
-    findings += _in_other_store_paths(tree, files)
+    findings += (*_obstacles(files), *_in_other_store_paths(tree, files))
     findings += _elsewhere(tree, request)
     findings += [
         Finding("note", file.file.path, text)
@@ -204,7 +206,7 @@ def make_plan(
         ),
         conflicts=conflicts,
         asked_nixpkgs=request.nixpkgs is not None,
-        read_paths=read.paths - results.keys(),
+        read_paths=(read.paths | caches.read_paths) - results.keys(),
         # In the store nobody can restore an un-vendored library, and a copy would count in the closure.
         keeps_originals=not (request.in_nix_build or request.store.store_path_of(request.path, resolve=True)),
     ).only_part()

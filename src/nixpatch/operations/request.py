@@ -14,7 +14,7 @@ from typing import Any
 from nixpatch.errors import RequestError
 from nixpatch.fs import read_regular
 from nixpatch.installed.target_python import stdenv_loader
-from nixpatch.model import Tag
+from nixpatch.model import Tag, Writer
 from nixpatch.operations.patch_options import PatchOptions, text_of, texts_of
 from nixpatch.policy import MAX_SIZE, Policy, PolicyError, Rule, default_policy, parse, toml
 from nixpatch.store.nix_store import Store, find_store
@@ -54,6 +54,8 @@ class PatchRequest:
     """value of HOME"""
     system: bool = False
     """directories of the system may be patched, too"""
+    resolution_cache: bool = False
+    """files get a resolution cache"""
     startup_files: bool = True
     """dists that open libraries from Python get a start-up file"""
     unvendor: tuple[str, ...] = ()
@@ -84,6 +86,8 @@ def request_for(
                 f"--append-rpath {directory}: a relative directory would be that of the process (ld.so(8)); "
                 "name an absolute one, or one that begins with $ORIGIN"
             )
+    if options.resolution_cache and options.writer is Writer.LIEF:
+        raise RequestError("--resolution-cache needs the in-place writer; leave --writer lief out")
     building = in_nix_build(environ)
     store = find_store(text_of(options.store), environ)
     return PatchRequest(
@@ -109,6 +113,7 @@ def request_for(
         system=options.system,
         project=project,
         startup_files=options.startup_files,
+        resolution_cache=options.resolution_cache,
         path_env=environ.get("PATH"),
         loader=stdenv_loader(environ),
         cache=cache_file(environ) if options.cache else None,

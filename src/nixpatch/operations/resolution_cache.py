@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nixpatch import elf
 from nixpatch.errors import FileRefused
-from nixpatch.model import ElfFacts, Linkage, ResolutionCache
-from nixpatch.resolve.resolution_cache import cache_entries, unread_reason, untrue_entries, useful_entries
+from nixpatch.installed.dist_records import TreeRecords
+from nixpatch.installed.provenance import INPLACE
+from nixpatch.model import (
+    ElfFacts,
+    FilePlan,
+    Finding,
+    Libc,
+    Linkage,
+    ResolutionCache,
+    Tag,
+    Target,
+    Tree,
+)
+from nixpatch.resolve.file_plan import with_cache
+from nixpatch.resolve.resolution_cache import cache_entries, untrue_entries, useful_entries
+
+_OLD_TAG = "ld.so searches DT_RPATH before it reads a cache; with DT_RUNPATH it would"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +40,26 @@ class DirectoryReader:
     """Looks at directories of search paths, once each."""
 
     def __init__(self) -> None:
-        self.is_listed = functools.cache(_is_listed)
-        self.is_readable = functools.cache(lambda path: os.access(path, os.R_OK))
+        self._listed: dict[str, bool] = {}
+        self._readable: dict[str, bool] = {}
+
+    def is_listed(self, directory: str) -> bool:
+        """Whether a directory can be searched now, and has no ``glibc-hwcaps``."""
+        if directory not in self._listed:
+            self._listed[directory] = _is_listed(directory)
+        return self._listed[directory]
+
+    def is_readable(self, path: str) -> bool:
+        """Whether there is a file that can be read at a path."""
+        if path not in self._readable:
+            self._readable[path] = os.access(path, os.R_OK)
+        return self._readable[path]
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """All places that were looked at."""
+        hwcaps = {f"{directory}/glibc-hwcaps" for directory in self._listed}
+        return frozenset(self._listed.keys() | self._readable.keys() | hwcaps)
 
     def entries(self, needed: Iterable[str], search_path: str | None) -> ResolutionCache:
         """Return where a search path leads, as :func:`cache_entries` does."""
@@ -45,16 +77,85 @@ class DirectoryReader:
             is_asked: also give a reason where the file has no use for a cache.
 
         """
-        unread = unread_reason(needed, linkage.search_path, linkage.tag)
-        if unread is not None:
-            return CacheDecision((), unread if is_asked else None)
         cache = useful_entries(self.entries(needed, linkage.search_path))
         if not cache:
-            return CacheDecision(
-                (), "its search path leads to no library by an absolute path" if is_asked else None
-            )
+            reason = "it has no search path with an absolute directory of a library that it needs"
+            return CacheDecision((), reason if is_asked else None)
+        if linkage.tag is not Tag.RUNPATH:
+            return CacheDecision((), _OLD_TAG)
         obstacle = _obstacle(path)
         return CacheDecision(() if obstacle else cache, obstacle)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCaches:
+    """The plans of the files of a tree with their resolution caches."""
+
+    files: tuple[FilePlan, ...]
+    findings: tuple[Finding, ...] = ()
+    """notes on files that cannot get one, by reason"""
+    read_paths: frozenset[str] = frozenset()
+    """what was looked at"""
+
+
+def plan_caches(
+    tree: Tree, target: Target, files: tuple[FilePlan, ...], records: TreeRecords, *, wanted: bool
+) -> PlannedCaches:
+    """Add a resolution cache to the plan of each file that has a use for one, if they are wanted."""
+    if not wanted:
+        return PlannedCaches(files)
+    if target.libc is not Libc.GLIBC:
+        note = Finding("note", tree.root, f"no resolution cache: {target.libc.value} reads none")
+        return PlannedCaches(files, (note,))
+    planned: list[FilePlan] = []
+    without: dict[str, list[str]] = {}
+    reader = DirectoryReader()
+    for file in files:
+        if file.facts is None or file.after is None:
+            planned.append(file)
+            continue
+        decision = reader.decide(file.file.path, _needed_after(file.facts, file.after), file.after)
+        if decision.cache and _is_by_lief(tree, file, records):
+            decision = CacheDecision((), "LIEF wrote it")
+        planned.append(with_cache(file, decision.cache))
+        if decision.reason is not None:
+            without.setdefault(decision.reason, []).append(os.path.basename(file.file.path))
+    findings = (
+        Finding("note", tree.root, f"no resolution cache for {_some(names)}: {reason}")
+        for reason, names in sorted(without.items())
+    )
+    return PlannedCaches(tuple(planned), tuple(findings), reader.paths)
+
+
+def _some(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _needed_after(facts: ElfFacts, after: Linkage) -> tuple[str, ...]:
+    original, names = {now: was for was, now in facts.current.renamed}, dict(after.renamed)
+    were = (original.get(need, need) for need in facts.needed)
+    return tuple(names.get(need, need) for need in were)
+
+
+def _is_by_lief(tree: Tree, file: FilePlan, records: TreeRecords) -> bool:
+    """Whether an earlier run had LIEF write a file, which has no original and is not edited again."""
+    for info in file.file.owners or ("",):
+        dist = records.of(tree, info)
+        known = dist.usable_provenance()
+        entry = known.files.get(dist.key(file.file.path)) if known is not None else None
+        if entry is not None and entry.writer != INPLACE:
+            return True
+    return False
+
+
+def untrue_caches(files: Mapping[str, ElfFacts]) -> Iterator[Finding]:
+    """Report files whose resolution cache leads a loader elsewhere than their search path does."""
+    reader = DirectoryReader()
+    for path, facts in files.items():
+        names = untrue(facts, reader)
+        if names:
+            text = f"its resolution cache is not what its search path says now of {_some(names)}"
+            yield Finding("error", path, f"{text}: run nixpatch again")
 
 
 def untrue(facts: ElfFacts, reader: DirectoryReader) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from nixpatch.installed.hashing import (
     parse_sha256,
 )
 from nixpatch.installed.record import RecordRow
-from nixpatch.model import ElfFacts, FileHash, FilePlan, Finding, Linkage
+from nixpatch.model import ElfFacts, FileHash, FilePlan, Finding
 
 _SHA256 = re.compile(rb",sha256=([\w-]{43}),")
 
@@ -177,8 +177,7 @@ def _is_outdated(
     """Return whether linkage or needs of a patched file differ from its entry."""
     if not entry.patched:  # a run was killed that had to keep the rows of RECORD first
         return True
-    linkage = Linkage(entry.search_path, entry.tag, entry.interp, tuple(sorted(entry.renamed.items())))
-    return facts.current != linkage or dict(entry.needs) != records.needs_of(file)
+    return facts.current != entry.linkage or dict(entry.needs) != records.needs_of(file)
 
 
 def _has_digest(path: str, digest: str) -> bool:

@@ -13,6 +13,7 @@ from nixpatch.model import ElfFacts, Finding, Libc, Skip, Target, Verdict
 from nixpatch.operations import gc_roots, lockfile
 from nixpatch.operations.foreign_dists import foreign_dists, linked_for_others
 from nixpatch.operations.plan import Reader
+from nixpatch.operations.resolution_cache import untrue_caches
 from nixpatch.operations.skipped_programs import unable_to_start
 from nixpatch.operations.starting_files import StartingFiles
 from nixpatch.operations.target import cannot_start, target_of_output
@@ -99,6 +100,7 @@ def check_tree(
     if locked is not None:
         verdict = with_findings(verdict, lockfile.findings(verdict, locked, store, reader))
     verdict = with_findings(verdict, tuple(_conflicts(facts, target, reader, ignored)))
+    verdict = with_findings(verdict, tuple(untrue_caches(facts)))
     starting = StartingFiles(tree, target)
     files = {file.path: file for file in tree.files}
 

@@ -206,8 +206,7 @@ class _PatchedPair:
         except OSError as error:
             findings.append(Finding("note", path, f"was not compared with its original: {error.strerror}"))
         descriptions = list(map(_described, descriptors))
-        linkage = Linkage(entry.search_path, entry.tag, entry.interp, tuple(entry.renamed.items()))
-        pair = cls(path, linkage, tuple(map(_open_file, descriptors, descriptions)), [])
+        pair = cls(path, entry.linkage, tuple(map(_open_file, descriptors, descriptions)), [])
         pair.add(_OWN, descriptions)
         return pair
 

@@ -207,6 +207,8 @@ def _check_linkage(path: str, facts: ElfFacts, entry: PatchedFile) -> Iterator[F
     if dict(current.renamed) != dict(entry.renamed) and not facts.stale_undo:
         text = f"renamed needs are {dict(current.renamed)}, provenance has {dict(entry.renamed)}"
         yield Finding("error", path, f"{text}: run nixpatch again")
+    if current.resolution_cache != entry.linkage.resolution_cache:
+        yield Finding("error", path, "its resolution cache is not that of provenance: run nixpatch again")
     if current.interp != entry.interp:
         text = f"interpreter is {current.interp!r}, provenance has {entry.interp!r}"
         yield Finding("error", path, f"{text}: run nixpatch again")

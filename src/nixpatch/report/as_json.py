@@ -323,6 +323,7 @@ def _linkage(linkage: Linkage) -> dict[str, Any]:
         "search_path": linkage.search_path,
         "tag": linkage.tag.value if linkage.tag else None,
         "interpreter": linkage.interp,
+        "resolution_cache": dict(linkage.resolution_cache),
     }
 
 

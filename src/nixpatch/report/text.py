@@ -123,6 +123,9 @@ def _linkage_changes(file: FilePlan) -> Iterator[Text]:
         yield Text(f"    search path  {_search_path(old)}\n              -> {_search_path(new)}")
     if old.interp != new.interp:
         yield Text(f"    interpreter  {shown(old.interp or '')}\n              -> {shown(new.interp or '')}")
+    if old.resolution_cache != new.resolution_cache:
+        count = len(new.resolution_cache)
+        yield Text(f"    resolution cache of {count} libraries" if count else "    resolution cache dropped")
     for drop in file.dropped:
         yield Text(f"    dropped      {shown(drop.entry) or '(empty)'}: {drop.why}", style="dim")
 

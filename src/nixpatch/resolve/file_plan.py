@@ -24,6 +24,7 @@ from nixpatch.model import (
     Linkage,
     OpenedNeed,
     Origin,
+    ResolutionCache,
     Skip,
     SkipReason,
     Tag,
@@ -71,12 +72,12 @@ def plan_file(context: ResolutionContext, file: TreeFile) -> FilePlan:
         driver_directory=context.policy.driver_directory if driver or old.driver else None,
         append=context.options.append,
     )
-    after = _linkage(context, dependent, answers, path)
+    after = with_kept_cache(facts, _linkage(context, dependent, answers, path))
     return FilePlan(
         file,
         facts,
         answers=_as_loaded(context, dependent, after, answers),
-        edit=_edit(facts, after),
+        edit=edit_to(facts, after),
         after=after,
         dropped=old.dropped if after.search_path != facts.original.search_path else (),
     )
@@ -185,17 +186,40 @@ def _is_searched(context: ResolutionContext, facts: ElfFacts, answer: Answer) ->
     return facts.executable or answer.origin is not Origin.LIBC or answer.need not in started
 
 
-def _edit(facts: ElfFacts, after: Linkage) -> ElfEdit | None:
+def with_kept_cache(facts: ElfFacts, after: Linkage) -> Linkage:
+    """Add the resolution cache that the original has, unless the linkage makes it stale."""
+    original = facts.original
+    same = (after.search_path, after.tag, after.renamed) == (
+        original.search_path,
+        original.tag,
+        original.renamed,
+    )
+    same = same and facts.manual.needed is None
+    return replace(after, resolution_cache=original.resolution_cache if same else ())
+
+
+def with_cache(file: FilePlan, cache: ResolutionCache) -> FilePlan:
+    """Return the plan of a file that is to have another resolution cache."""
+    assert file.facts is not None
+    assert file.after is not None
+    after = replace(file.after, resolution_cache=cache)
+    return replace(file, after=after, edit=edit_to(file.facts, after))
+
+
+def edit_to(facts: ElfFacts, after: Linkage) -> ElfEdit | None:
+    """Return the edit that gives a file a linkage; None if it has that."""
     if after == facts.current:
         return None
     original = facts.original
     same_path = (after.search_path, after.tag) == (original.search_path, original.tag)
+    has_cache = bool(after.resolution_cache or original.resolution_cache)
     return ElfEdit(
         search_path=None if same_path else after.search_path or "",
         tag=None if same_path else after.tag,
         interp=None if after.interp == original.interp else after.interp,
         renames=after.renamed,
         manual=facts.manual,
+        resolution_cache=after.resolution_cache if has_cache else None,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from nixpatch.model import ResolutionCache, Tag
+from nixpatch.model import ResolutionCache
 
 
 def cache_entries(
@@ -48,17 +48,6 @@ def cache_entries(
 def useful_entries(entries: ResolutionCache) -> ResolutionCache:
     """Return the entries that spare a search: of the others, the loader would search all places twice."""
     return tuple(entry for entry in entries if any(place.startswith("=") for place in entry[1].split(":")))
-
-
-def unread_reason(needed: Iterable[str], search_path: str | None, tag: Tag | None) -> str | None:
-    """Return why ld.so would make no use of a cache; None if it would."""
-    if not any(needed):
-        return "it needs no library"
-    if not search_path:
-        return "it has no search path"
-    if tag is not Tag.RUNPATH:
-        return "ld.so searches its DT_RPATH before it reads a cache"
-    return None
 
 
 def untrue_entries(cache: ResolutionCache, entries: ResolutionCache) -> tuple[str, ...]:

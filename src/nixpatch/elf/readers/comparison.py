@@ -8,11 +8,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeVar
 
 from nixpatch.elf import structs as elf
+from nixpatch.elf.resolution_cache import CACHE_TYPE, description_of
 from nixpatch.elf.resolved_edit import SEARCH_PATH_TAGS
 from nixpatch.model import Linkage, Tag
 from nixpatch.model.elf_description import (
     BLOCK,
     ElfDescription,
+    NoteFields,
     SectionFields,
     SegmentFields,
     TableDigest,
@@ -38,6 +40,7 @@ _LABELS: Final = {
     "notes": "note",
 }
 _MAY_BE_UNKNOWN: Final = {"symbols", "symbol_versions", "version_needs", "version_definitions"}
+_CACHE_OWNER: Final = "NixOS"
 _SHOWN: Final = 160  # characters of a value
 _Row = TypeVar("_Row")
 
@@ -77,7 +80,7 @@ def unexplained(
         growth: bytes by which the patched file is longer.
 
     """
-    kept = replace(after, dynamic=_kept_entries(after, edit))
+    kept = replace(after, dynamic=_kept_entries(after, edit), notes=_without_inert(after.notes))
     return differences(_expected(before, after, edit, growth), kept)
 
 
@@ -171,8 +174,24 @@ def _expected(before: ElfDescription, after: ElfDescription, edit: Linkage, grow
         needed=tuple(renamed.get(name, name) for name in before.needed),
         rpath=rpath,
         runpath=runpath,
+        notes=_expected_notes(before, after, edit),
         version_needs=needs and tuple(n._replace(soname=renamed.get(n.soname, n.soname)) for n in needs),
     )
+
+
+def _without_inert(notes: tuple[NoteFields, ...]) -> tuple[NoteFields, ...]:
+    """Leave out resolution caches that were made unreadable."""
+    return tuple(note for note in notes if (note.owner, note.type) != (_CACHE_OWNER, 0))
+
+
+def _expected_notes(before: ElfDescription, after: ElfDescription, edit: Linkage) -> tuple[NoteFields, ...]:
+    """Return the notes that should be there now: the resolution cache stands where the edit put it."""
+    kept = [note for note in before.notes if (note.owner, note.type) != (_CACHE_OWNER, CACHE_TYPE)]
+    if edit.resolution_cache:
+        cache = NoteFields.of(_CACHE_OWNER, CACHE_TYPE, description_of(edit.resolution_cache))
+        notes = _without_inert(after.notes)
+        kept.insert(notes.index(cache) if cache in notes else len(kept), cache)
+    return _without_inert(tuple(kept))
 
 
 def _pairs(before: tuple[_Row, ...], after: tuple[_Row, ...]) -> Iterable[tuple[_Row, _Row]]:
@@ -191,6 +210,7 @@ class _EditedTables:
         self.growth = growth
         self.interp = next((segment for segment in before.segments if segment.type == elf.PT_INTERP), None)
         self.strings = dict(before.dynamic).get(elf.DT_STRTAB)
+        self.has_cache = bool(edit.resolution_cache)
         self.new_interp = edit.interp is not None and text_of(edit.interp) != before.interp
 
     def moved(self, offset: int) -> int:
@@ -209,6 +229,8 @@ class _EditedTables:
             flags = before.flags | (elf.PF_W if before.type == elf.PT_DYNAMIC else 0)
             place = {"offset": after.offset, "vaddr": after.vaddr, "paddr": after.paddr}
             return before._replace(flags=flags, **place, **size)
+        if before.type == elf.PT_NOTE and self.has_cache and after.vaddr >= self.end:
+            return before._replace(offset=after.offset, vaddr=after.vaddr, paddr=after.paddr, **size)
         if before.type == elf.PT_INTERP and self.new_interp:
             return before._replace(**size)
         if before.filesz and before.type != elf.PT_LOAD:
@@ -224,6 +246,8 @@ class _EditedTables:
             return placed._replace(flags=before.flags | elf.SHF_WRITE)
         if self.interp and (before.addr, before.size) == (self.interp.vaddr, self.interp.filesz):
             return placed if self.new_interp else before
+        if before.type == elf.SHT_NOTE and self.has_cache and after.addr >= self.end:
+            return placed
         if before.type == elf.SHT_NOBITS or (before.size == 0 and after.offset == before.offset):
             return before._replace(offset=after.offset)
         return before._replace(offset=self.moved(before.offset))

@@ -7,11 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from uv import find_uv_bin
 
 from nixpatch.cli import run
+from support import wheels
 from support import world as worlds
 from support.programs import Workshop
 from support.shop import Call, Shop
@@ -41,6 +43,18 @@ def elf_command(capfd: pytest.CaptureFixture[str]) -> Run:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A store with one library and a venv with one dist that needs it."""
     return worlds.make(str(tmp_path_factory.mktemp("world")))
+
+
+@pytest.fixture
+def wheel(world: World) -> str:
+    """A wheel file with an extension and a program that need the store's library."""
+    return wheels.write(Path(world.root, wheels.NAME), wheels.contents(world))
+
+
+@pytest.fixture
+def wheelhouse(world: World) -> str:
+    """A directory for patched wheels, which does not exist yet."""
+    return os.path.join(world.root, "wheelhouse")
 
 
 @pytest.fixture

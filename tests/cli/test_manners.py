@@ -161,10 +161,6 @@ def test_titles_of_the_table(world: World, nixpatch: Run) -> None:
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        (
-            "x-1.0-py3-none-any.whl",
-            "a wheel, which is not patched itself: patch it with nixpatch wheel, or install it into a venv",
-        ),
         ("app.pyz", "a zip archive that is run, which is not patched itself"),
         ("app.pex", "build it with --venv"),
     ],

@@ -2,73 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from nixpatch.installed.hashing import encode_digest
-from support.world import Run, World, compile_c, shared
+from support.wheels import INFO, NAME, PATCHED, beside_wheel, contents, write
+from support.world import Run, World
 
 pytestmark = pytest.mark.gcc
-
-NAME = "pkg-1.0-py3-none-linux_x86_64.whl"
-PATCHED = "pkg-1.0-0nixpatch-py3-none-linux_x86_64.whl"
-INFO = "pkg-1.0.dist-info"
-Members = dict[str, bytes]
-
-
-def contents(world: World) -> Members:
-    """Return the members of a wheel with an extension and a program."""
-    library = os.path.join(world.library, "libanswer.so.1")
-    extension, tool = os.path.join(world.root, "_ext.so"), os.path.join(world.root, "tool")
-    shared("extension.c", extension, library)
-    compile_c("program.c", tool, library)
-    return {
-        "pkg/__init__.py": b"",
-        "pkg/_ext.so": Path(extension).read_bytes(),
-        "pkg-1.0.data/scripts/tool": Path(tool).read_bytes(),
-        f"{INFO}/METADATA": b"Metadata-Version: 2.1\nName: pkg\nVersion: 1.0\n",
-        f"{INFO}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: py3-none-linux_x86_64\n",
-    }
-
-
-def record_of(members: Members, info: str) -> bytes:
-    digests = {name: encode_digest(hashlib.sha256(data).digest()) for name, data in members.items()}
-    rows = [f"{name},sha256={digests[name]},{len(data)}" for name, data in members.items()]
-    return "\n".join([*rows, f"{info}/RECORD,,", ""]).encode()
-
-
-def write(path: Path, members: Members, change: Callable[[zipfile.ZipFile], None] | None = None) -> str:
-    rows = [
-        f"{name},sha256={encode_digest(hashlib.sha256(data).digest())},{len(data)}"
-        for name, data in members.items()
-    ]
-    record = "\n".join([*rows, f"{INFO}/RECORD,,", ""]).encode()
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in {**members, f"{INFO}/RECORD": record}.items():
-            info = zipfile.ZipInfo(name, (2020, 2, 2, 2, 2, 2))
-            info.external_attr = (stat.S_IFREG | (0o755 if "/scripts/" in name else 0o644)) << 16
-            archive.writestr(info, data)
-        if change is not None:
-            change(archive)
-    return str(path)
-
-
-@pytest.fixture
-def wheel(world: World) -> str:
-    return write(Path(world.root, NAME), contents(world))
-
-
-@pytest.fixture
-def wheelhouse(world: World) -> str:
-    return os.path.join(world.root, "wheelhouse")
 
 
 def test_a_wheel_is_patched_and_pip_prefers_it(
@@ -143,27 +88,14 @@ def test_a_dry_run_and_a_missing_library_write_nothing(
     assert nixpatch("wheel", "--dry-run", "-w", wheelhouse, wheel)[0] == 0
     code, out, err = nixpatch("wheel", "--pure", "-w", wheelhouse, wheel)
     assert code == 1
-    assert "libanswer.so.1, needed by bin/tool and 1 more" in out
+    assert "libanswer.so.1, needed by pkg-1.0.data/scripts/tool and 1 more" in out
     assert "nothing was written for it" in err
     assert not os.path.exists(wheelhouse)
 
 
 def test_a_wheel_beside_it_serves(world: World, nixpatch: Run, wheelhouse: str) -> None:
     members = contents(world)
-    other = {
-        "lib/libanswer.so.1": Path(world.library, "libanswer.so.1").read_bytes(),
-        "other-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: other\nVersion: 1.0\n",
-        "other-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\n",
-    }
-    rows = [
-        f"{name},sha256={encode_digest(hashlib.sha256(data).digest())},{len(data)}"
-        for name, data in other.items()
-    ]
-    other["other-1.0.dist-info/RECORD"] = "\n".join([*rows, "other-1.0.dist-info/RECORD,,"]).encode()
-    beside = os.path.join(world.root, "other-1.0-py3-none-linux_x86_64.whl")
-    with zipfile.ZipFile(beside, "w") as archive:
-        for name, data in other.items():
-            archive.writestr(name, data)
+    beside = beside_wheel(world)
     members[f"{INFO}/METADATA"] += b"Requires-Dist: other\n"
     wheel = write(Path(world.root, NAME), members)
     code, _, err = nixpatch("wheel", "--pure", "--with", beside, "-w", wheelhouse, wheel)
@@ -173,110 +105,61 @@ def test_a_wheel_beside_it_serves(world: World, nixpatch: Run, wheelhouse: str) 
         assert not [name for name in archive.namelist() if name.startswith("other")]
 
 
-def _encrypt(path: str) -> None:
-    data = bytearray(Path(path).read_bytes())
-    for magic, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        data[data.index(magic) + offset] |= 1
-    Path(path).write_bytes(data)
-
-
-@pytest.mark.parametrize(
-    ("add", "complaint"),
-    [
-        (lambda archive: archive.writestr("../out.py", b""), "is not a relative path of plain names"),
-        (lambda archive: archive.writestr("/out.py", b""), "is not a relative path of plain names"),
-        (lambda archive: archive.writestr("pkg\\out.py", b""), "is not a relative path of plain names"),
-        (lambda archive: archive.writestr("pkg/extra.py", b""), "not in RECORD"),
-        (lambda archive: archive.writestr("pkg-1.0.data/odd/x", b""), "no such scheme as odd"),
-    ],
-)
-def test_a_member_that_is_not_allowed_stops_it(
-    world: World, nixpatch: Run, wheelhouse: str, add: Callable[[zipfile.ZipFile], None], complaint: str
-) -> None:
-    wheel = write(Path(world.root, NAME), contents(world), add)
-    code, _, err = nixpatch("wheel", "-w", wheelhouse, wheel)
-    assert code == 2
-    assert complaint in err
-    assert err.count("\n") == 1
-    assert not os.path.exists(wheelhouse)
-
-
-def test_links_and_duplicates_stop_it(world: World, nixpatch: Run, wheelhouse: str) -> None:
-    def link(archive: zipfile.ZipFile) -> None:
-        info = zipfile.ZipInfo("pkg/link")
-        info.external_attr = (stat.S_IFLNK | 0o777) << 16
-        archive.writestr(info, "/etc/passwd")
-
-    wheel = write(Path(world.root, NAME), contents(world), link)
-    assert "is a link or a special file" in nixpatch("wheel", "-w", wheelhouse, wheel)[2]
-    with pytest.warns(UserWarning, match="Duplicate name"):
-        wheel = write(
-            Path(world.root, NAME), contents(world), lambda archive: archive.writestr("pkg/__init__.py", b"x")
-        )
-    assert "is in it twice" in nixpatch("wheel", "-w", wheelhouse, wheel)[2]
-
-
-def test_an_encrypted_wheel_and_a_wrong_record_stop_it(
+def test_wheels_may_bring_the_same_file_but_no_different_ones(
     world: World, nixpatch: Run, wheel: str, wheelhouse: str
 ) -> None:
-    _encrypt(wheel)
-    assert "is encrypted" in nixpatch("wheel", "-w", wheelhouse, wheel)[2]
-    members = contents(world)
-    record = record_of({**members, "pkg/__init__.py": b"x"}, INFO)
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for name, data in {**members, f"{INFO}/RECORD": record}.items():
-            archive.writestr(name, data)
-    assert "pkg/__init__.py: RECORD describes another file" in nixpatch("wheel", "-w", wheelhouse, wheel)[2]
-    assert not os.path.exists(wheelhouse)
+    os.mkdir(os.path.join(world.root, "beside"))
+    other = Path(world.root, "beside", "other-1.0-py3-none-any.whl")
+    same = {"pkg/__init__.py": b"", "other-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\n"}
+    twin = write(other, same, info="other-1.0.dist-info")
+    assert nixpatch("wheel", "--with", twin, "-w", wheelhouse, wheel)[0] == 0
 
-
-def test_a_damaged_archive_is_one_line(world: World, nixpatch: Run, wheel: str, wheelhouse: str) -> None:
-    data = bytearray(Path(wheel).read_bytes())
-    place = data.index(b"pkg/_ext.so") + 200  # in the packed contents
-    data[place : place + 8] = bytes(8)
-    Path(wheel).write_bytes(data)
-    code, _, err = nixpatch("wheel", "-w", wheelhouse, wheel)
+    twin = write(other, {**same, "pkg/__init__.py": b"x"}, info="other-1.0.dist-info")
+    code, _, err = nixpatch("wheel", "--with", twin, "-w", wheelhouse + "2", wheel)
     assert code == 2
-    assert err.count("\n") == 1
-    assert "cannot be unpacked" in err
-    assert not os.path.exists(wheelhouse)
+    assert "pkg/__init__.py: two of the wheels would install this file, each another one" in err
+    assert not os.path.exists(wheelhouse + "2")
 
 
-def test_two_wheels_with_one_file_are_refused(
-    world: World, nixpatch: Run, wheel: str, wheelhouse: str
+def test_a_wheel_in_which_nothing_has_to_change_is_copied(
+    world: World, nixpatch: Run, wheelhouse: str
 ) -> None:
-    beside = os.path.join(world.root, "beside")
-    os.mkdir(beside)
-    twin = write(Path(beside, NAME), contents(world))
-    code, _, err = nixpatch("wheel", "--with", twin, "-w", wheelhouse, wheel)
+    members = {**contents(world)}
+    del members["pkg/_ext.so"], members["pkg-1.0.data/scripts/tool"]
+    pure = write(Path(world.root, "pkg-1.0-py3-none-any.whl"), members)
+    code, _, err = nixpatch("wheel", "-w", wheelhouse, pure)
+    assert code == 0
+    assert "nothing in it has to change; copied to" in err
+    assert Path(wheelhouse, os.path.basename(pure)).read_bytes() == Path(pure).read_bytes()
+
+    assert nixpatch("wheel", "-w", world.root, pure)[0] == 0  # where it is already
+    Path(wheelhouse, os.path.basename(pure)).write_bytes(b"another")
+    code, _, err = nixpatch("wheel", "-w", wheelhouse, pure)
     assert code == 2
-    assert "two of the wheels would install this file" in err
+    assert "exists, and is another file: remove it, or name another directory with -w" in err
 
 
-@pytest.mark.parametrize("name", ["pkg.whl", "pkg-1.0.whl", "pkg-1.0-py3-none-linux_x86_64.zip"])
-def test_what_is_no_wheel_is_refused(world: World, nixpatch: Run, name: str, wheelhouse: str) -> None:
-    path = os.path.join(world.root, name)
-    Path(path).write_bytes(b"PK")
-    code, _, err = nixpatch("wheel", "-w", wheelhouse, path)
-    assert code == 2
-    assert name in err
+def test_the_directory_of_the_wheel_may_be_that_of_the_patched_one(
+    world: World, nixpatch: Run, wheel: str
+) -> None:
+    before = Path(wheel).read_bytes()
+    for _ in range(2):  # the second run replaces its own output
+        assert nixpatch("wheel", "-w", world.root, wheel)[0] == 0
+    assert Path(wheel).read_bytes() == before
+    assert os.path.isfile(os.path.join(world.root, PATCHED))
 
 
-def test_patch_names_the_command_for_a_wheel(world: World, nixpatch: Run, wheel: str) -> None:
-    code, _, err = nixpatch(wheel)
-    assert code == 2
-    assert "nixpatch wheel" in err
-
-
-@pytest.mark.parametrize("name", ["pkg-1.0-py3-none-linux_x86_64.whl", "wheels.whl", "wheels"])
-def test_a_wheel_that_is_not_there(world: World, nixpatch: Run, name: str, wheelhouse: str) -> None:
-    path = os.path.join(world.root, "absent", name)
-
-    assert nixpatch("wheel", "-w", wheelhouse, path) == (
-        2,
-        "",
-        f"nixpatch: {path} cannot be read: No such file or directory\n",
-    )
+def test_members_that_did_not_change_are_copied_as_they_are_packed(
+    world: World, nixpatch: Run, wheelhouse: str
+) -> None:
+    members = {**contents(world), "pkg/data.txt": b"text " * 1000}
+    wheel = write(Path(world.root, NAME), members, level=9)
+    nixpatch("wheel", "-w", wheelhouse, wheel)
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(os.path.join(wheelhouse, PATCHED)) as new:
+        for name in ("pkg/__init__.py", "pkg/data.txt", f"{INFO}/METADATA"):
+            assert new.getinfo(name).compress_size == old.getinfo(name).compress_size
+            assert new.read(name) == old.read(name)
+        assert new.testzip() is None
 
 
 def test_reports_on_several_name_the_wheels(world: World, nixpatch: Run, wheel: str, wheelhouse: str) -> None:

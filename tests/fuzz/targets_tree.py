@@ -13,8 +13,8 @@ import warnings
 import zipfile
 from typing import IO
 
-from nixpatch.errors import RequestError
-from nixpatch.installed import record, wheel_file
+from nixpatch.errors import FileRefused, RequestError
+from nixpatch.installed import record, wheel_archive, wheel_file, wheel_origin
 from nixpatch.installed.hashing import hash_bytes
 from nixpatch.installed.provenance import PatchedFile
 from nixpatch.model import FileHash
@@ -92,7 +92,8 @@ def _sha256(state: int) -> str:
 def wheel(data: bytes) -> None:
     """A wheel is refused in a sentence, or every file lands below the prefix and RECORD describes it.
 
-    What was unpacked and packed is a wheel again, with the same files.
+    What was unpacked and packed is a wheel again, with the same files, and the bytes of the first one can be
+    made of it, or that is refused.
     """
     with _directory() as directory:
         path = os.path.join(directory, WHEEL)
@@ -101,7 +102,7 @@ def wheel(data: bytes) -> None:
         made = _unpacked(path)
         if made is None:
             return
-        found, paths, contents = made
+        found, members, contents = made
         prefix = os.path.join(directory, "t")
         for at, content in contents.items():
             assert at == os.path.normpath(at)
@@ -114,14 +115,35 @@ def wheel(data: bytes) -> None:
             with open(at, "wb") as file:
                 file.write(content)
         again = os.path.join(directory, found.patched_name)
+        unchanged = wheel_archive.unchanged_members(found, members)
+        origin = wheel_archive.origin_of(found, unchanged, None)
         with open(again, "wb") as file:
-            wheel_file.pack(found, file, paths, {})
+            wheel_archive.pack(found, file, members, unchanged, {})
         once_more = _unpacked(again)
         assert once_more is not None
         _, _, packed = once_more
         assert packed.keys() == contents.keys() - _signatures(contents)
         changed = {name for name in packed if packed[name] != contents[name]}
         assert {os.path.basename(name) for name in changed} <= {"WHEEL", "RECORD"}
+        if origin is not None:
+            assert wheel_origin.from_json(json.loads(json.dumps(wheel_origin.to_json(origin)))) == origin
+            _restore(path, again, origin)
+
+
+def _restore(path: str, patched: str, origin: wheel_origin.WheelOrigin) -> None:
+    """Make the bytes of a wheel again."""
+    prefix = os.path.join(os.path.dirname(path), "t")
+    wheel, output = wheel_file.read_wheel(patched), io.BytesIO()
+
+    def path_of(member: str) -> str:
+        return wheel.path_of(member, prefix, os.path.join(prefix, "lib", "site"))
+
+    try:
+        wheel_archive.rebuild(wheel, origin, path_of, output)
+    except FileRefused:
+        return
+    with open(path, "rb") as file:
+        assert output.getvalue() == file.read()
 
 
 def _signatures(paths: "dict[str, bytes]") -> "set[str]":
@@ -134,7 +156,9 @@ def _can_be_written(path: str) -> bool:
     return all(len(os.fsencode(part)) < 256 for part in parts) and not any(map(os.path.isfile, beside))
 
 
-def _unpacked(path: str) -> "tuple[wheel_file.WheelFile, dict[str, str], dict[str, bytes]] | None":
+def _unpacked(
+    path: str,
+) -> "tuple[wheel_file.WheelFile, dict[str, wheel_file.UnpackedMember], dict[str, bytes]] | None":
     contents: dict[str, bytes] = {}
     prefix = os.path.join(os.path.dirname(path), "t")
     site = os.path.join(prefix, "lib", "site")
@@ -149,19 +173,19 @@ def _unpacked(path: str) -> "tuple[wheel_file.WheelFile, dict[str, str], dict[st
 
     try:
         found = wheel_file.read_wheel(path)
-        paths = wheel_file.unpack(found, prefix, site, write)
+        members = wheel_file.unpack(found, prefix, site, write)
     except RequestError as error:
         text = str(error)
         if path not in text or len(text) >= len(path) + _SENTENCE or "\n" in text:
             raise AssertionError("a refusal that is no sentence about this file") from error
         return None
-    assert set(paths.values()) == contents.keys()
-    rows = record.parse(contents[paths[f"{found.info}/RECORD"]])
+    assert {member.path for member in members.values()} == contents.keys()
+    rows = record.parse(contents[members[f"{found.info}/RECORD"].path])
     described = {os.path.normpath(os.path.join(site, row.path or "")): row for row in rows.rows}
     assert described.keys() == contents.keys()
     for to, row in described.items():
         assert row.agrees(hash_bytes(contents[to], {"sha256"})) is (None if row.is_announced else True)
-    return found, paths, contents
+    return found, members, contents
 
 
 def archive_of(data: bytes) -> bytes:

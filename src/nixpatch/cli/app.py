@@ -30,7 +30,7 @@ _DEMO = "Try it"
 
 _ANY_GRAFT = "--unvendor=*"
 _TOP_OPTIONS = frozenset({"--help", "-h", "--version"})
-_DOCUMENTED = ("patch", "plan", "restore", "verify", "missing", "tree", "lock", "diff", "manylinux")
+_DOCUMENTED = ("patch", "plan", "restore", "verify", "missing", "tree", "lock", "diff", "manylinux", "wheel")
 """commands that have a JSON document"""
 
 # The options of nixpatch end at the first word that is no option. From there on every word belongs to the

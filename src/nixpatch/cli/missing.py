@@ -12,13 +12,15 @@ import typer
 
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode, missing_code, refused_code
-from nixpatch.cli.named_trees import named_trees, results_of
+from nixpatch.cli.named_trees import named_trees, results_of, tree_at
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded, print_document
 from nixpatch.escape import shown
+from nixpatch.model import Plan
 from nixpatch.operations.patch_options import PatchOptions
 from nixpatch.operations.plan import make_plan
 from nixpatch.report import missing as report
+from nixpatch.report.phrases import command_for
 
 
 class Format(enum.StrEnum):
@@ -33,7 +35,8 @@ class Format(enum.StrEnum):
 @takes("python", "lib", "closure", "store", "pure", "policy", "runtime_dep", "ignore_missing", "strict")
 def missing_command(
     chosen: PatchOptions,
-    paths: opt.Paths = None,
+    paths: opt.PathsOrWheels = None,
+    beside: opt.Beside = None,
     output_format: Annotated[
         Format,
         typer.Option("--format", help="text; nix, a function from pkgs to a list of packages; or json."),
@@ -47,15 +50,17 @@ def missing_command(
     """
     plans, errors = results_of(
         named_trees(paths),
-        lambda path: make_plan(replace(opt.request_for(path, chosen), follow_links=True)),
+        lambda path: _plan(path, chosen, beside),
     )
     match Format.JSON if as_json else output_format:
         case Format.TEXT:
             sys.stdout.write(report.text(plans))
             sys.stdout.flush()
-            for root in (shown(plan.tree.root) for plan in plans if plan.pending):
-                text = f"not linked yet against what is there: nixpatch {shlex.quote(root)}"
-                sys.stderr.write(f"nixpatch: {root}: {text}\n")
+            for tree in (plan.tree for plan in plans if plan.pending):
+                command = f"{command_for(tree)} {shlex.quote(shown(tree.root))}"
+                sys.stderr.write(
+                    f"nixpatch: {shown(tree.root)}: not linked yet against what is there: {command}\n"
+                )
         case Format.NIX:
             sys.stdout.write(report.nix(plans))
         case Format.JSON:
@@ -63,3 +68,10 @@ def missing_command(
 
             print_document("missing", [missing_entry(plan) for plan in plans], refused=errors)
     return max(missing_code(plans), refused_code(errors.values()))
+
+
+def _plan(path: str, chosen: PatchOptions, beside: list[str] | None) -> Plan:
+    """Plan a tree or a wheel file."""
+    request = replace(opt.request_for(path, chosen), follow_links=True)
+    with tree_at(path, chosen, beside) as wheel:
+        return make_plan(request) if wheel is None else wheel.plan(request)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import Output
@@ -14,8 +15,12 @@ from nixpatch.errors import NixpatchError, RequestError
 from nixpatch.escape import shown
 from nixpatch.installed.scan import scan
 from nixpatch.installed.tree_roots import default_tree, find_roots
+from nixpatch.operations.patch_options import PatchOptions, text_of
 from nixpatch.operations.request import in_nix_build
 from nixpatch.report.phrases import count_text, first_few
+
+if TYPE_CHECKING:
+    from nixpatch.operations.wheel_tree import WheelTree
 
 _Result = TypeVar("_Result")
 
@@ -63,6 +68,36 @@ def one_tree(path: str | None) -> str:
     if len(trees) > 1:
         raise RequestError(f"{path}: has {len(trees)} trees: name one of them: {first_few(trees)}")
     return trees[0]
+
+
+@contextlib.contextmanager
+def tree_at(path: str, chosen: PatchOptions, beside: Sequence[str] | None) -> Iterator[WheelTree | None]:
+    """Unpack a path that is a wheel file; yield None for a tree.
+
+    Args:
+        path: as the command line names it.
+        chosen: ``python`` counts.
+        beside: the wheels of ``--with``.
+
+    Raises:
+        RequestError: the wheel cannot be used, or there are wheels beside a tree.
+
+    """
+    if not is_wheel(path):
+        if beside:
+            raise RequestError(f"--with {beside[0]}: {path} is no wheel file: --with is for those")
+        yield None
+        return
+    from nixpatch.operations.wheel_tree import unpacked  # noqa: PLC0415 - for wheel files only
+
+    python, others = text_of(chosen.python), [other for other in beside or () if other != path]
+    with unpacked(path, python=python, path_env=os.environ.get("PATH"), others=others) as tree:
+        yield tree
+
+
+def is_wheel(path: str) -> bool:
+    """Whether a path means a wheel file, which need not exist."""
+    return path.lower().endswith(".whl") and not os.path.isdir(path)
 
 
 def for_each(

@@ -29,6 +29,22 @@ Paths = Annotated[
         show_default=False,
     ),
 ]
+PathsOrWheels = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PATH]...",
+        help="As for patch, or wheel files (default: the active venv, ./.venv).",
+        show_default=False,
+    ),
+]
+Beside = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar="WHEEL",
+        help="A wheel that will be installed beside a wheel file: its libraries serve.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan, write nothing.")]
 Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 if something would change.")]
 Json = Annotated[

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Annotated
 
@@ -14,11 +15,11 @@ import typer
 
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode, run_code, verdict_code
-from nixpatch.cli.named_trees import for_each, named_trees
+from nixpatch.cli.named_trees import for_each, is_wheel, named_trees, tree_at
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import RequestError
-from nixpatch.model import Outcome, Plan, Writer
+from nixpatch.model import Outcome, Plan, Verdict, Writer
 from nixpatch.operations import patch_options
 from nixpatch.operations.patch_options import PatchOptions, PlanOptions, text_of
 from nixpatch.operations.request import PatchRequest
@@ -50,16 +51,27 @@ def patch_command(
 @takes(*(name for name in opt.ALL if name in patch_options.types_of(PlanOptions)))
 def plan_command(
     chosen: PatchOptions,
-    paths: opt.Paths = None,
+    paths: opt.PathsOrWheels = None,
+    beside: opt.Beside = None,
     check: opt.Check = False,
     as_json: opt.Json = False,
     html: opt.Html = None,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
-    """Print what patch would do, and write nothing."""
+    """Print what patch would do, and what wheel would do to a wheel file; write nothing."""
     verbosity = -1 if quiet else verbose
-    return _patch(paths, chosen, writing=False, check=check, as_json=as_json, html=html, verbosity=verbosity)
+    return _patch(
+        paths,
+        chosen,
+        writing=False,
+        check=check,
+        as_json=as_json,
+        html=html,
+        verbosity=verbosity,
+        takes_wheels=True,
+        beside=beside,
+    )
 
 
 def _patch(
@@ -71,6 +83,8 @@ def _patch(
     as_json: bool,
     html: str | None,
     verbosity: int,
+    takes_wheels: bool = False,
+    beside: list[str] | None = None,
 ) -> ExitCode:
     """Patch or plan each tree."""
     if chosen.unvendor and chosen.writer is Writer.LIEF:
@@ -95,7 +109,11 @@ def _patch(
             return _patch_tree(request(path), chosen, output, begun)
         from nixpatch.operations.plan import make_plan  # noqa: PLC0415 - a tree that is known needs no plan
 
-        plan = make_plan(request(path), output.say, output.bar.reading)
+        with tree_at(path, chosen, beside) if takes_wheels else nullcontext() as wheel:
+            if wheel is None:
+                plan = make_plan(request(path), output.say, output.bar.reading)
+            else:
+                plan = wheel.plan(request(path), output.say, output.bar.reading)
         return _report(plan, None, output, begun, check=check)
 
     def look(path: str) -> None:
@@ -143,14 +161,26 @@ def _report(
 @takes("fsync", "jobs")
 def restore_command(
     chosen: PatchOptions,
-    paths: opt.Paths = None,
+    paths: opt.PathsOrWheels = None,
+    directory: Annotated[
+        str | None,
+        typer.Option(
+            "--wheel-dir",
+            "-w",
+            metavar="DIR",
+            help="Where the original of a wheel file goes (default: beside the file).",
+        ),
+    ] = None,
     dry_run: opt.DryRun = False,
     as_json: opt.Json = False,
     html: opt.Html = None,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
-    """Restore every patched file byte for byte, and RECORD."""
+    """Restore every patched file byte for byte, and RECORD.
+
+    Of a wheel file that nixpatch wheel wrote, the original is written, and the patched one stays.
+    """
     named = named_trees(paths)
     output = Output(
         "restore",
@@ -163,6 +193,8 @@ def restore_command(
 
     def work(path: str) -> ExitCode:
         begun = time.monotonic()
+        if is_wheel(path):
+            return _restore_wheel(path, directory, chosen, output, dry_run=dry_run)
         if dry_run:
             from nixpatch.operations.restore import plan_restore  # noqa: PLC0415 - no other command needs it
 
@@ -174,11 +206,34 @@ def restore_command(
 
     def look(path: str) -> None:
         from nixpatch.installed.scan import scan  # noqa: PLC0415 - as above
+        from nixpatch.installed.wheel_file import read_wheel  # noqa: PLC0415 - as above
 
-        scan(path)
+        if is_wheel(path):
+            read_wheel(path)
+        else:
+            scan(path)
 
     with output:
         return for_each(named, output, work, look)
+
+
+def _restore_wheel(
+    path: str, directory: str | None, chosen: PatchOptions, output: Output, *, dry_run: bool
+) -> ExitCode:
+    """Write the original of a patched wheel file."""
+    from nixpatch.operations.wheel import restore_wheel  # noqa: PLC0415 - for wheel files only
+
+    begun = time.monotonic()
+    done = restore_wheel(
+        path,
+        directory,
+        chosen,
+        is_right=lambda outcome: run_code(outcome.plan, outcome) is ExitCode.SATISFIED,
+        dry_run=dry_run,
+        events=output.events(),
+    )
+    output.wheel(path, done, time.monotonic() - begun)
+    return max(run_code(done.plan, done.outcome), ExitCode.REMAINS if done.refused else ExitCode.SATISFIED)
 
 
 @guarded
@@ -194,7 +249,8 @@ def restore_command(
 )
 def verify_command(
     chosen: PatchOptions,
-    paths: opt.Paths = None,
+    paths: opt.PathsOrWheels = None,
+    beside: opt.Beside = None,
     load: Annotated[
         bool,
         typer.Option(
@@ -209,7 +265,7 @@ def verify_command(
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
-    """Check patched trees: files, RECORD, needs, store paths and garbage-collector roots."""
+    """Check patched trees or wheel files: files, RECORD, needs, store paths, garbage-collector roots."""
     from nixpatch.operations.verify import check_tree  # noqa: PLC0415 - no other command needs it
 
     named = named_trees(paths)
@@ -223,9 +279,9 @@ def verify_command(
     )
     store = find_store(text_of(chosen.store), os.environ)
 
-    def work(path: str) -> ExitCode:
-        verdict = check_tree(
-            path,
+    def check(tree: str, path: str) -> Verdict:
+        return check_tree(
+            tree,
             store,
             python=text_of(chosen.python),
             path_env=os.environ.get("PATH"),
@@ -236,6 +292,13 @@ def verify_command(
             accept_modified=chosen.accept_modified,
             policy=opt.policy_for(path, chosen),
         )
+
+    def work(path: str) -> ExitCode:
+        with tree_at(path, chosen, beside) as wheel:
+            if wheel is None:
+                verdict = check(path, path)
+            else:
+                verdict = wheel.shown(wheel.verdict_of_wheel(check(wheel.prefix, path)))
         output.verdict(verdict, store.directory)
         return verdict_code(verdict)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nixpatch.operations.patch import PatchEvents
     from nixpatch.operations.patch_options import PatchOptions
     from nixpatch.operations.tree_state import KnownTree
+    from nixpatch.operations.wheel import WheelOutcome
 
 _P = ParamSpec("_P")
 _ANSI = {"bold green": "\x1b[1;32m", "dim": "\x1b[2m"}
@@ -66,8 +67,6 @@ class Output:
         """
         self.label = ""
         """the tree that the next report is about, as the command line or the search names it"""
-        self.heading = ""
-        """what stands above the next report if there are several; "" is the path of its tree"""
         self._are_found = are_found
         self._sum = RunSum()
         self._refused: dict[str, NixpatchError] = {}
@@ -153,7 +152,7 @@ class Output:
 
     def _print_root(self, tree: Tree) -> None:
         if self._several and self.verbosity >= 0 and not self._line_label():
-            sys.stdout.write(f"{shown(self.heading or tree.root)}\n")
+            sys.stdout.write(f"{shown(tree.root)}\n")
 
     def _print_sum(self) -> None:
         refused = len(self._refused)
@@ -199,6 +198,18 @@ class Output:
         from nixpatch.operations.patch import PatchEvents  # noqa: PLC0415 - not every command runs on a tree
 
         return PatchEvents(self.say, self.bar.reading, self.bar.writing)
+
+    def wheel(self, path: str, done: WheelOutcome, seconds: float) -> None:
+        """Print what became of a wheel file, and what was written."""
+        self.plan(done.plan, done.outcome, seconds)
+        if self.as_json:
+            self._trees[-1]["wheel"] = {
+                "output": done.output and shown(done.output),
+                "note": shown(done.note),
+            }
+        if done.note:
+            sys.stdout.flush()
+            sys.stderr.write(f"nixpatch: {shown(path)}: {shown(done.note)}\n")
 
     def say(self, text: str) -> None:
         """Print a message."""

@@ -11,7 +11,7 @@ import typer
 
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode, refused_code, trace_code
-from nixpatch.cli.named_trees import named_trees, results_of
+from nixpatch.cli.named_trees import named_trees, results_of, tree_at
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import guarded, print_document
 from nixpatch.cli.terminal import is_watched
@@ -24,6 +24,7 @@ from nixpatch.store.nix_store import find_store
 if TYPE_CHECKING:
     from nixpatch.model import Plan
     from nixpatch.model.trace import Trace
+    from nixpatch.operations.trace import TraceOptions
 
 
 @guarded
@@ -34,7 +35,7 @@ def tree_command(
         list[str] | None,
         typer.Argument(
             metavar="[PATH|FILE]...",
-            help="A tree, a part of one, a directory above several, or any ELF file "
+            help="A tree, a part of one, a directory above several, any ELF file, or a wheel file "
             "(default: the active venv, ./.venv).",
             show_default=False,
         ),
@@ -46,6 +47,7 @@ def tree_command(
     depth: Annotated[
         int | None, typer.Option("--depth", metavar="N", min=1, help="Draw N levels below the file.")
     ] = None,
+    beside: opt.Beside = None,
     as_json: opt.Json = False,
     verbose: Annotated[
         int,
@@ -56,11 +58,7 @@ def tree_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show missing libraries only.")] = False,
 ) -> ExitCode:
     """Show the libraries that files need, and where ld.so finds each. Works on unpatched files, too."""
-    from nixpatch.operations.trace import (  # noqa: PLC0415 - no other command needs it
-        TraceOptions,
-        trace_file,
-        trace_tree,
-    )
+    from nixpatch.operations.trace import TraceOptions  # noqa: PLC0415 - no other command needs it
 
     store_dir = find_store(text_of(chosen.store), os.environ).directory
     options = TraceOptions(
@@ -73,7 +71,7 @@ def tree_command(
     )
     traces, errors = results_of(
         named_trees(paths),
-        lambda path: trace_tree(path, options) if os.path.isdir(path) else trace_file(path, options),
+        lambda path: _trace(path, chosen, options, beside),
     )
     if why is not None and not any(trace.needs_of(why) for trace in traces):
         raise RequestError(f"--why {why}: no file needs it; name a library as nixpatch tree shows it")
@@ -82,12 +80,12 @@ def tree_command(
 
         print_document("tree", [trace_entry(trace, why) for trace in traces], refused=errors)
     else:
-        plans = [_plan_for(trace, chosen) for trace in traces]
+        plans = [_plan_for(trace, chosen, beside) for trace in traces]
         _print(traces, plans, why, depth, store_dir, -1 if quiet else verbose)
     return max(trace_code(traces, why), refused_code(errors.values()))
 
 
-def _plan_for(trace: Trace, chosen: PatchOptions) -> Plan | None:
+def _plan_for(trace: Trace, chosen: PatchOptions, beside: list[str] | None) -> Plan | None:
     """Return the plan of the tree of a trace: what a run does about needs that are not met.
 
     None if all are met, or if nixpatch cannot patch that tree.
@@ -97,11 +95,23 @@ def _plan_for(trace: Trace, chosen: PatchOptions) -> Plan | None:
     from nixpatch.operations.plan import make_plan  # noqa: PLC0415 - a patched tree needs no plan
 
     tree = trace.tree or tree_of_file(trace.root)
-    request = opt.request_for(tree.root if tree is not None else trace.root, chosen)
+    root = tree.root if tree is not None else trace.root
+    request = replace(opt.request_for(root, chosen), follow_links=True)
     try:
-        return make_plan(replace(request, follow_links=True))
+        with tree_at(root, chosen, beside) as wheel:
+            return make_plan(request) if wheel is None else wheel.plan(request)
     except NixpatchError:
         return None
+
+
+def _trace(path: str, chosen: PatchOptions, options: TraceOptions, beside: list[str] | None) -> Trace:
+    """Trace a tree, a file or a wheel file."""
+    from nixpatch.operations.trace import trace_file, trace_tree  # noqa: PLC0415 - as above
+
+    with tree_at(path, chosen, beside) as wheel:
+        if wheel is not None:
+            return wheel.shown(wheel.trace_of_wheel(trace_tree(wheel.prefix, options)))
+        return trace_tree(path, options) if os.path.isdir(path) else trace_file(path, options)
 
 
 def _print(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Annotated
 
@@ -12,7 +11,6 @@ from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode, run_code
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
-from nixpatch.escape import shown
 from nixpatch.operations.patch_options import PatchOptions
 
 
@@ -27,49 +25,46 @@ def wheel_command(
     directory: Annotated[
         str, typer.Option("--wheel-dir", "-w", metavar="DIR", help="Where the patched wheels go.")
     ] = "wheelhouse",
-    beside: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--with", metavar="WHEEL", help="A wheel that will be installed beside them: its libraries serve."
-        ),
-    ] = None,
+    beside: opt.Beside = None,
     dry_run: opt.DryRun = False,
     as_json: opt.Json = False,
+    html: opt.Html = None,
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
     """Patch wheel files, for an index or a --find-links directory of your own.
 
     The new wheel has the same tags and a build tag that ends with nixpatch: pip and uv prefer it to the same
-    version without one. Nothing is written for a wheel that lacks a library.
+    version without one. Nothing is written for a wheel that lacks a library. A wheel in which nothing has to
+    change is copied.
     """
-    from nixpatch.operations.wheel import patch_wheel  # noqa: PLC0415 - no other command needs it
+    from nixpatch.installed.wheel_file import read_wheel  # noqa: PLC0415 - no other command needs it
+    from nixpatch.operations.wheel import patch_wheel  # noqa: PLC0415 - as above
 
     output = Output(
         "wheel",
         as_json=as_json,
         verbosity=-1 if quiet else verbose,
+        html=html,
         options=chosen,
         several=len(wheels) > 1,
     )
     code = ExitCode.SATISFIED
     with output:
+        for wheel in (*wheels, *(beside or ())):  # an error in the last must not leave the first one written
+            read_wheel(wheel)
         for wheel in wheels:
             begun = time.monotonic()
-            output.heading = wheel  # the tree is a scratch directory
             done = patch_wheel(
                 wheel,
                 directory,
-                lambda prefix: opt.request_for(prefix, chosen),
+                opt.request_for(wheel, chosen),
                 chosen,
                 is_right=lambda outcome: run_code(outcome.plan, outcome) is ExitCode.SATISFIED,
                 others=[other for other in beside or () if other != wheel],
                 dry_run=dry_run,
                 events=output.events(),
             )
-            output.plan(done.plan, done.outcome, time.monotonic() - begun)
+            output.wheel(wheel, done, time.monotonic() - begun)
             code = max(code, run_code(done.plan, done.outcome))
-            if not dry_run:
-                note = f"wrote {done.output}" if done.output else "nothing was written for it"
-                sys.stderr.write(f"nixpatch: {shown(wheel)}: {shown(note)}\n")
     return code

@@ -16,6 +16,8 @@ from typing import Any
 from nixpatch import bounded_json
 from nixpatch.escape import is_machine_error
 from nixpatch.fs import can_be_path, read_regular
+from nixpatch.installed import wheel_origin
+from nixpatch.installed.wheel_origin import WheelOrigin
 from nixpatch.model import Linkage, Tag, TextKind
 
 NAME = "nixpatch.json"
@@ -121,6 +123,8 @@ class Provenance:
     """un-vendored libraries, by the path that each had"""
     texts: Mapping[str, PatchedText] = field(default_factory=dict)
     """start-up files and scripts, by path as those of ``files``"""
+    wheel: WheelOrigin | None = None
+    """the wheel that a patched wheel file was made from"""
 
     @property
     def is_empty(self) -> bool:
@@ -169,6 +173,8 @@ def dump(provenance: Provenance) -> bytes:
         document["unvendored"] = {path: _graft_row(graft) for path, graft in provenance.unvendored.items()}
     if provenance.texts:
         document["texts"] = {path: _text_row(text) for path, text in provenance.texts.items()}
+    if provenance.wheel is not None:
+        document["wheel"] = wheel_origin.to_json(provenance.wheel)
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode("ascii")
 
 
@@ -214,7 +220,15 @@ def load(data: bytes) -> Provenance:
         {path: _file(path, row) for path, row in files.items()},
         {path: _graft(path, row) for path, row in removed.items()},
         {path: _text_file(path, row) for path, row in texts.items()},
+        _wheel(document.get("wheel")),
     )
+
+
+def _wheel(value: Any) -> WheelOrigin | None:
+    try:
+        return None if value is None else wheel_origin.from_json(value)
+    except ValueError as error:
+        raise ProvenanceError(str(error)) from error
 
 
 def _file(path: str, row: Any) -> PatchedFile:

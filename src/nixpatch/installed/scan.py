@@ -28,6 +28,7 @@ _ARCHIVES = {
     ".pyz": ("a zip archive that is run", "install what is in it into a venv, then run nixpatch on the venv"),
     ".zip": ("an archive", "unpack it and name the directory"),
     ".egg": ("an archive", _INSTALL),
+    ".gz": ("an archive", _INSTALL),
 }
 """files that people name instead of a tree: suffix -> what it is, what to do"""
 
@@ -85,6 +86,11 @@ def scan(path: str, *, store_dir: str | None = None, follow: bool = True) -> Tre
         raise RequestError(
             f"nothing to do in {shown(path)} itself, but there are trees in it: name one, such as"
             f" {shown(walked.nested[0])}"
+        )
+    if kind is TreeKind.PLAIN and not files and any(name.endswith(".whl") for name in os.listdir(root)):
+        raise RequestError(
+            f"{shown(path)} has wheel files, which are not patched themselves: patch them with "
+            f"nixpatch wheel {shown(path.rstrip('/'))}/*.whl, or install them into a venv and patch the venv"
         )
     if kind is TreeKind.PLAIN and not files:
         raise RequestError(

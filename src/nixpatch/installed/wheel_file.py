@@ -1,4 +1,4 @@
-"""Wheel files (PEP 427): unpack one within bounds as an installer would lay it out, and write one anew.
+"""Wheel files (PEP 427): unpack one within bounds as an installer would lay it out.
 
 A wheel is untrusted. It is refused as a whole if a member would land outside of the directory, is a link or
 encrypted, or appears twice, or if RECORD does not describe every file.
@@ -16,7 +16,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Final
 
@@ -32,7 +32,6 @@ _MAX_SIZE: Final = 16 << 30
 """bytes of all members unpacked; torch has three billion"""
 _MAX_RATIO: Final = 1100
 """of unpacked to packed bytes; deflate reaches 1,032 (zlib.net, "Maximum compression factor")"""
-_CHUNK: Final = 1 << 20
 _ENCRYPTED: Final = 0x1  # general purpose bit 0 (APPNOTE 4.4.4)
 _DAMAGE: Final = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError),
@@ -44,11 +43,24 @@ _DAMAGE: Final = (
     ),  # offsets and lengths beyond the file, names in no encoding
 )
 """what zipfile raises for an archive that is not one, or only in part"""
-_SIGNATURES: Final = frozenset({"RECORD.jws", "RECORD.p7s"})
+_MEND: Final = "mend the wheel first"
+_SDISTS: Final = (".tar.gz", ".tar.bz2")
+_PLATFORMS: Final = ("any", "linux_", "manylinux", "musllinux_")
+"""beginnings of the platform tags of wheels that may have ELF files (PEP 425, PEP 600, PEP 656)"""
+SIGNATURES: Final = frozenset({"RECORD.jws", "RECORD.p7s"})
 """they are not in RECORD (PEP 427)"""
 _SCHEMES: Final = {"purelib": "", "platlib": "", "scripts": "bin", "headers": "include", "data": "."}
 BUILD: Final = "nixpatch"
 """what the build tag of a patched wheel ends with: installers prefer it to the same version without"""
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackedMember:
+    """A file of a wheel that was unpacked."""
+
+    path: str
+    digest: str
+    """its SHA-256 as RECORD has it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +115,16 @@ class WheelFile:
             directory = f"include/{self.name}"
         return os.path.normpath(f"{directory}/{rest}")
 
+    def path_of(self, member: str, prefix: str, site: str) -> str:
+        """Return where an installer puts a member, for a prefix and its site-packages.
+
+        Raises:
+            RequestError: as :meth:`installed_path` does.
+
+        """
+        below = self.installed_path(member).replace("{site}", os.path.relpath(site, prefix), 1)
+        return os.path.normpath(os.path.join(prefix, below))
+
 
 def read_wheel(path: str) -> WheelFile:
     """Read the directory of a wheel, and refuse what must not be unpacked.
@@ -113,7 +135,10 @@ def read_wheel(path: str) -> WheelFile:
     """
     base = os.path.basename(path)
     try:
-        os.stat(path)
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            raise RequestError(f"{path} is a directory: name the wheels in it: {path.rstrip('/')}/*.whl")
+        if base.endswith(_SDISTS):
+            raise RequestError(f"{path} is no wheel: build one of it first: pip wheel --no-deps {path}")
         parse_wheel_filename(base)
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -131,6 +156,9 @@ def read_wheel(path: str) -> WheelFile:
     wanted = [info for info in infos if _names(info, words[0], words[1])]
     if len(infos) != 1 or len(wanted) != 1:
         raise RequestError(f"{path}: it has no .dist-info directory of its name, or several")
+    platforms = words[-1].split(".")
+    if not any(platform.startswith(_PLATFORMS) for platform in platforms):
+        raise RequestError(f"{path} is a wheel for {shown(words[-1])}: only those for Linux can be patched")
     return WheelFile(path, words[0], words[1], build, "-".join(words[-3:]), wanted[0], files)
 
 
@@ -152,6 +180,8 @@ def _check_members(path: str, members: list[zipfile.ZipInfo]) -> None:
         if problem is not None:
             raise RequestError(f"{path}: {shown(name)}: {problem}; it was not unpacked")
         seen.add(name)
+    if sum(info.compress_size for info in members) > os.path.getsize(path):
+        raise RequestError(f"{path}: its members overlap; it was not unpacked")
     if sum(info.file_size for info in members) > _MAX_SIZE:
         raise RequestError(f"{path}: more than {_MAX_SIZE >> 30} GiB unpacked; it was not unpacked")
 
@@ -172,7 +202,7 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
 
 def unpack(
     wheel: WheelFile, prefix: str, site: str, write: Callable[[str, IO[bytes], bool], None]
-) -> dict[str, str]:
+) -> dict[str, UnpackedMember]:
     """Write the files of a wheel where an installer would put them, with RECORD as it would write it.
 
     Scripts keep their first line. Each file is held against RECORD while it is copied.
@@ -184,53 +214,47 @@ def unpack(
         write: ``write(path, contents, executable)`` makes one file.
 
     Returns:
-        the path of each member.
+        the files, by member.
 
     Raises:
-        RequestError: RECORD is missing, or does not describe a file.
+        RequestError: RECORD is missing, does not describe a file, or describes one that is not there.
         OSError: a file cannot be written.
 
     """
     record = f"{wheel.info}/RECORD"
-    below = os.path.relpath(site, prefix)
-    paths = {
-        info.filename: os.path.normpath(
-            os.path.join(prefix, wheel.installed_path(info.filename).replace("{site}", below, 1))
-        )
-        for info in wheel.members
-    }
+    paths = {info.filename: wheel.path_of(info.filename, prefix, site) for info in wheel.members}
     if len(set(paths.values())) < len(paths):
         raise RequestError(f"{wheel.path}: two of its files would be installed at one place")
     rows: list[tuple[str, str, str]] = []
+    hashes: dict[str, str] = {}
     with zipfile.ZipFile(wheel.path) as archive:
         digests = _read_record(wheel, archive)
+        if absent := sorted(digests.keys() - paths.keys()):
+            raise RequestError(f"{wheel.path}: {shown(absent[0])}: in RECORD, but not in it; {_MEND}")
         for info in wheel.members:
             name = info.filename
             if name == record:
                 continue
-            with _readable(wheel):
+            with readable(wheel):
                 contents = archive.open(info)
             with contents:
                 hashed = _Hashed(wheel, contents, info.file_size)
                 executable = bool(info.external_attr >> 16 & 0o111) or ".data/scripts/" in name
                 write(paths[name], hashed, executable)  # type: ignore[arg-type]
-            digest = digests.get(name)
-            if digest is None and os.path.basename(name) not in _SIGNATURES:
-                raise RequestError(f"{wheel.path}: {shown(name)}: not in RECORD; mend the wheel first")
-            if digest is not None and digest != hashed.digest():
-                raise RequestError(
-                    f"{wheel.path}: {shown(name)}: RECORD describes another file; mend the wheel first"
-                )
-            rows.append(
-                (os.path.relpath(paths[name], site), f"sha256={hashed.digest()}", str(info.file_size))
-            )
+            digest, hashes[name] = digests.get(name), hashed.digest()
+            if digest is None and os.path.basename(name) not in SIGNATURES:
+                raise RequestError(f"{wheel.path}: {shown(name)}: not in RECORD; {_MEND}")
+            if digest is not None and digest != hashes[name]:
+                raise RequestError(f"{wheel.path}: {shown(name)}: RECORD describes another file; {_MEND}")
+            rows.append((os.path.relpath(paths[name], site), f"sha256={hashes[name]}", str(info.file_size)))
     rows.append((os.path.relpath(paths[record], site), "", ""))
-    write(paths[record], io.BytesIO(_csv(rows)), False)
-    return paths
+    write(paths[record], io.BytesIO(csv_of(rows)), False)
+    hashes[record] = ""
+    return {name: UnpackedMember(path, hashes[name]) for name, path in paths.items()}
 
 
 @contextlib.contextmanager
-def _readable(wheel: WheelFile) -> Iterator[None]:
+def readable(wheel: WheelFile) -> Iterator[None]:
     """Turn what zipfile raises on a damaged archive into one line."""
     try:
         yield
@@ -251,7 +275,7 @@ def _read_record(wheel: WheelFile, archive: zipfile.ZipFile) -> dict[str, str]:
         info = archive.getinfo(f"{wheel.info}/RECORD")
         if info.file_size > MAX_RECORD_SIZE:
             raise RequestError(f"{wheel.path}: its RECORD has more than {MAX_RECORD_SIZE >> 20} MiB")
-        with _readable(wheel):
+        with readable(wheel):
             data = archive.read(info)
         text = data.decode("utf-8")
         rows = [row for row in csv.reader(io.StringIO(text)) if row]
@@ -263,7 +287,7 @@ def _read_record(wheel: WheelFile, archive: zipfile.ZipFile) -> dict[str, str]:
         if row[0].startswith(f"{wheel.info}/RECORD"):
             continue
         if algorithm != "sha256":
-            text = f"{wheel.path}: {shown(row[0])}: RECORD has no sha256 of it; mend the wheel first"
+            text = f"{wheel.path}: {shown(row[0])}: RECORD has no sha256 of it; {_MEND}"
             raise RequestError(text)
         hashes[row[0]] = digest.rstrip("=")
     return hashes
@@ -277,7 +301,7 @@ class _Hashed(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes."""
-        with _readable(self._wheel):
+        with readable(self._wheel):
             data = self._contents.read(size)
         self._left -= len(data)
         if self._left < 0:
@@ -291,68 +315,6 @@ class _Hashed(io.RawIOBase):
         return encode_digest(self._hash.digest())
 
 
-def pack(wheel: WheelFile, output: IO[bytes], paths: Mapping[str, str], added: Mapping[str, str]) -> None:
-    """Write a wheel with the files as they are now: the order, times and permissions of the original.
-
-    Args:
-        wheel: the original.
-        output: where to.
-        paths: the file of each member; one that is gone is left out.
-        added: further members, written before RECORD.
-
-    Raises:
-        OSError: a file cannot be read, or the output not be written.
-
-    """
-    record = f"{wheel.info}/RECORD"
-    rows: list[tuple[str, str, str]] = []
-    model = next(info for info in wheel.members if info.filename == record)
-    with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-        for info, path in _to_pack(wheel, model, paths, added):
-            name = info.filename
-            data: IO[bytes]
-            with _contents(wheel, name, path) as data, archive.open(info, "w", force_zip64=True) as member:
-                digest, size = hashlib.sha256(), 0
-                while chunk := data.read(_CHUNK):
-                    digest.update(chunk)
-                    size += len(chunk)
-                    member.write(chunk)
-            rows.append((name, f"sha256={encode_digest(digest.digest())}", str(size)))
-        rows.append((record, "", ""))
-        archive.writestr(_info_like(model, record), _csv(rows))
-
-
-def _to_pack(
-    wheel: WheelFile, model: zipfile.ZipInfo, paths: Mapping[str, str], added: Mapping[str, str]
-) -> Iterator[tuple[zipfile.ZipInfo, str]]:
-    for info in wheel.members:
-        is_signature = os.path.basename(info.filename) in _SIGNATURES
-        if info is not model and not is_signature and os.path.lexists(paths[info.filename]):
-            yield _info_like(info, info.filename), paths[info.filename]
-    for name, path in sorted(added.items()):
-        yield _info_like(model, name), path
-
-
-def _info_like(model: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name, model.date_time)
-    info.external_attr = model.external_attr
-    info.create_system = 3  # Unix: its permissions count (APPNOTE 4.4.2)
-    info.compress_type = zipfile.ZIP_DEFLATED
-    return info
-
-
-def _contents(wheel: WheelFile, name: str, path: str) -> IO[bytes]:
-    if name != f"{wheel.info}/WHEEL":
-        return open(path, "rb")
-    with open(path, "rb") as file:
-        lines = file.read().splitlines(keepends=True)
-    kept = [line for line in lines if not line.lower().startswith(b"build:")]
-    place = next((n + 1 for n, line in enumerate(kept) if line.lower().startswith(b"root-is-purelib:")), 0)
-    end = b"\r\n" if kept and kept[0].endswith(b"\r\n") else b"\n"
-    kept.insert(place, f"Build: {wheel.patched_build}".encode("ascii") + end)
-    return io.BytesIO(b"".join(kept))
-
-
-def _csv(rows: Iterable[tuple[str, str, str]]) -> bytes:
-    """Return rows as CSV. Python's writer does not quote a carriage return before 3.13."""
+def csv_of(rows: Iterable[tuple[str, str, str]]) -> bytes:
+    """Return rows of RECORD as CSV. Python's writer does not quote a carriage return before 3.13."""
     return b"".join(b",".join(quoted(field.encode("utf-8")) for field in row) + b"\n" for row in rows)

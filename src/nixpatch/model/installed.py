@@ -21,6 +21,8 @@ class TreeKind(enum.Enum):
     VENV = "venv"
     PREFIX = "prefix"
     PLAIN = "directory"
+    WHEEL = "wheel"
+    """a wheel file, in a report: a run has it unpacked, as a prefix"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from nixpatch.operations.missing import (
     find_unopened,
     opener_owners,
 )
-from nixpatch.report.phrases import from_here
+from nixpatch.report.phrases import command_for, from_here
 from nixpatch.store.catalog import Catalog, packaged
 
 
@@ -104,7 +104,7 @@ def advice(soname: str, plan: Plan | None = None, user: str = "", catalog: Catal
     if plan is None:
         return source
     if plan.keeps_originals and (library := _linked_by(plan, soname, user)):
-        return f"{shown(library)} has it: nixpatch {_root(plan)} links it"
+        return f"{shown(library)} has it: {command_for(plan.tree)} {_root(plan)} links it"
     if attribute is None or not _is_package(attribute):
         return source
     return f"{source}: add it with {command_to_add([plan]) or build_inputs([attribute])}"
@@ -127,8 +127,13 @@ def _linked_by(plan: Plan, soname: str, user: str) -> str | None:
 
 def command_to_add(plans: Iterable[Plan]) -> str:
     """Return the command that fetches what nixpkgs has; "" where the libraries come from a derivation."""
-    roots = [_root(plan) for plan in plans if plan.keeps_originals and not plan.asked_nixpkgs]
-    return f"nixpatch --nixpkgs nixpkgs {' '.join(roots)}" if roots else ""
+    usable = [plan for plan in plans if plan.keeps_originals and not plan.asked_nixpkgs]
+    commands = sorted({command_for(plan.tree) for plan in usable})
+    return "; ".join(
+        f"{command} --nixpkgs nixpkgs "
+        + " ".join(_root(plan) for plan in usable if command_for(plan.tree) == command)
+        for command in commands
+    )
 
 
 def _root(plan: Plan) -> str:

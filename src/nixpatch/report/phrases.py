@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from nixpatch.escape import below, shown
-from nixpatch.model import Target
+from nixpatch.model import Target, Tree, TreeKind
 from nixpatch.resolve.provider_choice import version_text
 from nixpatch.store.store_paths import is_store_entry, package_of_entry
 
@@ -30,6 +30,11 @@ def from_here(path: str) -> str:
     with contextlib.suppress(OSError):  # the current directory may be gone
         return below(path, os.path.realpath(os.getcwd()))
     return shown(path)
+
+
+def command_for(tree: Tree) -> str:
+    """Return the command that links a tree, without its path: ``nixpatch``, of a wheel ``nixpatch wheel``."""
+    return "nixpatch wheel" if tree.kind is TreeKind.WHEEL else "nixpatch"
 
 
 def package_of(path: str | None) -> str | None:

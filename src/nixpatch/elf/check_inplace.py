@@ -64,7 +64,6 @@ def check_views(before: ElfViews, edited: int, edit: ElfEdit, *, deep: bool = Fa
     pair = FilePair.of(before, after, edit, deep=deep)
     if pair.resolved.is_noop:
         return () if _same_file(pair) else ("the edit changes nothing, but the file is not the original",)
-    kept = pair.footer.string_size if pair.footer else pair.old.headers.string_size
     return collect(
         (
             _header_violations(pair),
@@ -72,7 +71,7 @@ def check_views(before: ElfViews, edited: int, edit: ElfEdit, *, deep: bool = Fa
             _load_violations(pair),
             _section_violations(pair),
             pair.linkage_violations(),
-            pair.string_table_violations(kept),
+            pair.string_table_violations(pair.kept_strings),
             _dynamic_violations(pair),
             _symbol_violations(pair),
             _content_violations(pair),
@@ -236,7 +235,7 @@ def _entry_violations(pair: FilePair) -> Iterator[str]:
     if manual.needed is not None:
         kept = {entry.value for entry in before if entry.tag == elf.DT_NEEDED}
         added = {entry.value for entry in after if entry.tag == elf.DT_NEEDED} - kept
-        if any(value < old.headers.string_size for value in added):
+        if any(value < pair.kept_strings for value in added):
             yield "a new DT_NEEDED is in the old string table"
         before = [entry for entry in before if entry.tag != elf.DT_NEEDED]
         after = [entry for entry in after if entry.tag != elf.DT_NEEDED]
@@ -276,7 +275,7 @@ def _may_differ(pair: FilePair, before: Dyn, after: Dyn) -> bool:
     if before.tag == elf.DT_FLAGS_1:
         return manual.no_default_lib and after.value == before.value | elf.DF_1_NODEFLIB
     if before.tag == elf.DT_SONAME:
-        return manual.soname is not None and after.value >= pair.old.headers.string_size
+        return manual.soname is not None and after.value >= pair.kept_strings
     names = {rename.reference.value for rename in pair.resolved.renames}
     return before.tag == elf.DT_NEEDED and before.value in names
 
@@ -442,8 +441,8 @@ def _section_violations(pair: FilePair) -> Iterator[str]:
 
 
 def _phdr_ok(pair: FilePair, before: Phdr, after: Phdr) -> bool:
-    old, new = pair.old.headers, pair.new.headers
-    moved = new.dynamic_segment.vaddr != old.dynamic_segment.vaddr
+    old = pair.old.headers
+    moved = pair.dynamic_moved
     if before is old.last_load:
         flags = before.flags | (elf.PF_W if moved else 0)
         offset = before.offset if before.filesz else after.offset
@@ -498,7 +497,7 @@ def _allocated_ok(pair: FilePair, before: Shdr, after: Shdr) -> bool:
         return (after.addr, after.offset, after.size) == table and after.flags == before.flags
     if before.type == elf.SHT_DYNAMIC and before.addr == old.dynamic_segment.vaddr:
         segment = new.dynamic_segment
-        if segment.vaddr == before.addr:
+        if not pair.dynamic_moved:
             return after == before
         table = (segment.vaddr, segment.offset, segment.filesz)
         return (after.addr, after.offset, after.size) == table and after.flags == before.flags | elf.SHF_WRITE

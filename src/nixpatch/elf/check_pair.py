@@ -55,10 +55,21 @@ class FilePair:
         return self.old.headers.tail_start
 
     @property
+    def kept_strings(self) -> int:
+        """Number of bytes of the old string table that the new one begins with; what follows is new."""
+        return self.footer.string_size if self.footer else self.old.headers.string_size
+
+    @property
     def memory_end(self) -> int:
         """Address of the new area: below it, memory must be as before."""
         end = self.old.headers.last_load.memory_end
         return min(end, self.footer.area) if self.footer else end
+
+    @property
+    def dynamic_moved(self) -> bool:
+        """Whether the dynamic section is elsewhere, or anew in an area that was discarded."""
+        address = self.old.headers.dynamic_segment.vaddr
+        return address != self.new.headers.dynamic_segment.vaddr or address >= self.memory_end
 
     @property
     def rewritten(self) -> list[tuple[int, int]]:

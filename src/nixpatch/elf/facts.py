@@ -212,6 +212,7 @@ def _facts(views: ElfViews, *, payload_ok: bool) -> ElfFacts | Skip:
         version_needs=dynamic.version_needs(file),
         version_defs=dynamic.version_defs(file),
         dlopen_needs=dlopened,
+        original_needed=dynamic.needed(views.original) if intact else (),
         manual=manual,
         obstacle=_obstacle(views),
         os_abi=headers.ident[elf.EI_OSABI],

@@ -58,12 +58,14 @@ def _needs(old: ElfFile, new: ElfFile) -> tuple[tuple[tuple[str, str], ...], tup
     ]
     old_needed, needed, old_files, files = names
     of_versions = dict(zip(old_files, files, strict=False))
-    if len(old_needed) == len(needed):
-        renames = dict(zip(old_needed, needed, strict=True))
+    added = len(needed) - len(old_needed)
+    if added >= 0:  # additions come first
+        renames = dict(zip(old_needed, needed[added:], strict=True))
         if (
             all(renames.get(name, name) == to for name, to in of_versions.items())
-            and [renames[name] for name in old_needed] == needed
+            and [renames[name] for name in old_needed] == needed[added:]
         ):
-            return tuple(sorted((name, to) for name, to in renames.items() if name != to)), None
+            changed = tuple(sorted((name, to) for name, to in renames.items() if name != to))
+            return changed, tuple(needed) if added else None
     renames = {name: to for name, to in of_versions.items() if name != to and name in old_needed}
     return tuple(sorted(renames.items())), tuple(needed)

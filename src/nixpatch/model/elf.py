@@ -150,6 +150,8 @@ class ElfFacts:
     """verdef names without the base definition"""
     dlopen_needs: tuple[DlopenNeed, ...] = ()
     """from the ELF dlopen metadata note, in file order"""
+    original_needed: tuple[str, ...] = ()
+    """DT_NEEDED before nixpatch, with an intact undo record"""
     manual: ManualEdit = NO_MANUAL_EDIT
     """what else ``nixpatch elf`` changed, by an intact undo record"""
     obstacle: str | None = None

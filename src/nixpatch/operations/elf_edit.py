@@ -256,7 +256,8 @@ def renamed(facts: ElfFacts, names: Mapping[str, str]) -> tuple[tuple[str, str],
     not changed.
     """
     pairs = {(was, names.get(now, now)) for was, now in zip(original_needs(facts), facts.needed, strict=True)}
-    return tuple(sorted((was, now) for was, now in pairs if was != now))
+    known = set(facts.original_needed) if facts.manual.needed is not None else {was for was, _ in pairs}
+    return tuple(sorted((was, now) for was, now in pairs if was != now and was in known))
 
 
 def original_needs(facts: ElfFacts) -> tuple[str, ...]:

@@ -98,6 +98,12 @@ def _notes_over_notes() -> bytes:
     return Forged(notes=(note,), more_phdrs=more).data()
 
 
+def _caches_and_sections() -> bytes:
+    note = struct.pack("<III", 6, 24, 0x63A86CB6) + b"NixOS\0\0\0" + b"libneed.so.2\0=/a/b/c/d\0\0"
+    sections = [(0, 7, 2, n << 24, n << 24, 64, 0, 0, 4, 0) for n in range(1, 65_279)]
+    return Forged(notes=[note + bytes(-len(note) % 4)] * 1000, sections=sections).data()
+
+
 def _note(description: bytes) -> Callable[[], bytes]:
     return lambda: Forged(notes=(dlopen_note(description),)).data()
 
@@ -123,6 +129,7 @@ SHAPES = {
     "verneed records over one another in 1,000 segments": _verneed_over_itself,
     "vernaux records shared by 4,096": _vernaux_shared,
     "1,000 segments over one note": _notes_over_notes,
+    "1,000 resolution caches in 65,000 sections": _caches_and_sections,
     "a note nested 100,000 deep": _note(b"[" * 100_000),
     "a note of tables": _note(b"[" + b"{}," * 340_000 + b"{}]"),
     "a note with a number of 100,000 digits": _note(b"9" * 100_000),

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from nixpatch.elf import dynamic
 from nixpatch.elf import structs as elf
-from nixpatch.elf.check_notes import has_moved, note_section_ok, note_violations
+from nixpatch.elf.check_notes import has_moved, moved_notes, note_section_ok, note_violations
 from nixpatch.elf.check_pair import SAMPLE, FilePair, collect, shared_pages
 from nixpatch.elf.dynamic import linkage, string_at
 from nixpatch.elf.errors import SkippedFile
@@ -430,11 +430,13 @@ def _section_violations(pair: FilePair) -> Iterator[str]:
         yield "the number of sections changed"
         return
     free = {"addr": 0, "offset": 0, "size": 0, "flags": 0}
+    notes = next(moved_notes(pair), None)
     for index, (before, after) in enumerate(zip(old.shdrs, new.shdrs, strict=True)):
         if before._replace(**free) != after._replace(**free):
             yield f"section {index}: name, type, link, alignment or entry size changed"
         elif before.flags & elf.SHF_ALLOC:
-            if not _allocated_ok(pair, before, after):
+            moved_along = notes is not None and note_section_ok(*notes, before, after)
+            if not moved_along and not _allocated_ok(pair, before, after):
                 yield f"section {index} at {after.addr:#x}: address, offset or size is wrong"
         elif after != (before._replace(offset=pair.moved(before.offset)) if before.in_file else before):
             yield f"section {index}: does not point at the bytes it had"
@@ -505,8 +507,6 @@ def _allocated_ok(pair: FilePair, before: Shdr, after: Shdr) -> bool:
     if old_interp and new_interp and (before.addr, before.size) == (old_interp.vaddr, old_interp.filesz):
         addr, offset, size = new_interp.vaddr, new_interp.offset, new_interp.filesz
         return after == before._replace(addr=addr, offset=offset, size=size)
-    if before.type == elf.SHT_NOTE and note_section_ok(pair, before, after):
-        return True
     if before.type == elf.SHT_NOBITS:
         load = new.last_load
         in_load = after.offset == load.offset + after.addr - load.vaddr

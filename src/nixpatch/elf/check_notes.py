@@ -16,7 +16,10 @@ _NoteContent = tuple[bytes, int, bytes]
 
 def note_violations(pair: FilePair) -> Iterator[str]:
     """Check that the PT_NOTE that moved holds the old notes, in order, and the cache behind them."""
-    moved = [rows for rows in _rows(pair) if has_moved(pair, *rows)]
+    for offset, length in pair.cache_fields:
+        if not pair.is_zero([(offset, length)]) and not pair.same_bytes(offset, offset, length):
+            yield "a resolution cache that was there is neither as before nor zero"
+    moved = list(moved_notes(pair))
     if not moved:
         return
     is_discarded = pair.memory_end < pair.old.headers.last_load.memory_end
@@ -40,28 +43,26 @@ def note_violations(pair: FilePair) -> Iterator[str]:
         yield "no section covers the PT_NOTE that moved"
 
 
-def note_section_ok(pair: FilePair, before: Shdr, after: Shdr) -> bool:
+def note_section_ok(old: Phdr, new: Phdr, before: Shdr, after: Shdr) -> bool:
     """Whether a section of notes moved as its PT_NOTE did; only one that ends it may have grown."""
-    for old, new in _rows(pair):
-        if (
-            has_moved(pair, old, new)
-            and old.vaddr <= before.addr
-            and before.addr + before.size <= old.memory_end
-        ):
-            addr = before.addr - old.vaddr + new.vaddr
-            place = before._replace(addr=addr, offset=new.offset + addr - new.vaddr)
-            return after in {place, place._replace(size=new.memory_end - addr)}
-    return False
+    is_inside = old.vaddr <= before.addr and before.addr + before.size <= old.memory_end
+    if before.type != elf.SHT_NOTE or not is_inside:
+        return False
+    addr = before.addr - old.vaddr + new.vaddr
+    place = before._replace(addr=addr, offset=new.offset + addr - new.vaddr)
+    return after in {place, place._replace(size=new.memory_end - addr)}
+
+
+def moved_notes(pair: FilePair) -> Iterator[tuple[Phdr, Phdr]]:
+    """Yield each PT_NOTE that moved, as it was and as it is."""
+    rows = zip(pair.old.headers.phdrs, pair.new.headers.phdrs, strict=False)
+    return (row for row in rows if has_moved(pair, *row))
 
 
 def has_moved(pair: FilePair, before: Phdr, after: Phdr) -> bool:
     """Whether a program header is a PT_NOTE in another place, or anew in an area that was discarded."""
     is_elsewhere = before.vaddr != after.vaddr or before.vaddr >= pair.memory_end
     return before.type == elf.PT_NOTE and before.memsz > 0 and is_elsewhere
-
-
-def _rows(pair: FilePair) -> Iterator[tuple[Phdr, Phdr]]:
-    return zip(pair.old.headers.phdrs, pair.new.headers.phdrs, strict=False)
 
 
 def _notes(file: ElfFile, segment: Phdr) -> list[_NoteContent]:

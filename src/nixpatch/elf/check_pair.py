@@ -81,7 +81,12 @@ class FilePair:
     @property
     def cache_fields(self) -> list[tuple[int, int]]:
         """``(offset, length)`` in the original of type and descriptor of each resolution cache to drop."""
-        return [] if self.resolved.resolution_cache is None else list(read_notes(self.old).ranges)
+        if self.resolved.resolution_cache is None:
+            return []
+        load = self.old.headers.last_load
+        end = load.offset + self.memory_end - load.vaddr  # what an earlier edit added goes anyway
+        ranges = read_notes(self.old).ranges(self.old.headers)
+        return [(offset, length) for offset, length in ranges if offset < end]
 
     def moved(self, offset: int) -> int:
         """Map an offset in the original to the edited file."""

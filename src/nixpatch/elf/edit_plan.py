@@ -20,7 +20,7 @@ from nixpatch.elf.header_tables import (
 )
 from nixpatch.elf.headers import Headers
 from nixpatch.elf.image import Patch
-from nixpatch.elf.resolution_cache import FileNotes, NoteSegment
+from nixpatch.elf.resolution_cache import FileNotes, NoteSegment, refuse_code
 from nixpatch.elf.resolved_edit import ResolvedEdit, new_dynamic, resolve_edit
 from nixpatch.elf.segment_growth import SegmentGrowth, plan_growth, refuse_overlaps
 from nixpatch.elf.structs import round_up
@@ -99,6 +99,7 @@ def plan_edit(
         resolved = replace(resolved, resolution_cache=linkage.resolution_cache)  # likewise
     note_edit = _NoteEdit.of(headers, resolved.resolution_cache, notes, moves=moves)
     notes_to_blank = [(offset, len(old), "a note") for offset, old in note_edit.blanked if old]
+    refuse_code(headers, (offset for offset, _ in note_edit.blanked))
     refuse_overlaps(headers, growth, [*resolved.overwritten, *notes_to_blank])
     return _PlanBuilder(headers, size, growth, resolved, note_edit, undoable=stale is None).plan()
 

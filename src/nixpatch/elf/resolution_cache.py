@@ -13,7 +13,7 @@ its section. One with the build ID moves only if there is no other.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +28,8 @@ OWNER: Final = b"NixOS\0"
 CACHE_TYPE: Final = 0x63A86CB6
 _GNU: Final = b"GNU\0"
 _BUILD_ID: Final = 3
+_CANDIDATES: Final = 16
+"""PT_NOTEs that may move; linkers make up to three, and each is compared with all sections"""
 DESCRIPTION_LIMIT: Final = 1 << 18
 """bytes of a descriptor; a program with a hundred libraries in a hundred directories has some hundred kB"""
 
@@ -104,10 +106,9 @@ class FileNotes:
     fields: tuple[tuple[int, bytes], ...] = ()
     """(offset, bytes) in the image of type and descriptor of each cache: as zeros they are none any more"""
 
-    @property
-    def ranges(self) -> Iterator[tuple[int, int]]:
-        """``(offset, length)`` of ``fields``."""
-        return ((offset, len(old)) for offset, old in self.fields)
+    def ranges(self, headers: Headers) -> Iterator[tuple[int, int]]:
+        """Yield ``(offset, length)`` of ``fields`` outside code, where no edit writes."""
+        return ((offset, len(old)) for offset, old in self.fields if old and not _is_code(headers, offset))
 
 
 def read_notes(file: ElfFile) -> FileNotes:
@@ -116,12 +117,14 @@ def read_notes(file: ElfFile) -> FileNotes:
     candidates: list[tuple[int, NoteSegment]] = []
     obstacle = FileNotes().obstacle
     fields: dict[int, bytes] = {}
-    for segment, content in note_segments(file):
+    for count, (segment, content) in enumerate(note_segments(file)):
         notes = tuple(notes_in(content, segment.align, headers))
         caches = [note for note in notes if is_cache(note)]
         for note in caches:
             fields[segment.offset + note.start + TYPE_OFFSET] = content[note.start + TYPE_OFFSET :][:4]
             fields[segment.offset + note.description_start] = note.description
+        if count >= _CANDIDATES:
+            continue
         try:
             movable = _movable(headers, segment, content, notes)
         except FileRefused as refused:
@@ -172,6 +175,21 @@ def _movable(headers: Headers, segment: Phdr, content: bytes, notes: tuple[Note,
     ):
         raise FileRefused("its resolution cache is not the last of its notes")
     return NoteSegment(segment, tuple(sections), content[:kept].ljust(round_up(kept, 4), b"\0"))
+
+
+def refuse_code(headers: Headers, offsets: Iterable[int]) -> None:
+    """Refuse to overwrite notes that are mapped as code, as linkers placed them before -z separate-code.
+
+    Raises:
+        FileRefused: one of the offsets is.
+
+    """
+    if any(_is_code(headers, offset) for offset in offsets):
+        raise FileRefused("its resolution cache lies in an executable segment, so it cannot be dropped")
+
+
+def _is_code(headers: Headers, offset: int) -> bool:
+    return any(p.flags & elf.PF_X and p.offset <= offset < p.file_end for p in headers.loads)
 
 
 def _overlap(segment: Phdr, address: int, size: int) -> bool:

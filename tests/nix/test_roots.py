@@ -233,3 +233,40 @@ def test_no_gc_roots(library: str, tree: str) -> None:
     assert _nixpatch(*options, "--no-gc-roots").returncode == 0
     assert _nixpatch("restore", tree).returncode == 0
     assert os.listdir(tree) == ["ext.so"]
+
+
+def test_what_files_in_the_store_use_needs_no_root_of_a_tree_that_links_to_them(
+    library: str, tree: str, tmp_path: os.PathLike[str]
+) -> None:
+    """As a copy of an environment of nixpkgs, or a directory of links of one's own."""
+    site = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    built = os.path.join(tmp_path, "built")
+    with open(os.path.join(tree, "ext.so"), "rb") as file:
+        data = file.read()
+    os.unlink(os.path.join(tree, "ext.so"))
+    dist(os.path.join(built, site), "pkg", {"pkg/ext.so": data})
+    options = ("--python", sys.executable)
+    assert _nixpatch(built, "--lib", library, "--no-gc-roots", *options).returncode == 0
+    shutil.rmtree(os.path.join(built, ".nixpatch-roots"))
+    (store_path,) = _nix_store("--add", built)
+    try:
+        os.makedirs(os.path.join(tree, site))
+        for name in ("pkg", "pkg-1.0.dist-info"):
+            os.symlink(os.path.join(store_path, site, name), os.path.join(tree, site, name))
+
+        done = _nixpatch("verify", "--json", tree, *options)
+
+        (verdict,) = json.loads(done.stdout)["trees"]
+        assert verdict["summary"]["patched"] == 1
+        assert library in verdict["store_paths"]
+        assert (done.returncode, [finding["severity"] for finding in verdict["findings"]]) == (0, ["note"])
+
+        # A file of the tree itself needs one.
+        dist(os.path.join(tree, site), "own", {"own/ext.so": data})
+        assert _nixpatch(tree, "--lib", library, *options).returncode == 0
+        assert library not in _dead()
+        shutil.rmtree(os.path.join(tree, ".nixpatch-roots"))
+        assert "no garbage-collector root" in _nixpatch("verify", tree, *options).stdout
+    finally:
+        shutil.rmtree(tree)
+        _nix_store("--delete", store_path)

@@ -89,7 +89,7 @@ def findings(verdict: Verdict, store: Store) -> tuple[Finding, ...]:
         return (Finding("note", store.directory, _DENIED),)
     if not gc_roots.wanted(store, verdict.tree.prefix):
         return ()
-    used_paths = store_paths_of(verdict.libraries, store.directory)
+    used_paths = store_paths_of(_libraries_of_own_files(verdict, store), store.directory)
     missing = gc_roots.missing(store, verdict.tree.prefix, used_paths)
     if not gc_roots.links(verdict.tree.prefix) and _comes_from_wheels(verdict):
         severity = "note"
@@ -101,6 +101,24 @@ def findings(verdict: Verdict, store: Store) -> tuple[Finding, ...]:
         severity = "error"
         text = "has no garbage-collector root any more: nix-collect-garbage may delete it; run nixpatch again"
     return tuple(Finding(severity, path, text) for path in missing)
+
+
+def _libraries_of_own_files(verdict: Verdict, store: Store) -> tuple[str, ...]:
+    """Return the libraries that files of the tree name, but not those of files in the store that it links to.
+
+    Nix finds the references of a store path by itself: who keeps the linked one, keeps its libraries.
+    """
+    if not verdict.tree.linked:
+        return verdict.libraries
+    libraries: set[str] = set()
+    for dist in TreeRecords().of_all(verdict.tree):
+        known = dist.usable_provenance()
+        if known is None or store.store_path_of(dist.provenance_path, resolve=True) is not None:
+            continue
+        for file in known.files.values():
+            libraries.update((*file.needs.values(), file.interp or ""))
+        libraries.update(use for text in known.texts.values() for use in text.uses)
+    return tuple(library for library in verdict.libraries if library in libraries)
 
 
 def _comes_from_wheels(verdict: Verdict) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from nixpatch import elf
 from nixpatch.model import ElfFacts
-from support.world import Run, World, shared
+from support.world import Run, World, record_row, shared
 
 pytestmark = pytest.mark.gcc
 
@@ -113,3 +113,51 @@ def test_a_runtime_dep_that_is_none(world: World, nixpatch: Run) -> None:
 
     assert code == 2
     assert "--runtime-dep lib/libx.so: not SONAME" in err
+
+
+def test_verify_knows_what_a_file_without_an_edit_may_miss(lacking: World, nixpatch: Run) -> None:
+    """The rule holds for a verify without it; nothing else is written, and all of it goes again."""
+    other = os.path.join(lacking.site, "pkg", "_other.abi3.so")
+    os.rename(os.path.join(lacking.site, "pkg", "_other.so"), other)
+    lacking.write_record(record_row(other, lacking.site))
+    before = lacking.snapshot()
+    ignoring = ("--ignore-missing", "libgone*")
+    assert nixpatch("plan", "--check", *ignoring, other)[0] == 1
+
+    assert nixpatch(other, *ignoring)[0] == 0
+
+    code, out, _ = nixpatch("verify", "-v", other)
+    assert (code, "needs libgone.so.3, which may be missing by a rule of the run" in out) == (0, True), out
+    changed = {name for name, data in lacking.snapshot().items() if before.get(name) != data}
+    info = os.path.relpath(lacking.info, lacking.venv)
+    assert changed == {f"{info}/RECORD", f"{info}/nixpatch.json"}
+    after = lacking.snapshot()
+    assert nixpatch("plan", "--check", *ignoring, other)[0] == 0
+    assert nixpatch(lacking.venv, *ignoring)[0] == 0
+    assert nixpatch("verify", lacking.venv)[0] == 0
+    assert nixpatch("restore", lacking.extension)[0] == 0
+    assert nixpatch("restore", lacking.program)[0] == 0
+    assert lacking.snapshot() == after
+
+    assert nixpatch("restore", lacking.venv)[0] == 0
+    assert lacking.snapshot() == before
+    # Without the rule the entry goes, and the library is missing again.
+    nixpatch(other, *ignoring)
+    assert nixpatch(other)[0] == 1
+    assert lacking.snapshot() == before
+    assert nixpatch("verify", lacking.venv)[0] == 1
+
+
+@pytest.mark.parametrize(
+    "ignored", ["[]", '{"pkg/_other.so": "libgone.so.3"}', '{"pkg/_other.so": [3]}', '{"\\u0000": []}']
+)
+def test_provenance_that_is_damaged_there_is_not_believed(
+    ignored: str, lacking: World, nixpatch: Run
+) -> None:
+    document = f'{{"version": 1, "tool": "x", "files": {{}}, "ignored": {ignored}}}'
+    write(lacking, os.path.join(lacking.info, "nixpatch.json"), document)
+
+    code, out, _ = nixpatch("verify", lacking.venv)
+
+    assert code == 1
+    assert "cannot be used: " in out

@@ -154,6 +154,7 @@ def _provenance() -> dict[str, bytes]:
         "one": whole,
         "lief": whole.replace(b'"tag"', b'"writer":"lief","tag"'),
         "texts": whole.replace(b'"tool"', text + b'"tool"'),
+        "ignored": whole.replace(b'"tool"', b'"ignored":{"p/y.so":["libcuda.so.1"]},"tool"'),
         "empty": b"{}",
     }
 

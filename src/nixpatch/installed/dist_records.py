@@ -131,6 +131,17 @@ class DistRecords:
             if known and path and self.owns(path) and (self.info or os.path.lexists(path))
         }
 
+    def ignored(self) -> dict[str, tuple[str, ...]]:
+        """Return the files that were not patched and may miss some needs, by path.
+
+        Raises:
+            OSError: the disk fails, or the run may open no more files.
+
+        """
+        known = self.usable_provenance()
+        paths = {key: self.locator.locate(key) for key in (known.ignored if known else ())}
+        return {path: known.ignored[key] for key, path in paths.items() if known and path and self.owns(path)}
+
     def key(self, path: str) -> str:
         """Return a path as RECORD writes it: relative to the site directory."""
         below = self.base.rstrip("/") + "/"

@@ -125,11 +125,14 @@ class Provenance:
     """start-up files and scripts, by path as those of ``files``"""
     wheel: WheelOrigin | None = None
     """the wheel that a patched wheel file was made from"""
+    ignored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """files that were not patched, by path as those of ``files``: the needs that a rule of the user lets them
+    miss, sorted; those of a patched file are in ``needs``"""
 
     @property
     def is_empty(self) -> bool:
         """Whether the dist is as it was installed, so that the file has no use."""
-        return not (self.files or self.unvendored or self.texts)
+        return not (self.files or self.unvendored or self.texts or self.ignored)
 
 
 IN_WHEEL = " (wheel)"
@@ -175,6 +178,8 @@ def dump(provenance: Provenance) -> bytes:
         document["texts"] = {path: _text_row(text) for path, text in provenance.texts.items()}
     if provenance.wheel is not None:
         document["wheel"] = wheel_origin.to_json(provenance.wheel)
+    if provenance.ignored:
+        document["ignored"] = {path: list(needs) for path, needs in provenance.ignored.items()}
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode("ascii")
 
 
@@ -215,12 +220,16 @@ def load(data: bytes) -> Provenance:
     texts = document.get("texts", {})
     if not isinstance(texts, dict):
         raise ProvenanceError("texts is not a table")
+    ignored = document.get("ignored", {})
+    if not isinstance(ignored, dict):
+        raise ProvenanceError("ignored is not a table")
     return Provenance(
         _text(document, "tool"),
         {path: _file(path, row) for path, row in files.items()},
         {path: _graft(path, row) for path, row in removed.items()},
         {path: _text_file(path, row) for path, row in texts.items()},
         _wheel(document.get("wheel")),
+        {path: _ignored(path, needs) for path, needs in ignored.items()},
     )
 
 
@@ -303,6 +312,13 @@ def _text_file(path: str, row: Any) -> PatchedText:
         _optional_text(row, "link") or "",
         _rows(path, row),
     )
+
+
+def _ignored(path: str, needs: Any) -> tuple[str, ...]:
+    is_list = isinstance(needs, list) and all(isinstance(need, str) and can_be_path(need) for need in needs)
+    if not is_list or not can_be_path(path):
+        raise ProvenanceError(f"{path!r} is not a list of names, or no file's name")
+    return tuple(needs)
 
 
 def _rows(path: str, row: Mapping[str, Any]) -> tuple[str, ...]:

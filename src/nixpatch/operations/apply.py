@@ -29,6 +29,7 @@ from nixpatch.model import (
 from nixpatch.operations.edit_jobs import Job, run_jobs
 from nixpatch.operations.patch_options import ApplyOptions
 from nixpatch.operations.record_update import UnrecordedChange, clear_stale, relink, update_records
+from nixpatch.operations.resume import ruled_needs
 from nixpatch.operations.signatures import text_of_dropped
 from nixpatch.operations.text_update import update_texts
 from nixpatch.resolve.search_path import inside
@@ -272,18 +273,26 @@ def _notes_on_lief(plan: Plan, outcomes: Sequence[FileOutcome]) -> Iterator[Find
 
 
 def _record(dist: DistRecords, group: Sequence[FileOutcome], options: ApplyOptions) -> tuple[Finding, ...]:
-    changes = {
-        done.plan.file.path: UnrecordedChange(
-            done.before, done.after, _provenance_entry(dist, done, done.before, done.after), done.original
-        )
-        for done in group
-        if done.before is not None and done.after is not None
-    }
-    if not changes:
+    changes: dict[str, UnrecordedChange] = {}
+    ignored: dict[str, tuple[str, ...]] = {}
+    for done in group:
+        if done.before is None or done.after is None:
+            continue
+        path = done.plan.file.path
+        entry = _provenance_entry(dist, done, done.before, done.after)
+        ignored[path] = ruled_needs(done.plan)
+        if entry is not None or done.plan.edit is not None or _known_entry(dist, done) is not None:
+            changes[path] = UnrecordedChange(done.before, done.after, entry, done.original)
+    if not ignored:
         return ()
     _relink(dist, group)
     return update_records(
-        dist, changes, tool=TOOL, accept_modified=options.accept_modified, durable=options.fsync
+        dist,
+        changes,
+        tool=TOOL,
+        ignored=ignored,
+        accept_modified=options.accept_modified,
+        durable=options.fsync,
     )
 
 

@@ -13,6 +13,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from nixpatch.errors import FileRefused
 from nixpatch.escape import reason
@@ -52,6 +53,7 @@ def update_records(
     changes: Mapping[str, UnrecordedChange],
     *,
     tool: str,
+    ignored: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     accept_modified: bool = False,
     durable: bool = False,
 ) -> tuple[Finding, ...]:
@@ -61,6 +63,7 @@ def update_records(
         records: the dist.
         changes: by absolute path.
         tool: name and version for the provenance.
+        ignored: for :attr:`Provenance.ignored`, by absolute path; () takes a file out.
         accept_modified: update rows that were wrong before, too.
         durable: survive a power failure.
 
@@ -106,7 +109,12 @@ def update_records(
         for key, entry in entries.items()
         if entry is not None and key not in stale and os.path.lexists(os.path.join(records.base, key))
     }
-    new = replace(old or provenance.Provenance(tool, {}), tool=tool, files=files)
+    new = replace(
+        old or provenance.Provenance(tool, {}),
+        tool=tool,
+        files=files,
+        ignored=_ignored(records, old, ignored),
+    )
     data = None if new.is_empty else provenance.dump(new)
     kept_first = {
         key: replace(old_entries.get(key) or replace(entry, patched=""), rows=entry.rows)
@@ -212,6 +220,14 @@ def clear_stale(records: DistRecords, *, tool: str, durable: bool = False) -> tu
     records.replace_provenance(None, durable=durable)
     remove_directory(records.info)
     return ()
+
+
+def _ignored(
+    records: DistRecords, old: provenance.Provenance | None, ignored: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    known = {key: needs for key, needs in (old.ignored if old else {}).items() if _may_describe(records, key)}
+    known.update((records.key(path), needs) for path, needs in ignored.items())
+    return {key: needs for key, needs in known.items() if needs}
 
 
 def _may_describe(records: DistRecords, key: str) -> bool:

@@ -20,7 +20,8 @@ from nixpatch.installed.hashing import (
     parse_sha256,
 )
 from nixpatch.installed.record import RecordRow
-from nixpatch.model import ElfFacts, FileHash, FilePlan, Finding
+from nixpatch.model import ElfFacts, FileHash, FilePlan, Finding, Origin
+from nixpatch.policy import default_policy
 
 _SHA256 = re.compile(rb",sha256=([\w-]{43}),")
 
@@ -28,8 +29,8 @@ _SHA256 = re.compile(rb",sha256=([\w-]{43}),")
 def unrecorded(records: DistRecords, files: Sequence[FilePlan]) -> frozenset[str]:
     """Return the files, of those without an edit, whose RECORD row or provenance is stale.
 
-    An earlier run was killed, or a need that nothing met is met now without a change of the file. No ELF file
-    is read, except those that an earlier run seems to have restored.
+    An earlier run was killed, a need that nothing met is met now without a change of the file, or other needs
+    may be missing. No ELF file is read, except those that an earlier run seems to have restored.
 
     Raises:
         OSError: the disk fails, or the run may open no more files.
@@ -37,6 +38,7 @@ def unrecorded(records: DistRecords, files: Sequence[FilePlan]) -> frozenset[str
     """
     known = records.usable_provenance()
     entries = known.files if known else {}
+    ignored = known.ignored if known else {}
     originals: dict[str, FileHash] = {}
     unrecorded_paths: set[str] = set()
     for file in files:
@@ -48,7 +50,9 @@ def unrecorded(records: DistRecords, files: Sequence[FilePlan]) -> frozenset[str
             originals[path] = FileHash(None, {DEFAULT_ALGORITHM: file.facts.original_sha256})
             if entry is None or _is_outdated(records, file, file.facts, entry):
                 unrecorded_paths.add(path)
-        elif entry is not None and entry.writer == provenance.INPLACE and _has_digest(path, entry.original):
+        elif ignored.get(records.key(path), ()) != ruled_needs(file) or (
+            entry is not None and entry.writer == provenance.INPLACE and _has_digest(path, entry.original)
+        ):
             unrecorded_paths.add(path)
     if unrecorded_paths >= originals.keys():
         return frozenset(unrecorded_paths)
@@ -66,6 +70,19 @@ def unrecorded(records: DistRecords, files: Sequence[FilePlan]) -> frozenset[str
     except (OSError, FileRefused):  # reported when RECORD is to be updated; there is none for unowned files
         pass
     return frozenset(unrecorded_paths)
+
+
+def ruled_needs(file: FilePlan) -> tuple[str, ...]:
+    """Return the needs that a rule of the user lets a file miss that is not patched, sorted.
+
+    ``verify`` knows the rules of the package, and finds those of a patched file at its entry.
+    """
+    if file.facts is None or file.after is None or file.after != file.facts.original:
+        return ()
+    ignored = {answer.need for answer in file.answers if answer.origin is Origin.IGNORED}
+    policy = default_policy()
+    needs = ignored.intersection(file.facts.needed)
+    return tuple(sorted(need for need in needs if policy.ignored(file.file.path, need) is None))
 
 
 def is_stale(records: DistRecords) -> bool:

@@ -21,6 +21,7 @@ from nixpatch.resolve.ld_so import LocatedFile, locate
 from nixpatch.unvendor.apply import distrusted
 
 _GONE = "is gone"
+_RULED = "may be missing by a rule of the run that patched it (--ignore-missing, --policy)"
 
 
 def check_provenance(
@@ -53,6 +54,7 @@ def check_provenance(
             findings += _check_need(path, need, facts, dist, entry, target, reader, policy)
             if entry.needs.get(need, "").startswith("/"):
                 libraries.add(entry.needs[need])
+    findings += _ignored_by_rule(tree, records, policy)
     texts = patched_texts(tree, records)
     libraries.update(use for _, entry in texts.values() for use in entry.uses)
     row_count = 0
@@ -84,6 +86,15 @@ def check_provenance(
         tuple(sorted(libraries)),
         findings=tuple(findings),
     )
+
+
+def _ignored_by_rule(tree: Tree, records: TreeRecords, policy: Policy) -> Iterator[Finding]:
+    """Report what files that were not patched may miss by nothing but provenance: a wheel may bring it."""
+    for dist in records.of_all(tree):
+        for path, needs in sorted(dist.ignored().items()):
+            for need in needs:
+                if tree.has(path) and policy.ignored(path, need) is None:
+                    yield Finding("note", path, f"needs {need}, which {_RULED}")
 
 
 def _unlisted(tree: Tree, records: TreeRecords, reader: Reader) -> dict[str, PatchedDigests]:
@@ -157,6 +168,12 @@ def may_be_missing(
         for need, origin in entry.needs.items()
         if origin in {"ignored", "driver"}
     }
+    recorded.update(
+        (path, need)
+        for dist in records.of_all(tree)
+        for path, needs in dist.ignored().items()
+        for need in needs
+    )
     return lambda path, need: (
         (path, need) in recorded
         or (bool(tree.linked) and (os.path.realpath(path), need) in recorded)
@@ -240,8 +257,7 @@ def _check_need(
         # Provenance may come with a wheel: what nothing else says is reported.
         is_ruled = policy.is_driver(need) if planned == "driver" else need not in facts.needed
         if not is_ruled and policy.ignored(path, need) is None:
-            text = "may be missing by a rule of the run that patched it (--ignore-missing, --policy)"
-            yield Finding("note", path, f"needs {need}, which {text}")
+            yield Finding("note", path, f"needs {need}, which {_RULED}")
         return
     library = locate(
         need,

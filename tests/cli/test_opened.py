@@ -246,8 +246,8 @@ def test_tree_shows_what_is_opened_by_name_before_and_after(
     assert code == 0
     assert f"libanswer.so.1  answer-1.0/lib  [RUNPATH]  {searched}\n" in out
     assert "libanswer.so.1  answer-1.0/lib  [start-up file]  opened by name by " in out
-    assert "others not found; -v lists them" in out
-    assert out.endswith("4 opened by name: all found.\n")
+    assert "2 not found; -v lists them" in out
+    assert out.endswith(": all found; 4 opened by name, 2 of them not found.\n")
 
 
 def test_tree_of_one_file(world: World, nixpatch: Run, package: str) -> None:

@@ -55,7 +55,7 @@ def demo_command(
         assert plan.target is not None
         verdict = check_provenance(plan.tree, plan.target, Reader())
         _say(f"3. Verifying. {verdict_closing(verdict, plan.store_dir)}")
-        _say("4. The same processes map these libraries now:")
+        _say("4. The same processes map these libraries of the store now:")
         after = demo.run_processes(venv)
         _print_processes(after, plan.store_dir)
     finally:

@@ -133,10 +133,14 @@ def trace_closing(trace: Trace) -> str:
             count_text(len(trace.asked) if trace.tree is not None else 1, "file"),
             count_text(len(trace.links), "dependency", "dependencies"),
             count_text(len({link.path for link in trace.links} - {None}), "library", "libraries"),
-            *([f"{len({link.need for link in trace.opened})} opened by name"] if trace.opened else []),
         )
     )
-    return f"{counts}: {f'{len(trace.unmet)} not found' if trace.unmet else 'all found'}."
+    counts += f": {len(trace.unmet)} not found" if trace.unmet else ": all found"
+    opened = {link.need for link in trace.opened}
+    absent = opened - {link.need for link in trace.opened if link.path is not None}
+    if opened:
+        counts += f"; {len(opened)} opened by name" + (f", {len(absent)} of them not found" if absent else "")
+    return f"{counts}."
 
 
 def diff_closing(difference: Difference) -> str:

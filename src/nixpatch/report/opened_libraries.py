@@ -67,8 +67,8 @@ def optional_lines(plan: Plan, *, verbosity: int) -> Iterator[Text]:
     root = plan.tree.root
     if plan.opened_unmet:
         count = count_text(len(plan.opened_unmet), "optional library", "optional libraries")
-        verb = "is" if len(plan.opened_unmet) == 1 else "are"
-        yield Text(f"{count}, opened by name, {verb} not there: nixpatch missing lists them", style="dim")
+        verb, them = ("is", "it") if len(plan.opened_unmet) == 1 else ("are", "them")
+        yield Text(f"{count}, opened by name, {verb} not there: nixpatch missing lists {them}", style="dim")
     if verbosity < 1:
         return
     for library in plan.opened_unmet:

@@ -128,7 +128,8 @@ def _opened(context: _TreeContext) -> RenderableType:
             label.append(f"  {_use(link, context.origins)}{more}", style="dim")
             branch.add(label)
     if absent and not context.full:
-        branch.add(Text(f"{count_text(absent, 'other')} not found; -v lists them", style="dim"))
+        lists = "lists it" if absent == 1 else "lists them"
+        branch.add(Text(f"{absent} not found; -v {lists}", style="dim"))
     return branch
 
 

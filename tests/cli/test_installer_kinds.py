@@ -68,6 +68,10 @@ HATCH = (
     PROJECT.replace('["one"]', "[]")
     + '[tool.hatch.envs.default]\nskip-install = true\ndependencies = ["one"]\n'
 )
+HATCH_TEST = (
+    PROJECT.replace('["one"]', "[]")
+    + '[tool.hatch.envs.hatch-test]\nskip-install = true\ndependencies = ["one", "pytest"]\n'
+)
 TOX = "[tox]\nenvlist = a\n[testenv]\nskip_install = true\ndeps = one\ncommands = python ask.py\n"
 NOX = (
     "import nox\n\n@nox.session\ndef tests(session):\n    session.install('one')\n"
@@ -177,6 +181,22 @@ KINDS = [
         {"pyproject.toml": HATCH, "ask.py": ASK},
         "hatch",
     ),
+    Kind(
+        "hatch test",
+        "wrap -- hatch test",
+        "~/.local/share/hatch/env/virtual/**/hatch-test*",
+        {"pyproject.toml": HATCH_TEST, "tests/test_ask.py": f"def test():\n    {ASK}\n"},
+        "hatch",
+        "iniconfig packaging pluggy pygments pytest",
+    ),
+    Kind(
+        "pipx run",
+        "wrap -- pipx run --spec {wheel} python ask.py",
+        "~/.cache/pipx/*",
+        {"ask.py": ASK},
+        "pipx",
+        "pip",
+    ),
     Kind("pdm", "wrap -- pdm install", ".venv", {"pyproject.toml": PDM}, PDM_TOOLS),
     Kind("pipenv", "wrap -- pipenv install {wheel}", "~/.local/share/virtualenvs/*", tools="pipenv"),
     Kind(
@@ -271,6 +291,7 @@ class Lab:
         monkeypatch.chdir(self.project)
         for name, template in kind.files.items():
             text = template
+            os.makedirs(os.path.dirname(os.path.abspath(name)), exist_ok=True)
             with open(name, "w", encoding="utf-8") as file:
                 for word, value in self.words.items():
                     text = text.replace(f"{{{word}}}", value)

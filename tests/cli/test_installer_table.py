@@ -81,7 +81,22 @@ def test_an_installer_is_known_by_its_program_or_module(words: str, name: str | 
         ("pre-commit install", None, None),
         ("hatch run a b", "hatch run true", "hatch run a b"),
         ("hatch -e x run +py=3.11 t:a b", "hatch -e x run +py=3.11 t:true", "hatch -e x run +py=3.11 t:a b"),
+        ("hatch run ruff --version", "hatch run true", "hatch run ruff --version"),
+        ("hatch run --help", None, None),
+        ("hatch test -py 3.12 tests", "hatch test -py 3.12 tests --version", "hatch test -py 3.12 tests"),
+        ("hatch test --help", None, None),
+        (
+            "hatch -p x --data-dir=d fmt --check",
+            "hatch env create hatch-static-analysis -p x --data-dir=d",
+            "hatch -p x --data-dir=d fmt --check",
+        ),
         ("hatch build", None, None),
+        ("pipx run --with a b -c", "pipx run --with a --spec b python -c ?", "pipx run --with a b -c"),
+        ("pipx run --spec=a b -c", "pipx run --spec=a python -c ?", "pipx run --spec=a b -c"),
+        ("pipx run --no-cache a", None, None),
+        ("pipx run script.py", None, None),
+        ("pipx run", None, None),
+        ("pipx install a", None, None),
         ("poetry run x", None, None),
     ],
 )
@@ -93,7 +108,11 @@ def test_what_installs_and_runs_at_once_installs_first(
 
     split = install_first(call)
 
-    assert split == (None if first is None or then is None else (tuple(first.split()), tuple(then.split())))
+    if split is None:
+        assert (first, then) == (None, None)
+    else:
+        words_of = (" ".join(word or "?" for word in command) for command in (split.install, split.run))
+        assert tuple(words_of) == (first, then)
 
 
 def test_an_environment_of_an_unknown_installer_is_seen(

@@ -42,7 +42,22 @@ class InstallFirst:
     then: tuple[str, ...] = ()
     instead: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
-    command: str = ""
+    command: tuple[str, ...] = ()
+    spec: str = ""
+    values: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """Two command lines for one that installs and runs at once."""
+
+    install: tuple[str, ...]
+    run: tuple[str, ...]
+    """the user's command, which finds everything installed"""
+    quiet: bool = False
+    """what the first one prints, and whether it fails, does not matter"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +70,7 @@ class Installer:
     passed: tuple[str, ...] = ()
     environments: tuple[str, ...] = ()
     pythons: tuple[str, ...] = ()
-    install: InstallFirst | None = None
+    install: tuple[InstallFirst, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,24 +178,33 @@ def _changed_ns(environment: str) -> int:
     return 0
 
 
-def install_first(call: WrappedCall) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Return a command line that installs alone, and the one to run then; None where this is not possible."""
-    rule, arguments = call.installer.install, call.arguments
+def install_first(call: WrappedCall) -> Preparation | None:
+    """Return how to install alone, and what to run then; None where this is not possible."""
+    arguments = call.arguments
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    if rule is None or not _NOT_A_RUN.isdisjoint(options):
-        return None
-    position = _subcommand(options, call, rule.commands)
-    if position is None:
-        return None
-    whole = (*call.program, *arguments)
-    if rule.instead:
-        return (*call.program, *rule.instead, *_kept(options, rule.keep)), whole
+    for rule in call.installer.install:
+        position = _subcommand(options, call, rule.commands)
+        if position is not None:
+            return _preparation(call, rule, options, position)
+    return None
+
+
+def _preparation(
+    call: WrappedCall, rule: InstallFirst, options: tuple[str, ...], position: int
+) -> Preparation | None:
+    """Return the preparation by a rule; ``position`` is that of the subcommand in the options."""
+    whole = (*call.program, *call.arguments)
     if rule.command:
-        shortened = _with_command(arguments, position + 1, rule.command)
-        return None if shortened is None else ((*call.program, *shortened), whole)
-    rest = arguments[len(options) :]
+        shortened = _with_command(call.arguments, position + 1, rule)
+        return None if shortened is None else Preparation((*call.program, *shortened), whole, rule.quiet)
+    if not _NOT_A_RUN.isdisjoint(options):
+        return None
+    if rule.instead:
+        before = (*call.program, *rule.instead, *_kept(options, rule.keep))
+        return Preparation(before, whole, rule.quiet)
+    rest = call.arguments[len(options) :]
     before = (*call.program, *options)
-    return (*before, *rule.insert, *rest), (*before, *rule.then, *rest)
+    return Preparation((*before, *rule.insert, *rest), (*before, *rule.then, *rest), rule.quiet)
 
 
 def stamp(environment: str) -> EnvironmentStamp:
@@ -201,7 +225,8 @@ def _directory_stamp(path: str) -> tuple[int, ...]:
 def _installer(name: str, row: Mapping[str, Any]) -> Installer:
     values = _with_tuples(row)
     if "install" in values:
-        values["install"] = InstallFirst(**_with_tuples(values["install"]))
+        rules = values["install"] if isinstance(values["install"], tuple) else (values["install"],)
+        values["install"] = tuple(InstallFirst(**_with_tuples(rule)) for rule in rules)
     return Installer(name, **values)
 
 
@@ -265,10 +290,24 @@ def _subcommand(arguments: Sequence[str], call: WrappedCall, commands: Sequence[
     return len(arguments) if "" in commands else None
 
 
-def _with_command(arguments: Sequence[str], start: int, command: str) -> tuple[str, ...] | None:
-    """Replace the command in ``[OPTIONS] [ENV:]COMMAND...`` by another one."""
-    for position, word in enumerate(arguments[start:], start):
-        if not word.startswith(("-", "+")):
-            name, colon, _ = word.partition(":")
-            return (*arguments[:position], f"{name}:{command}" if colon else command)
-    return None
+def _with_command(arguments: Sequence[str], start: int, rule: InstallFirst) -> tuple[str, ...] | None:
+    """Replace the command in ``[OPTIONS] [ENV:]COMMAND...`` by another one.
+
+    None if there is none, or if the options or a script, whose environment has another name, do not allow it.
+    """
+    position = start
+    while position < len(arguments) and arguments[position].startswith(("-", "+")):
+        position += 2 if arguments[position] in rule.values else 1
+    options = arguments[:position]
+    if position >= len(arguments) or not {*rule.never, *_NOT_A_RUN}.isdisjoint(options):
+        return None
+    word = arguments[position]
+    if not rule.spec:
+        environment, colon, _ = word.partition(":")
+        first, *others = rule.command
+        return (*options, f"{environment}:{first}" if colon else first, *others)
+    if option_values(options, (rule.spec,)):
+        return (*options, *rule.command)
+    if word.endswith(".py") or os.path.exists(word):
+        return None
+    return (*options, rule.spec, word, *rule.command)

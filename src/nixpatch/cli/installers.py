@@ -204,17 +204,22 @@ class _InstallerRun:
         call = self._call
         preparation = installer_table.install_first(call.wrapped) if call.wrapped else None
         begin_ns = time.time_ns()
-        for command in preparation or (call.command,):
+        is_quiet = preparation is not None and preparation.quiet
+        if is_quiet:
+            self._output.say(f"{call.name} installs before the command starts")
+        for command in (preparation.install, preparation.run) if preparation else (call.command,):
             before = self._look()
-            failed = self._start(command)
+            failed = self._start(command, is_quiet=is_quiet)
             if self._mend_pythons() and failed:
                 # A Python that was just downloaded could not start: NixOS has no /lib64/ld-linux-x86-64.so.2.
-                failed = self._start(command)
+                failed = self._start(command, is_quiet=is_quiet)
             try:
                 self._patch_changes(before)
             except NixpatchError as error:
                 return failed or _print_error(error)
-            if failed:
+            if is_quiet:
+                is_quiet = False
+            elif failed:
                 if call.name == "pip" and destinations.lacks_pip(command[0]):
                     text = "this venv has no pip, as uv makes them: use nixpatch uv pip"
                     sys.stderr.write(f"nixpatch: {text}, or run python -m ensurepip in it\n")
@@ -243,11 +248,11 @@ class _InstallerRun:
                 mended += 1
         return mended
 
-    def _start(self, command: Sequence[str]) -> int:
+    def _start(self, command: Sequence[str], *, is_quiet: bool = False) -> int:
         """Run the installer; what it starts is held until its environment is patched."""
         start = self._call.start
         if start is None:
-            return _run(command)
+            return _run(command, output=subprocess.DEVNULL if is_quiet else None)
         with gate(self._on_arrival) as waiting:
             if not start.is_python:
                 code = _run((self._call.uv, *start.before, *waiting.command(start.command)), waiting)
@@ -378,7 +383,11 @@ def _snapshots(call: Call) -> dict[str, Snapshot]:
 
 
 def _run(
-    command: Sequence[str], waiting: Gate | None = None, environ: Mapping[str, str] | None = None
+    command: Sequence[str],
+    waiting: Gate | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    output: int | None = None,
 ) -> int:
     """Run a command on this terminal; return its exit code, or 128 plus its signal, as a shell does.
 
@@ -390,7 +399,9 @@ def _run(
     # by it (execve(2)).
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        process = subprocess.Popen(command, env=environ)
+        # What prints nothing asks nothing.
+        stdin = None if output is None else subprocess.DEVNULL
+        process = subprocess.Popen(command, env=environ, stdin=stdin, stdout=output, stderr=output)
         try:
             code = waiting.wait(process) if waiting else process.wait()
         except BaseException:  # SIGTERM was sent to nixpatch only

@@ -1,6 +1,6 @@
 """What loading costs after a patch: names that ld.so tries in vain, and directories that serve nothing.
 
-usage: python benchmarks/loading.py [--keep DIR] [MODULE[=WHEEL]...]
+usage: python benchmarks/loading.py [--keep DIR] [--loader LD_SO] [MODULE[=WHEEL]...]
 
 Installs the wheels into a scratch venv, and for each module imports it in the untouched venv and in the
 patched one under strace, on the machine as it is. Counts the openat(2) calls for names of shared libraries
@@ -9,6 +9,10 @@ subdirectories first (glibc-hwcaps, and tls and x86_64 before glibc 2.37), once 
 counted apart. Of the patched tree it then asks, for each entry of each search path that nixpatch wrote,
 whether a need of the file is served from it; entries that the wheel had before stay on purpose, and so does
 the driver directory. Exits 1 if an entry serves nothing. Needs strace.
+
+With an LD_SO that reads resolution caches (https://github.com/NixOS/nixpkgs/pull/535735), it also imports
+each module under that: patched with --tag RUNPATH, and with --resolution-cache besides. No distribution has
+such a loader yet.
 """
 
 from __future__ import annotations
@@ -49,9 +53,9 @@ class Look:
     sample: Sample
 
 
-def look(venv: str, module: str) -> Look:
-    """Import a module under strace, and once more without it for the time."""
-    python = [os.path.join(venv, "bin", "python"), "-c", f"import {module}"]
+def look(venv: str, module: str, loader: str | None = None) -> Look:
+    """Import a module under strace, and once more without it for the time; with another loader, if given."""
+    python = [*filter(None, [loader]), os.path.join(venv, "bin", "python"), "-c", f"import {module}"]
     with tempfile.NamedTemporaryFile("r", errors="surrogateescape") as log:
         traced = ["strace", "-f", "-e", "trace=openat", "-o", log.name, *python]
         done = subprocess.run(traced, capture_output=True, text=True, check=False)
@@ -90,6 +94,7 @@ def main() -> int:
     )
     parser.add_argument("modules", nargs="*", default=list(MODULES))
     parser.add_argument("--keep", metavar="DIR", help="work here and leave it")
+    parser.add_argument("--loader", metavar="LD_SO", help="a loader that reads resolution caches")
     options = parser.parse_args()
     directory = os.path.abspath(options.keep or tempfile.mkdtemp(prefix="nixpatch-loading-"))
     wheels = {
@@ -103,6 +108,12 @@ def main() -> int:
         measure([*NIXPATCH, patched, "--store", bench.store, "--no-gc-roots"], codes=(0, 1))
         after = {module: look(patched, module) for module in wheels}
         useless = idle(bench.plan(patched).files)
+        cached: list[dict[str, Look]] = []
+        for more in ((), ("--resolution-cache",)) if options.loader else ():
+            tree = bench.fresh(pristine)
+            flags = ["--store", bench.store, "--no-gc-roots", "--tag", "RUNPATH", *more]
+            measure([*NIXPATCH, tree, *flags], codes=(0, 1))
+            cached.append({module: look(tree, module, options.loader) for module in wheels})
     finally:
         if not options.keep:
             shutil.rmtree(directory, ignore_errors=True)
@@ -124,6 +135,13 @@ def main() -> int:
         walls = (old.sample.wall, new.sample.wall)
         shown.add_row(module, *map(str, numbers), *(f"{wall:.2f}" for wall in walls), new.error or old.error)
     Console(width=120).print(shown)
+    if cached:
+        shown = Table("module", "tried in vain", "with caches", "of these probed", "with caches", "error")
+        for module, old in cached[0].items():
+            new = cached[1][module]
+            tried = (old.in_vain, new.in_vain, old.probed, new.probed)
+            shown.add_row(module, *map(str, tried), new.error or old.error)
+        Console(width=120).print(shown)
     print(f"{len(useless)} entries written that serve nothing", *useless, sep="\n  ")
     return int(bool(useless))
 

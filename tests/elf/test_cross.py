@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.segments import NoteSegment
 
 from nixpatch.elf import read
 from nixpatch.elf.check_pair import shared_pages
 from nixpatch.elf.headers import parse
 from nixpatch.elf.image import Image
+from nixpatch.elf.resolution_cache import obstacle
+from nixpatch.elf.undo import open_views
 from nixpatch.elf.writer import write_checked
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit, ElfFacts, Writer
@@ -124,6 +128,31 @@ def test_program_without_room_whose_last_segment_holds_code(
     assert run(out, runner=runner) == "42 phdr"
     restore_file(out, back)
     assert content(back) == content(program)
+
+
+def test_resolution_cache_on_another_machine(cross: Cross, there: Workshop, tmp_path: Path) -> None:
+    """Where the notes of GNU properties are aligned to 4 bytes, all notes are in one PT_NOTE, which stays."""
+    program = there.program(*RICH, "-g", "-Wl,--build-id")
+    cache = (("libanswer.so", f"?/a:={there.answer}"),)
+    with open_views(program) as views:
+        if why := obstacle(views.original):
+            assert (cross.name, "PT_GNU_PROPERTY" in why) == ("i686", True)
+            return
+    out, back = os.path.join(tmp_path, "out"), os.path.join(tmp_path, "back")
+    edit_file(program, out, ElfEdit(f"/a:{there.there}", resolution_cache=cache))
+    runner = (need(cross.qemu), "-L", f"/usr/{cross.triple}")
+    assert run(out, runner=runner) == "42 phdr"
+    with open(out, "rb") as stream:
+        segments = (s for s in ELFFile(stream).iter_segments() if isinstance(s, NoteSegment))
+        notes = {note["n_name"]: bytes(note["n_descdata"]) for s in segments for note in s.iter_notes()}
+    assert notes["NixOS"] == f"libanswer.so\0?/a:={there.answer}\0\0".encode()
+    restore_file(out, back)
+    assert content(back) == content(program)
+    subprocess.run([need(f"{cross.triple}-strip"), "--strip-unneeded", out], check=True)
+    assert run(out, runner=runner) == "42 phdr"
+    facts = read(out)
+    assert isinstance(facts, ElfFacts)
+    assert facts.current.resolution_cache == cache
 
 
 def test_library_of_another_machine(cross: Cross, there: Workshop, tmp_path: Path) -> None:

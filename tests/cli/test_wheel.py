@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -80,6 +81,16 @@ def test_twice_gives_the_same_bytes(world: World, nixpatch: Run, wheel: str, whe
     assert Path(wheelhouse, PATCHED).read_bytes() == Path(wheelhouse + "2", PATCHED).read_bytes()
     nixpatch("wheel", "-w", wheelhouse + "3", os.path.join(wheelhouse, PATCHED))
     assert Path(wheelhouse, PATCHED).read_bytes() == Path(wheelhouse + "3", PATCHED).read_bytes()
+
+
+def test_another_file_system_gives_the_same_bytes(
+    nixpatch: Run, wheel: str, wheelhouse: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert nixpatch("wheel", "-w", wheelhouse, wheel)[0] == 0
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        monkeypatch.setattr(tempfile, "tempdir", memory)
+        assert nixpatch("wheel", "-w", os.path.join(memory, "w"), wheel)[0] == 0
+        assert Path(memory, "w", PATCHED).read_bytes() == Path(wheelhouse, PATCHED).read_bytes()
 
 
 def test_a_dry_run_and_a_missing_library_write_nothing(

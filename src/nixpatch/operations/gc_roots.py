@@ -93,7 +93,9 @@ def findings(verdict: Verdict, store: Store) -> tuple[Finding, ...]:
     missing = gc_roots.missing(store, verdict.tree.prefix, used_paths)
     if not gc_roots.links(verdict.tree.prefix) and _comes_from_wheels(verdict):
         severity = "note"
-        text = "came with a patched wheel and has no garbage-collector root: nixpatch on the tree makes one"
+        text = (
+            "came with a patched wheel, has no garbage-collector root: nixpatch on the environment makes one"
+        )
     elif gc_roots.declined(verdict.tree.prefix):
         severity = "note"
         text = "has no garbage-collector root (--no-gc-roots): nix-collect-garbage may delete it"

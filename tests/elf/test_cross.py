@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from nixpatch.elf.resolution_cache import obstacle
 from nixpatch.elf.undo import open_views
 from nixpatch.elf.writer import write_checked
 from nixpatch.errors import FileRefused
-from nixpatch.model import ElfEdit, ElfFacts, Writer
+from nixpatch.model import ElfEdit, ElfFacts, ManualEdit, Writer
 from support.programs import RICH, Workshop, content, edit_file, interpreter_alias, need, restore_file, run
 
 pytestmark = pytest.mark.cross
@@ -168,3 +168,55 @@ def test_library_of_another_machine(cross: Cross, there: Workshop, tmp_path: Pat
     )
     runner = (need(cross.qemu), "-L", f"/usr/{cross.triple}")
     assert run(program, runner=runner) == "42 phdr"
+
+
+@pytest.mark.parametrize("style", ["gnu", "sysv", "both"])
+@pytest.mark.parametrize("kind", [("-pie", "-fPIE"), ("-no-pie", "-fno-pie")], ids=["pie", "non-pie"])
+def test_every_edit_of_a_program_and_its_library(
+    cross: Cross, there: Workshop, tmp_path: Path, kind: tuple[str, ...], style: str
+) -> None:
+    """Both get new names for the same symbols: ld.so of the machine finds them in the hash tables."""
+    hashes = f"-Wl,--hash-style={style}"
+    library = there.gcc(
+        "libpair.so",
+        "-shared",
+        "-fPIC",
+        hashes,
+        "-Wl,-soname,libpair.so",
+        there.source("pair.c"),
+        there.answer,
+    )
+    main = (there.source("pair_main.c"), library, there.answer)
+    program = there.gcc("pair", *kind, "-rdynamic", hashes, *main, f"-Wl,-rpath,$ORIGIN:{there.there}")
+    names = ("pair_sum", "pair_11", "pair_38", "pair_datum", "pair_pointer_17", "pair_base", "pair_tls")
+    renamed = tuple((name, f"new_name_of_{name}") for name in names)
+    common = ManualEdit(
+        executable_stack=False, os_abi=3, no_default_lib=False, debug_tag=True, renamed_symbols=renamed
+    )
+    needed = {path: facts_of(path).needed for path in (library, program)}
+    edits = {
+        library: ElfEdit(
+            there.there,
+            manual=replace(common, soname="libother.so.7", needed=("libm.so.6", *needed[library])),
+        ),
+        program: ElfEdit(
+            f"{tmp_path}:{there.there}",
+            renames=(("libpair.so", "libother.so.7"),),
+            manual=replace(common, unversioned_symbols=("answer",)),
+        ),
+    }
+    runner = (need(cross.qemu), "-L", f"/usr/{cross.triple}")
+    out = {library: os.path.join(tmp_path, "libother.so.7"), program: os.path.join(tmp_path, "out")}
+    for path, edit in edits.items():
+        edit_file(path, out[path], edit)
+        restored = os.path.join(tmp_path, f"{os.path.basename(path)}.back")
+        restore_file(out[path], restored)
+        assert content(restored) == content(path)
+    assert run(out[program], runner=runner) == "224 11 25 38 5 17 3"
+    assert facts_of(out[library]).manual.needed == ("libm.so.6", *needed[library])
+
+
+def facts_of(path: str) -> ElfFacts:
+    facts = read(path)
+    assert isinstance(facts, ElfFacts)
+    return facts

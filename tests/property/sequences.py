@@ -99,7 +99,7 @@ class Bench:
         path = f"-Wl,-rpath,$ORIGIN:{shop.there}:{LIBC}"
         library = shop.gcc(
             "libpair.so",
-            *("-shared", "-fPIC", "-Wl,-soname,libpair.so", path, *flags),
+            *("-shared", "-fPIC", "-DWITH_IFUNC", "-Wl,-soname,libpair.so", path, *flags),
             *(shop.source("pair.c"), shop.answer),
         )
         program = shop.gcc(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
 
 from nixpatch.elf import structs as elf
 from nixpatch.elf.errors import malformed
@@ -57,7 +56,7 @@ def symbol_violations(old: ElfFile, new: ElfFile, manual: ManualEdit) -> Iterato
             return
     if not _other_bytes_same(before, after):
         yield "a relocation changed in more than its symbol"
-    yield from _lookup_violations(new, before, after, expected)
+    yield from _hash_violations(old, new, before, after, [name for name, _, _ in expected])
 
 
 def _symbols(tables: SymbolTables) -> Iterator[_Symbol]:
@@ -86,47 +85,65 @@ def _other_bytes_same(before: SymbolTables, after: SymbolTables) -> bool:
     return True
 
 
-def _lookup_violations(
-    new: ElfFile, before: SymbolTables, after: SymbolTables, expected: list[_Symbol]
+def _hash_violations(
+    old: ElfFile, new: ElfFile, before: SymbolTables, after: SymbolTables, expected: Sequence[str]
 ) -> Iterator[str]:
-    """Look every symbol up that a hash table of the original has."""
-    if before.gnu_hash is not None:
-        lookup = _GnuLookup(new)
-        names = after.names[before.gnu_hash.first :]
-        if sorted(names) != sorted(name for name, _, _ in expected[before.gnu_hash.first :]):
+    """Look symbols up in the hash tables. ``expected`` are the new names in the order of the original.
+
+    In the original, too: an undo record may bring any.
+    """
+    if before.gnu_hash is not None and after.gnu_hash is not None:
+        first = before.gnu_hash.first
+        if tuple(expected[first:]) == before.names[first:]:
+            if before.gnu_hash.table.data != after.gnu_hash.table.data:
+                yield "DT_GNU_HASH changed, but no symbol in it"
+        elif sorted(expected[first:]) != sorted(after.names[first:]):
             yield "DT_GNU_HASH has other symbols"
-        for index, name in enumerate(names, before.gnu_hash.first):
-            if index not in lookup.indexes(name):
-                yield f"DT_GNU_HASH does not lead to the symbol {name}"
-                return
+        else:
+            yield from _gnu_violations(old, before.names)
+            yield from _gnu_violations(new, after.names)
+    elif before.gnu_hash is not after.gnu_hash:
+        yield "DT_GNU_HASH is no longer one"
     if before.sysv_hash is not None and after.sysv_hash is not None:
-        old, buckets = _sysv_lists(before)
-        reached, new_buckets = _sysv_lists(after)
-        if len(old) != len(reached) or buckets != new_buckets:
+        counts = [len(lists) for lists in (_sysv_lists(before), _sysv_lists(after))]
+        if counts[0] != counts[1] or before.sysv_hash.buckets != after.sysv_hash.buckets:
             yield "DT_HASH has other symbols"
-        for index, bucket in reached.items():
-            if sysv_hash_of(after.names[index]) % buckets != bucket:
-                yield f"DT_HASH does not lead to the symbol {after.names[index]}"
-                return
+        yield from _sysv_violations(before)
+        yield from _sysv_violations(after)
 
 
-class _GnuLookup:
-    """Looks names up by DT_GNU_HASH as do_lookup_x in elf/dl-lookup.c of glibc does."""
+def _gnu_violations(file: ElfFile, names: Sequence[str]) -> Iterator[str]:
+    """Check that do_lookup_x in elf/dl-lookup.c of glibc finds each symbol by its name."""
+    table = _GnuTable(file, len(names))
+    reached = table.reached()
+    for index, name in enumerate(names[table.first :], table.first):
+        value = gnu_hash_of(name)
+        is_listed = reached.get(index) == value % len(table.buckets)
+        if not (is_listed and table.passes(value) and table.chains[index - table.first] | 1 == value | 1):
+            yield f"DT_GNU_HASH does not lead to the symbol {name}"
+            return
 
-    def __init__(self, file: ElfFile) -> None:
+
+def _sysv_violations(tables: SymbolTables) -> Iterator[str]:
+    buckets = tables.sysv_hash.buckets if tables.sysv_hash else 1
+    for index, bucket in _sysv_lists(tables).items():
+        if sysv_hash_of(tables.names[index]) % buckets != bucket:
+            yield f"DT_HASH does not lead to the symbol {tables.names[index]}"
+            return
+
+
+class _GnuTable:
+    """DT_GNU_HASH, read anew."""
+
+    def __init__(self, file: ElfFile, symbols: int) -> None:
         address = file.headers.values[elf.DT_GNU_HASH]
         order, self.bits = file.headers.layout.order, file.headers.layout.bits
-        head = file.memory(address, 16)
-        if head is None:
-            raise malformed("DT_GNU_HASH lies in no PT_LOAD")
-        self.count, self.first, words, self.shift = struct.unpack(f"{order}4I", head)
-        kind = "Q" if self.bits == 64 else "I"
+        count, self.first, words, self.shift = self._read(file, address, f"{order}4I")
         address += 16
-        self.filter = self._read(file, address, f"{order}{words}{kind}")
+        self.filter = self._read(file, address, f"{order}{words}{'Q' if self.bits == 64 else 'I'}")
         address += words * self.bits // 8
-        self.buckets = self._read(file, address, f"{order}{self.count}I")
-        table = read_symbol_tables(file)
-        self.chains = self._read(file, address + 4 * self.count, f"{order}{len(table.names) - self.first}I")
+        self.buckets = self._read(file, address, f"{order}{count}I")
+        self.chains = self._read(file, address + 4 * count, f"{order}{max(symbols - self.first, 0)}I")
 
     @staticmethod
     def _read(file: ElfFile, address: int, form: str) -> tuple[int, ...]:
@@ -135,28 +152,29 @@ class _GnuLookup:
             raise malformed("DT_GNU_HASH lies in no PT_LOAD")
         return struct.unpack(form, data)
 
-    def indexes(self, name: str) -> Iterator[int]:
-        """Yield the indexes of symbols that a search for a name compares."""
-        value = gnu_hash_of(name)
+    def passes(self, value: int) -> bool:
+        """Whether the Bloom filter lets a hash pass."""
         word = self.filter[value // self.bits % len(self.filter)]
-        if not (word >> value % self.bits & word >> (value >> self.shift) % self.bits & 1):
-            return
-        index = self.buckets[value % self.count]
-        if index < self.first:
-            return
-        for chain in islice(self.chains, index - self.first, None):
-            if chain | 1 == value | 1:
-                yield index
-            if chain & 1:
-                return
-            index += 1
+        return bool(word >> value % self.bits & word >> (value >> self.shift) % self.bits & 1)
+
+    def reached(self) -> dict[int, int]:
+        """Return the bucket of each symbol that a search reaches. Buckets do not overlap."""
+        bucket_of: dict[int, int] = {}
+        for bucket, start in enumerate(self.buckets):
+            for index in range(start, self.first + len(self.chains)) if start >= self.first else ():
+                if index in bucket_of:
+                    raise malformed("buckets of DT_GNU_HASH overlap")
+                bucket_of[index] = bucket
+                if self.chains[index - self.first] & 1:
+                    break
+        return bucket_of
 
 
-def _sysv_lists(tables: SymbolTables) -> tuple[dict[int, int], int]:
-    """Return the bucket of each symbol in DT_HASH, and the number of buckets."""
+def _sysv_lists(tables: SymbolTables) -> dict[int, int]:
+    """Return the bucket of each symbol in DT_HASH."""
     hashed = tables.sysv_hash
     if hashed is None:
-        return {}, 0
+        return {}
     kind = "Q" if hashed.word == 8 else "I"
     form = f"{tables.layout.order}{2 + hashed.buckets + hashed.chains}{kind}"
     _, _, *numbers = struct.unpack(form, hashed.table.data)
@@ -168,4 +186,4 @@ def _sysv_lists(tables: SymbolTables) -> tuple[dict[int, int], int]:
                 raise malformed("DT_HASH refers to a symbol that is not there")
             reached[index] = bucket
             index = chains[index]  # noqa: PLW2901
-    return reached, hashed.buckets
+    return reached

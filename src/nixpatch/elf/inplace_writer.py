@@ -11,10 +11,13 @@ from typing import Protocol
 from nixpatch.elf.check_inplace import undo_violations
 from nixpatch.elf.edit_plan import EditPlan, plan_edit
 from nixpatch.elf.edit_subject import read_subject
+from nixpatch.elf.errors import SkippedFile
+from nixpatch.elf.headers import ElfFile
 from nixpatch.elf.image import Image
 from nixpatch.elf.resolution_cache import read_notes
 from nixpatch.elf.symbol_tables import highest_string
 from nixpatch.elf.undo import ElfViews, UndoState, guard, open_views
+from nixpatch.elf.undo_record import UndoFooter
 from nixpatch.errors import FileRefused
 from nixpatch.model import ElfEdit
 
@@ -106,8 +109,8 @@ def write_edited_views(
         digests = None
         original_sha256 = views.footer.sha256 if views.footer else original_sha256
     stale = views.footer if views.state is UndoState.STALE else None
-    if stale and highest_string(original) >= stale.string_size:
-        stale = replace(stale, string_size=0)  # symbols or versions have names in its area, which stays
+    if stale and not _can_discard(original, stale):
+        stale = replace(stale, string_size=0)  # keeps its area
     plan = plan_edit(
         original.headers,
         image.size,
@@ -127,6 +130,14 @@ def write_edited_views(
     if digests is not None:
         _digest_rest(temp_fd, plan, digests.after)
     return EditResult(plan.size, True, digest, plan.notes, digests is not None)
+
+
+def _can_discard(file: ElfFile, stale: UndoFooter) -> bool:
+    """Whether no symbol and no version has its name in the area of a stale edit."""
+    try:
+        return highest_string(file) < stale.string_size
+    except SkippedFile:  # such as too many symbols
+        return False
 
 
 def write_original(source: str | int, temp_fd: int) -> bytes:

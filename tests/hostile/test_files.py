@@ -60,14 +60,22 @@ def test_pipes_sockets_devices_and_directories_with_the_names_of_libraries(
 
 
 def test_a_directory_in_the_place_of_what_we_write(world: World, nixpatch: Run) -> None:
-    os.makedirs(os.path.join(world.info, "nixpatch.json", "full"))
+    before = read(world.record)
+    place = os.path.join(world.info, "nixpatch.json")
+    os.makedirs(os.path.join(place, "full"))
 
-    code, out, _ = nixpatch(world.venv)
+    for command in ((), ("restore",)):
+        code, out, _ = nixpatch(*command, world.venv)
 
-    assert code == 1
-    assert "nixpatch.json" in out
-    assert "cannot be written (Is a directory)" in out
-    assert patched(world.extension)
+        assert code == 1
+        assert "nixpatch.json: cannot be written (Is a directory): remove it, and run nixpatch again" in out
+        assert patched(world.extension) == (not command)
+
+    shutil.rmtree(place)
+    assert nixpatch(world.venv)[0] == 0
+    assert nixpatch("verify", world.venv)[0] == 0
+    assert nixpatch("restore", world.venv)[0] == 0
+    assert read(world.record) == before
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo"])

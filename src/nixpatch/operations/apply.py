@@ -297,8 +297,11 @@ def _record(dist: DistRecords, group: Sequence[FileOutcome], options: ApplyOptio
 
 
 def _not_recorded(dist: DistRecords, error: OSError) -> Finding:
-    text = f"cannot be written ({error.strerror}): run nixpatch again to bring it up to date"
-    named = error.filename if isinstance(error.filename, str) and "/" in error.filename else None
+    advice = "remove it, and run" if isinstance(error, IsADirectoryError) else "run"
+    text = f"cannot be written ({error.strerror}): {advice} nixpatch again to bring it up to date"
+    by_name = {os.path.basename(path): path for path in (dist.record_path, dist.provenance_path) if path}
+    name = error.filename if isinstance(error.filename, str) else ""
+    named = name if "/" in name else by_name.get(name)
     return Finding("error", named or dist.record_path or dist.provenance_path, text)
 
 

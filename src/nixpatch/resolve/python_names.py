@@ -169,6 +169,7 @@ class _Dist:
         self.calls: defaultdict[str, list[tuple[_Scope, ast.Call]]] = defaultdict(list)
         self.found: dict[OpenedName, None] = {}
         self.names: dict[tuple[int, str], _Value] = {}
+        self.openers: dict[tuple[int, str], Opener | None] = {}
         self.following: set[int] = set()
         self.width = 1
         self.steps, self.tokens = _STEPS, _TOKENS
@@ -190,6 +191,7 @@ class _Dist:
             for path, source in self.rest
             if (not names or path.rpartition("/")[2] in names) and words.search(source)
         }
+        self.openers.clear()  # more functions may be known
         if len(wanted) <= limit:
             self.rest = [(path, source) for path, source in self.rest if path not in wanted]
             for path, source in wanted.items():
@@ -305,8 +307,17 @@ class _Dist:
                 bound[name] = self._value(function, default, depth).texts
         return bound
 
-    def _opener(self, scope: _Scope, function: ast.expr, depth: int = 4) -> Opener | None:
+    def _opener(self, scope: _Scope, function: ast.expr) -> Opener | None:
         """Return in which way a function opens libraries, by its name and by what the name stands for."""
+        if not isinstance(function, ast.Name):
+            return self._opener_behind(scope, function, _DEPTH, set())
+        key = (id(scope), function.id)
+        if key not in self.openers:
+            self.openers[key] = self._opener_behind(scope, function, _DEPTH, set())
+        return self.openers[key]
+
+    def _opener_behind(self, scope: _Scope, function: ast.expr, depth: int, seen: set[int]) -> Opener | None:
+        seen.add(id(function))
         dotted = _dotted(function, scope.module)
         first, _, last = dotted.rpartition(".")
         of_python = first.startswith(("ctypes", "_ctypes"))
@@ -325,8 +336,8 @@ class _Dist:
             if _LOADER_ARGUMENT.search(function.id) and _is_param(scope, function.id):
                 return Opener.CTYPES
             for owner, value in self._bindings(scope, function.id):
-                if isinstance(value, ast.Name | ast.Attribute) and value is not function:
-                    opener = self._opener(owner, value, depth - 1)
+                if isinstance(value, ast.Name | ast.Attribute) and id(value) not in seen:
+                    opener = self._opener_behind(owner, value, depth - 1, seen)
                     if opener is not None:
                         return opener
         return None

@@ -196,7 +196,7 @@ def soname(data: bytes) -> None:
     tables.is_system(name)
     tables.ignored("/t/" + name, name)
     from nixpatch.resolve.provider_choice import newest, versions_beyond_libc
-    from nixpatch.store.store_paths import library_stem, library_version, version_key, version_of
+    from nixpatch.store_paths import library_stem, library_version, version_key, version_of
 
     versions_beyond_libc({name, "GLIBC_2.40"}, TARGET)
     newest({name, "GLIBC_2.2.5"})

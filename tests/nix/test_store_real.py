@@ -20,7 +20,7 @@ from nixpatch.store.host_store import assemble
 from nixpatch.store.index import open_index
 from nixpatch.store.nix_store import Store, find_store
 from nixpatch.store.sources import LibrarySources
-from nixpatch.store.store_paths import version_key
+from nixpatch.store_paths import version_key
 from support.testbed.store import NixStore, nix_environment
 
 pytestmark = pytest.mark.nix

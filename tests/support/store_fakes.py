@@ -11,7 +11,7 @@ from nixpatch.model import ElfFacts, Libc, Linkage, Machine, Skip, SkipReason, S
 from nixpatch.store.index import ProviderIndex, open_index
 from nixpatch.store.nix_store import Store, find_store
 from nixpatch.store.sources import LibraryDirectory, LibrarySources
-from nixpatch.store.store_paths import BASE32
+from nixpatch.store_paths import BASE32
 
 X86_64 = Machine(62, 64, "little")
 I686 = Machine(3, 32, "little")

@@ -1,7 +1,6 @@
 """Exit codes, and which result of a command gives which code.
 
-Every command takes its code from here. An exception that ends a command has its own (``errors.py``): 2 for a
-``RequestError``, 3 for a ``MachineError``.
+Every command takes its code from here. An exception that ends a command has its own (``errors.py``).
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import enum
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from nixpatch.errors import NixpatchError
+from nixpatch.errors import MachineError, NixpatchError, RequestError
 from nixpatch.model import Outcome, Plan, Verdict
 from nixpatch.report.summary import totals
 
@@ -27,9 +26,9 @@ class ExitCode(enum.IntEnum):
     SATISFIED = 0
     REMAINS = 1
     """a library is missing, a file failed, a finding is an error, or with ``--check`` changes are pending"""
-    REQUEST = 2
+    REQUEST = RequestError.exit_code
     """the request is wrong"""
-    MACHINE = 3
+    MACHINE = MachineError.exit_code
     """the machine lacks something: a store, a permission, a working Nix"""
     INTERRUPTED = 130
     """Ctrl-C or SIGTERM; every file is whole"""

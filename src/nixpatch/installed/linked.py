@@ -15,6 +15,7 @@ from nixpatch.escape import shown
 from nixpatch.installed import python_layout
 from nixpatch.installed.elf_files import WalkResult, inspect, walk
 from nixpatch.model import TreeFile
+from nixpatch.store_paths import package_of_entry
 
 _MAX_DIRECTORIES = 100_000
 
@@ -35,7 +36,7 @@ class FilesBehindLinks:
 
     def note(self) -> str:
         """Return which places were read through links."""
-        store_names = sorted(os.path.basename(path)[33:] or path for path in self.prefixes)
+        store_names = sorted(package_of_entry(os.path.basename(path)) or path for path in self.prefixes)
         # A cache has a directory for each dist: their common one says enough.
         common = os.path.commonpath(self.directories) if self.directories else ""
         places = [*store_names, *([common] if common.count("/") > 1 else sorted(self.directories))]

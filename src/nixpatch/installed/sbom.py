@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from nixpatch.installed.provenance import Provenance
+from nixpatch.store_paths import is_store_entry, package_of_entry, version_of
 
 NAME = "sboms/nixpatch.cdx.json"
 """path inside a ``.dist-info`` directory"""
-_STORE_PATH = re.compile(r"(.*?/[0-9a-z]{32}-([^/]+))/.*")
-_PACKAGE = re.compile(r"(.+?)-(\d.*)")
 
 
 def dump(info: str, provenance: Provenance) -> bytes:
@@ -61,16 +60,18 @@ def _libraries(provenance: Provenance) -> Mapping[str, set[str]]:
     files.update(graft.library for graft in provenance.unvendored.values() if graft.library)
     by_store_path: dict[str, set[str]] = {}
     for file in files:
-        match = _STORE_PATH.fullmatch(file)
-        if match is not None:
-            by_store_path.setdefault(match[1], set()).add(file)
+        parts = file.split("/")
+        depth = next((index for index, part in enumerate(parts[:-1]) if is_store_entry(part)), None)
+        if depth is not None:
+            by_store_path.setdefault("/".join(parts[: depth + 1]), set()).add(file)
     return by_store_path
 
 
 def _component(store_path: str, files: set[str], provenance: Provenance) -> dict[str, Any]:
     entry = os.path.basename(store_path)
-    package = entry.partition("-")[2]
-    split = _PACKAGE.fullmatch(package)
+    package = package_of_entry(entry)
+    version = version_of(package)
+    name = package.removesuffix(f"-{version}") if version else package
     properties = [("nixpatch:store-path", store_path)]
     properties += [("nixpatch:library", file) for file in sorted(files)]
     properties += [
@@ -79,7 +80,7 @@ def _component(store_path: str, files: set[str], provenance: Provenance) -> dict
         if graft.library in files
     ]
     return {
-        **_named("library", (split[1], "-", split[2]) if split else (package, "", "")),
+        **_named("library", (name, "-", version)),
         "bom-ref": entry,
         "properties": [{"name": name, "value": value} for name, value in properties],
     }

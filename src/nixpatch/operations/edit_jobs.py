@@ -74,7 +74,7 @@ class JobResult:
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[JobResult]]:
     """Run all jobs, in this process or in several; yield an iterator of the results in job order."""
     sizes = list(map(_size, jobs))
-    workers = workers or (len(os.sched_getaffinity(0)) if sum(sizes) >= PARALLEL_FROM else 1)
+    workers = worker_count(workers, sum(sizes))
     if workers == 1 or len(jobs) < 2:
         yield map(run_job, jobs)
         return
@@ -100,6 +100,11 @@ def _in_job_order(
         while len(done) <= number:
             done.append(next(results))
         yield done[number][position] if done[number] else _lost()
+
+
+def worker_count(asked: int, size: int) -> int:
+    """Return the number of processes for work on so many bytes; 0 asks for one per core if it is large."""
+    return asked or (len(os.sched_getaffinity(0)) if size >= PARALLEL_FROM else 1)
 
 
 def batches(sizes: Sequence[int], workers: int, least: int = _BATCH_SIZE) -> Iterator[list[int]]:

@@ -15,7 +15,7 @@ from nixpatch.model.installed import ENV_DIRECTORY
 from nixpatch.operations.plan import Reader
 from nixpatch.store import gc_roots
 from nixpatch.store.nix_store import Store
-from nixpatch.store.store_paths import is_store_entry, store_paths_of
+from nixpatch.store_paths import is_store_entry, store_paths_of
 
 _DENIED = (
     "this user may not open Nix's database, so no garbage-collector roots are made: nix-collect-garbage may "

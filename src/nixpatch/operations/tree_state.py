@@ -32,7 +32,7 @@ from nixpatch.resolve.search_path import inside
 from nixpatch.store import gc_roots
 from nixpatch.store.cache import settled, stamp_of
 from nixpatch.store.nix_store import Store
-from nixpatch.store.store_paths import store_paths_of
+from nixpatch.store_paths import store_paths_of
 from nixpatch.version import __version__
 
 _DIRECTORY = "trees"

@@ -22,7 +22,7 @@ from nixpatch.installed.hashing import format_sha256
 from nixpatch.installed.provenance import PatchedFile
 from nixpatch.model import Finding, Linkage, Reread
 from nixpatch.model.elf_description import ElfDescription
-from nixpatch.operations.edit_jobs import PARALLEL_FROM, batches
+from nixpatch.operations.edit_jobs import batches, worker_count
 
 _OWN = "nixpatch"
 _LOT = 64 << 20  # bytes of files for one child process: LIEF alone takes half a second to start
@@ -76,7 +76,7 @@ def reread(files: Mapping[str, PatchedFile], root: str, workers: int) -> tuple[R
             findings.append(Finding("note", root, f"{error}: it did not read the files again"))
     paths = sorted(files)
     sizes = list(map(_size, paths))
-    workers = workers or (len(os.sched_getaffinity(0)) if sum(sizes) >= PARALLEL_FROM else 1)
+    workers = worker_count(workers, sum(sizes))
     jobs = [
         RereadJob({paths[index]: files[paths[index]] for index in share}, readers)
         for share in batches(sizes, workers, _LOT)

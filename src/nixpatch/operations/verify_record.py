@@ -20,7 +20,7 @@ from nixpatch.installed.hashing import (
 )
 from nixpatch.installed.record import RecordRow
 from nixpatch.model import FileHash, Finding, Tree
-from nixpatch.operations.edit_jobs import PARALLEL_FROM
+from nixpatch.operations.edit_jobs import worker_count
 
 _PIPX_FLAG = b" -E"
 _MAX_SCRIPT = 1 << 20
@@ -87,8 +87,7 @@ def check_rows(
         for dist in tree.dists
         if dist.has_record
     ]
-    is_large = sum(file.size for file in tree.files) >= PARALLEL_FROM
-    workers = workers or (len(os.sched_getaffinity(0)) if is_large else 1)
+    workers = worker_count(workers, sum(file.size for file in tree.files))
     if workers == 1 or len(jobs) < 2:
         yield from map(_check_dist, jobs)
         return

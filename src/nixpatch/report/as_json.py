@@ -32,7 +32,7 @@ from nixpatch.report.phrases import package_of
 from nixpatch.report.summary import duplicates, totals
 from nixpatch.store.catalog import Catalog
 from nixpatch.store.lockfile import Lockfile, entry
-from nixpatch.store.store_paths import store_paths_of
+from nixpatch.store_paths import store_paths_of
 
 if TYPE_CHECKING:  # slow to import, and needed by one command
     from nixpatch.model.manylinux import Promise

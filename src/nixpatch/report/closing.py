@@ -10,7 +10,7 @@ from nixpatch.model import Outcome, Plan, Verdict
 from nixpatch.model.summary import Totals
 from nixpatch.report.phrases import count_text, size_text
 from nixpatch.report.summary import totals
-from nixpatch.store.store_paths import store_paths_of
+from nixpatch.store_paths import store_paths_of
 
 if TYPE_CHECKING:  # most runs need none of these
     from nixpatch.model.diff import Difference

@@ -8,7 +8,7 @@ from nixpatch.escape import shown
 from nixpatch.model import Answer, Origin, Plan
 from nixpatch.model.summary import UNOWNED, owner_names
 from nixpatch.report.layered import layers
-from nixpatch.store.store_paths import package_of_entry
+from nixpatch.store_paths import package_of_entry
 
 _WIDTH, _HEIGHT = 250, 28
 """of a node, in CSS pixels"""

@@ -24,7 +24,7 @@ from nixpatch.report.graph import NodeFinder, graph
 from nixpatch.report.missing import line_to_paste, source_text
 from nixpatch.report.phrases import first_few, target_text
 from nixpatch.report.unvendor import graft_texts
-from nixpatch.store.store_paths import store_paths_of
+from nixpatch.store_paths import store_paths_of
 from nixpatch.version import __version__
 
 # Characters that could end the element with the JSON, or a line of a script (U+2028 and U+2029).

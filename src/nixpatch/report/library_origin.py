@@ -10,7 +10,7 @@ from nixpatch.escape import shown
 from nixpatch.model.summary import UNOWNED, owner_names
 from nixpatch.model.trace import Trace, TracedNeed
 from nixpatch.policy import default_policy
-from nixpatch.store.store_paths import is_store_entry, package_of_entry
+from nixpatch.store_paths import is_store_entry, package_of_entry
 
 _SITE = "/site-packages/"
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from nixpatch.escape import below, shown
 from nixpatch.model import Target, Tree, TreeKind
 from nixpatch.resolve.provider_choice import version_text
-from nixpatch.store.store_paths import is_store_entry, package_of_entry
+from nixpatch.store_paths import is_store_entry, package_of_entry
 
 _LISTED = 3
 

@@ -15,7 +15,7 @@ from nixpatch.errors import MachineError
 from nixpatch.model import ElfFacts, Machine
 from nixpatch.policy import default_policy
 from nixpatch.store.cached_reads import ElfReader
-from nixpatch.store.store_paths import BASE32, HASH_CHARS, library_stem, library_version
+from nixpatch.store_paths import BASE32, HASH_CHARS, library_stem, library_version
 
 _HOST_DIRS = (
     "/lib/*-linux-*",

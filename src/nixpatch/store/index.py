@@ -25,14 +25,14 @@ from nixpatch.store.sources import (
     library_directories,
     target_closure,
 )
-from nixpatch.store.store_paths import (
+from nixpatch.store.whole_store import StoreNames
+from nixpatch.store_paths import (
     library_stem,
     library_version,
     package_of_entry,
     version_key,
     version_of,
 )
-from nixpatch.store.whole_store import StoreNames
 
 _MAX_NAMES = 256  # names that begin alike
 _MAX_OTHER_VERSIONS = 8  # that a report names for a missing library: dozens would hide the rest

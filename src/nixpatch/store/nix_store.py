@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nixpatch.errors import MachineError, RequestError
-from nixpatch.store.store_paths import is_store_entry, package_of_entry
+from nixpatch.store_paths import is_store_entry, package_of_entry
 
 DEFAULT_STORE_DIR = "/nix/store"
 """where Nix keeps its store unless it is configured otherwise"""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 
 from nixpatch.store.nix_store import Store
-from nixpatch.store.store_paths import package_of_entry, version_key, version_of
+from nixpatch.store_paths import package_of_entry, version_key, version_of
 
 _LIBC = re.compile(r"(?:glibc|musl)-\d[\d.-]*")
 

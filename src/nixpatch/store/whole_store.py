@@ -23,7 +23,7 @@ from nixpatch.errors import MachineError
 from nixpatch.store.cache import STAMP_SIZE, Cache, RowKind, settled, stamp_of
 from nixpatch.store.nix_store import Store
 from nixpatch.store.sources import is_stubs
-from nixpatch.store.store_paths import is_store_entry
+from nixpatch.store_paths import is_store_entry
 
 _NOT_FOR_LOADING = ("-dev", "-devdoc", "-debug", "-doc", "-man", "-info", "-stubs")
 """outputs to build with or to read: files with the names of libraries in them are not for loading"""

@@ -5,7 +5,7 @@ import pytest
 
 from nixpatch.errors import MachineError
 from nixpatch.store.host_store import assemble
-from nixpatch.store.store_paths import is_store_entry
+from nixpatch.store_paths import is_store_entry
 from support.store_fakes import I686, X86_64, FakeReader, World, library, symlink, world
 
 

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from nixpatch.store.store_paths import (
+from nixpatch.store_paths import (
     is_store_entry,
     library_version,
     package_of_entry,

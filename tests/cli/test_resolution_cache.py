@@ -101,6 +101,37 @@ def test_files_that_cannot_have_one_are_patched_without(world: World, nixpatch: 
     assert "ld.so searches DT_RPATH before it reads a cache" in out
 
 
+def test_a_cache_of_another_tool_is_kept_while_nothing_changes(world: World, nixpatch: Run) -> None:
+    source = os.path.join(world.root, "note.s")
+    Path(source).write_text(
+        """
+        .section .note.nixos.ldcache, "a", %note
+        .p2align 2
+        .long 6, 1f - 0f, 0x63a86cb6
+        .asciz "NixOS"
+        .p2align 2
+        0: .ascii "libanswer.so.1\\0=/gone/libanswer.so.1\\0\\0"
+        1: .p2align 2
+        .section .note.GNU-stack, "", %progbits
+        """
+    )
+    link = os.path.join(world.library, "libanswer.so.1")
+    path = f"-Wl,-rpath,{world.library},--enable-new-dtags"
+    shared("extension.c", world.extension, link, source, path, "-Wl,--build-id")
+    world.write_record()
+    before = Path(world.extension).read_bytes()
+    assert nixpatch(world.venv)[0] == 0
+    assert Path(world.extension).read_bytes() == before
+    code, out, _ = nixpatch("verify", "-v", world.venv)
+    assert (code, "another tool wrote it" in out) == (0, True)
+    assert nixpatch("--resolution-cache", world.venv)[0] == 0
+    assert cache_in(world.extension) == {"libanswer.so.1": place(world)}
+    assert nixpatch("--append-rpath", "/more", world.venv)[0] == 0
+    assert cache_in(world.extension) == {}
+    assert nixpatch("restore", world.venv)[0] == 0
+    assert Path(world.extension).read_bytes() == before
+
+
 def test_lief_cannot_write_one(world: World, nixpatch: Run) -> None:
     code, _, err = nixpatch("--resolution-cache", "--writer", "lief", world.venv)
     assert (code, "--resolution-cache needs the in-place writer" in err) == (2, True)

@@ -39,6 +39,7 @@ _FLAGS = {
     "gnu": ("-Wl,-soname,libuse.so", "-DWITH_BSS=900"),
     "rpath": ("-Wl,-rpath,$ORIGIN/../lib:/usr/lib", "-Wl,--disable-new-dtags", "-Wl,--hash-style=both"),
     "runpath": ("-Wl,-rpath,/opt/lib", "-Wl,--enable-new-dtags", "-DWITH_DATA"),
+    "noted": ("-Wl,--build-id=sha1", "-Wl,-rpath,/opt/lib"),
     "tls": ("-Wl,--spare-dynamic-tags=0", "-DWITH_TLS"),
 }
 
@@ -63,6 +64,7 @@ def _elf(target: str) -> dict[str, bytes]:
     starts = (
         *(b"\2\0\0\0\0", b"\3\2\1\7\0", b"\1\1\0\0\0", b"\0\2\0\1\0", b"\3\0\2\1\0"),
         *(b"\0\0\0\0\1", b"\2\3\0\0\2", b"\0\0\0\0\3", b"\2\0\0\0\6"),
+        *(b"\0\0\3\0\0", b"\0\0\6\0\0", b"\3\2\x09\7\0", b"\0\0\x0c\0\0"),
     )
     again = {f"{name}-again": edited(data)[:1] for name, data in files.items()}
     files.update({name: found[0] for name, found in again.items() if found})
@@ -72,7 +74,12 @@ def _elf(target: str) -> dict[str, bytes]:
 def edited(data: bytes) -> list[bytes]:
     """Give a file as it is after each of two edits; fewer where it cannot be edited."""
     found = []
-    for edit in (ElfEdit("/nix/store/x/lib"), ElfEdit("/y" * 99, None, "/nix/store/l/" + "l" * 40)):
+    cache = (("libanswer.so", "?/y:=/nix/store/x/lib/libanswer.so"),)
+    for edit in (
+        ElfEdit("/nix/store/x/lib"),
+        ElfEdit("/y" * 99, None, "/nix/store/l/" + "l" * 40),
+        ElfEdit("/y:/nix/store/x/lib", resolution_cache=cache),
+    ):
         source, out = os.memfd_create("source"), os.memfd_create("out")
         try:
             os.pwrite(source, data, 0)

@@ -14,7 +14,7 @@ from nixpatch.elf.undo import UndoState, guard, guarded_tables, views_of
 from nixpatch.elf.undo_record import FOOTER_SIZE, UndoFooter, UndoRecord
 from nixpatch.errors import FileRefused
 from nixpatch.installed.hashing import Hashing, hash_file
-from nixpatch.model import ElfEdit, ElfFacts, Skip, Tag
+from nixpatch.model import ElfEdit, ElfFacts, ResolutionCache, Skip, Tag
 
 _LARGE = 1 << 20  # bytes; .bss may become 256 MiB of file, which takes its time to compare in full
 PREFIX = 5
@@ -31,6 +31,18 @@ _RENAMES: tuple[tuple[tuple[str, str], ...], ...] = (
     (("libanswer.so", "libc.so.6"), ("libc.so.6", "libanswer.so")),
 )
 """names that the seeds have, names that they have not, two that are one afterwards"""
+
+
+_CACHES: tuple[ResolutionCache | None, ...] = (
+    None,
+    (),
+    (("libneed.so.2", "=/nix/store/x/libneed.so.2"),),
+    tuple(
+        (f"lib{number}.so", f"?$ORIGIN:=/nix/store/{number:032}/lib/lib{number}.so") for number in range(9)
+    ),
+    (("", "="),),
+)
+"""none at all, a short one, a long one, and one that no note can hold"""
 
 
 class Scratch:
@@ -99,6 +111,7 @@ def edit(data: bytes) -> None:
     assert isinstance(after, ElfFacts)
     assert wish.search_path is None or (after.current.search_path or "") == wish.search_path
     assert wish.interp is None or after.current.interp == wish.interp
+    assert wish.resolution_cache is None or after.current.resolution_cache == wish.resolution_cache
     new = dict(wish.renames)
     if isinstance(was := read(source, payload_ok=True), ElfFacts) and before.state is UndoState.NONE:
         assert after.needed == tuple(new.get(name, name) for name in was.needed)
@@ -167,7 +180,8 @@ def edit_of(data: bytes) -> tuple[ElfEdit, bytes]:
         interp % 4
     ]
     edit = ElfEdit(search_path, (None, Tag.RPATH, Tag.RUNPATH)[tag % 3], loader)
-    return replace(edit, renames=_RENAMES[renamed % len(_RENAMES)]), data[PREFIX:]
+    names, cache = _RENAMES[renamed % len(_RENAMES)], _CACHES[tag // 3 % len(_CACHES)]
+    return replace(edit, renames=names, resolution_cache=cache), data[PREFIX:]
 
 
 def _names(facts: ElfFacts) -> "list[str]":

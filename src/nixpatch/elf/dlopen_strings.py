@@ -30,8 +30,8 @@ _STRING_TABLE = 64 << 20  # bytes; libtorch_cpu.so has five million
 _LONGEST = 128  # bytes of a name
 _SHORT = 3  # bytes of numbers that look like text, right before a string
 _SUFFIX = re.compile(rb"\.so((?:\.[0-9]+[a-z]?)*)(\0?)")
-_NAME_END = re.compile(rb"[A-Za-z0-9_+.-]*\Z")
-_TEXT_END = re.compile(rb"[\t\n\x20-\x7e]*\Z")
+_NAME_BYTES = string.ascii_letters.encode() + b"0123456789_+.-"
+_TEXT_BYTES = b"\t\n" + bytes(range(0x20, 0x7F))
 _RUST = b"/rustc/"  # of the paths in messages of panic; stripping keeps them
 _SENTENCE = b" '\"`(=:/"
 """what stands before a name that a message quotes, or before the last part of a path"""
@@ -57,14 +57,14 @@ def dlopen_strings(source: str | int, symbols: Collection[str] = DLOPEN) -> Dlop
         tables = sorted((h.string_offset, h.string_offset + h.string_size) for h in headers)
         names: dict[str, None] = {}
         in_text: dict[str, None] = {}
-        rust = False
-        for data, begin, end in _windows(views.current.image.fd, headers[0], tables):
-            rust = rust or _RUST in data
+        fd = views.current.image.fd
+        for data, begin, end in _windows(fd, headers[0], tables):
             for name, whole in _names(data, begin, end):
                 group = names if whole else in_text
                 if len(group) < _NAMES:
                     group[name] = None
-        return DlopenStrings(imported, tuple(names), tuple(in_text) if rust else ())
+        is_rust = in_text and any(_RUST in data for data, _, _ in _windows(fd, headers[0], tables))
+        return DlopenStrings(imported, tuple(names), tuple(in_text) if is_rust else ())
 
 
 def _imported(file: ElfFile, symbols: Collection[str]) -> tuple[str, ...]:
@@ -117,7 +117,7 @@ def _names(data: bytes, begin: int, end: int) -> Iterator[tuple[str, bool]]:
         if not version and not nul:
             continue
         first = max(match.start() - _LONGEST, 0)
-        stem = _last(_NAME_END, data[first : match.start()])
+        stem = _last(_NAME_BYTES, data[first : match.start()])
         start = match.start() - len(stem)
         name = data[start : match.end(1)]
         if nul and stem.startswith(b"lib") and _begins(data, start):
@@ -131,14 +131,14 @@ def _names(data: bytes, begin: int, end: int) -> Iterator[tuple[str, bool]]:
 
 def _begins(data: bytes, start: int) -> bool:
     """Whether a string begins here: behind a NUL, or behind a number, whose bytes may look like text."""
-    text = _last(_TEXT_END, data[max(start - _SHORT - 1, 0) : start])
+    text = _last(_TEXT_BYTES, data[max(start - _SHORT - 1, 0) : start])
     before = start - len(text) - 1
     return not text if before < 0 or data[before] == 0 else len(text) <= _SHORT
 
 
-def _last(pattern: re.Pattern[bytes], data: bytes) -> bytes:
-    match = pattern.search(data)
-    return match[0] if match else b""
+def _last(characters: bytes, data: bytes) -> bytes:
+    """Return the end of some bytes that consists of these characters alone."""
+    return data[len(data.rstrip(characters)) :]
 
 
 def _without(begin: int, end: int, holes: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

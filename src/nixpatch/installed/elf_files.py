@@ -53,6 +53,8 @@ class WalkResult:
     """symbolic links, none of which was followed"""
     nested: tuple[str, ...] = ()
     """directories in which trees of their own begin"""
+    executables: tuple[str, ...] = ()
+    """files with an execute bit that are no ELF files"""
 
 
 def walk(root: str, is_nested: Callable[[str, frozenset[str]], bool] = lambda *_: False) -> WalkResult:
@@ -74,6 +76,7 @@ def walk(root: str, is_nested: Callable[[str, frozenset[str]], bool] = lambda *_
     notes: list[str] = []
     links: list[str] = []
     nested: list[str] = []
+    executables: list[str] = []
     pending = [root]
     while pending:
         directory = pending.pop()
@@ -83,7 +86,7 @@ def walk(root: str, is_nested: Callable[[str, frozenset[str]], bool] = lambda *_
                 if directory != root and is_nested(directory, frozenset(entry.name for entry in entries)):
                     nested.append(directory)
                     continue
-                below = _search(directory, entries, files, leftovers, notes, links)
+                below = _search(directory, entries, files, leftovers, notes, links, executables)
         except OSError as error:
             if directory == root or is_machine_error(error):
                 raise
@@ -91,7 +94,7 @@ def walk(root: str, is_nested: Callable[[str, frozenset[str]], bool] = lambda *_
             continue
         pending += below
     files.sort(key=lambda file: file.path)
-    every = (leftovers, notes, links, nested)
+    every = (leftovers, notes, links, nested, executables)
     return WalkResult(tuple(files), *(tuple(sorted(paths)) for paths in every))
 
 
@@ -113,6 +116,7 @@ def _search(
     leftovers: list[str],
     notes: list[str],
     links: list[str],
+    executables: list[str],
 ) -> list[str]:
     """Sort the entries of one directory; return the directories below it."""
     base = directory.rstrip("/") + "/"
@@ -135,6 +139,8 @@ def _search(
                 continue
             if file is not None:
                 files.append(file)
+            elif status.st_mode & _EXECUTE:
+                executables.append(base + name)
         elif entry.is_dir(follow_symlinks=False) and name not in _NOT_ENTERED:
             below.append(base + name)
         elif entry.is_symlink():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -120,6 +121,7 @@ def scan(path: str, *, store_dir: str | None = None, follow: bool = True) -> Tre
         linked=tuple(sorted(linked.prefixes)),
         linked_note=linked.note() if follow and linked.files else "",
         part=part if part != root else None,
+        perhaps_scripts=frozenset((*walked.executables, *walked.links)),
     )
 
 
@@ -259,9 +261,15 @@ def _other_manager(prefix: str) -> tuple[str, ...]:
 def dist_sources(dist: Dist) -> Iterator[tuple[str, bytes]]:
     """Yield path and contents of each ``.py`` file of a dist, sorted by path."""
     for path in sorted(path for path in dist.files if path.endswith(".py")):
-        # uv --link-mode symlink makes each of them a link into its cache.
         with contextlib.suppress(OSError):
-            yield path, read_regular(os.path.realpath(path), _MAX_SOURCE_SIZE)
+            try:
+                data = read_regular(path, _MAX_SOURCE_SIZE)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                # uv --link-mode symlink makes each of them a link into its cache.
+                data = read_regular(os.path.realpath(path), _MAX_SOURCE_SIZE)
+            yield path, data
 
 
 def python_sources(root: str) -> Iterator[tuple[str, bytes]]:

@@ -85,6 +85,8 @@ class Tree:
     """what was read through links; "" if nothing was"""
     part: str | None = None
     """the real path of the directory or file that was named, if it is only a part of the tree"""
+    perhaps_scripts: frozenset[str] = frozenset()
+    """below root: links, and files with an execute bit that are no ELF files"""
 
     def prefix_of(self, path: str) -> str:
         """Return the prefix of a file: that of the tree, or a store path that a link leads into."""

@@ -594,8 +594,12 @@ class Reader:
         if path not in self.known:
             if path in self.absent:
                 return None
-            if not os.path.exists(path):
+            try:
+                os.stat(path)
+            except (FileNotFoundError, ValueError):
                 self.absent.add(path)
+                return None
+            except OSError:
                 return None
         try:
             result = self(path)
@@ -622,7 +626,7 @@ class Reader:
     def stop_at(self, path: str, machine: Machine) -> SearchStop | None:
         """Return why ld.so ends a search at a path for files of a machine; None if it opens it or goes on."""
         facts = self.facts(path)
-        if facts is not None and facts.machine == machine and not facts.executable:
+        if path in self.absent or (facts is not None and facts.machine == machine and not facts.executable):
             return None
         key = (path, machine)
         if key not in self.stops:

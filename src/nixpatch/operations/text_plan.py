@@ -96,8 +96,11 @@ def plan_scripts(
         programs: by path of a script that an earlier run changed: the program as it was installed.
 
     """
+    below = tree.root.rstrip("/") + "/"
     for dist in tree.dists:
-        for path in sorted(dist.files):
+        for path in sorted(
+            path for path in dist.files if path in tree.perhaps_scripts or not path.startswith(below)
+        ):
             real = path if not os.path.islink(path) else cached_file(path, tree.prefix, store_dir) or path
             shebang = _shebang(path, real, tree.prefix)
             if shebang is None:

@@ -194,7 +194,7 @@ def _conflicts(
     if target is None:
         return ()
     uses = [
-        library_use(link.by, files[link.by], link.need, link.path)
+        library_use(link.by, files[link.by], link.need, os.path.realpath(link.path))
         for link in links
         if link.path is not None and not files[link.by].executable and policy.libc_of(link.need) is None
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -136,7 +137,7 @@ def _conflicts(
     """Report files that do not load after another library of the same soname."""
     libc_of = default_policy().libc_of
     uses = [
-        library_use(path, file, soname, library)
+        library_use(path, file, soname, os.path.realpath(library))
         for path, file in facts.items()
         for soname, library in libraries_by_search_path(path, file, reader).items()
         if libc_of(soname) is None and not file.executable

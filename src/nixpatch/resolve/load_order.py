@@ -6,6 +6,7 @@ checks the symbol versions of the file that it loads (_dl_map_object in dl-load.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,21 +29,22 @@ class LibraryUse:
 
 
 def library_use(user: str, facts: ElfFacts, soname: str, path: str) -> LibraryUse:
-    """Return the use of the library at a path, which may be a link."""
+    """Return the use of the library at a real path."""
     wanted = frozenset(
         version for need in facts.version_needs if need.soname == soname for version in need.versions
     )
-    return LibraryUse(user, soname, os.path.realpath(path), wanted)
+    return LibraryUse(user, soname, path, wanted)
 
 
 def planned_uses(files: Iterable[FilePlan]) -> Iterator[LibraryUse]:
     """Yield the uses of libraries in the process of the target Python: none of libc's, none by programs."""
+    real_path = functools.cache(os.path.realpath)
     for file in files:
         if file.facts is None or file.facts.executable:
             continue
         for answer in file.answers:
             if answer.path is not None and answer.origin in _SERVED_BY_FILE:
-                yield library_use(file.file.path, file.facts, answer.need, answer.path)
+                yield library_use(file.file.path, file.facts, answer.need, real_path(answer.path))
 
 
 def late_findings(files: Iterable[FilePlan]) -> Iterator[Finding]:

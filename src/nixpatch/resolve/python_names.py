@@ -20,6 +20,8 @@ from nixpatch.model import OpenedName, Opener
 
 WORDS = re.compile(rb"(?:CDLL|PyDLL|cdll|pydll|find_library|dlopen)\b")
 """what a source must contain to be worth parsing"""
+_IN_WORDS = (b"DLL", b"dll", b"find_library", b"dlopen")
+"""of which each match of :data:`WORDS` has one: plain strings are found ten times as fast"""
 
 _LITERAL = re.compile(rb"""(['"])(lib[\w+.-]+\.so(?:\.[0-9][\w.]*)?)\1""")
 _TOKEN = re.compile(rb"\w+|[\[({~+-]")
@@ -175,21 +177,32 @@ class _Dist:
         self.steps, self.tokens = _STEPS, _TOKENS
         self.sources = [(path, source) for path, source in sources if not _TESTS.search(path)]
         self.rest = self.sources
-        self._read(WORDS)
+        self._read(WORDS, _IN_WORDS)
+        if not self.modules:
+            return  # nothing here opens a library
         imported = {
             origin.split(".")[-2:][0] for module in self.modules for origin in module.imported.values()
         }
-        self._read(_LITERAL, {f"{name}.py" for name in imported})
+        self._read(_LITERAL, (b".so",), {f"{name}.py" for name in imported})
 
-    def _read(self, words: re.Pattern[bytes], names: Collection[str] = (), limit: int = _MAX_SOURCES) -> None:
+    def _read(
+        self,
+        words: re.Pattern[bytes],
+        parts: Collection[bytes],
+        names: Collection[str] = (),
+        limit: int = _MAX_SOURCES,
+    ) -> None:
         """Parse the sources that hold some words, and have one of the names where any are given.
 
-        Where more than ``limit`` do, the words are of everyday language and none is parsed.
+        Each match of the words has one of ``parts``. Where more than ``limit`` sources hold them, the words
+        are of everyday language and none is parsed.
         """
         wanted = {
             path: source
             for path, source in self.rest
-            if (not names or path.rpartition("/")[2] in names) and words.search(source)
+            if (not names or path.rpartition("/")[2] in names)
+            and any(map(source.__contains__, parts))
+            and words.search(source)
         }
         self.openers.clear()  # more functions may be known
         if len(wanted) <= limit:
@@ -247,8 +260,9 @@ class _Dist:
             if not fresh:
                 return
             handled.update(fresh)
-            names = sorted({re.escape(helper.scope.name.encode()) for helper in fresh})
-            self._read(re.compile(rb"\b(?:%s)\(" % b"|".join(names)), limit=_MAX_CALLERS)
+            names = sorted({helper.scope.name.encode() for helper in fresh})
+            words = re.compile(rb"\b(?:%s)\(" % b"|".join(map(re.escape, names)))
+            self._read(words, names, limit=_MAX_CALLERS)
             for helper in fresh:
                 self._meet_defaults(helper)
                 for scope, call in self.calls.get(helper.scope.name, ()):

@@ -131,12 +131,43 @@ def test_a_file_outside_to_which_a_link_leads_counts(known: World, nixpatch: Run
     assert looks.during(lambda: nixpatch(known.venv)) == 1
 
 
-def test_a_tree_with_a_finding_is_looked_at_each_time(world: World, nixpatch: Run, looks: Looks) -> None:
+@pytest.fixture
+def incomplete(world: World, nixpatch: Run, looks: Looks) -> World:
+    """Return a world whose tree is known, and lacks a library."""
     shutil.rmtree(os.path.dirname(world.library))
     os.mkdir(os.path.join(world.store, f"{HASH[::-1]}-empty-1"))
-    for _ in range(3):
-        assert looks.during(lambda: nixpatch(world.venv)) == 1
+    nixpatch(world.venv)
     assert nixpatch(world.venv)[0] == 1
+    assert looks.during(lambda: nixpatch(world.venv)) == 0
+    return world
+
+
+@pytest.mark.parametrize("options", [(), ("--quiet",)])
+def test_a_tree_that_lacks_a_library_says_so_each_time(
+    incomplete: World, nixpatch: Run, options: tuple[str, ...]
+) -> None:
+    code, text, _ = nixpatch(*options, incomplete.venv)
+    full_code, full_text, _ = nixpatch("--no-cache", *options, incomplete.venv)
+    assert code == full_code == 1
+    assert "libanswer.so.1" in text
+    assert [line.rpartition(" in ")[0] for line in text.splitlines()] == [
+        line.rpartition(" in ")[0] for line in full_text.splitlines()
+    ]
+
+
+def test_a_library_that_comes_into_the_store_is_seen(incomplete: World, nixpatch: Run, looks: Looks) -> None:
+    library = os.path.join(incomplete.store, f"{HASH}-answer-2", "lib")
+    os.makedirs(library)
+    shared("library.c", os.path.join(library, "libanswer.so.1"), "-Wl,-soname,libanswer.so.1")
+    assert nixpatch(incomplete.venv)[0] == 0
+
+
+def test_advice_is_given_for_the_current_directory(
+    incomplete: World, nixpatch: Run, looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(incomplete.root)
+    assert looks.during(lambda: nixpatch(incomplete.venv)) == 1
+    assert looks.during(lambda: nixpatch(incomplete.venv)) == 0
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff" * 100, b"[" * 100_000, None])

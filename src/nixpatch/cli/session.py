@@ -110,7 +110,7 @@ class Output:
 
     def known(self, known: KnownTree, seconds: float) -> None:
         """Print what an earlier run printed of a tree; rich is slow to import."""
-        lines = known.lines if self.verbosity == 0 else ()
+        lines = known.lines if self.verbosity == 0 else known.quiet_lines
         coloured = self._watched and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         if lines:
             lines = (*lines[:-1], (with_duration(lines[-1][0], seconds), lines[-1][1]))

@@ -600,6 +600,7 @@ class Reader:
                 self.absent.add(path)
                 return None
             except OSError:
+                self.looked_at[path] = False
                 return None
         try:
             result = self(path)

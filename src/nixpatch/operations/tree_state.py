@@ -45,9 +45,14 @@ _NO_STORE = Store("", "")
 
 @dataclass(frozen=True, slots=True)
 class KnownTree:
-    """What a run printed of a tree, to be printed again: lines with their style."""
+    """What a run printed of a tree, to be printed again."""
 
     lines: tuple[tuple[str, str], ...]
+    """with their style"""
+    quiet_lines: tuple[tuple[str, str], ...]
+    """the same with ``--quiet``"""
+    satisfied: bool
+    """whether nothing is missing and nothing is wrong"""
 
 
 def recall(request: PatchRequest, options: PatchOptions) -> KnownTree | None:
@@ -62,6 +67,8 @@ def recall(request: PatchRequest, options: PatchOptions) -> KnownTree | None:
             return None
         known = json.loads(body)
         prefix = root_of(request.path)
+        if known["directory"] not in {None, os.getcwd()}:
+            return None
         if known["key"] != _key(request, options) or known["outside"] != _outside(known["outside"]):
             return None
         if known["tree"] != _tree_digest(prefix, request.store.real):
@@ -69,9 +76,9 @@ def recall(request: PatchRequest, options: PatchOptions) -> KnownTree | None:
         rooted = options.gc_roots and gc_roots.wanted(request.store, prefix)
         if rooted and gc_roots.missing(request.store, prefix, known["used"]):
             return None
-        lines = tuple((text, style) for text, style in known["lines"])
-        "".join(text + style for text, style in lines).encode("utf-8", "surrogateescape")  # can be printed
-        return KnownTree(lines)
+        lines, quiet_lines = (tuple((text, style) for text, style in part) for part in known["lines"])
+        "".join(text + style for text, style in (*lines, *quiet_lines)).encode("utf-8", "surrogateescape")
+        return KnownTree(lines, quiet_lines, known["directory"] is None)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -81,19 +88,19 @@ def remember(
     options: PatchOptions,
     outcome: Outcome,
     used: Collection[str],
-    lines: Iterable[tuple[str, str]],
+    printed: KnownTree,
     begun: int,
 ) -> None:
     """Keep what a run printed of a tree, if a run on the tree as it is now would print the same.
 
-    The caller has made sure that the run found nothing to do and nothing wrong. Never fails.
+    The caller has made sure that the run found nothing to do. Never fails.
 
     Args:
         request: of the run.
         options: of the run.
         outcome: of the run.
         used: the store paths that need roots.
-        lines: what it printed, with styles.
+        printed: what it printed.
         begun: its beginning, in nanoseconds since the epoch: what changed since, it may have read before.
 
     """
@@ -109,19 +116,25 @@ def remember(
     key = _key(request, options)
     if stamps is None or digest is None or key is None:
         return
+    try:
+        directory = os.getcwd()
+    except OSError:  # it is gone
+        return
     known = {
         "key": key,
         "outside": stamps,
         "tree": digest,
         "used": sorted(used),
-        "lines": [list(line) for line in lines],
+        "lines": [printed.lines, printed.quiet_lines],
+        # Advice on what is missing names paths as they are seen from the current directory.
+        "directory": None if printed.satisfied else directory,
     }
     body = json.dumps(known, sort_keys=True).encode("ascii")
-    directory = os.path.dirname(path)
+    kept_in = os.path.dirname(path)
     with contextlib.suppress(OSError):
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        os.makedirs(kept_in, mode=0o700, exist_ok=True)
         replace_bytes(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-        _drop_oldest(directory)
+        _drop_oldest(kept_in)
 
 
 def _file(request: PatchRequest) -> str | None:

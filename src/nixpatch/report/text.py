@@ -65,9 +65,9 @@ def plan_report(
     return Group(*parts, closing)
 
 
-def brief_lines(outcome: Outcome) -> tuple[tuple[str, str], ...] | None:
+def brief_lines(outcome: Outcome, verbosity: int) -> tuple[tuple[str, str], ...] | None:
     """Return the lines of a report and their styles, None for one with more than lines."""
-    parts = plan_report(outcome.plan, outcome, verbosity=0, seconds=0.0).renderables
+    parts = plan_report(outcome.plan, outcome, verbosity=verbosity, seconds=0.0).renderables
     lines = [(part.plain, str(part.style)) for part in parts if isinstance(part, Text) and not part.spans]
     return tuple(lines) if len(lines) == len(parts) else None
 

@@ -23,6 +23,7 @@ import time
 from nixpatch import elf
 from nixpatch.installed.scan import scan
 from nixpatch.installed.target_python import find_target
+from nixpatch.store.cache import Cache
 from nixpatch.store.index import open_index
 from nixpatch.store.nix_store import find_store
 
@@ -79,7 +80,7 @@ def main() -> None:
             if run == "one came":
                 os.makedirs(os.path.join(store.directory, f"{'1' * 32}-new-1", "lib"))
             wall, cpu = time.monotonic(), time.process_time()
-            with open_index(store, target, elf.read, cache=file) as index:
+            with open_index(store, target, elf.read, cache=Cache(file)) as index:
                 opened = time.process_time() - cpu
                 found = sum(len(index.providers(f"lib{number}.so.1")) for number in range(options.ask))
             wall, cpu = time.monotonic() - wall, time.process_time() - cpu

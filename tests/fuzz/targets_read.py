@@ -57,7 +57,7 @@ def manylinux_module(data: bytes) -> None:
 
 def python_source(data: bytes) -> None:
     """What a source opens are names of files, with a whole path or without a directory."""
-    for site in opened_names([("x.py", data)]):
+    for site in opened_names({"x.py": data}):
         assert site.name.startswith("/") or "/" not in site.name
         assert site.name.isascii()
         assert site.name.isprintable()
@@ -95,7 +95,7 @@ def components(data: bytes) -> None:
 
 def opened(data: bytes) -> None:
     """Any source has names or none; they are the same the next time and can be written down."""
-    sources = [("a.py", data), ("b.py", b"from a import *\nload('libb.so')\n")]
+    sources = {"a.py": data, "b.py": b"from a import *\nload('libb.so')\n"}
     names = opened_names(sources)
     assert opened_names(sources) == names
     for name in names:

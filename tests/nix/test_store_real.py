@@ -170,7 +170,7 @@ def test_the_cache_follows_what_nix_adds_and_collects(
     cache = str(tmp_path / "store.sqlite")
 
     def found() -> list[str]:
-        with open_index(store, target, read, cache=cache) as index:
+        with open_index(store, target, read, cache=Cache(cache)) as index:
             cached = index.providers("libz.so.1")
         assert cached == open_index(store, target, read).providers("libz.so.1")
         return [provider.directory for provider in cached]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nixpatch.model import ElfFacts, Libc, Linkage, Machine, Skip, SkipReason, Source, Target, VersionNeed
+from nixpatch.store.cache import Cache
 from nixpatch.store.index import ProviderIndex, open_index
 from nixpatch.store.nix_store import Store, find_store
 from nixpatch.store.sources import LibraryDirectory, LibrarySources
@@ -126,7 +127,7 @@ class World:
         edition: str = "",
     ) -> ProviderIndex:
         sources = LibrarySources(libs=libs, closures=tuple(closures), pure=pure)
-        return open_index(self.store, self.target, self.reader, sources, cache=cache, edition=edition)
+        return open_index(self.store, self.target, self.reader, sources, cache=Cache(cache, edition))
 
     def found(self, name: str, *libs: str, pure: bool = False) -> list[str]:
         """Return the directories of the providers, best first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -258,18 +259,60 @@ def _other_manager(prefix: str) -> tuple[str, ...]:
     return ()
 
 
-def dist_sources(dist: Dist) -> Iterator[tuple[str, bytes]]:
-    """Yield path and contents of each ``.py`` file of a dist, sorted by path."""
-    for path in sorted(path for path in dist.files if path.endswith(".py")):
-        with contextlib.suppress(OSError):
-            try:
-                data = read_regular(path, _MAX_SOURCE_SIZE)
-            except OSError as error:
-                if error.errno != errno.ELOOP:
-                    raise
-                # uv --link-mode symlink makes each of them a link into its cache.
-                data = read_regular(os.path.realpath(path), _MAX_SOURCE_SIZE)
-            yield path, data
+class DistSources(Mapping[str, bytes]):
+    """The ``.py`` files of a dist, by path relative to the site directory.
+
+    Each is read when it is asked for, and not kept.
+
+    Attributes:
+        digests: SHA-256 of each source that was read, as it was the first time.
+        are_lost: one could not be read.
+
+    """
+
+    def __init__(self, dist: Dist) -> None:
+        """Read nothing yet."""
+        self.digests: dict[str, bytes] = {}
+        self.are_lost = False
+        below = dist.site.rstrip("/") + "/"
+        self._paths = {
+            path[len(below) :] if path.startswith(below) else os.path.relpath(path, dist.site): path
+            for path in sorted(path for path in dist.files if path.endswith(".py"))
+        }
+
+    def __getitem__(self, name: str) -> bytes:
+        """Return the contents.
+
+        Raises:
+            KeyError: there is no such file, or it cannot be read.
+
+        """
+        try:
+            data = _source(self._paths[name])
+        except OSError as error:
+            self.are_lost = True
+            raise KeyError(name) from error
+        if name not in self.digests:
+            self.digests[name] = hashlib.sha256(data).digest()
+        return data
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the paths, sorted."""
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        """Return the number of sources that RECORD lists."""
+        return len(self._paths)
+
+
+def _source(path: str) -> bytes:
+    try:
+        return read_regular(path, _MAX_SOURCE_SIZE)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        # uv --link-mode symlink makes each of them a link into its cache.
+        return read_regular(os.path.realpath(path), _MAX_SOURCE_SIZE)
 
 
 def python_sources(root: str) -> Iterator[tuple[str, bytes]]:

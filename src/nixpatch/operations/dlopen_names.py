@@ -19,12 +19,13 @@ from nixpatch.installed.scan import python_sources, scan
 from nixpatch.model import OpenedName, Opener, Target, Tree
 from nixpatch.model.dlopen_names import DlopenName, DlopenNames, DlopenStatus
 from nixpatch.model.installed import ENV_DIRECTORY
-from nixpatch.operations.opened_names import read_code_names
+from nixpatch.operations.opened_names import CodeReader
 from nixpatch.operations.plan import Reader, sources_of, target_for
 from nixpatch.operations.request import PatchRequest
 from nixpatch.resolve.provider_choice import choose_provider
 from nixpatch.resolve.python_names import WORDS, opened_names
 from nixpatch.store import gc_roots
+from nixpatch.store.cache import Cache
 from nixpatch.store.catalog import packaged
 from nixpatch.store.index import ProviderIndex, open_index
 from nixpatch.version import __version__
@@ -43,10 +44,10 @@ def find_dlopen_names(request: PatchRequest) -> DlopenNames:
     bundled = {os.path.basename(file.path) for file in tree.files}
     sites_by_name: dict[tuple[str, bool], list[OpenedName]] = {}
     computed: list[OpenedName] = []
-    with open_index(
-        request.store, target, reader, sources_of(request, target), cache=request.cache, edition=__version__
-    ) as index:
-        names = read_code_names(tree, {}, target.machine, request.policy, index.cache, TreeRecords()).python
+    cache = Cache(request.cache, __version__)
+    with open_index(request.store, target, reader, sources_of(request, target), cache=cache) as index:
+        code = CodeReader(tree, request.policy, cache, TreeRecords())
+        names = code.code_names({}, target.machine).python
         for site in _sites(tree, names):
             if "*" in site.name:
                 computed.append(site)
@@ -81,11 +82,11 @@ def _sites(tree: Tree, names: Mapping[str, Sequence[OpenedName]]) -> Iterator[Op
         for name in names.get(dist.info, ()):
             yield replace(name, path=os.path.relpath(os.path.join(dist.site, name.path), tree.root))
     owned = {path for dist in tree.dists for path in dist.files if path.endswith(".py")}
-    directories: dict[str, list[tuple[str, bytes]]] = {}
+    directories: dict[str, dict[str, bytes]] = {}
     for path, source in python_sources(tree.root):
         if path not in owned and WORDS.search(source):
-            sources = directories.setdefault(os.path.dirname(path), [])
-            sources.append((os.path.relpath(path, tree.root), source))
+            sources = directories.setdefault(os.path.dirname(path), {})
+            sources[os.path.relpath(path, tree.root)] = source
     for sources in directories.values():
         yield from opened_names(sources)
 

@@ -19,13 +19,6 @@ from nixpatch.model import ElfEdit, FileHash, Linkage, Skip, Writer
 PARALLEL_FROM = 48 << 20
 """bytes; starting a second process takes about 20 ms, and less work than this is done sooner by one"""
 
-# A file is large if it is more than this part of the work of one process.
-_LARGE_PART = 16
-
-# Handing work to a process takes as long as copying some hundred kB, so small files go together.
-_BATCH_SIZE = 4 << 20
-_BATCH_FILES = 32
-
 _NOT_ORIGINAL = (
     "what its undo record gives is not the original: another tool changed the file after the patch; "
     "install the dist again"
@@ -78,7 +71,7 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[JobResult]]
     if workers == 1 or len(jobs) < 2:
         yield map(run_job, jobs)
         return
-    from nixpatch.operations.worker_pool import run_in_pool  # noqa: PLC0415 - 20 ms that a small run can save
+    from nixpatch.operations.worker_pool import batches, run_in_pool  # noqa: PLC0415 - 20 ms that a small run can save
 
     order = list(batches(sizes, workers))
     positions = {
@@ -105,30 +98,6 @@ def _in_job_order(
 def worker_count(asked: int, size: int) -> int:
     """Return the number of processes for work on so many bytes; 0 asks for one per core if it is large."""
     return asked or (len(os.sched_getaffinity(0)) if size >= PARALLEL_FROM else 1)
-
-
-def batches(sizes: Sequence[int], workers: int, least: int = _BATCH_SIZE) -> Iterator[list[int]]:
-    """Yield the indexes of all jobs in the order to start them, small ones together up to ``least`` bytes.
-
-    A large file that is started last would keep one process busy while the others have nothing left to do, so
-    the large ones go first, the largest before all. The rest stays in order: a dist is recorded when its last
-    file is done, and a killed run should leave few dists unrecorded.
-    """
-    large = max(sum(sizes) // (workers * _LARGE_PART), least)
-    first = sorted((index for index, size in enumerate(sizes) if size > large), key=lambda i: (-sizes[i], i))
-    yield from ([index] for index in first)
-    batch: list[int] = []
-    batch_size = 0
-    for index, size in enumerate(sizes):
-        if size > large:
-            continue
-        batch.append(index)
-        batch_size += size
-        if batch_size >= least or len(batch) == _BATCH_FILES:
-            yield batch
-            batch, batch_size = [], 0
-    if batch:
-        yield batch
 
 
 def _size(job: Job) -> int:

@@ -19,6 +19,7 @@ from nixpatch.operations.plan import Reader, sources_of, target_for
 from nixpatch.operations.request import PatchRequest
 from nixpatch.resolve.manylinux import claimed_tags, honest_limit, policies_of, promise
 from nixpatch.resolve.provider_choice import choose_provider
+from nixpatch.store.cache import Cache
 from nixpatch.store.index import open_index
 from nixpatch.tree_lock import hold_tree
 from nixpatch.version import __version__
@@ -83,7 +84,7 @@ def promises(request: PatchRequest, claim: Claim, reader: Reader) -> tuple[Promi
     """
     target = claim.target
     with open_index(
-        request.store, target, reader, sources_of(request, target), cache=request.cache, edition=__version__
+        request.store, target, reader, sources_of(request, target), cache=Cache(request.cache, __version__)
     ) as index:
 
         def chosen(soname: str, wanted: frozenset[str]) -> ProviderChoice:

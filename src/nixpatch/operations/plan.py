@@ -37,7 +37,8 @@ from nixpatch.model import (
     VendoredPlan,
 )
 from nixpatch.operations.foreign_dists import dangling_dists, foreign_dists, linked_for_others
-from nixpatch.operations.opened_names import read_code_names
+from nixpatch.operations.opened_names import CodeReader
+from nixpatch.operations.read_ahead import read_ahead
 from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.resolution_cache import plan_caches
 from nixpatch.operations.resume import is_stale, stale_note, unrecorded, vouches
@@ -58,6 +59,7 @@ from nixpatch.resolve.python_libraries import PythonLibraries, PythonResolver
 from nixpatch.resolve.search_path import inside, names_path
 from nixpatch.resolve.stopped_imports import mark_stopped
 from nixpatch.store import lockfile, nixpkgs
+from nixpatch.store.cache import Cache
 from nixpatch.store.catalog import packaged
 from nixpatch.store.index import ProviderIndex, open_index
 from nixpatch.store.programs import find_loader, find_program
@@ -91,7 +93,8 @@ def make_plan(
     tree = scan_for(request)
     records = records or TreeRecords()
     read = Reader()
-    results = {file.path: read.in_tree(file.path) for file in reading(tree.files)}
+    code = CodeReader(tree, request.policy, Cache(request.cache, __version__), records)
+    results = _read_files(request, tree, read, code, reading)
     foreign = tuple(disregard_foreign_records(tree, read, records))
     results.update((finding.path, read(finding.path)) for finding in foreign)
     facts = {path: result for path, result in results.items() if isinstance(result, ElfFacts)}
@@ -102,7 +105,7 @@ def make_plan(
         sources: LibrarySources,
     ) -> _Decision:
         read.forget_absent()  # nixpkgs may have brought something since
-        with _index(request, target, read, sources) as index:  # keeps what it learns of the store
+        with _index(request, target, read, sources, code.cache) as index:  # keeps what it learns of the store
             context = ResolutionContext(
                 tree=tree,
                 target=target,
@@ -118,7 +121,7 @@ def make_plan(
                 lender_sites=_lender_sites(tree, sources, index),
                 read_facts=read.facts,
             )
-            context, python = _with_opened(context, index, records)
+            context, python = _with_opened(context, index, code)
             vendored: tuple[VendoredPlan, ...] = ()
             if request.unvendor:
                 from nixpatch.unvendor.inputs import decide_unvendoring  # noqa: PLC0415 - hardly any run asks for it
@@ -149,8 +152,10 @@ def make_plan(
     ]
     if request.project is not None:
         findings.append(Finding("note", request.project, "its [tool.nixpatch] adds rules"))
-    findings += [finding for file in files for finding in libc_findings(context, file)]
-    findings += late_findings(files)
+    findings += (
+        *(finding for file in files for finding in libc_findings(context, file)),
+        *late_findings(files),
+    )
     conflicts = tuple(
         load_conflicts(
             planned_uses(files),
@@ -272,14 +277,31 @@ def _plan_texts(
     return tuple(texts), tuple(findings)
 
 
+def _read_files(
+    request: PatchRequest,
+    tree: Tree,
+    read: Reader,
+    code: CodeReader,
+    reading: Callable[[Iterable[TreeFile]], Iterable[TreeFile]],
+) -> dict[str, ElfFacts | Skip]:
+    """Read the headers of all files; of a large tree by several processes, together with the code."""
+    with read_ahead(tree, code, request.workers) as readings:
+        for file in reading(tree.files):
+            while file.path not in read.known and (part := next(readings, None)) is not None:
+                read.known.update(part.facts)
+                code.take(part.strings, part.names)
+            read.in_tree(file.path)
+        for part in readings:
+            code.take(part.strings, part.names)
+    return {file.path: read.known[file.path] for file in tree.files}
+
+
 def _with_opened(
-    context: ResolutionContext, index: ProviderIndex, records: TreeRecords
+    context: ResolutionContext, index: ProviderIndex, code: CodeReader
 ) -> tuple[ResolutionContext, dict[str, PythonLibraries]]:
     """Add the libraries that code opens by name; return what Python code opens by ``.dist-info``, too."""
     catalog = packaged()
-    names = read_code_names(
-        context.tree, context.facts, context.target.machine, context.policy, index.cache, records
-    )
+    names = code.code_names(context.facts, context.target.machine)
     is_known = functools.cache(
         lambda name: bool(
             context.files_named(name)
@@ -541,7 +563,9 @@ def mark_unrecorded(tree: Tree, files: tuple[FilePlan, ...], records: TreeRecord
     )
 
 
-def _index(request: PatchRequest, target: Target, read: Reader, sources: LibrarySources) -> ProviderIndex:
+def _index(
+    request: PatchRequest, target: Target, read: Reader, sources: LibrarySources, cache: Cache
+) -> ProviderIndex:
     """Open the index over every source.
 
     Raises:
@@ -553,7 +577,7 @@ def _index(request: PatchRequest, target: Target, read: Reader, sources: Library
             f"{request.store.directory}: there is no Nix store on this machine: "
             "install Nix, name a store with --store, or name libraries with --lib DIR"
         )
-    return open_index(request.store, target, read, sources, cache=request.cache, edition=__version__)
+    return open_index(request.store, target, read, sources, cache=cache)
 
 
 @dataclass(slots=True)

@@ -66,6 +66,8 @@ class PatchRequest:
     """read what links of the tree lead to outside it, too: for commands that do not write"""
     in_nix_build: bool = False
     """a derivation is being built: its output can never be restored"""
+    workers: int = 0
+    """processes that read a large tree; 0 is one per core"""
 
 
 def request_for(
@@ -118,6 +120,7 @@ def request_for(
         loader=stdenv_loader(environ),
         cache=cache_file(environ) if options.cache else None,
         in_nix_build=building,
+        workers=options.jobs,
     )
 
 

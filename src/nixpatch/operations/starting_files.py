@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from nixpatch.elf.symbols import read_symbols
 from nixpatch.errors import FileRefused
-from nixpatch.installed.scan import dist_sources
+from nixpatch.installed.scan import DistSources
 from nixpatch.model import Dist, ElfFacts, Target, Tree, TreeFile
 from nixpatch.resolve.stopped_imports import module_name
 
@@ -45,7 +45,9 @@ class StartingFiles:
         """Return the names of ELF files of a dist that its sources have as a text, read once."""
         if dist.info not in self._named:
             literals: set[str] = set()
-            for _, source in dist_sources(dist):
+            sources = DistSources(dist)
+            for name in sources:
+                source = sources.get(name, b"")
                 literals.update(_LITERAL.findall(source.decode("utf-8", "surrogateescape")))
             self._named[dist.info] = named_files(self._files.get(dist.info, ()), literals)
         return self._named[dist.info]

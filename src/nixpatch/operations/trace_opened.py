@@ -17,7 +17,7 @@ from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.startup_file import startup_name, startup_tables
 from nixpatch.model import Dist, ElfFacts, OpenedName, OpenedNeed, Opener, Target, Tree
 from nixpatch.model.trace import SearchedPlace, SearchStep, TracedNeed
-from nixpatch.operations.opened_names import read_code_names
+from nixpatch.operations.opened_names import CodeReader
 from nixpatch.operations.plan import Reader
 from nixpatch.operations.text_plan import MAX_SCRIPT
 from nixpatch.operations.verify_provenance import by_search_path, patched_files
@@ -80,7 +80,7 @@ def opened_by_tree(
 ) -> OpenedByCode:
     """Return what the files and sources of a tree open; ``cache_path`` is the cache of a run, if any."""
     records, catalog, cache = TreeRecords(), packaged(), Cache(cache_path, __version__)
-    names = read_code_names(tree, facts, target.machine, default_policy(), cache, records)
+    names = CodeReader(tree, default_policy(), cache, records).code_names(facts, target.machine)
     cache.save()
     context = ResolutionContext(
         tree=tree,

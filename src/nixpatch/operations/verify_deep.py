@@ -22,7 +22,8 @@ from nixpatch.installed.hashing import format_sha256
 from nixpatch.installed.provenance import PatchedFile
 from nixpatch.model import Finding, Linkage, Reread
 from nixpatch.model.elf_description import ElfDescription
-from nixpatch.operations.edit_jobs import batches, worker_count
+from nixpatch.operations.edit_jobs import worker_count
+from nixpatch.operations.worker_pool import batches, run_in_pool
 
 _OWN = "nixpatch"
 _LOT = 64 << 20  # bytes of files for one child process: LIEF alone takes half a second to start
@@ -155,8 +156,6 @@ def _results(jobs: Sequence[RereadJob], root: str, workers: int) -> Iterator[Rer
     if workers == 1 or len(jobs) < 2:
         yield from map(carry_out, jobs)
         return
-    from nixpatch.operations.worker_pool import run_in_pool  # noqa: PLC0415 - a small tree need not wait for it
-
     text = "a process that read files again died (was it killed, or out of memory?): verify again"
     lost = RereadResult(findings=(Finding("error", root, text),))
     with run_in_pool(carry_out, jobs, min(workers, len(jobs)), lambda: lost) as results:

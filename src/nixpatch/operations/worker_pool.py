@@ -20,6 +20,13 @@ _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A file is large if it is more than this part of the work of one process.
+_LARGE_PART = 16
+
+# Handing work to a process takes as long as copying some hundred kB, so small files go together.
+_BATCH_SIZE = 4 << 20
+_BATCH_FILES = 32
+
 _AHEAD = 2  # jobs handed to a worker: it need not wait while this process writes RECORD
 
 
@@ -139,3 +146,27 @@ def _results(workers: Sequence[_Worker], count: int, if_died: Callable[[], _Resu
                     raise result
                 done[worker.jobs.popleft()] = result
         yield done.pop(index)
+
+
+def batches(sizes: Sequence[int], workers: int, least: int = _BATCH_SIZE) -> Iterator[list[int]]:
+    """Yield the indexes of all jobs in the order to start them, small ones together up to ``least`` bytes.
+
+    A large file that is started last would keep one process busy while the others have nothing left to do, so
+    the large ones go first, the largest before all. The rest stays in order: a dist is recorded when its last
+    file is done, and a killed run should leave few dists unrecorded.
+    """
+    large = max(sum(sizes) // (workers * _LARGE_PART), least)
+    first = sorted((index for index, size in enumerate(sizes) if size > large), key=lambda i: (-sizes[i], i))
+    yield from ([index] for index in first)
+    batch: list[int] = []
+    batch_size = 0
+    for index, size in enumerate(sizes):
+        if size > large:
+            continue
+        batch.append(index)
+        batch_size += size
+        if batch_size >= least or len(batch) == _BATCH_FILES:
+            yield batch
+            batch, batch_size = [], 0
+    if batch:
+        yield batch

@@ -146,12 +146,12 @@ class _Spent(Exception):  # noqa: N818 - ends the work, no error
     """The bound on the work for one dist is reached."""
 
 
-def opened_names(sources: Iterable[tuple[str, bytes]]) -> tuple[OpenedName, ...]:
+def opened_names(sources: Mapping[str, bytes]) -> tuple[OpenedName, ...]:
     """Return what the sources of one dist open by name, sorted.
 
     Args:
-        sources: path and contents of each Python source of the dist. What cannot be parsed opens nothing:
-            Python could not run it either.
+        sources: contents of each Python source of the dist by path, asked for several times and not kept.
+            What cannot be parsed opens nothing: Python could not run it either.
 
     Returns:
         Names as the code spells them. Those that are no file name of a library on Linux, and paths that begin
@@ -162,7 +162,7 @@ def opened_names(sources: Iterable[tuple[str, bytes]]) -> tuple[OpenedName, ...]
 
 
 class _Dist:
-    def __init__(self, sources: Iterable[tuple[str, bytes]]) -> None:
+    def __init__(self, sources: Mapping[str, bytes]) -> None:
         self.modules: list[_Module] = []
         self.globals: defaultdict[str, list[tuple[_Scope, ast.expr]]] = defaultdict(list)
         self.functions: defaultdict[str, list[_Scope]] = defaultdict(list)
@@ -175,8 +175,9 @@ class _Dist:
         self.following: set[int] = set()
         self.width = 1
         self.steps, self.tokens = _STEPS, _TOKENS
-        self.sources = [(path, source) for path, source in sources if not _TESTS.search(path)]
-        self.rest = self.sources
+        self.sources = sources
+        self.paths = [path for path in sources if not _TESTS.search(path)]
+        self.rest = self.paths
         self._read(WORDS, _IN_WORDS)
         if not self.modules:
             return  # nothing here opens a library
@@ -199,14 +200,14 @@ class _Dist:
         """
         wanted = {
             path: source
-            for path, source in self.rest
-            if (not names or path.rpartition("/")[2] in names)
-            and any(map(source.__contains__, parts))
-            and words.search(source)
+            for path in self.rest
+            if not names or path.rpartition("/")[2] in names
+            for source in (self.sources.get(path, b""),)
+            if any(map(source.__contains__, parts)) and words.search(source)
         }
         self.openers.clear()  # more functions may be known
         if len(wanted) <= limit:
-            self.rest = [(path, source) for path, source in self.rest if path not in wanted]
+            self.rest = [path for path in self.rest if path not in wanted]
             for path, source in wanted.items():
                 self._add(path, source)
 
@@ -238,7 +239,8 @@ class _Dist:
     def _literals(self, opener: Opener) -> Iterator[OpenedName]:
         """Yield every soname that stands in a dist which computes what it opens: out of a table, perhaps."""
         known = {name.name for name in self.found}
-        for path, source in self.sources:
+        for path in self.paths:
+            source = self.sources.get(path, b"")
             for match in _LITERAL.finditer(source):
                 name = match[2].decode("ascii")
                 if name not in known:

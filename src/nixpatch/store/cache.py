@@ -1,7 +1,8 @@
 """A cache file in which every row names the state of the file or directory that it was read from.
 
 It makes a run quicker and cannot make it wrong: a row counts only for a path that has the very same stamp
-now, and only if its checksum holds. A file that cannot be used is ignored, and a broken one is deleted.
+now, or for the very same content, and only if its checksum holds. A file that cannot be used is ignored, and
+a broken one is deleted.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ class RowKind(enum.IntEnum):
     STRINGS = 6
     """the sonames that stand as strings in an ELF file that opens libraries by name"""
     OPENED = 5
-    """the names that the sources of a dist open, by RECORD and the digests that it has of the sources"""
+    """the names that the sources of a dist open, by a digest over the rows of RECORD that describe these"""
+
+
+_BY_CONTENT = {RowKind.OPENED: 3000}
+"""kinds whose rows stand for a content and not for a path, and how many of them are kept"""
 
 
 def stamp_of(status: os.stat_result) -> bytes:
@@ -111,7 +116,8 @@ class Cache:
             (kind, key)
             for kind, rows in self._rows.items()
             for key in rows
-            if (kind, key) not in self._used and not os.path.lexists(key)
+            if (kind, key) not in self._used
+            and (len(rows) > _BY_CONTENT[kind] if kind in _BY_CONTENT else not os.path.lexists(key))
         ]
         rows = [(kind, key, *row) for (kind, key), row in self._fresh.items()]
         try:

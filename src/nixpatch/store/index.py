@@ -212,8 +212,7 @@ def open_index(
     reader: ElfReader,
     sources: LibrarySources | None = None,
     *,
-    cache: str | None = None,
-    edition: str = "",
+    cache: Cache | None = None,
 ) -> ProviderIndex:
     """Return the index over all sources, the target's closure and the store.
 
@@ -222,8 +221,7 @@ def open_index(
         target: whose closure goes before the rest of the store, and whose machine ``--lib`` has to have.
         reader: reads the headers of one ELF file.
         sources: named by the user; none by default.
-        cache: the cache file; None caches nothing.
-        edition: version of the program; the cache of another one is not used.
+        cache: what is known of the store, and is to be kept; None keeps nothing.
 
     Raises:
         RequestError: a ``--lib`` or ``--closure`` that does not exist or serves nothing.
@@ -231,7 +229,7 @@ def open_index(
 
     """
     sources = sources or LibrarySources()
-    rows = Cache(cache, edition)
+    rows = cache or Cache()
     headers, listings = CachedHeaders(reader, rows), CachedListings(rows)
     target_paths = target_closure(store, target, headers)
     locked = sources.lockfile is not None

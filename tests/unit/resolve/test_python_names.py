@@ -12,10 +12,10 @@ CTYPES, FIND, CFFI = Opener.CTYPES, Opener.FIND_LIBRARY, Opener.CFFI
 
 def found(*sources: str, path: str = "pkg/__init__.py") -> set[tuple[str, Opener]]:
     """What the sources of a dist open; the first stands at ``path``."""
-    files = [
-        (path if number == 0 else f"pkg/part{number}.py", textwrap.dedent(source).encode())
+    files = {
+        path if number == 0 else f"pkg/part{number}.py": textwrap.dedent(source).encode()
         for number, source in enumerate(sources)
-    ]
+    }
     return {(name.name, name.opener) for name in opened_names(files)}
 
 
@@ -25,7 +25,7 @@ def names(source: str, opener: Opener) -> set[str]:
 
 def test_a_literal_has_its_place() -> None:
     source = b"import ctypes\n\nlib = ctypes.CDLL('libz.so.1')\n"
-    assert opened_names([("p/a.py", source)]) == (OpenedName("libz.so.1", CTYPES, "p/a.py", 3),)
+    assert opened_names({"p/a.py": source}) == (OpenedName("libz.so.1", CTYPES, "p/a.py", 3),)
 
 
 @pytest.mark.parametrize(
@@ -242,10 +242,10 @@ def test_a_dict_by_platform_and_words_of_a_string() -> None:
 
 
 def test_a_constant_of_another_module() -> None:
-    files = [
-        ("pkg/lib.py", b"import ctypes\nfrom .consts import LIBRARY\nctypes.CDLL(LIBRARY)"),
-        ("pkg/consts.py", b"LIBRARY = 'libfoo.so.3'"),
-    ]
+    files = {
+        "pkg/lib.py": b"import ctypes\nfrom .consts import LIBRARY\nctypes.CDLL(LIBRARY)",
+        "pkg/consts.py": b"LIBRARY = 'libfoo.so.3'",
+    }
     assert {name.name for name in opened_names(files)} == {"libfoo.so.3"}
 
 
@@ -269,7 +269,7 @@ def test_what_is_computed_is_a_star() -> None:
 def test_a_dist_that_computes_names_may_open_each_that_stands_in_it() -> None:
     table = "TABLE = {'cuda': ('libcuda.so.1',), 'text': 'see libtext.so.1'}  # 'libcomment.so'"
     opener = "import ctypes, table\ndef load(name): return ctypes.CDLL(table.lookup(name))"
-    opened = opened_names([("pkg/a.py", opener.encode()), ("pkg/table.py", table.encode())])
+    opened = opened_names({"pkg/a.py": opener.encode(), "pkg/table.py": table.encode()})
     by_name = {name.name: name.traced for name in opened}
     assert by_name == {"*": True, "libcuda.so.1": False, "libcomment.so": False}
 
@@ -293,7 +293,7 @@ def test_endless_and_hostile_sources_end() -> None:
     deep = "import ctypes\nctypes.CDLL(" + "(" * 3000 + ")" * 3000 + ")"
     long = "import ctypes\nctypes.CDLL(" + "'x', " * 300_000 + ")"
     for source in (loops, doubled, wide, deep, long):
-        opened_names([("p.py", source.encode())])
+        opened_names({"p.py": source.encode()})
 
 
 def names_of(opened: set[tuple[str, Opener]], opener: Opener) -> set[str]:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nixpatch.operations.edit_jobs import batches
+from nixpatch.operations.worker_pool import batches
 
 MB = 1 << 20
 

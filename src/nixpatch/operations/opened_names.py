@@ -23,7 +23,7 @@ from nixpatch.policy import Policy
 from nixpatch.resolve.python_names import opened_names
 from nixpatch.store.cache import Cache, RowKind, settled, stamp_of
 
-_SOURCE_ROW = re.compile(rb"^[^\r\n]*\.py[\"']?,[^\r\n]*$", re.MULTILINE)
+_SOURCE_ROW = re.compile(rb"^[^\r\n]*\.py[\"']?,[^\r\n]*", re.MULTILINE)
 _HASHED = re.compile(rb",sha(?:256|384|512)=[\w-]{20,},\d*\Z")
 _PLAIN_ROW = re.compile(rb"([^,\"']+),sha256=([\w-]{43}),\d*")
 
@@ -57,7 +57,7 @@ class CodeReader:
         self.cache = cache
         self._records = records
         self._states: dict[str, os.stat_result] = {}
-        self._rows = {dist.info: _source_rows(records.of(tree, dist.info)) for dist in tree.dists}
+        self._rows = {dist.info: _source_rows(dist, records.of(tree, dist.info)) for dist in tree.dists}
         self._strings: dict[str, DlopenStrings | None] = {}
         self._names: dict[str, DistNames] = {}
 
@@ -73,7 +73,11 @@ class CodeReader:
 
     def unread_dists(self) -> Iterator[Dist]:
         """Yield the dists whose names are not in the cache."""
-        return (dist for dist in self._tree.dists if self._cached_names(dist) is None)
+        return (
+            dist
+            for dist in self._tree.dists
+            if self._rows[dist.info] != [] and self._cached_names(dist) is None
+        )
 
     def take(self, strings: Mapping[str, DlopenStrings | None], names: Mapping[str, DistNames]) -> None:
         """Take what another process has read, after :meth:`unread_files` and :meth:`unread_dists`."""
@@ -130,6 +134,8 @@ class CodeReader:
         return None if rows is None else _unpacked(self.cache.get(RowKind.OPENED, _key(rows), b""))
 
     def _names_of(self, dist: Dist) -> tuple[OpenedName, ...]:
+        if self._rows[dist.info] == []:
+            return ()
         if dist.info not in self._names:
             known = self._cached_names(dist)
             if known is not None:
@@ -155,13 +161,14 @@ class CodeReader:
         return DistNames(names, as_recorded)
 
 
-def _source_rows(records: DistRecords) -> list[bytes] | None:
-    """Return the rows of RECORD that describe sources; None where they do not tell contents."""
+def _source_rows(dist: Dist, records: DistRecords) -> list[bytes] | None:
+    """Return the rows of RECORD that describe sources; None if not every source has one with a digest."""
     try:
         rows = _SOURCE_ROW.findall(records.read_record().data)
     except OSError:
         return None
-    return rows if all(map(_HASHED.search, rows)) else None
+    count = sum(path.endswith(".py") for path in dist.files)
+    return rows if len(rows) == count and all(map(_HASHED.search, rows)) else None
 
 
 def _fields(row: bytes) -> tuple[bytes, bytes] | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # most runs need none of these
     from nixpatch.model.dlopen_names import DlopenNames
     from nixpatch.model.manylinux import Promise
     from nixpatch.model.trace import Trace
-    from nixpatch.operations.tree_state import KnownTree
+    from nixpatch.operations.tree_state import Printed
 
 
 class ExitCode(enum.IntEnum):
@@ -43,9 +43,9 @@ def run_code(plan: Plan, outcome: Outcome | None = None, *, check: bool = False)
     return _code(not totals(plan, outcome).satisfied or (check and plan.pending))
 
 
-def known_code(known: KnownTree) -> ExitCode:
+def known_code(printed: Printed) -> ExitCode:
     """Return the code of patch on a tree in which nothing changed since the last run: that of this run."""
-    return _code(not known.satisfied)
+    return _code(not printed.satisfied)
 
 
 def verdict_code(verdict: Verdict) -> ExitCode:

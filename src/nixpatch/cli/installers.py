@@ -25,17 +25,16 @@ from nixpatch.cli.destinations import UvStart
 from nixpatch.cli.exit_codes import ExitCode, run_code
 from nixpatch.cli.gate import Gate, gate
 from nixpatch.cli.installer_table import EnvironmentStamp, Installer, WrappedCall
+from nixpatch.cli.known_trees import keep
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import MachineError, NixpatchError, RequestError
 from nixpatch.escape import shown
 from nixpatch.installed import python_layout
-from nixpatch.model import Plan
-from nixpatch.operations.installer_changes import InstallerChanges, Snapshot, difference, restrict, snapshot
-from nixpatch.operations.patch import patch, prune_roots
+from nixpatch.model import Outcome, Plan
+from nixpatch.operations.installer_changes import InstallerChanges, difference, restrict, snapshot
 from nixpatch.operations.patch_options import PatchOptions, text_of
-from nixpatch.operations.plan import Reader, make_plan
-from nixpatch.operations.target import python_of_prefix
+from nixpatch.operations.tree_state import KnownTree, Snapshot, is_unchanged, recall
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +177,8 @@ class Surroundings:
     """What an installer may change, as it was before."""
 
     trees: Mapping[str, Snapshot]
+    known: Mapping[str, KnownTree]
+    """the trees in which nothing was to be done"""
     environments: Mapping[str, EnvironmentStamp]
 
 
@@ -191,6 +192,8 @@ class _InstallerRun:
         self._code = ExitCode.SATISFIED
         self._visited: dict[str, EnvironmentStamp] = {}
         """the trees that were patched, or had something taken out, by real path, with a stamp of then"""
+        self._untouched = frozenset[str]()
+        """the trees in which nothing was to be done, and nothing changed"""
 
     def run(self) -> int:
         """Return the installer's exit code if it failed, else that of the patches.
@@ -232,15 +235,38 @@ class _InstallerRun:
 
     def _look(self) -> Surroundings:
         environments = installer_table.environments(self._call.rows, os.environ)
+        known = {tree: known for tree in _trees(self._call) if (known := self._recall(tree)) is not None}
         return Surroundings(
-            _snapshots(self._call), {path: installer_table.stamp(path) for path in environments}
+            {tree: known[tree].snapshot if tree in known else snapshot(tree) for tree in _trees(self._call)},
+            known,
+            {path: installer_table.stamp(path) for path in environments},
+        )
+
+    def _recall(self, tree: str) -> KnownTree | None:
+        chosen = self._chosen_for(tree)
+        with contextlib.suppress(NixpatchError):  # it is said when the tree is patched
+            return recall(opt.request_for(tree, chosen), chosen)
+        return None
+
+    def _unchanged(self, before: Surroundings) -> frozenset[str]:
+        """Return the trees that were known, and in which the installer changed nothing."""
+        return frozenset(
+            tree
+            for tree, known in before.known.items()
+            if is_unchanged(opt.request_for(tree, self._chosen_for(tree)), known)
         )
 
     def _mend_pythons(self) -> int:
         """Patch the downloaded Pythons that cannot start here; return how many there were."""
+        prefixes = installer_table.pythons(self._call.pythons, os.environ)
+        if not prefixes:
+            return 0
+        from nixpatch.operations.plan import Reader  # noqa: PLC0415 - most runs find no such Python
+        from nixpatch.operations.target import python_of_prefix  # noqa: PLC0415 - as above
+
         store = opt.request_for(".", self._chosen).store
         mended = 0
-        for prefix in installer_table.pythons(self._call.pythons, os.environ):
+        for prefix in prefixes:
             target = python_of_prefix(prefix, store.directory, Reader())
             if target is not None and target.cannot_start:
                 self._output.say(f"{prefix}: this Python {target.cannot_start}")
@@ -287,9 +313,11 @@ class _InstallerRun:
             for path in installer_table.environments(call.rows, os.environ)
             if before.environments.get(path) != installer_table.stamp(path)
         )
-        for tree, now in _snapshots(call).items():
-            if self._has_changed(tree):
-                self._patch_difference(tree, difference(before.trees.get(tree, Snapshot()), now))
+        self._untouched = self._unchanged(before)
+        for tree in _trees(call):
+            if tree not in self._untouched and self._has_changed(tree):
+                changes = difference(before.trees.get(tree, Snapshot()), snapshot(tree))
+                self._patch_difference(tree, changes)
 
     def _patch_wholes(self, paths: Iterable[str]) -> None:
         """Patch environments that belong to an installer, each as a whole; errors are printed."""
@@ -312,6 +340,8 @@ class _InstallerRun:
 
     def _prune(self, tree: str) -> None:
         if self._chosen.gc_roots:
+            from nixpatch.operations.patch import prune_roots  # noqa: PLC0415 - after changes only
+
             prune_roots(tree, self._output.say)
 
     def _guarded(self, tree: str, action: Callable[[], ExitCode | None]) -> None:
@@ -329,6 +359,8 @@ class _InstallerRun:
         self._visited[tree] = installer_table.stamp(tree)
 
     def _patch(self, tree: str, part: Callable[[Plan], Plan] = lambda plan: plan) -> ExitCode:
+        from nixpatch.operations.patch import patch  # noqa: PLC0415 - after changes only
+
         begun = time.monotonic()
         chosen = self._chosen_for(tree)
         outcome = patch(opt.request_for(tree, chosen), chosen, self._output.events(), restrict=part)
@@ -353,8 +385,16 @@ class _InstallerRun:
         call = self._call
         trees = [tree for tree in dict.fromkeys(call.trees()) if os.path.isdir(tree)]
         for tree in trees:
+            if os.path.realpath(tree) in self._untouched:
+                continue
             with contextlib.suppress(NixpatchError):  # no tree, or not one of a Python
-                plan = make_plan(opt.request_for(tree, self._chosen_for(tree)))
+                from nixpatch.operations.plan import make_plan  # noqa: PLC0415 - a known tree needs no plan
+
+                begun, chosen = time.time_ns(), self._chosen_for(tree)
+                request = opt.request_for(tree, chosen)
+                plan = make_plan(request)
+                if not plan.pending:
+                    keep(request, chosen, Outcome(plan, ()), begun)
                 pending = sum(file.edit is not None for file in plan.files)
                 if pending:
                     text = f"{call.name} changed nothing in {tree}, where {pending} ELF files need patching"
@@ -377,9 +417,9 @@ def _print_error(error: NixpatchError) -> ExitCode:
     return ExitCode(error.exit_code)
 
 
-def _snapshots(call: Call) -> dict[str, Snapshot]:
-    """Return the state of every directory that the installer may install to, by real path."""
-    return {tree: snapshot(tree) for tree in sorted({os.path.realpath(tree) for tree in call.trees()})}
+def _trees(call: Call) -> list[str]:
+    """Return the real path of every directory that the installer may install to."""
+    return sorted({os.path.realpath(tree) for tree in call.trees()})
 
 
 def _run(

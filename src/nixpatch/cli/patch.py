@@ -15,6 +15,7 @@ import typer
 
 from nixpatch.cli import options as opt
 from nixpatch.cli.exit_codes import ExitCode, known_code, run_code, verdict_code
+from nixpatch.cli.known_trees import keep
 from nixpatch.cli.named_trees import for_each, is_wheel, named_trees, tree_at
 from nixpatch.cli.options import takes
 from nixpatch.cli.session import Output, guarded
@@ -23,7 +24,7 @@ from nixpatch.model import Outcome, Plan, Verdict, Writer
 from nixpatch.operations import patch_options
 from nixpatch.operations.patch_options import PatchOptions, PlanOptions, text_of
 from nixpatch.operations.request import PatchRequest
-from nixpatch.operations.tree_state import KnownTree, recall, remember
+from nixpatch.operations.tree_state import recall
 from nixpatch.store.nix_store import find_store
 
 
@@ -133,20 +134,14 @@ def _patch_tree(request: PatchRequest, chosen: PatchOptions, output: Output, beg
     if output.is_brief:
         known = recall(request, chosen)
         if known is not None:
-            output.known(known, time.monotonic() - begun)
-            return known_code(known)
+            output.known(known.printed, time.monotonic() - begun)
+            return known_code(known.printed)
     from nixpatch.operations.patch import patch  # noqa: PLC0415 - as above
 
     outcome = patch(request, chosen, output.events())
     code = _report(outcome.plan, outcome, output, begun)
     if output.is_brief and not outcome.plan.pending and not outcome.files:
-        from nixpatch.operations.gc_roots import used  # noqa: PLC0415 - as above
-        from nixpatch.report.text import brief_lines  # noqa: PLC0415 - rich is slow to import
-
-        lines, quiet_lines = brief_lines(outcome, 0), brief_lines(outcome, -1)
-        if lines is not None and quiet_lines is not None:
-            printed = KnownTree(lines, quiet_lines, code is ExitCode.SATISFIED)
-            remember(request, chosen, outcome, used(outcome.plan), printed, begun_ns)
+        keep(request, chosen, outcome, begun_ns)
     return code
 
 

@@ -26,7 +26,7 @@ from nixpatch.report.closing import RunSum, with_duration
 if TYPE_CHECKING:
     from nixpatch.operations.patch import PatchEvents
     from nixpatch.operations.patch_options import PatchOptions
-    from nixpatch.operations.tree_state import KnownTree
+    from nixpatch.operations.tree_state import Printed
     from nixpatch.operations.wheel import WheelOutcome
 
 _P = ParamSpec("_P")
@@ -108,9 +108,9 @@ class Output:
         """Whether the report is a few lines of text on one tree."""
         return not self.as_json and self._html is None and self.verbosity <= 0 and not self._several
 
-    def known(self, known: KnownTree, seconds: float) -> None:
+    def known(self, printed: Printed, seconds: float) -> None:
         """Print what an earlier run printed of a tree; rich is slow to import."""
-        lines = known.lines if self.verbosity == 0 else known.quiet_lines
+        lines = printed.lines if self.verbosity == 0 else printed.quiet_lines
         coloured = self._watched and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         if lines:
             lines = (*lines[:-1], (with_duration(lines[-1][0], seconds), lines[-1][1]))

@@ -7,27 +7,12 @@ written.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from nixpatch.errors import RequestError
 from nixpatch.installed.scan import scan
 from nixpatch.model import Finding, Plan, Tree
-
-# Device, inode number and st_ctime_ns of a file: compared for equality, never with a clock. The inode number
-# alone is not enough: a file system reuses the number of a removed file, and uv removes a dist before it
-# installs the same version again.
-_Stamp = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The installed dists of a tree, with stamps that change when a dist is installed again."""
-
-    dists: Mapping[str, _Stamp] = field(default_factory=dict)
-    """``.dist-info`` -> stamp of its RECORD, which every installer writes anew; () without a RECORD"""
-    loose: Mapping[str, _Stamp] = field(default_factory=dict)
-    """ELF files that no dist claims"""
+from nixpatch.operations.tree_state import Snapshot, snapshot_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +40,7 @@ def snapshot(path: str) -> Snapshot:
 
     """
     tree = _tree(path)
-    if tree is None:
-        return Snapshot()
-    return Snapshot(
-        {dist.info: _stamp(os.path.join(dist.info, "RECORD"), "st_ctime_ns") for dist in tree.dists},
-        # No st_ctime_ns: the inode of such a file may be shared, and every link to it changes the time.
-        {file.path: _stamp(file.path, "st_size", "st_mtime_ns") for file in tree.files if not file.owners},
-    )
+    return Snapshot() if tree is None else snapshot_of(tree)
 
 
 def difference(before: Snapshot, after: Snapshot) -> InstallerChanges:
@@ -108,11 +87,3 @@ def _tree(path: str) -> Tree | None:
         if os.listdir(path):
             raise
         return None
-
-
-def _stamp(path: str, *fields: str) -> _Stamp:
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return ()
-    return (status.st_dev, status.st_ino, *(getattr(status, field) for field in fields))

@@ -19,13 +19,13 @@ import json
 import os
 import stat
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import nixpatch
 from nixpatch.fs import read_regular, remove, replace_bytes
 from nixpatch.installed.tree_roots import root_of
-from nixpatch.model import Outcome
+from nixpatch.model import Outcome, Tree
 from nixpatch.operations.patch_options import PatchOptions, texts_of
 from nixpatch.operations.request import PatchRequest
 from nixpatch.resolve.search_path import inside
@@ -43,8 +43,52 @@ _ABSENT = ""
 _NO_STORE = Store("", "")
 
 
+_Stamp = tuple[int, ...]
+"""Device, inode number and st_ctime_ns of a file: compared for equality, never with a clock. The inode number
+alone is not enough: a file system reuses the number of a removed file, and uv removes a dist before it
+installs the same version again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The installed dists of a tree, with stamps that change when a dist is installed again."""
+
+    dists: Mapping[str, _Stamp] = field(default_factory=dict)
+    """``.dist-info`` -> stamp of its RECORD, which every installer writes anew; () without a RECORD"""
+    loose: Mapping[str, _Stamp] = field(default_factory=dict)
+    """ELF files that no dist claims"""
+
+
+def snapshot_of(tree: Tree) -> Snapshot:
+    """Return the state of the dists and files of a tree."""
+    return Snapshot(
+        {dist.info: _stamp(os.path.join(dist.info, "RECORD"), "st_ctime_ns") for dist in tree.dists},
+        # No st_ctime_ns: the inode of such a file may be shared, and every link to it changes the time.
+        {file.path: _stamp(file.path, "st_size", "st_mtime_ns") for file in tree.files if not file.owners},
+    )
+
+
+def _stamp(path: str, *fields: str) -> _Stamp:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return ()
+    return (status.st_dev, status.st_ino, *(getattr(status, field) for field in fields))
+
+
 @dataclass(frozen=True, slots=True)
 class KnownTree:
+    """A tree in which nothing has changed since a run found nothing to do."""
+
+    printed: Printed
+    snapshot: Snapshot
+    """what was installed"""
+    digest: str
+    """over the states of all files"""
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
     """What a run printed of a tree, to be printed again."""
 
     lines: tuple[tuple[str, str], ...]
@@ -56,7 +100,7 @@ class KnownTree:
 
 
 def recall(request: PatchRequest, options: PatchOptions) -> KnownTree | None:
-    """Return what the last run printed of a tree if nothing has changed since, None if a run has to look."""
+    """Return a tree if nothing has changed since a run found nothing to do; None if a run has to look."""
     path = _file(request)
     if path is None:
         return None
@@ -78,9 +122,19 @@ def recall(request: PatchRequest, options: PatchOptions) -> KnownTree | None:
             return None
         lines, quiet_lines = (tuple((text, style) for text, style in part) for part in known["lines"])
         "".join(text + style for text, style in (*lines, *quiet_lines)).encode("utf-8", "surrogateescape")
-        return KnownTree(lines, quiet_lines, known["directory"] is None)
+        dists, loose = ({path: tuple(stamp) for path, stamp in part.items()} for part in known["installed"])
+        printed = Printed(lines, quiet_lines, known["directory"] is None)
+        return KnownTree(printed, Snapshot(dists, loose), known["tree"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def is_unchanged(request: PatchRequest, known: KnownTree) -> bool:
+    """Whether no file of a tree has changed since it was recalled."""
+    try:
+        return _tree_digest(root_of(request.path), request.store.real) == known.digest
+    except OSError:
+        return False
 
 
 def remember(
@@ -88,7 +142,7 @@ def remember(
     options: PatchOptions,
     outcome: Outcome,
     used: Collection[str],
-    printed: KnownTree,
+    printed: Printed,
     begun: int,
 ) -> None:
     """Keep what a run printed of a tree, if a run on the tree as it is now would print the same.
@@ -112,6 +166,7 @@ def remember(
     outside = {store, *(path for path in plan.read_paths if not inside(path, plan.tree.prefix))}
     outside.update(filter(None, (request.project, request.locked, *texts_of(options.policy))))
     stamps = _outside(outside, begun)
+    installed = snapshot_of(plan.tree)
     digest = _tree_digest(plan.tree.prefix, request.store.real, begun)
     key = _key(request, options)
     if stamps is None or digest is None or key is None:
@@ -126,6 +181,7 @@ def remember(
         "tree": digest,
         "used": sorted(used),
         "lines": [printed.lines, printed.quiet_lines],
+        "installed": [dict(installed.dists), dict(installed.loose)],
         # Advice on what is missing names paths as they are seen from the current directory.
         "directory": None if printed.satisfied else directory,
     }

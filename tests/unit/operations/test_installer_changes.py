@@ -15,7 +15,8 @@ from nixpatch.model import (
     TreeFile,
     TreeKind,
 )
-from nixpatch.operations.installer_changes import InstallerChanges, Snapshot, difference, restrict
+from nixpatch.operations.installer_changes import InstallerChanges, difference, restrict
+from nixpatch.operations.tree_state import Snapshot
 
 SITE = "/venv/lib/python3.11/site-packages"
 OLD, NEW = f"{SITE}/old-1.dist-info", f"{SITE}/new-1.dist-info"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nixpatch.operations import installer_changes
+from nixpatch.installed.scan import scan
 from nixpatch.store import cache
 from support.shop import Call, Shop
 
@@ -17,13 +17,12 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The trees that were scanned for the changes of an installer."""
     monkeypatch.setattr(cache, "_SETTLED", 0)  # the files of a test are younger than two seconds
     paths: list[str] = []
-    scan = installer_changes.scan
 
     def counted(path: str, **options: Any) -> Any:
         paths.append(path)
         return scan(path, **options)
 
-    monkeypatch.setattr(installer_changes, "scan", counted)
+    monkeypatch.setattr("nixpatch.operations.installer_changes.scan", counted)
     return paths
 
 

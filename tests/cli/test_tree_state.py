@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nixpatch.model import Plan
-from nixpatch.operations import tree_state
+from nixpatch.operations import kept_files
 from nixpatch.operations.plan import make_plan
 from nixpatch.store import cache
 from support.world import HASH, Run, World, shared
@@ -307,7 +307,7 @@ def test_a_lockfile_that_changed_is_read_again(world: World, nixpatch: Run, look
 def test_of_many_trees_the_oldest_are_forgotten(
     world: World, nixpatch: Run, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree_state, "_MOST", 2)
+    monkeypatch.setattr(kept_files, "_MOST", 2)
     for name in ("a", "b", "c"):
         path = os.path.join(world.root, name)
         shutil.copytree(world.venv, path, symlinks=True)

@@ -37,6 +37,7 @@ from nixpatch.model import (
     VendoredPlan,
 )
 from nixpatch.operations.foreign_dists import dangling_dists, foreign_dists, linked_for_others
+from nixpatch.operations.known_headers import KnownHeaders
 from nixpatch.operations.opened_names import CodeReader
 from nixpatch.operations.read_ahead import read_ahead
 from nixpatch.operations.request import PatchRequest
@@ -285,7 +286,9 @@ def _read_files(
     reading: Callable[[Iterable[TreeFile]], Iterable[TreeFile]],
 ) -> dict[str, ElfFacts | Skip]:
     """Read the headers of all files; of a large tree by several processes, together with the code."""
-    with read_ahead(tree, code, request.workers) as readings:
+    headers = KnownHeaders(request.cache, tree.root, __version__)
+    read.known.update(headers.of(file.path for file in tree.files))
+    with read_ahead(tree, code, read.known, request.workers) as readings:
         for file in reading(tree.files):
             while file.path not in read.known and (part := next(readings, None)) is not None:
                 read.known.update(part.facts)
@@ -293,7 +296,9 @@ def _read_files(
             read.in_tree(file.path)
         for part in readings:
             code.take(part.strings, part.names)
-    return {file.path: read.known[file.path] for file in tree.files}
+    results = {file.path: read.known[file.path] for file in tree.files}
+    headers.keep(results)
+    return results
 
 
 def _with_opened(

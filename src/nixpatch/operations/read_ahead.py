@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from nixpatch import elf
@@ -40,12 +40,15 @@ class _Job:
 
 
 @contextlib.contextmanager
-def read_ahead(tree: Tree, code: CodeReader, workers: int) -> Iterator[Iterator[Reading]]:
+def read_ahead(
+    tree: Tree, code: CodeReader, known: Container[str], workers: int
+) -> Iterator[Iterator[Reading]]:
     """Yield an iterator of what other processes read of a tree; it is empty if the tree is small.
 
     Args:
         tree: the tree.
         code: knows which code has to be read.
+        known: the files whose headers need not be read.
         workers: the number of processes; 0 is one per core.
 
     """
@@ -54,34 +57,36 @@ def read_ahead(tree: Tree, code: CodeReader, workers: int) -> Iterator[Iterator[
         yield iter(())
         return
     unread = frozenset(code.unread_files())
+    files = [file for file in tree.files if file.path not in known or file.path in unread]
     dists = sorted(code.unread_dists(), key=lambda dist: -len(dist.files))
-    sizes = [file.size for file in tree.files]
+    sizes = [file.size for file in files]
     cost = _HEADERS * len(sizes) + _SOURCE * sum(
         path.endswith(".py") for dist in dists for path in dist.files
     )
-    cost += _STRINGS_PER_MB * sum(file.size for file in tree.files if file.path in unread) // 1_000_000
+    cost += _STRINGS_PER_MB * sum(file.size for file in files if file.path in unread) // 1_000_000
     if cost < _WORTH_IT:
         yield iter(())
         return
     from nixpatch.operations.worker_pool import batches, run_in_pool  # noqa: PLC0415 - for large trees only
 
     jobs = [_Job(dist=dist) for dist in dists]
-    jobs += (_Job(tuple(tree.files[index].path for index in batch)) for batch in batches(sizes, workers))
+    jobs += (_Job(tuple(files[index].path for index in batch)) for batch in batches(sizes, workers))
 
     def work(job: _Job) -> Reading:
-        return _read(job, code, unread)
+        return _read(job, code, known, unread)
 
     with run_in_pool(work, jobs, workers, Reading) as readings:
         yield readings
 
 
-def _read(job: _Job, code: CodeReader, unread: frozenset[str]) -> Reading:
+def _read(job: _Job, code: CodeReader, known: Container[str], unread: frozenset[str]) -> Reading:
     reading = Reading()
     if job.dist is not None:
         reading.names[job.dist.info] = code.read_names(job.dist)
     for path in job.files:
-        with contextlib.suppress(OSError):
-            reading.facts[path] = elf.read(os.path.realpath(path) if os.path.islink(path) else path)
+        if path not in known:
+            with contextlib.suppress(OSError):
+                reading.facts[path] = elf.read(os.path.realpath(path) if os.path.islink(path) else path)
         if path in unread:
             with contextlib.suppress(OSError, FileRefused):
                 reading.strings[path] = dlopen_strings(path, code.symbols)

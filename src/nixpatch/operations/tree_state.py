@@ -5,8 +5,6 @@ outside that was read, the places where there was none, the store, the options, 
 is inode, size and time stamps; st_ctime cannot be set back by any call. As in git's index, a file that
 changed less than two seconds ago may change again without another time stamp: then nothing is kept
 (https://git-scm.com/docs/racy-git).
-
-A file of this cache that is broken, of another version or of another user is as if it were not there.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import contextlib
 import dataclasses
 import enum
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Collection, Iterable, Mapping
@@ -23,9 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import nixpatch
-from nixpatch.fs import read_regular, remove, replace_bytes
 from nixpatch.installed.tree_roots import root_of
 from nixpatch.model import Outcome, Tree
+from nixpatch.operations import kept_files
 from nixpatch.operations.patch_options import PatchOptions, texts_of
 from nixpatch.operations.request import PatchRequest
 from nixpatch.resolve.search_path import inside
@@ -35,10 +32,7 @@ from nixpatch.store.nix_store import Store
 from nixpatch.store_paths import store_paths_of
 from nixpatch.version import __version__
 
-_DIRECTORY = "trees"
-_LARGEST = 4 << 20  # bytes
-_MOST = 100
-"""trees that are remembered"""
+_KIND = "trees"
 _ABSENT = ""
 _NO_STORE = Store("", "")
 
@@ -105,11 +99,7 @@ def recall(request: PatchRequest, options: PatchOptions) -> KnownTree | None:
     if path is None:
         return None
     try:
-        data = read_regular(path, _LARGEST)
-        head, _, body = data.partition(b"\n")
-        if os.stat(path).st_uid != os.geteuid() or head != hashlib.sha256(body).hexdigest().encode():
-            return None
-        known = json.loads(body)
+        known = kept_files.read(path)
         prefix = root_of(request.path)
         if known["directory"] not in {None, os.getcwd()}:
             return None
@@ -125,7 +115,7 @@ def recall(request: PatchRequest, options: PatchOptions) -> KnownTree | None:
         dists, loose = ({path: tuple(stamp) for path, stamp in part.items()} for part in known["installed"])
         printed = Printed(lines, quiet_lines, known["directory"] is None)
         return KnownTree(printed, Snapshot(dists, loose), known["tree"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -185,12 +175,7 @@ def remember(
         # Advice on what is missing names paths as they are seen from the current directory.
         "directory": None if printed.satisfied else directory,
     }
-    body = json.dumps(known, sort_keys=True).encode("ascii")
-    kept_in = os.path.dirname(path)
-    with contextlib.suppress(OSError):
-        os.makedirs(kept_in, mode=0o700, exist_ok=True)
-        replace_bytes(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-        _drop_oldest(kept_in)
+    kept_files.write(path, known)
 
 
 def _file(request: PatchRequest) -> str | None:
@@ -199,15 +184,7 @@ def _file(request: PatchRequest) -> str | None:
     in_store = all(store_paths_of([path], request.store.directory) for path in given)
     if request.cache is None or request.in_nix_build or not in_store or request.nixpkgs is not None:
         return None
-    name = hashlib.sha256(os.fsencode(os.path.realpath(request.path))).hexdigest()
-    return os.path.join(os.path.dirname(request.cache), _DIRECTORY, name)
-
-
-def _drop_oldest(directory: str) -> None:
-    with os.scandir(directory) as entries:
-        times = sorted((entry.stat(follow_symlinks=False).st_mtime_ns, entry.path) for entry in entries)
-    for _, path in times[:-_MOST]:
-        remove(path)
+    return kept_files.path_of(request.cache, _KIND, request.path)
 
 
 def _key(request: PatchRequest, options: PatchOptions) -> str | None:

@@ -158,7 +158,7 @@ def _of_another_shape(path: str) -> None:
     """Write rows with a right digest and wrong types, as another program could."""
     value = kept_files.read(path)
     for number, row in enumerate(value["files"].values()):
-        row[1] = [None, [], {}, "text", [1] * 11, [[62, 64, "little"], *[None] * 10]][number % 6]
+        row[1] = [None, [], {}, "text", {"reason": 7}, {**row[1], "needed": ["a", 1]}][number % 6]
     kept_files.write(path, value)
 
 

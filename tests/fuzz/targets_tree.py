@@ -217,7 +217,7 @@ def known_tree(data: bytes) -> None:
     with unittest.mock.patch.object(tree_state, "_key", return_value="@key"):
         known = tree_state.recall(request, PatchOptions())
     if known is not None:
-        for text, style in known.lines:
+        for text, style in (*known.printed.lines, *known.printed.quiet_lines):
             text.encode("utf-8", "surrogateescape")
             style.encode("utf-8", "surrogateescape")
         assert json.loads(body)["tree"] == state

@@ -6,22 +6,17 @@ another time stamp: then nothing is kept (https://git-scm.com/docs/racy-git).
 
 from __future__ import annotations
 
+import contextlib
+import enum
+import functools
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from nixpatch.fs import can_be_path
-from nixpatch.model import (
-    DlopenNeed,
-    DlopenPriority,
-    ElfFacts,
-    Linkage,
-    Machine,
-    Skip,
-    SkipReason,
-    Tag,
-    VersionNeed,
-)
+from nixpatch.model import ElfFacts, Skip
 from nixpatch.operations import kept_files
 from nixpatch.store.cache import settled, stamp_of
 
@@ -57,7 +52,6 @@ class KnownHeaders:
         known: dict[str, ElfFacts | Skip] = {}
         if self._path is None:
             return known
-        machines: dict[tuple[int, int, str], Machine] = {}
         for path in paths:
             try:
                 status = self._states[path] = os.stat(path)
@@ -65,10 +59,8 @@ class KnownHeaders:
                 continue
             row = self._rows.get(path)
             if isinstance(row, list) and len(row) == 2 and row[0] == stamp_of(status).hex():
-                try:
-                    known[path] = _unpacked(row[1], machines)
-                except (ValueError, TypeError, KeyError):
-                    continue
+                with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+                    known[path] = _unpacker(Skip if "reason" in row[1] else ElfFacts)(row[1])
         return known
 
     def keep(self, facts: Mapping[str, ElfFacts | Skip]) -> None:
@@ -84,78 +76,47 @@ class KnownHeaders:
             kept_files.write(self._path, {"edition": self._edition, "files": rows})
 
 
-def _packed(result: ElfFacts | Skip) -> list[Any]:
-    if isinstance(result, Skip):
-        return [result.reason.name, result.detail]
-    machine, digest = result.machine, result.original_sha256
-    return [
-        [machine.number, machine.bits, machine.byteorder],
-        [result.executable, result.stale_undo, result.no_default_lib, result.both_tags],
-        result.soname,
-        list(result.needed),
-        _packed_linkage(result.current),
-        _packed_linkage(result.original),
-        None if digest is None else digest.hex(),
-        [[need.soname, list(need.versions)] for need in result.version_needs],
-        list(result.version_defs),
-        [[list(need.sonames), need.priority.value] for need in result.dlopen_needs],
-        result.obstacle,
-    ]
+def _packed(value: Any) -> Any:
+    """Return a value for JSON; of a dataclass the fields that differ from their defaults."""
+    if is_dataclass(value):
+        return {
+            field.name: _packed(part)
+            for field in fields(value)
+            if (part := getattr(value, field.name)) != field.default
+        }
+    if isinstance(value, tuple):
+        return list(map(_packed, value))
+    if isinstance(value, enum.Enum):
+        return value.name
+    return value.hex() if isinstance(value, bytes) else value
 
 
-def _packed_linkage(linkage: Linkage) -> list[Any]:
-    tag = None if linkage.tag is None else linkage.tag.value
-    return [linkage.search_path, tag, linkage.interp, [list(pair) for pair in linkage.renamed]]
+@functools.cache
+def _unpacker(hint: Any) -> Callable[[Any], Any]:
+    """Return the inverse of :func:`_packed` for values of a type.
 
-
-def _unpacked(row: Any, machines: dict[tuple[int, int, str], Machine]) -> ElfFacts | Skip:
-    """Return the inverse of :func:`_packed`.
-
-    Raises:
-        ValueError: the row has another form: a digest is not a signature.
-        TypeError: the same.
-        KeyError: the same.
-
+    It raises ValueError, TypeError, KeyError or AttributeError for what is no such value: the digest of a
+    file in the cache is no signature.
     """
-    if len(row) == 2:
-        return Skip(SkipReason[row[0]], _text(row[1]))
-    (number, bits, order), flags, soname, needed, current, original, digest, needs, defs, opened, obstacle = (
-        row
-    )
-    key = (number, bits, order)
-    if key not in machines:
-        if [type(part) for part in key] != [int, int, str]:
-            raise ValueError("not a machine")
-        machines[key] = Machine(*key)
-    executable, stale_undo, no_default_lib, both_tags = flags
-    if not all(isinstance(flag, bool) for flag in flags):
-        raise ValueError("not a flag")
-    return ElfFacts(
-        machine=machines[key],
-        executable=executable,
-        soname=_optional(soname),
-        needed=_texts(needed),
-        current=_linkage(current),
-        original=_linkage(original),
-        original_sha256=None if digest is None else bytes.fromhex(digest),
-        stale_undo=stale_undo,
-        no_default_lib=no_default_lib,
-        both_tags=both_tags,
-        version_needs=tuple(VersionNeed(_text(name), _texts(versions)) for name, versions in needs),
-        version_defs=_texts(defs),
-        dlopen_needs=tuple(DlopenNeed(_texts(names), DlopenPriority(value)) for names, value in opened),
-        obstacle=_optional(obstacle),
-    )
-
-
-def _linkage(row: Any) -> Linkage:
-    search_path, tag, interp, renamed = row
-    return Linkage(
-        _optional(search_path),
-        None if tag is None else Tag(tag),
-        _optional(interp),
-        tuple((_text(old), _text(new)) for old, new in renamed),
-    )
+    if hint is str:
+        return _text
+    if hint is bytes:
+        return bytes.fromhex
+    if hint in {int, bool}:
+        return functools.partial(_exactly, hint)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint.__getitem__
+    if is_dataclass(hint):
+        return functools.partial(
+            _dataclass, hint, {name: _unpacker(part) for name, part in get_type_hints(hint).items()}
+        )
+    parts = get_args(hint)
+    if get_origin(hint) is tuple and parts[-1] is Ellipsis:
+        return functools.partial(_tuple, _unpacker(parts[0]))
+    if get_origin(hint) is tuple:
+        return functools.partial(_fixed_tuple, tuple(map(_unpacker, parts)))
+    (kind,) = (part for part in parts if part is not NoneType)
+    return functools.partial(_optional, _unpacker(kind))
 
 
 def _text(value: Any) -> str:
@@ -164,9 +125,23 @@ def _text(value: Any) -> str:
     return value
 
 
-def _texts(values: Any) -> tuple[str, ...]:
-    return tuple(map(_text, values))
+def _exactly(kind: type, value: Any) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"not {kind.__name__}")
+    return value
 
 
-def _optional(value: Any) -> str | None:
-    return None if value is None else _text(value)
+def _tuple(unpack: Callable[[Any], Any], values: list[Any]) -> tuple[Any, ...]:
+    return tuple(map(unpack, _exactly(list, values)))
+
+
+def _fixed_tuple(unpack: tuple[Callable[[Any], Any], ...], values: list[Any]) -> tuple[Any, ...]:
+    return tuple(part(value) for part, value in zip(unpack, _exactly(list, values), strict=True))
+
+
+def _optional(unpack: Callable[[Any], Any], value: Any) -> Any:
+    return None if value is None else unpack(value)
+
+
+def _dataclass(kind: Any, unpack: Mapping[str, Callable[[Any], Any]], values: dict[str, Any]) -> Any:
+    return kind(**{name: unpack[name](value) for name, value in _exactly(dict, values).items()})

@@ -278,7 +278,7 @@ def test_a_name_that_is_bound_to_itself_many_times_hides_no_other_library() -> N
     """Each order of the lines is followed: of twelve there are half a billion."""
     lines = "".join(f"    name = name + '{n}'\n" for n in range(12))
     source = f"import ctypes\ndef load(name='liba.so'):\n{lines}    return ctypes.CDLL(name)\nload()\n"
-    opened = opened_names([("a.py", source.encode()), ("b.py", b"import ctypes\nctypes.CDLL('libz.so.1')")])
+    opened = opened_names({"a.py": source.encode(), "b.py": b"import ctypes\nctypes.CDLL('libz.so.1')"})
     assert "libz.so.1" in {name.name for name in opened}
 
 

@@ -25,7 +25,7 @@ _WORTH_IT = 150_000
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PartRead:
     """What was read, by path or by ``.dist-info``."""
 
     facts: dict[str, ElfFacts | Skip] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class _Job:
 @contextlib.contextmanager
 def read_ahead(
     tree: Tree, code: CodeReader, known: Container[str], workers: int
-) -> Iterator[Iterator[Reading]]:
+) -> Iterator[Iterator[PartRead]]:
     """Yield an iterator of what other processes read of a tree; it is empty if the tree is small.
 
     Args:
@@ -72,15 +72,15 @@ def read_ahead(
     jobs = [_Job(dist=dist) for dist in dists]
     jobs += (_Job(tuple(files[index].path for index in batch)) for batch in batches(sizes, workers))
 
-    def work(job: _Job) -> Reading:
+    def work(job: _Job) -> PartRead:
         return _read(job, code, known, unread)
 
-    with run_in_pool(work, jobs, workers, Reading) as readings:
+    with run_in_pool(work, jobs, workers, PartRead) as readings:
         yield readings
 
 
-def _read(job: _Job, code: CodeReader, known: Container[str], unread: frozenset[str]) -> Reading:
-    reading = Reading()
+def _read(job: _Job, code: CodeReader, known: Container[str], unread: frozenset[str]) -> PartRead:
+    reading = PartRead()
     if job.dist is not None:
         reading.names[job.dist.info] = code.read_names(job.dist)
     for path in job.files:

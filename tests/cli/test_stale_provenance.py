@@ -43,6 +43,31 @@ def test_files_that_an_installer_had_not_recorded_yet(
     assert world.ask() == "42"
 
 
+@pytest.mark.parametrize("spelling", ["./pkg/_ext.so", "pkg//_ext.so", "zzz/../pkg/_ext.so"])
+def test_an_entry_in_another_spelling(world: World, nixpatch: Run, spelling: str) -> None:
+    """A wheel brings it: a second entry for a file, which may come before or after the one of nixpatch."""
+    digest = "sha256=" + "0" * 64
+    entry = {
+        "original": digest,
+        "patched": digest,
+        "search_path": "/x",
+        "interp": None,
+        "tag": None,
+        "needs": {},
+    }
+    document = {"version": 1, "tool": "nixpatch 0", "files": {spelling: entry}, "libraries": {}}
+    with open(_own(world), "w", encoding="ascii") as file:
+        json.dump(document, file)
+    world.write_record(record_row(_own(world), world.site))
+
+    assert nixpatch(world.venv)[0] == 0
+
+    code, out, _ = nixpatch("verify", world.venv)
+    assert (code, "not believed" in out) == (0, False)
+    assert nixpatch("restore", world.venv)[0] == 0
+    assert not os.path.exists(_own(world))
+
+
 def test_a_file_of_no_dist_that_was_deleted(world: World, nixpatch: Run) -> None:
     loose = os.path.join(world.site, "loose.so")
     shutil.copy(world.extension, loose)

@@ -124,12 +124,20 @@ class DistRecords:
 
         """
         known = self.read_provenance()
-        paths = {key: self.locator.locate(key) for key in (known.files if known else ())}
+        paths = {key: self.described_by(key) for key in (known.files if known else ())}
         return {
             path: known.files[key]
             for key, path in paths.items()
-            if known and path and self.owns(path) and (self.info or os.path.lexists(path))
+            if known and path and (self.info or os.path.lexists(path))
         }
+
+    def described_by(self, key: str) -> str | None:
+        """Return the file that an entry of provenance describes; None for one that nixpatch did not write.
+
+        nixpatch spells each path in one way: another one would be a second entry for the same file.
+        """
+        path = self.locator.locate(key)
+        return path if path is not None and self.owns(path) and self.key(path) == key else None
 
     def ignored(self) -> dict[str, tuple[str, ...]]:
         """Return the files that were not patched and may miss some needs, by path.
@@ -139,8 +147,8 @@ class DistRecords:
 
         """
         known = self.usable_provenance()
-        paths = {key: self.locator.locate(key) for key in (known.ignored if known else ())}
-        return {path: known.ignored[key] for key, path in paths.items() if known and path and self.owns(path)}
+        paths = {key: self.described_by(key) for key in (known.ignored if known else ())}
+        return {path: known.ignored[key] for key, path in paths.items() if known and path}
 
     def key(self, path: str) -> str:
         """Return a path as RECORD writes it: relative to the site directory."""

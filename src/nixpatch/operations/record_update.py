@@ -103,7 +103,7 @@ def update_records(
         findings += update.findings(path)
         if (entry := entries[key]) is not None:
             entries[key] = replace(entry, rows=update.installed)
-    stale = {key for key in old_entries if not _may_describe(records, key)}
+    stale = {key for key in old_entries if records.described_by(key) is None}
     files = {
         key: entry
         for key, entry in entries.items()
@@ -225,14 +225,9 @@ def clear_stale(records: DistRecords, *, tool: str, durable: bool = False) -> tu
 def _ignored(
     records: DistRecords, old: provenance.Provenance | None, ignored: Mapping[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
-    known = {key: needs for key, needs in (old.ignored if old else {}).items() if _may_describe(records, key)}
+    known = {key: needs for key, needs in (old.ignored if old else {}).items() if records.described_by(key)}
     known.update((records.key(path), needs) for path, needs in ignored.items())
     return {key: needs for key, needs in known.items() if needs}
-
-
-def _may_describe(records: DistRecords, key: str) -> bool:
-    path = records.locator.locate(key)
-    return path is not None and records.owns(path)
 
 
 def relink(path: str, link: str, original: str) -> None:

@@ -47,7 +47,7 @@ def test_files_that_an_installer_had_not_recorded_yet(
 def test_an_entry_in_another_spelling(world: World, nixpatch: Run, spelling: str) -> None:
     """A wheel brings it: a second entry for a file, which may come before or after the one of nixpatch."""
     digest = "sha256=" + "0" * 64
-    entry = {
+    entry: dict[str, object] = {
         "original": digest,
         "patched": digest,
         "search_path": "/x",

@@ -143,7 +143,9 @@ def make_plan(
         sources = replace(sources, nixpkgs=realised.paths)
     decision = decide(sources)
     context, vendored = decision.context, decision.vendored
-    caches = plan_caches(tree, target, decision.files, records, wanted=request.resolution_cache)
+    caches = plan_caches(
+        tree, target, decision.files, records, request.store.directory if request.resolution_cache else None
+    )
     files = _mark_stopped(request, tree, target, mark_unrecorded(tree, caches.files, records))
     texts, text_findings = _plan_texts(request, decision, records)
     findings = [

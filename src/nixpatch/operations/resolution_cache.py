@@ -23,6 +23,7 @@ from nixpatch.model import (
 )
 from nixpatch.resolve.file_plan import with_cache
 from nixpatch.resolve.resolution_cache import cache_entries, untrue_entries, useful_entries
+from nixpatch.resolve.search_path import inside
 
 _OLD_TAG = "ld.so searches DT_RPATH before it reads a cache; with DT_RUNPATH it would"
 
@@ -37,14 +38,21 @@ class CacheDecision:
 
 
 class DirectoryReader:
-    """Looks at directories of search paths, once each."""
+    """Looks at directories of search paths, once each.
 
-    def __init__(self) -> None:
+    With a store, all directories outside it are left to the loader: what they hold may change, and may be
+    something else on another machine (the driver directory).
+    """
+
+    def __init__(self, store: str | None = None) -> None:
+        self._store = store
         self._listed: dict[str, bool] = {}
         self._readable: dict[str, bool] = {}
 
     def is_listed(self, directory: str) -> bool:
         """Whether a directory can be searched now, and has no ``glibc-hwcaps``."""
+        if self._store is not None and not inside(os.path.normpath(directory), self._store):
+            return False
         if directory not in self._listed:
             self._listed[directory] = _is_listed(directory)
         return self._listed[directory]
@@ -99,17 +107,26 @@ class PlannedCaches:
 
 
 def plan_caches(
-    tree: Tree, target: Target, files: tuple[FilePlan, ...], records: TreeRecords, *, wanted: bool
+    tree: Tree, target: Target, files: tuple[FilePlan, ...], records: TreeRecords, store: str | None
 ) -> PlannedCaches:
-    """Add a resolution cache to the plan of each file that has a use for one, if they are wanted."""
-    if not wanted:
+    """Add a resolution cache to the plan of each file that has a use for one.
+
+    Args:
+        tree: the tree.
+        target: its target.
+        files: the plans of its files.
+        records: its RECORDs and provenance.
+        store: the store, whose files never change; None if no caches are wanted.
+
+    """
+    if store is None:
         return PlannedCaches(files)
     if target.libc is not Libc.GLIBC:
         note = Finding("note", tree.root, f"no resolution cache: {target.libc.value} reads none")
         return PlannedCaches(files, (note,))
     planned: list[FilePlan] = []
     without: dict[str, list[str]] = {}
-    reader = DirectoryReader()
+    reader = DirectoryReader(store)
     for file in files:
         if file.facts is None or file.after is None:
             planned.append(file)
@@ -164,10 +181,8 @@ def untrue_caches(files: Mapping[str, ElfFacts]) -> Iterator[Finding]:
 
 def untrue(facts: ElfFacts, reader: DirectoryReader) -> tuple[str, ...]:
     """Return the names in the cache of a file whose places are no longer those of its search path."""
-    cache = facts.current.resolution_cache
-    if not cache:
-        return ()
-    return untrue_entries(cache, reader.entries(facts.needed, facts.current.search_path))
+    cache, path = facts.current.resolution_cache, facts.current.search_path
+    return untrue_entries(cache, path, is_listed=reader.is_listed, is_readable=reader.is_readable)
 
 
 def _is_listed(directory: str) -> bool:

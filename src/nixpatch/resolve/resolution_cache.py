@@ -25,12 +25,12 @@ def cache_entries(
     Args:
         needed: DT_NEEDED. Names with a slash are not searched.
         search_path: of the file.
-        is_listed: whether a directory can be searched now, and has no ``glibc-hwcaps``.
+        is_listed: whether an absolute directory can be searched now, and has no ``glibc-hwcaps``.
         is_readable: whether there is a file that can be read at a path.
 
     """
     directories = (search_path or "").split(":") if search_path else []
-    listed = [entry.startswith("/") and "$" not in entry and is_listed(entry) for entry in directories]
+    listed = [_is_fixed(entry) and is_listed(entry) for entry in directories]
     cache: dict[str, str] = {}
     for need in needed:
         if not need or "/" in need:
@@ -45,12 +45,40 @@ def cache_entries(
     return tuple(sorted(cache.items(), key=lambda pair: pair[0].encode("utf-8", "surrogateescape")))
 
 
+def _is_fixed(entry: str) -> bool:
+    return entry.startswith("/") and "$" not in entry
+
+
 def useful_entries(entries: ResolutionCache) -> ResolutionCache:
     """Return the entries that spare a search: of the others, the loader would search all places twice."""
     return tuple(entry for entry in entries if any(place.startswith("=") for place in entry[1].split(":")))
 
 
-def untrue_entries(cache: ResolutionCache, entries: ResolutionCache) -> tuple[str, ...]:
-    """Return the names in a cache whose places are not those of the search path."""
-    places = dict(entries)
-    return tuple(name for name, listed in cache if places.get(name) != listed)
+def untrue_entries(
+    cache: ResolutionCache,
+    search_path: str | None,
+    *,
+    is_listed: Callable[[str], bool],
+    is_readable: Callable[[str], bool],
+) -> tuple[str, ...]:
+    """Return the names for which a cache leads elsewhere than a search path.
+
+    Each directory has to be left to the loader, or to have no file of the name, or to stand for its file, in
+    the order of the search path. The arguments are those of :func:`cache_entries`.
+    """
+    directories = search_path.split(":") if search_path else []
+
+    def is_true(name: str, places: list[str]) -> bool:
+        for directory in directories:
+            path = f"{directory}/{name}"
+            if places[:1] == [f"?{directory}"]:
+                places = places[1:]
+            elif not (_is_fixed(directory) and is_listed(directory)) or (
+                is_readable(path) and places[:1] != [f"={path}"]
+            ):
+                return False
+            elif is_readable(path):
+                places = places[1:]
+        return not places
+
+    return tuple(name for name, places in cache if not is_true(name, places.split(":")))

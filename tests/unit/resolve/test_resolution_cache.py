@@ -47,7 +47,29 @@ def test_only_names_with_an_exact_place_are_of_use() -> None:
     assert [name for name, _ in useful_entries(both)] == ["libx.so"]
 
 
-def test_a_cache_is_untrue_where_the_search_path_says_something_else() -> None:
-    cache = (("libx.so", "=/a/libx.so"), ("liby.so", "=/a/liby.so"))
-    assert untrue_entries(cache, entries("/a:/b", "libx.so", "liby.so")) == ("libx.so", "liby.so")
-    assert untrue_entries(cache[:1], entries("/a", "libx.so", "liby.so")) == ()
+@pytest.mark.parametrize(
+    ("places", "search_path", "is_true"),
+    [
+        ("=/a/libx.so", "/a", True),
+        ("=/a/libx.so:=/b/libx.so", "/a:/b", True),
+        ("?/a:=/b/libx.so", "/a:/b", True),  # left to the loader, which finds the same
+        ("?$ORIGIN:=/a/libx.so", "$ORIGIN:/a", True),
+        ("=/a/libx.so", "$ORIGIN:/a", False),
+        ("=/a/libx.so", "/a:/b", False),
+        ("=/b/libx.so", "/a:/b", False),
+        ("=/b/libx.so:=/a/libx.so", "/a:/b", False),
+        ("=/a/libx.so", "/gone:/a", False),
+        ("=/gone/libx.so", "/gone", False),
+        ("=/a/libx.so", None, False),
+    ],
+)
+def test_a_cache_is_true_where_it_leads_to_what_the_search_path_leads_to(
+    places: str, search_path: str | None, is_true: bool
+) -> None:
+    untrue = untrue_entries(
+        (("libx.so", places),),
+        search_path,
+        is_listed=lambda directory: directory in {"/a", "/b"},
+        is_readable=FILES.__contains__,
+    )
+    assert untrue == (() if is_true else ("libx.so",))

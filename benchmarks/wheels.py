@@ -152,9 +152,8 @@ class Bench:
     def patch(self, project: Project, output: str, row: Row, **env: str) -> list[str]:
         """Patch the wheels of a project; return the new ones."""
         wheels = self.of(project, self.downloads)
-        beside = [word for wheel in wheels if len(wheels) > 1 for word in ("--with", wheel)]
         command = [*NIXPATCH, "wheel", "-q", "--python", self.store.python, "-w", output]
-        done = run([*command, *project.options, *beside, *wheels], **env)
+        done = run([*command, *project.options, *wheels], **env)
         if done.returncode:
             row.faults.append(f"wheel: {done.stdout} {done.stderr}")
         return self.of(project, output) if os.path.isdir(output) else []

@@ -104,6 +104,10 @@ def test_a_dry_run_and_a_missing_library_write_nothing(
     assert not os.path.exists(wheelhouse)
 
 
+def test_unvendor_takes_no_pattern_here_either(nixpatch: Run, wheel: str, wheelhouse: str) -> None:
+    assert nixpatch("wheel", "--unvendor", "-w", wheelhouse, wheel)[0] == 0
+
+
 def test_a_wheel_beside_it_serves(world: World, nixpatch: Run, wheelhouse: str) -> None:
     members = contents(world)
     beside = beside_wheel(world)

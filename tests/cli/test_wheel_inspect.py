@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from support.wheels import NAME, PATCHED, beside_wheel, contents, write
+from support.wheels import INFO, NAME, PATCHED, beside_wheel, contents, write
 from support.world import Run, World
 
 pytestmark = pytest.mark.gcc
@@ -110,6 +110,22 @@ def test_a_wheel_beside_it_serves_there_too(world: World, nixpatch: Run, wheelho
     served = {need["path"] for need in traced["needs"] if need["soname"] == "libanswer.so.1"}
     assert served == {f"{beside}/lib/libanswer.so.1"}
     assert not [file for file in traced["files"] if file["path"].startswith(beside)]
+
+
+def test_a_wheel_that_is_named_and_required_serves(world: World, nixpatch: Run, wheelhouse: str) -> None:
+    beside = beside_wheel(world)
+    members = contents(world)
+    wheel = write(Path(world.root, NAME), members)
+    # It may be there or not: what pkg does not require does not serve it.
+    assert nixpatch("missing", "--pure", wheel, beside)[0] == 1
+    members[f"{INFO}/METADATA"] += b'Requires-Dist: Other==1.0 ; sys_platform == "linux"\n'
+    write(Path(wheel), members)
+    for command in (("missing",), ("plan",), ("wheel", "-w", wheelhouse)):
+        assert nixpatch(*command, "--pure", beside, wheel)[0] == 0
+    patched = os.path.join(wheelhouse, PATCHED)
+    assert nixpatch("verify", patched)[0] == 1
+    assert nixpatch("verify", beside, patched)[0] == 0
+    assert nixpatch("tree", beside, patched)[0] == 0
 
 
 def test_with_needs_a_wheel(world: World, nixpatch: Run, wheel: str) -> None:

@@ -103,7 +103,7 @@ def _spelled_out(args: list[str]) -> list[str]:
         args = [args[index], *args[:index], *args[index + 1 :]]
     else:
         args = ["patch", *args]
-    if args[0] in {"patch", "plan"}:
+    if args[0] in {"patch", "plan", "wheel"}:
         # typer has no options with an optional value.
         args = [_ANY_GRAFT if word == "--unvendor" else word for word in args]
     return args

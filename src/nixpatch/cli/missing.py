@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -48,9 +49,10 @@ def missing_command(
     What stops an import or a program comes first. What only optional parts need (plugins, backends), or code
     opens by name, is listed apart, as optional: it does not change the exit code.
     """
+    named = named_trees(paths)
     plans, errors = results_of(
-        named_trees(paths),
-        lambda path: _plan(path, chosen, beside),
+        named,
+        lambda path: _plan(path, chosen, beside, named.paths),
     )
     match Format.JSON if as_json else output_format:
         case Format.TEXT:
@@ -70,8 +72,8 @@ def missing_command(
     return max(missing_code(plans), refused_code(errors.values()))
 
 
-def _plan(path: str, chosen: PatchOptions, beside: list[str] | None) -> Plan:
+def _plan(path: str, chosen: PatchOptions, beside: list[str] | None, named: Sequence[str]) -> Plan:
     """Plan a tree or a wheel file."""
     request = replace(opt.request_for(path, chosen), follow_links=True)
-    with tree_at(path, chosen, beside) as wheel:
+    with tree_at(path, chosen, beside, named) as wheel:
         return make_plan(request) if wheel is None else wheel.plan(request)

@@ -71,13 +71,16 @@ def one_tree(path: str | None) -> str:
 
 
 @contextlib.contextmanager
-def tree_at(path: str, chosen: PatchOptions, beside: Sequence[str] | None) -> Iterator[WheelTree | None]:
+def tree_at(
+    path: str, chosen: PatchOptions, beside: Sequence[str] | None, named: Sequence[str]
+) -> Iterator[WheelTree | None]:
     """Unpack a path that is a wheel file; yield None for a tree.
 
     Args:
         path: as the command line names it.
         chosen: ``python`` counts.
         beside: the wheels of ``--with``.
+        named: all paths of the command line: the wheels among them that this one requires lie beside it, too.
 
     Raises:
         RequestError: the wheel cannot be used, or there are wheels beside a tree.
@@ -88,9 +91,10 @@ def tree_at(path: str, chosen: PatchOptions, beside: Sequence[str] | None) -> It
             raise RequestError(f"--with {beside[0]}: {path} is no wheel file: --with is for those")
         yield None
         return
-    from nixpatch.operations.wheel_tree import unpacked  # noqa: PLC0415 - for wheel files only
+    from nixpatch.operations.wheel_tree import unpacked, wheels_beside  # noqa: PLC0415 - for wheels only
 
-    python, others = text_of(chosen.python), [other for other in beside or () if other != path]
+    others = wheels_beside(path, beside or (), filter(is_wheel, named))
+    python = text_of(chosen.python)
     with unpacked(path, python=python, path_env=os.environ.get("PATH"), others=others) as tree:
         yield tree
 

@@ -110,7 +110,7 @@ def _patch(
             return _patch_tree(request(path), chosen, output, begun)
         from nixpatch.operations.plan import make_plan  # noqa: PLC0415 - a tree that is known needs no plan
 
-        with tree_at(path, chosen, beside) if takes_wheels else nullcontext() as wheel:
+        with tree_at(path, chosen, beside, named.paths) if takes_wheels else nullcontext() as wheel:
             if wheel is None:
                 plan = make_plan(request(path), output.say, output.bar.reading)
             else:
@@ -290,7 +290,7 @@ def verify_command(
         )
 
     def work(path: str) -> ExitCode:
-        with tree_at(path, chosen, beside) as wheel:
+        with tree_at(path, chosen, beside, named.paths) as wheel:
             if wheel is None:
                 verdict = check(path, path)
             else:

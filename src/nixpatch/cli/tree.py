@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from nixpatch.model import Plan
     from nixpatch.model.trace import Trace
     from nixpatch.operations.trace import TraceOptions
+    from nixpatch.operations.wheel_tree import WheelTree
+
+    _TreeOf = Callable[[str], AbstractContextManager[WheelTree | None]]
 
 
 @guarded
@@ -69,10 +74,9 @@ def tree_command(
         cache=cache_file(os.environ),
         store_dir=store_dir,
     )
-    traces, errors = results_of(
-        named_trees(paths),
-        lambda path: _trace(path, chosen, options, beside),
-    )
+    named = named_trees(paths)
+    tree_of = partial(tree_at, chosen=chosen, beside=beside, named=named.paths)
+    traces, errors = results_of(named, lambda path: _trace(path, tree_of, options))
     if why is not None and not any(trace.needs_of(why) for trace in traces):
         raise RequestError(f"--why {why}: no file needs it; name a library as nixpatch tree shows it")
     if as_json:
@@ -80,12 +84,12 @@ def tree_command(
 
         print_document("tree", [trace_entry(trace, why) for trace in traces], refused=errors)
     else:
-        plans = [_plan_for(trace, chosen, beside) for trace in traces]
+        plans = [_plan_for(trace, tree_of, chosen) for trace in traces]
         _print(traces, plans, why, depth, store_dir, -1 if quiet else verbose)
     return max(trace_code(traces, why), refused_code(errors.values()))
 
 
-def _plan_for(trace: Trace, chosen: PatchOptions, beside: list[str] | None) -> Plan | None:
+def _plan_for(trace: Trace, tree_of: _TreeOf, chosen: PatchOptions) -> Plan | None:
     """Return the plan of the tree of a trace: what a run does about needs that are not met.
 
     None if all are met, or if nixpatch cannot patch that tree.
@@ -98,17 +102,17 @@ def _plan_for(trace: Trace, chosen: PatchOptions, beside: list[str] | None) -> P
     root = tree.root if tree is not None else trace.root
     request = replace(opt.request_for(root, chosen), follow_links=True)
     try:
-        with tree_at(root, chosen, beside) as wheel:
+        with tree_of(root) as wheel:
             return make_plan(request) if wheel is None else wheel.plan(request)
     except NixpatchError:
         return None
 
 
-def _trace(path: str, chosen: PatchOptions, options: TraceOptions, beside: list[str] | None) -> Trace:
+def _trace(path: str, tree_of: _TreeOf, options: TraceOptions) -> Trace:
     """Trace a tree, a file or a wheel file."""
     from nixpatch.operations.trace import trace_file, trace_tree  # noqa: PLC0415 - as above
 
-    with tree_at(path, chosen, beside) as wheel:
+    with tree_of(path) as wheel:
         if wheel is not None:
             return wheel.shown(wheel.trace_of_wheel(trace_tree(wheel.prefix, options)))
         return trace_tree(path, options) if os.path.isdir(path) else trace_file(path, options)

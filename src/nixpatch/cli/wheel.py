@@ -36,10 +36,11 @@ def wheel_command(
 
     The new wheel has the same tags and a build tag that ends with nixpatch: pip and uv prefer it to the same
     version without one. Nothing is written for a wheel that lacks a library. A wheel in which nothing has to
-    change is copied.
+    change is copied. Wheels that one of them requires serve it.
     """
     from nixpatch.installed.wheel_file import read_wheel  # noqa: PLC0415 - no other command needs it
     from nixpatch.operations.wheel import patch_wheel  # noqa: PLC0415 - as above
+    from nixpatch.operations.wheel_tree import wheels_beside  # noqa: PLC0415 - as above
 
     output = Output(
         "wheel",
@@ -61,7 +62,7 @@ def wheel_command(
                 opt.request_for(wheel, chosen),
                 chosen,
                 is_right=lambda outcome: run_code(outcome.plan, outcome) is ExitCode.SATISFIED,
-                others=[other for other in beside or () if other != wheel],
+                others=wheels_beside(wheel, beside or (), wheels),
                 dry_run=dry_run,
                 events=output.events(),
             )

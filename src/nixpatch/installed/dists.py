@@ -18,7 +18,7 @@ from nixpatch.installed.record_paths import Locator
 from nixpatch.model import Dist
 
 _SUFFIX = ".dist-info"
-_MAX_HEADERS = 1 << 20
+MAX_HEADERS = 1 << 20
 """bytes of METADATA that are read; behind them is only the description of the project"""
 _MAX_REQUIRES = 1 << 13
 """the largest number in the corpus is about two hundred"""
@@ -91,7 +91,7 @@ def _metadata(info: str) -> dict[str, list[str]]:
     """Return the headers that we use, by lower-case name; none if METADATA cannot be read."""
     try:
         # METADATA may be a link: `uv pip install --link-mode symlink` and buildEnv of nixpkgs make one.
-        return headers(read_head(os.path.realpath(os.path.join(info, "METADATA")), _MAX_HEADERS))
+        return headers(read_head(os.path.realpath(os.path.join(info, "METADATA")), MAX_HEADERS))
     except OSError as error:
         if is_machine_error(error):
             raise

@@ -22,14 +22,18 @@ from typing import IO, Final
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from nixpatch.arch import ARCHES
 from nixpatch.errors import RequestError
 from nixpatch.escape import reason, shown
+from nixpatch.installed.dists import MAX_HEADERS, headers
 from nixpatch.installed.hashing import encode_digest
 from nixpatch.installed.record import MAX_RECORD_SIZE, quoted
 
 _MAX_MEMBERS: Final = 200_000
 _MAX_SIZE: Final = 16 << 30
 """bytes of all members unpacked; torch has three billion"""
+_SHOWN: Final = 200
+"""characters of the name of a member in a message"""
 _MAX_RATIO: Final = 1100
 """of unpacked to packed bytes; deflate reaches 1,032 (zlib.net, "Maximum compression factor")"""
 _ENCRYPTED: Final = 0x1  # general purpose bit 0 (APPNOTE 4.4.4)
@@ -88,6 +92,11 @@ class WheelFile:
         return None
 
     @property
+    def machine(self) -> str:
+        """The machine that the wheel is for, as its platform tags spell it; "" for one that runs on any."""
+        return next((arch.name for arch in ARCHES if self.tags.endswith(f"_{arch.name}")), "")
+
+    @property
     def patched_name(self) -> str:
         """The file name of the patched wheel: the same tags, and a build tag that is preferred (PEP 427)."""
         return f"{self.name}-{self.version}-{self.patched_build}-{self.tags}.whl"
@@ -109,7 +118,9 @@ class WheelFile:
             return f"{{site}}/{member}"
         scheme, _, rest = member.removeprefix(data).partition("/")
         if scheme not in _SCHEMES or not rest:
-            raise RequestError(f"{self.path}: {shown(member)}: no such scheme as {shown(scheme)} (PEP 427)")
+            raise RequestError(
+                f"{self.path}: {_shown_name(member)}: no such scheme as {shown(scheme)} (PEP 427)"
+            )
         directory = _SCHEMES[scheme] or "{site}"
         if scheme == "headers":
             directory = f"include/{self.name}"
@@ -124,6 +135,11 @@ class WheelFile:
         """
         below = self.installed_path(member).replace("{site}", os.path.relpath(site, prefix), 1)
         return os.path.normpath(os.path.join(prefix, below))
+
+
+def _shown_name(member: str) -> str:
+    """Return the name of a member for a message: 65,535 bytes are allowed, which are no sentence."""
+    return shown(member if len(member) <= _SHOWN else f"{member[:_SHOWN]}...")
 
 
 def read_wheel(path: str) -> WheelFile:
@@ -178,7 +194,7 @@ def _check_members(path: str, members: list[zipfile.ZipInfo]) -> None:
         if problem is None and name in seen:
             problem = "is in it twice"
         if problem is not None:
-            raise RequestError(f"{path}: {shown(name)}: {problem}; it was not unpacked")
+            raise RequestError(f"{path}: {_shown_name(name)}: {problem}; it was not unpacked")
         seen.add(name)
     if sum(info.compress_size for info in members) > os.path.getsize(path):
         raise RequestError(f"{path}: its members overlap; it was not unpacked")
@@ -230,7 +246,7 @@ def unpack(
     with zipfile.ZipFile(wheel.path) as archive:
         digests = _read_record(wheel, archive)
         if absent := sorted(digests.keys() - paths.keys()):
-            raise RequestError(f"{wheel.path}: {shown(absent[0])}: in RECORD, but not in it; {_MEND}")
+            raise RequestError(f"{wheel.path}: {_shown_name(absent[0])}: in RECORD, but not in it; {_MEND}")
         for info in wheel.members:
             name = info.filename
             if name == record:
@@ -243,9 +259,11 @@ def unpack(
                 write(paths[name], hashed, executable)  # type: ignore[arg-type]
             digest, hashes[name] = digests.get(name), hashed.digest()
             if digest is None and os.path.basename(name) not in SIGNATURES:
-                raise RequestError(f"{wheel.path}: {shown(name)}: not in RECORD; {_MEND}")
+                raise RequestError(f"{wheel.path}: {_shown_name(name)}: not in RECORD; {_MEND}")
             if digest is not None and digest != hashes[name]:
-                raise RequestError(f"{wheel.path}: {shown(name)}: RECORD describes another file; {_MEND}")
+                raise RequestError(
+                    f"{wheel.path}: {_shown_name(name)}: RECORD describes another file; {_MEND}"
+                )
             rows.append((os.path.relpath(paths[name], site), f"sha256={hashes[name]}", str(info.file_size)))
     rows.append((os.path.relpath(paths[record], site), "", ""))
     write(paths[record], io.BytesIO(csv_of(rows)), False)
@@ -287,7 +305,7 @@ def _read_record(wheel: WheelFile, archive: zipfile.ZipFile) -> dict[str, str]:
         if row[0].startswith(f"{wheel.info}/RECORD"):
             continue
         if algorithm != "sha256":
-            text = f"{wheel.path}: {shown(row[0])}: RECORD has no sha256 of it; {_MEND}"
+            text = f"{wheel.path}: {_shown_name(row[0])}: RECORD has no sha256 of it; {_MEND}"
             raise RequestError(text)
         hashes[row[0]] = digest.rstrip("=")
     return hashes
@@ -318,3 +336,17 @@ class _Hashed(io.RawIOBase):
 def csv_of(rows: Iterable[tuple[str, str, str]]) -> bytes:
     """Return rows of RECORD as CSV. Python's writer does not quote a carriage return before 3.13."""
     return b"".join(b",".join(quoted(field.encode("utf-8")) for field in row) + b"\n" for row in rows)
+
+
+def requirements_of(wheel: WheelFile) -> tuple[str, ...]:
+    """Return the Requires-Dist lines of METADATA, unparsed.
+
+    Raises:
+        RequestError: it cannot be read.
+
+    """
+    name = f"{wheel.info}/METADATA"
+    if not any(info.filename == name for info in wheel.members):
+        return ()
+    with readable(wheel), zipfile.ZipFile(wheel.path) as archive, archive.open(name) as file:
+        return tuple(headers(file.read(MAX_HEADERS)).get("requires-dist", ()))

@@ -18,7 +18,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from nixpatch.errors import FileRefused, MachineError, RequestError
 from nixpatch.escape import reason, shown
-from nixpatch.fs import replacement
+from nixpatch.fs import replacement, sweep
 from nixpatch.installed import provenance
 from nixpatch.installed.hashing import has_sha256
 from nixpatch.installed.wheel_archive import origin_of, pack, rebuild, unchanged_members
@@ -177,6 +177,7 @@ def _write(output: str, write: Callable[[IO[bytes]], None]) -> None:
     """
     try:
         os.makedirs(os.path.dirname(output), exist_ok=True)
+        sweep(output)
         with (
             replacement(output, keep_times=False) as descriptor,
             os.fdopen(os.dup(descriptor), "wb") as file,

@@ -16,14 +16,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import IO, Any, TypeVar
 
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
 from nixpatch.errors import MachineError, NixpatchError, RequestError
 from nixpatch.escape import shown
 from nixpatch.installed.target_python import find_target
-from nixpatch.installed.wheel_file import UnpackedMember, WheelFile, read_wheel, unpack
-from nixpatch.model import Plan, Tree, TreeFile, TreeKind, Verdict
+from nixpatch.installed.wheel_file import (
+    UnpackedMember,
+    WheelFile,
+    read_wheel,
+    requirements_of,
+    unpack,
+)
+from nixpatch.model import Dist, Plan, Tree, TreeFile, TreeKind, Verdict
 from nixpatch.model.trace import Trace
 from nixpatch.operations.plan import Reader, make_plan
 from nixpatch.operations.request import PatchRequest
+from nixpatch.resolve.dist_graph import marker_environment, requirements
 
 _T = TypeVar("_T")
 _PATH = r"[^\s:;,'\"()]*"
@@ -133,6 +142,42 @@ class WheelTree:
         dists = [dist for dist in tree.dists if dist.info != self.info]
         files = frozenset[str]().union({dist.info for dist in dists}, *(dist.files for dist in dists))
         return files.difference(member.path for member in self.members.values())
+
+
+def wheels_beside(path: str, beside: Sequence[str], named: Iterable[str]) -> list[str]:
+    """Return the wheels that will be beside a wheel: those of ``--with``, and those that it requires.
+
+    Args:
+        path: the wheel.
+        beside: the wheels of ``--with``.
+        named: wheels that may be required. Of several for one dist the newest version counts.
+
+    Raises:
+        RequestError: one of them is no wheel.
+
+    """
+    wheel = read_wheel(path)
+    known = dict.fromkeys(other for other in beside if other != path)
+    others = [read_wheel(other) for other in dict.fromkeys(named) if other not in (path, *known)]
+    fitting = [other for other in others if _fits(other, wheel)]
+    fitting.sort(key=lambda other: (parse_wheel_filename(os.path.basename(other.path))[1], other.path))
+    fitting.reverse()
+    dists = [_dist(each) for each in (wheel, *fitting)]
+    required = requirements(dists, marker_environment(wheel.machine, wheel.python_version))[path]
+    return [*known, *required]
+
+
+def _fits(other: WheelFile, wheel: WheelFile) -> bool:
+    """Whether two wheels may be installed into one environment."""
+    return (
+        canonicalize_name(other.name) != canonicalize_name(wheel.name)
+        and (wheel.python_version is None or other.python_version in {None, wheel.python_version})
+        and (not wheel.machine or other.machine in {"", wheel.machine})
+    )
+
+
+def _dist(wheel: WheelFile) -> Dist:
+    return Dist(canonicalize_name(wheel.name), wheel.version, "", wheel.path, requirements_of(wheel))
 
 
 @contextlib.contextmanager

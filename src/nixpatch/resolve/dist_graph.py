@@ -14,14 +14,20 @@ _Node = tuple[str, str]
 """``info`` of a dist and a required extra of it, "" for the dist itself"""
 
 
-def marker_environment(target: Target) -> dict[str, str]:
-    """Return the PEP 508 environment of the target; nothing of the running interpreter is in it."""
-    version = ".".join(map(str, target.version or (3, 11)))
+def marker_environment(machine: str, version_info: tuple[int, int] | None) -> dict[str, str]:
+    """Return the PEP 508 environment of a target; nothing of the running interpreter is in it.
+
+    Args:
+        machine: as ``platform.machine()`` has it.
+        version_info: of its Python; None if that is unknown.
+
+    """
+    version = ".".join(map(str, version_info or (3, 11)))
     return {
         "implementation_name": "cpython",
         "implementation_version": f"{version}.0",
         "os_name": "posix",
-        "platform_machine": target.machine.name,
+        "platform_machine": machine,
         "platform_python_implementation": "CPython",
         "platform_release": "",
         "platform_system": "Linux",
@@ -39,15 +45,29 @@ def lenders(dists: Sequence[Dist], target: Target) -> Mapping[str, tuple[str, ..
     Extras that one dist requires of another count: torch gets its CUDA libraries through
     ``cuda-toolkit[cublas,...]``. Extras that the user installed do not: they are recorded nowhere.
     """
-    environment = marker_environment(target)
+    order = sorted(dist.info for dist in dists)
+    required = requirements(dists, marker_environment(target.machine.name, target.version))
+    return {
+        info: tuple(other for other in dict.fromkeys((*required[info], *order)) if other != info)
+        for info in order
+    }
+
+
+def requirements(dists: Sequence[Dist], environment: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return, by ``info`` of each dist, the others that it requires, nearest first.
+
+    Args:
+        dists: the dists; of two with one name the first counts.
+        environment: as :func:`marker_environment` returns it.
+
+    """
     by_name: dict[str, Dist] = {}
     for dist in dists:
         by_name.setdefault(dist.name, dist)
     required = {dist.info: tuple(_parsed(dist)) for dist in dists}
     direct: dict[_Node, tuple[_Node, ...]] = {}
-    order = sorted(required)
     result: dict[str, tuple[str, ...]] = {}
-    for info in order:
+    for info in required:
         reached: dict[_Node, None] = {(info, ""): None}
         queue = list(reached)
         for node in queue:
@@ -58,10 +78,7 @@ def lenders(dists: Sequence[Dist], target: Target) -> Mapping[str, tuple[str, ..
                 if other not in reached:
                     reached[other] = None
                     queue.append(other)
-        others = dict.fromkeys(other for other, _ in reached)
-        others.update(dict.fromkeys(order))
-        del others[info]
-        result[info] = tuple(others)
+        result[info] = tuple(other for other in dict.fromkeys(other for other, _ in reached) if other != info)
     return result
 
 

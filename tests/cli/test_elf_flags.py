@@ -329,6 +329,23 @@ def test_versions_without_their_library_get_a_note(
     assert run(program) == "42 phdr"
 
 
+def test_a_file_for_another_system_is_printed_edited_and_restored(
+    workshop: Workshop, tmp_path: Path, elf_command: Elf
+) -> None:
+    source = workshop.library(*RICH)
+    library = copy(source, os.path.join(tmp_path, "lib.so"))
+    code, _, err = elf_command("--set-os-abi", "FreeBSD", library)
+    assert (code, "opens no library" in err) == (0, True)
+    assert load(library).startswith("failed")
+    assert elf_command("--print-os-abi", "--print-soname", library)[1] == "FreeBSD\nlibuse.so\n"
+    assert elf_command("--set-rpath", workshop.there, library)[0] == 0
+    assert elf_command("--print-os-abi", library)[1] == "FreeBSD\n"
+    assert elf_command("--set-os-abi", "gnu", library) == (0, "", "")
+    assert load(library) == "42"
+    assert elf_command("--restore", library) == (0, "", "")
+    assert content(library) == content(source)
+
+
 def test_several_files_get_the_same_edit(workshop: Workshop, tmp_path: Path, elf_command: Elf) -> None:
     files = [copy(compiled(workshop, kind, "bfd"), os.path.join(tmp_path, kind)) for kind in KINDS]
     assert elf_command("--add-needed", "liba.so", "--no-default-lib", *files)[0] == 0

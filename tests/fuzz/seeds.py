@@ -65,6 +65,7 @@ def _elf(target: str) -> dict[str, bytes]:
         *(b"\2\0\0\0\0", b"\3\2\1\7\0", b"\1\1\0\0\0", b"\0\2\0\1\0", b"\3\0\2\1\0"),
         *(b"\0\0\0\0\1", b"\2\3\0\0\2", b"\0\0\0\0\3", b"\2\0\0\0\6"),
         *(b"\0\0\3\0\0", b"\0\0\6\0\0", b"\3\2\x09\7\0", b"\0\0\x0c\0\0"),
+        *(b"\2\4\0\0\0", b"\0\x08\0\0\0", b"\0\x10\0\0\0", b"\3\x15\6\1\0"),
     )
     again = {f"{name}-again": edited(data)[:1] for name, data in files.items()}
     files.update({name: found[0] for name, found in again.items() if found})

@@ -14,7 +14,7 @@ from nixpatch.elf.undo import UndoState, guard, guarded_tables, views_of
 from nixpatch.elf.undo_record import FOOTER_SIZE, UndoFooter, UndoRecord
 from nixpatch.errors import FileRefused
 from nixpatch.installed.hashing import Hashing, hash_file
-from nixpatch.model import ElfEdit, ElfFacts, ResolutionCache, Skip, Tag
+from nixpatch.model import ElfEdit, ElfFacts, ManualEdit, ResolutionCache, Skip, Tag
 
 _LARGE = 1 << 20  # bytes; .bss may become 256 MiB of file, which takes its time to compare in full
 PREFIX = 5
@@ -43,6 +43,15 @@ _CACHES: tuple[ResolutionCache | None, ...] = (
     (("", "="),),
 )
 """none at all, a short one, a long one, and one that no note can hold"""
+_MANUAL: tuple[ManualEdit, ...] = (
+    ManualEdit(),
+    ManualEdit(soname="libnew.so", os_abi=9, executable_stack=True),
+    ManualEdit(needed=("liba.so", "libneed.so.2"), no_default_lib=True, debug_tag=True),
+    ManualEdit(needed=()),
+    ManualEdit(renamed_symbols=(("answer", "reply"), ("memset", "\udcff"), ("use", "employ" * 9))),
+    ManualEdit(unversioned_symbols=("answer", "memset", "use"), soname="x" * 40),
+)
+"""names that the seeds have, and others"""
 
 
 class Scratch:
@@ -105,16 +114,19 @@ def edit(data: bytes) -> None:
     if not result.changed:
         assert _OUT.content() == original
         return
-    if isinstance(read(source, payload_ok=True), Skip):
+    if isinstance(read(source, payload_ok=True, any_os=True), Skip):
         return  # no plan has an edit for such a file
-    after = read(_OUT.fd, payload_ok=True)
+    after = read(_OUT.fd, payload_ok=True, any_os=True)
     assert isinstance(after, ElfFacts)
     assert wish.search_path is None or (after.current.search_path or "") == wish.search_path
     assert wish.interp is None or after.current.interp == wish.interp
     assert wish.resolution_cache is None or after.current.resolution_cache == wish.resolution_cache
     new = dict(wish.renames)
-    if isinstance(was := read(source, payload_ok=True), ElfFacts) and before.state is UndoState.NONE:
-        assert after.needed == tuple(new.get(name, name) for name in was.needed)
+    was = read(source, payload_ok=True, any_os=True)
+    if isinstance(was, ElfFacts) and before.state is UndoState.NONE:
+        needed = tuple(new.get(name, name) for name in was.needed)
+        assert after.needed == (needed if wish.manual.needed is None else wish.manual.needed)
+        assert after.soname == (wish.manual.soname or was.soname)
         assert [need.soname for need in after.version_needs] == [
             new.get(need.soname, need.soname) for need in was.version_needs
         ]
@@ -181,7 +193,8 @@ def edit_of(data: bytes) -> tuple[ElfEdit, bytes]:
     ]
     edit = ElfEdit(search_path, (None, Tag.RPATH, Tag.RUNPATH)[tag % 3], loader)
     names, cache = _RENAMES[renamed % len(_RENAMES)], _CACHES[tag // 3 % len(_CACHES)]
-    return replace(edit, renames=names, resolution_cache=cache), data[PREFIX:]
+    manual = _MANUAL[interp // 4 % len(_MANUAL)]
+    return replace(edit, renames=names, resolution_cache=cache, manual=manual), data[PREFIX:]
 
 
 def _names(facts: ElfFacts) -> "list[str]":

@@ -6,6 +6,7 @@ import os
 import struct
 from dataclasses import dataclass, replace
 
+from nixpatch.elf import structs as elf
 from nixpatch.elf.dynamic import pack_vn_file
 from nixpatch.elf.edit_subject import EditSubject
 from nixpatch.elf.header_tables import (
@@ -321,6 +322,8 @@ class _PlanBuilder:
             notes.append("dynamic section moved")
         if self.new_dynamic.replaces_hint:
             notes.append("the search path has the place of the count of relative relocations, a hint")
+        if self.resolved.os_abi not in {None, *elf.LINUX_OSABIS}:
+            notes.append("ld.so on Linux opens no library with this EI_OSABI")
         notes += [
             f"it asks for symbol versions of {name}: ld.so aborts unless another file needs that"
             for name in self.resolved.unneeded_versions

@@ -39,7 +39,7 @@ def read(
         source: a path, or a descriptor, which stays open.
         payload_ok: accept executables with appended data.
         foreign: ignore the undo record: the file as it is counts as its original.
-        any_os: accept files for other operating systems (EI_OSABI).
+        any_os: accept files for other operating systems, whatever ``e_ident`` says.
 
     Raises:
         OSError: it cannot be read.
@@ -50,7 +50,8 @@ def read(
             osabi = views.current.headers.ident[elf.EI_OSABI]
             if osabi not in elf.LINUX_OSABIS and not any_os:
                 return Skip(SkipReason.OTHER_OSABI, f"OSABI {osabi}")
-            facts = _facts(views.without_record() if foreign else views, payload_ok=payload_ok)
+            considered = views.without_record() if foreign else views
+            facts = _facts(considered, payload_ok=payload_ok, any_os=any_os)
             return replace(facts, foreign_undo=foreign) if isinstance(facts, ElfFacts) else facts
     except SkippedFile as skipped:
         return skipped.skip
@@ -179,13 +180,14 @@ def cache_obstacle(source: str | int) -> str | None:
         return _obstacle(views) or obstacle(views.original)
 
 
-def _facts(views: ElfViews, *, payload_ok: bool) -> ElfFacts | Skip:
+def _facts(views: ElfViews, *, payload_ok: bool, any_os: bool) -> ElfFacts | Skip:
     file, headers = views.current, views.current.headers
     appended = None if payload_ok else payload(views.original)
     if appended:
         return Skip(SkipReason.PAYLOAD, appended)
-    if headers.mapping_error is not None:
-        return Skip(SkipReason.UNMAPPABLE, headers.mapping_error)
+    error = headers.load_error if any_os else headers.mapping_error
+    if error is not None:
+        return Skip(SkipReason.UNMAPPABLE, error)
     flags = headers.values.get(elf.DT_FLAGS_1, 0)
     current, needed, dlopened = dynamic.linkage(file), dynamic.needed(file), dlopen_needs(file)
     names = len(needed) + sum(len(need.sonames) for need in dlopened)

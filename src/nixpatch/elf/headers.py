@@ -151,6 +151,11 @@ class Headers:
                 return error
             if self.ehdr.version != elf.EV_CURRENT:
                 return f"ELF file version does not match current one: {self.ehdr.version}"
+        return self.load_error
+
+    @property
+    def load_error(self) -> str | None:
+        """The part of :attr:`mapping_error` that PT_LOADs cause."""
         for load in self.loads:
             # Of a program the kernel maps only what has bytes in the file (elf_load in fs/binfmt_elf.c).
             is_mapped = load.filesz or not self.interp_bytes

@@ -19,11 +19,15 @@ def renames_and_manual_edit(views: ElfViews) -> tuple[tuple[tuple[str, str], ...
 
     """
     old, new = views.original, views.current
-    renames, needed = _needs(old, new)
     before, after = old.headers, new.headers
+    renames: tuple[tuple[str, str], ...] = ()
+    needed: tuple[str, ...] | None = None
+    names: tuple[str | None, str | None] = (None, None)
+    if _named(before) != _named(after):  # they are the same after most edits, and names take time to read
+        renames, needed = _needs(old, new)
+        names = soname(old), soname(new)
     abis = before.ident[elf.EI_OSABI], after.ident[elf.EI_OSABI]
     stacks = _executable_stack(before), _executable_stack(after)
-    names = soname(old), soname(new)
     record = views.record
     return renames, ManualEdit(
         needed=needed,
@@ -39,6 +43,11 @@ def renames_and_manual_edit(views: ElfViews) -> tuple[tuple[tuple[str, str], ...
         ),
         unversioned_symbols=tuple(map(os.fsdecode, record.unversioned_symbols if record else ())),
     )
+
+
+def _named(headers: Headers) -> list[tuple[int, int]]:
+    """Return the places of needs and soname in the string table, whose old part no edit changes."""
+    return [entry for entry in headers.live if entry.tag in {elf.DT_NEEDED, elf.DT_SONAME}]
 
 
 def _executable_stack(headers: Headers) -> bool | None:

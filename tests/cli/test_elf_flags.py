@@ -346,6 +346,37 @@ def test_a_file_for_another_system_is_printed_edited_and_restored(
     assert content(library) == content(source)
 
 
+def test_stack_and_system_of_a_static_program_are_printed(
+    workshop: Workshop, tmp_path: Path, elf_command: Elf, newest_patchelf: str
+) -> None:
+    source = os.path.join(tmp_path, "main.c")
+    Path(source).write_text("int main(void) { return 0; }")
+    program = workshop.gcc("static", "-static", source)
+    flags = ("--print-os-abi", "--print-execstack")
+    done = subprocess.run([newest_patchelf, *flags, program], capture_output=True, text=True, check=True)
+    assert elf_command(*flags, program) == (0, done.stdout, "")
+    code, _, err = elf_command("--set-execstack", program)
+    assert (code, "static" in err, err.count("\n")) == (1, True, 1)
+
+
+def test_without_an_option_the_changes_are_named(
+    workshop: Workshop, tmp_path: Path, elf_command: Elf
+) -> None:
+    library = copy(workshop.library(*RICH), os.path.join(tmp_path, "lib.so"))
+    assert "also changed" not in elf_command(library)[1]
+    assert elf_command("--set-soname", "a.so", "--add-needed", "b.so", "--set-execstack", library)[0] == 0
+    assert "also changed: needed libraries, soname, execstack\n" in elf_command(library)[1]
+
+
+def test_an_empty_list_of_names_changes_and_prints_nothing(
+    workshop: Workshop, tmp_path: Path, elf_command: Elf
+) -> None:
+    Path(tmp_path, "map").write_text("\n")
+    library = copy(workshop.library(*RICH), os.path.join(tmp_path, "lib.so"))
+    assert elf_command("--rename-dynamic-symbols", f"{tmp_path}/map", library) == (0, "", "")
+    assert content(library) == content(workshop.library(*RICH))
+
+
 def test_several_files_get_the_same_edit(workshop: Workshop, tmp_path: Path, elf_command: Elf) -> None:
     files = [copy(compiled(workshop, kind, "bfd"), os.path.join(tmp_path, kind)) for kind in KINDS]
     assert elf_command("--add-needed", "liba.so", "--no-default-lib", *files)[0] == 0

@@ -15,7 +15,7 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import check_output, guarded
 from nixpatch.errors import FileRefused, RequestError
 from nixpatch.escape import shown
-from nixpatch.model import ElfFacts, Linkage, ResolutionCache
+from nixpatch.model import ElfFacts, Linkage, ManualEdit, ResolutionCache
 from nixpatch.operations import elf_edit
 from nixpatch.operations.elf_edit import FileChange, PathAction
 from nixpatch.operations.resolution_cache import DirectoryReader
@@ -54,6 +54,11 @@ class PrintOptions:
     def is_empty(self) -> bool:
         """Whether none was selected."""
         return not any(astuple(self))
+
+    @property
+    def are_of_any_program(self) -> bool:
+        """Whether a static program has all that was selected."""
+        return not (self.is_empty or self.interpreter or self.soname or self.rpath or self.needed)
 
 
 @guarded
@@ -204,7 +209,7 @@ def elf_command(
         executable_stack=set_execstack if set_execstack or clear_execstack else None,
         no_default_lib=no_default_lib,
         debug_tag=add_debug_tag,
-        symbols=() if rename_dynamic_symbols is None else _name_map(rename_dynamic_symbols),
+        symbols=None if rename_dynamic_symbols is None else _name_map(rename_dynamic_symbols),
         unversioned_symbols=_names("--clear-symbol-version", clear_symbol_version),
     )
     if force_rpath and build_resolution_cache:
@@ -299,8 +304,12 @@ def _process(
     payload_ok: bool,
 ) -> None:
     source = os.path.realpath(file)  # like patchelf, edit the file behind a link
-    facts = elf_edit.facts_of(source, payload_ok=True)
     read_only = change.is_empty and output is None and not restore
+    if read_only and printing.are_of_any_program:
+        for line in _stack_and_system(source, printing):
+            _print(line)
+        return
+    facts = elf_edit.facts_of(source, payload_ok=True)
     if read_only or not printing.is_empty:
         for line in _all_values(file, facts) if printing.is_empty else _selected_values(facts, printing):
             _print(line)
@@ -326,6 +335,14 @@ def _process(
         return
     for note in elf_edit.apply_edit(source, destination, edit):
         _warn(file, note)
+
+
+def _stack_and_system(source: str, printing: PrintOptions) -> Iterator[str]:
+    stack, system = elf_edit.stack_and_system_of(source)
+    if printing.os_abi:
+        yield elf_edit.os_abi_name(system)
+    if printing.executable_stack:
+        yield f"execstack: {_STACK[stack]}"
 
 
 def _selected_values(facts: ElfFacts, printing: PrintOptions) -> Iterator[str]:
@@ -362,11 +379,30 @@ def _all_values(file: str, facts: ElfFacts) -> Iterator[str]:
         yield from _linkage(facts.original, "original ")
         for old, _ in facts.current.renamed:
             yield f"original needed: {old}"
+        changes = ", ".join(_changes(facts.manual))
+        if changes:
+            yield f"also changed: {changes}"
     elif facts.stale_undo:
         yield "original: lost, another tool (such as strip) changed the file after nixpatch"
     appended = elf_edit.payload_of(os.path.realpath(file))
     if appended:
         yield f"payload: {appended}"
+
+
+def _changes(manual: ManualEdit) -> Iterator[str]:
+    """Yield what else differs from the original, in the words of the options."""
+    for is_changed, name in (
+        (manual.needed is not None, "needed libraries"),
+        (manual.soname is not None, "soname"),
+        (manual.os_abi is not None, "OS ABI"),
+        (manual.executable_stack is not None, "execstack"),
+        (manual.no_default_lib, "no-default-lib"),
+        (manual.debug_tag, "debug tag"),
+        (bool(manual.renamed_symbols), f"{len(manual.renamed_symbols)} names of symbols"),
+        (bool(manual.unversioned_symbols), f"{len(manual.unversioned_symbols)} versions of symbols"),
+    ):
+        if is_changed:
+            yield name
 
 
 def _linkage(linkage: Linkage, prefix: str) -> Iterator[str]:

@@ -320,6 +320,19 @@ def ident_error(ident: bytes) -> str | None:
     return "nonzero padding in e_ident" if any(ident[elf.EI_PAD :]) else None
 
 
+def stack_and_system(image: Image) -> tuple[bool | None, int]:
+    """Return PF_X of PT_GNU_STACK, None without one, and EI_OSABI; also of a static program.
+
+    Raises:
+        SkippedFile: it is neither a program nor a library.
+
+    """
+    layout, ident, ehdr = _elf_header(image)
+    phdrs = layout.phdrs_of(_phdr_table(image, layout, ehdr))
+    stack = next((p for p in phdrs if p.type == elf.PT_GNU_STACK), None)
+    return stack and bool(stack.flags & elf.PF_X), ident[elf.EI_OSABI]
+
+
 def library_machine(image: Image) -> Machine | None:
     """Return the machine of a file that the ELF header calls a shared object; None for any other file."""
     try:

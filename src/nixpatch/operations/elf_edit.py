@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, Final
 
 from nixpatch import elf
+from nixpatch.elf.headers import stack_and_system
+from nixpatch.elf.image import Image
 from nixpatch.elf.inplace_writer import write_original
 from nixpatch.elf.symbol_tables import read_symbol_tables
 from nixpatch.elf.undo import open_source, open_views
@@ -89,8 +91,8 @@ class FileChange:
     executable_stack: bool | None = None
     no_default_lib: bool = False
     debug_tag: bool = False
-    symbols: tuple[tuple[str, str], ...] = ()
-    """(old name, new name) of dynamic symbols; each old name once"""
+    symbols: tuple[tuple[str, str], ...] | None = None
+    """(old name, new name) of dynamic symbols; each old name once; None without a list of names"""
     unversioned_symbols: tuple[str, ...] = ()
 
     resolution_cache: bool = False
@@ -114,6 +116,18 @@ def facts_of(path: str, *, payload_ok: bool) -> ElfFacts:
     if isinstance(facts, Skip):
         raise FileRefused(facts.text)
     return facts
+
+
+def stack_and_system_of(path: str) -> tuple[bool | None, int]:
+    """Return whether a program or library, static or not, wants an executable stack, and its EI_OSABI.
+
+    Raises:
+        FileRefused: it is neither.
+        OSError: it cannot be read.
+
+    """
+    with open_source(path) as descriptor:
+        return stack_and_system(Image.of(descriptor))
 
 
 def payload_of(path: str) -> str | None:
@@ -204,7 +218,7 @@ def manual_edit_of(facts: ElfFacts, change: FileChange, symbols: Collection[str]
         executable_stack=now.executable_stack if stack in {None, facts.executable_stack} else stack,
         no_default_lib=now.no_default_lib or (change.no_default_lib and not facts.no_default_lib),
         debug_tag=now.debug_tag or (change.debug_tag and not facts.debug_tag),
-        renamed_symbols=_renamed_symbols(now, dict(change.symbols), symbols),
+        renamed_symbols=_renamed_symbols(now, dict(change.symbols or ()), symbols),
         unversioned_symbols=_unversioned_symbols(now, change, symbols),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from nixpatch.model import DlopenNeed, DlopenPriority, ElfEdit, ElfFacts, Linkage, Origin, Tag
+from nixpatch.model import DlopenNeed, DlopenPriority, ElfEdit, ElfFacts, Linkage, ManualEdit, Origin, Tag
 from nixpatch.policy import Policy, Rule
 from nixpatch.resolve.context import SearchPathOptions
 from nixpatch.resolve.file_plan import libc_findings, plan_file
@@ -50,6 +50,12 @@ def test_hole_is_closed_even_where_all_needs_are_met(hole: str, needed: tuple[st
     plan = world.plan("a/x.so")
     assert plan.edit == ElfEdit("$ORIGIN", Tag.RUNPATH)
     assert {drop.entry for drop in plan.dropped} == {hole}
+
+
+def test_what_nixpatch_elf_changed_stays() -> None:
+    manual = ManualEdit(soname="libnew.so", needed=("libown.so",))
+    files = {"a/x.so": replace(elf(path="$ORIGIN:."), manual=manual), "a/libown.so": elf()}
+    assert World(files).plan("a/x.so").edit == ElfEdit("$ORIGIN", Tag.RUNPATH, manual=manual)
 
 
 def test_search_path_of_holes_alone_goes() -> None:

@@ -48,7 +48,7 @@ def main(venv: str, directory: str) -> None:
         if "_multiarray_umath" in file.file.path:
             console.print(f"\n$ nixpatch tree {os.path.basename(file.file.path)}", style="bold")
             trace = trace_file(file.file.path, TraceOptions(path_env=os.environ["PATH"]))
-            console.print(tree_report(trace, store_dir=store.directory, verbosity=0))
+            console.print(tree_report(trace, store_dir=store.directory, verbosity=0, plan=plan))
     console.save_svg(os.path.join(directory, "report.svg"), title="nixpatch")
     print(picture, os.path.getsize(picture), "bytes")
 

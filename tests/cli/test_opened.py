@@ -43,7 +43,8 @@ def test_missing_lists_optional_libraries_apart_and_ends_with_0(
     assert "opener 2.0\n  libsodium.so.26, opened by name by opener/optional.py:4: nixpkgs has" in optional
     assert "  libykpers-1.so.1, opened by name by opener/_lacks.so: nixpkgs has it in yubikey" in optional
     assert optional.endswith(
-        "\n\nAll that is optional: buildInputs = with pkgs; [ libsodium yubikey-personalization ];\n"
+        "\n\nAll that is optional, in a Nix build: "
+        "buildInputs = with pkgs; [ libsodium yubikey-personalization ];\n"
     )
 
 

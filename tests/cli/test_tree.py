@@ -78,7 +78,7 @@ def test_a_patched_file_is_found_by_its_runpath_and_without_hash(world: World, n
 def test_any_program_is_started_by_its_own_loader(world: World, nixpatch: Run) -> None:
     code, out, _ = nixpatch("tree", world.program)
     assert code == 1
-    assert "Loader /nowhere/ld-linux-x86-64.so.2 (its interpreter)" in out
+    assert "Loader /nowhere/ld-linux-x86-64.so.2 (its interpreter, which does not exist)" in out
     assert "libanswer.so.1  not found" in out
 
     program = compile_c(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from nixpatch.operations.plan import Reader
 from support.installed_trees import dist
 from support.opening import add_opener
 from support.programs import content
-from support.world import HASH, Run, World, make, record_row, shared
+from support.world import HASH, Run, World, compile_c, make, record_row, shared
 
 pytestmark = pytest.mark.gcc
 
@@ -102,6 +103,30 @@ def test_a_file_that_needs_no_edit_and_lacks_a_library(world: World, nixpatch: R
         assert f"note: nixpatch {world.venv} links what the store has, and lists what it lacks" in out
     assert nixpatch("verify", "--ignore-missing", "libgone*", world.venv)[0] == 0
     assert nixpatch("verify", "--load", "--ignore-missing", "libgone*", world.venv)[0] == 0
+
+
+@pytest.mark.parametrize("is_stub", [False, True])
+def test_a_program_whose_loader_is_not_there_cannot_start(is_stub: bool, world: World, nixpatch: Run) -> None:
+    """As every program of a wheel on NixOS, where another program may be in the place of the loader."""
+    loader = os.path.join(world.root, "lib64", "ld-linux-x86-64.so.2")
+    os.makedirs(os.path.dirname(loader))
+    library = os.path.join(world.library, NAME)
+    options = (f"-Wl,-rpath,{world.library}", f"-Wl,--dynamic-linker={loader}")
+    compile_c("program.c", world.program, library, *options)
+    if is_stub:
+        shutil.copy(shutil.which("false") or "", loader)
+    bundled(world)
+    assert world.run_program() != 42
+
+    code, out, _ = nixpatch("verify", world.venv)
+    assert code == 1
+    assert re.search(rf"^bin/pkg-tool: cannot start: it .* dynamic loader {loader}, ", out, re.MULTILINE)
+    assert "1 error." in out
+    assert nixpatch("verify", "--ignore-missing", "ld-linux*", world.venv)[0] == 0
+
+    assert nixpatch(world.venv)[0] == 0
+    assert world.run_program() == 42
+    assert nixpatch("verify", world.venv)[0] == 0
 
 
 def test_what_an_earlier_run_ignored_is_a_note_until_verify_is_given_the_rule(

@@ -204,18 +204,23 @@ def _read(
         raise Unusable("is statically linked: it has no dynamic loader, so it loads no shared libraries")
     cannot_start = ""
     try:
-        libc = _libc_of_start(loader, facts.machine, read)
+        libc = libc_of_start(loader, facts.machine, read)
     except Unusable as unusable:
         other = replacement(os.path.basename(loader))
         if other is None:
             raise
         loader, cannot_start = other, str(unusable)
-        libc = _libc_of_start(loader, facts.machine, read)
+        libc = libc_of_start(loader, facts.machine, read)
     return libc.target(real, found_by, version, facts.machine, loader, cannot_start)
 
 
-def _libc_of_start(loader: str, machine: Machine, read: ReadElf) -> LibcFacts:
-    """Return the libc of a program, as ``libc_of`` does, if its loader is there."""
+def libc_of_start(loader: str, machine: Machine, read: ReadElf) -> LibcFacts:
+    """Return the libc of a program by its loader, as ``libc_of`` does.
+
+    Raises:
+        Unusable: the loader does not exist, or is none, as the program that NixOS puts there.
+
+    """
     if not os.path.isabs(loader) or not os.path.isfile(loader):
         raise Unusable(f"needs the dynamic loader {shown(loader)}, which does not exist")
     return libc_of(loader, machine, read)

@@ -6,12 +6,12 @@ import functools
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from nixpatch.errors import RequestError
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.python_layout import only_version
-from nixpatch.installed.target_python import ReadElf, find_target
+from nixpatch.installed.target_python import ReadElf, Unusable, find_target, libc_of_start
 from nixpatch.model import ElfFacts, Finding, Skip, Target, Tree, TreeKind
 from nixpatch.resolve.ld_so import LoaderConfig, simulate
 from nixpatch.resolve.search_path import inside
@@ -71,6 +71,32 @@ def cannot_start(tree: Tree, target: Target) -> Iterator[Finding]:
         prefix = os.path.dirname(os.path.dirname(target.python))
         text = f"this Python, which loads the tree, cannot start here: it {target.cannot_start}"
         yield Finding("error", target.python, f"{text}; patch it, too: nixpatch {shlex.quote(prefix)}")
+
+
+def without_loader(
+    facts: Mapping[str, ElfFacts], read: ReadElf, ignored: Callable[[str, str], bool]
+) -> Iterator[Finding]:
+    """Report programs, not patched, that cannot start because the machine lacks the loader that they name.
+
+    Args:
+        facts: the files of a tree, by path.
+        read: reads ELF headers.
+        ignored: ``ignored(path, name)`` is whether a file may lack a loader of this name.
+
+    """
+    reasons: dict[str, str] = {}
+    for path, file in sorted(facts.items()):
+        loader = file.current.interp
+        if loader is None or not file.executable or file.original_sha256 is not None:
+            continue
+        if loader not in reasons:
+            reasons[loader] = ""
+            try:
+                libc_of_start(loader, file.machine, read)
+            except Unusable as unusable:
+                reasons[loader] = str(unusable)
+        if reasons[loader] and not ignored(path, os.path.basename(loader)):
+            yield Finding("error", path, f"cannot start: it {reasons[loader]}")
 
 
 def python_of_prefix(prefix: str, store_dir: str, read: ReadElf) -> Target | None:

@@ -212,7 +212,8 @@ def _start(file: str, facts: ElfFacts, options: TraceOptions, reader: Reader) ->
     library_path = _library_path(options)
     interp = facts.current.interp
     if interp is not None and options.python is None:
-        return Start(None, "its interpreter", interp, read_loader_defaults(interp), library_path)
+        found_by = "its interpreter" + ("" if os.path.exists(interp) else ", which does not exist")
+        return Start(None, found_by, interp, read_loader_defaults(interp), library_path)
     tree = tree_of_file(file)
     if tree is not None or options.python is not None:
         target = target_of_output(

@@ -17,7 +17,7 @@ from nixpatch.operations.plan import Reader
 from nixpatch.operations.resolution_cache import untrue_caches
 from nixpatch.operations.skipped_programs import unable_to_start
 from nixpatch.operations.starting_files import StartingFiles
-from nixpatch.operations.target import cannot_start, target_of_output
+from nixpatch.operations.target import cannot_start, target_of_output, without_loader
 from nixpatch.operations.target_libraries import target_libraries
 from nixpatch.operations.verify_load import load_files, load_opened
 from nixpatch.operations.verify_provenance import (
@@ -112,6 +112,7 @@ def check_tree(
         unmet = tuple(
             unmet_needs(facts, target, reader, ignored=ignored, stops=stops, known=verdict.findings)
         )
+        unmet += tuple(without_loader(facts, reader, ignored))
         verdict = with_findings(verdict, unmet)
         if any(finding.severity == "error" for finding in unmet):
             text = f"nixpatch {shlex.quote(path)} links what the store has, and lists what it lacks"

@@ -61,7 +61,8 @@ def text(plans: Sequence[Plan], catalog: Catalog | None = None) -> str:
     if opened_lines:
         lines += ["", "Optional: code opens these by name, and may do without them.", "", *opened_lines]
     if attributes := packages(optional):
-        lines += ["", f"All that is optional: {build_inputs(attributes)}"]
+        place = ", in a Nix build" if any(plan.keeps_originals for plan in plans) else ""
+        lines += ["", f"All that is optional{place}: {build_inputs(attributes)}"]
     return "\n".join(lines) + "\n"
 
 

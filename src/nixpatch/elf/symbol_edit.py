@@ -100,12 +100,24 @@ def symbol_changes(resolved: ResolvedSymbols, offsets: Mapping[bytes, int]) -> I
 
 
 def new_order(tables: SymbolTables, names: Sequence[str]) -> list[int]:
-    """Return the old index of each symbol after the edit: by bucket, else as before."""
-    hashed, order = tables.gnu_hash, list(range(len(names)))
-    if hashed is None or names[hashed.first :] == list(tables.names[hashed.first :]):
-        return order
-    buckets = {index: gnu_hash_of(names[index]) % hashed.buckets for index in order[hashed.first :]}
-    return [*order[: hashed.first], *sorted(order[hashed.first :], key=buckets.__getitem__)]
+    """Return the old index of each symbol after the edit: by bucket, and where it was if it can stay there.
+
+    The order in a bucket is free. A symbol that leaves one for another moves the others by one place, but of
+    each bucket in between only one symbol has to move.
+    """
+    hashed = tables.gnu_hash
+    if hashed is None or tuple(names[hashed.first :]) == tables.names[hashed.first :]:
+        return list(range(len(names)))
+    members: dict[int, list[int]] = {}
+    for index in range(hashed.first, len(names)):
+        members.setdefault(gnu_hash_of(names[index]) % hashed.buckets, []).append(index)
+    order = list(range(hashed.first))
+    for _, bucket in sorted(members.items()):
+        places = range(len(order), len(order) + len(bucket))
+        moved = iter([index for index in bucket if index not in places])
+        staying = set(bucket).intersection(places)
+        order += [place if place in staying else next(moved) for place in places]
+    return order
 
 
 def table_changes(table: ImageTable, new: bytes) -> Iterator[ByteChange]:

@@ -68,7 +68,7 @@ from nixpatch.store.sources import LibrarySources
 from nixpatch.unvendor.apply import distrusted, unsettled
 from nixpatch.version import __version__
 
-_NO_SYSTEM = "name a venv or a package in it; to patch this nevertheless, say --system"
+_NO_SYSTEM = "name a venv or a package in it; nixpatch --system patches this nevertheless"
 
 
 def make_plan(

@@ -11,7 +11,7 @@ because most are small. Nothing is compressed, because the same edit must give t
 from __future__ import annotations
 
 import struct
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from nixpatch.elf.image import Patch
@@ -48,7 +48,7 @@ class UndoFooter:
 
     def pack(self) -> bytes:
         """Return the bytes that the file holds."""
-        return _FOOTER.pack(UNDO_MAGIC, *astuple(self))
+        return _FOOTER.pack(UNDO_MAGIC, *(getattr(self, field.name) for field in fields(self)))
 
     @classmethod
     def unpack(cls, data: bytes) -> UndoFooter | None:

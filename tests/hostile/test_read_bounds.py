@@ -11,7 +11,7 @@ PYTHON = """
     from nixpatch.installed.manylinux_parser import answers
     from nixpatch.resolve.python_names import opened_names
     source = {make}
-    names = [name for name in opened_names({"x.py": source}) if name.name != "*"]
+    names = [name for name in opened_names(dict([("x.py", source)])) if name.name != "*"]
     print(len(names), len(answers(source[:65536]).computed) > 0)
 """
 SOURCES = {
@@ -41,7 +41,7 @@ SOURCES = {
 MANY = """
     from nixpatch.resolve.python_names import opened_names
     source = b"".join(b"N = 'lib%d.so'\\n" % n for n in range(4_000)) + b"CDLL(N)\\n" * 4_000
-    print(len(opened_names({"x.py": source})) <= 4_000 * 16)
+    print(len(opened_names(dict([("x.py", source)]))) <= 4_000 * 16)
 """
 TUPLES = """
     from nixpatch.installed.manylinux_parser import answers

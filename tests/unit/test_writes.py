@@ -52,11 +52,15 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         "the store of the demo, in the same directory",
     ),
     "store/cache.py": ({"os.makedirs", "os.unlink", "sqlite3.connect"}, "the cache, below XDG_CACHE_HOME"),
-    "operations/wheel.py": (
+    "operations/wheel_tree.py": (
         {"open", "os.chmod", "os.makedirs", "shutil.copyfileobj", "tempfile.TemporaryDirectory"},
         "the directory that a wheel is unpacked to, which it makes itself",
     ),
-    "operations/tree_state.py": ({"os.makedirs"}, "the cache, below XDG_CACHE_HOME"),
+    "operations/wheel.py": (
+        {"open", "os.makedirs", "shutil.copyfileobj"},
+        "the output directory of wheels, files that fs.replacement has opened there, and /dev/null",
+    ),
+    "operations/kept_files.py": ({"os.makedirs"}, "the cache, below XDG_CACHE_HOME"),
     "elf/inplace_writer.py": ({"os.copy_file_range", "os.ftruncate", "os.pwrite"}, TEMP_FILE),
     "elf/lief/tables.py": ({"os.pwrite"}, TEMP_FILE),
     "elf/lief/writer.py": ({"os.ftruncate", "tempfile.TemporaryFile"}, TEMP_FILE + ", and a nameless one"),

@@ -66,6 +66,17 @@ def _with_record_first_and_descriptors(world: World) -> str:
     return path
 
 
+def _with_sizes_of_8_bytes(world: World) -> str:
+    """A wheel whose local headers have the extra field for large files (APPNOTE 4.5.3)."""
+    path = write(Path(world.root, NAME), contents(world))
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(path + ".new", "w", zipfile.ZIP_DEFLATED) as new:
+        for info in old.infolist():
+            with new.open(zipfile.ZipInfo(info.filename), "w", force_zip64=True) as member:
+                member.write(old.read(info))
+    os.replace(path + ".new", path)
+    return path
+
+
 def _rewritten(path: str, change: Callable[[zipfile.ZipInfo], None]) -> str:
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(path + ".new", "w", zipfile.ZIP_DEFLATED) as new:
         new.comment = old.comment
@@ -85,6 +96,7 @@ WHEELS: dict[str, Callable[[World], str]] = {
     "stored": packed(packing=zipfile.ZIP_STORED),
     "with directories, comments and extra fields": _with_directories_and_comments,
     "with a signature": _with_a_signature,
+    "with sizes of 8 bytes": _with_sizes_of_8_bytes,
     "with data descriptors, RECORD first": _with_record_first_and_descriptors,
 }
 
@@ -186,6 +198,20 @@ def test_another_zlib_is_noticed_by_the_digest(
     code, _, err = nixpatch("restore", "-w", str(tmp_path), patched)
     assert code == 1
     assert "cannot be restored byte for byte" in err
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_archive_of_unusual_layout_is_not_restored_and_its_digest_is_given(
+    nixpatch: Run, wheel: str, wheelhouse: str, tmp_path: Path
+) -> None:
+    data = Path(wheel).read_bytes()
+    Path(wheel).write_bytes(b"#!/usr/bin/python\n" + data)  # what stands before an archive is no part of it
+    digest = hashlib.sha256(Path(wheel).read_bytes()).hexdigest()
+    assert nixpatch("wheel", "-w", wheelhouse, wheel)[0] == 0
+    code, _, err = nixpatch("restore", "-w", str(tmp_path), os.path.join(wheelhouse, PATCHED))
+    assert code == 1
+    assert "the layout of its archive was an unusual one" in err
+    assert f"get {NAME} with sha256 {digest} from where it came from" in err
     assert os.listdir(tmp_path) == []
 
 

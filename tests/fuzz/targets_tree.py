@@ -125,9 +125,8 @@ def wheel(data: bytes) -> None:
         assert packed.keys() == contents.keys() - _signatures(contents)
         changed = {name for name in packed if packed[name] != contents[name]}
         assert {os.path.basename(name) for name in changed} <= {"WHEEL", "RECORD"}
-        if origin is not None:
-            assert wheel_origin.from_json(json.loads(json.dumps(wheel_origin.to_json(origin)))) == origin
-            _restore(path, again, origin)
+        assert wheel_origin.from_json(json.loads(json.dumps(wheel_origin.to_json(origin)))) == origin
+        _restore(path, again, origin)
 
 
 def _restore(path: str, patched: str, origin: wheel_origin.WheelOrigin) -> None:

@@ -169,8 +169,8 @@ def _contents(wheel: WheelFile, name: str, path: str) -> IO[bytes]:
     return io.BytesIO(b"".join(kept))
 
 
-def origin_of(wheel: WheelFile, unchanged: Collection[str], known: WheelOrigin | None) -> WheelOrigin | None:
-    """Return what it takes to write the original again; None for an archive of an unusual layout.
+def origin_of(wheel: WheelFile, unchanged: Collection[str], known: WheelOrigin | None) -> WheelOrigin:
+    """Return what it takes to write the original again; of an archive of an unusual layout only its SHA-256.
 
     Args:
         wheel: the wheel that was unpacked, before ``pack`` writes the new one.
@@ -190,9 +190,10 @@ def origin_of(wheel: WheelFile, unchanged: Collection[str], known: WheelOrigin |
             digest = hashlib.file_digest(source, "sha256").hexdigest()
             source.seek(archive.start_dir)
             directory = source.read()
-            if not _is_usual(directory, spans):
-                return None
-            origin = WheelOrigin(os.path.basename(wheel.path), f"sha256={digest}", directory, {})
+            is_usual = _is_usual(directory, spans)
+            name, directory = os.path.basename(wheel.path), directory if is_usual else b""
+            origin = WheelOrigin(name, f"sha256={digest}", directory, {})
+            names = names if is_usual else set()
         changed = {
             info.filename: _original(wheel, archive, source, info, spans[info.filename])
             for info in archive.infolist()
@@ -318,6 +319,8 @@ def rebuild(wheel: WheelFile, origin: WheelOrigin, path_of: Callable[[str], str]
         OSError: a file cannot be read, or the output not be written.
 
     """
+    if not origin.directory:
+        raise FileRefused("the layout of its archive was an unusual one, which was not kept")
     digest, size = hashlib.sha256(), 0
     spans = _spans(wheel)
     with open(wheel.path, "rb") as source:

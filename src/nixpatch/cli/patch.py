@@ -60,7 +60,7 @@ def plan_command(
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
-    """Print what patch would do, and what wheel would do to a wheel file; write nothing."""
+    """Print what patch would do, or wheel for a wheel file, and write nothing."""
     verbosity = -1 if quiet else verbose
     return _patch(
         paths,
@@ -261,7 +261,7 @@ def verify_command(
     verbose: opt.Verbose = 0,
     quiet: opt.Quiet = False,
 ) -> ExitCode:
-    """Check patched trees or wheel files: files, RECORD, needs, store paths, garbage-collector roots."""
+    """Check trees or wheel files: files, RECORD, needs, store paths and garbage-collector roots."""
     from nixpatch.operations.verify import check_tree  # noqa: PLC0415 - no other command needs it
 
     named = named_trees(paths)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    signal.signal(signal.SIGINT, _interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     if sys.argv[1:] == ["--version"]:
         from nixpatch.version import __version__  # noqa: PLC0415 - no command line is needed for one line
 

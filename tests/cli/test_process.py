@@ -32,6 +32,7 @@ main()
     ("action", "code", "words"),
     [
         ("os.kill(os.getpid(), signal.SIGINT)", 130, "nixpatch: interrupted\n"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 130, "nixpatch: interrupted\n"),
         ("raise MemoryError", 3, "nixpatch: not enough memory"),
     ],
 )

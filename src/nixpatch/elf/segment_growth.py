@@ -139,8 +139,6 @@ def _refuse_overlaps(headers: Headers, growth: SegmentGrowth, size: int) -> None
     sections = [(s.offset, s.size) for s in headers.shdrs if s.in_file]
     if _reach_into(mapped, growth.cut, headers.loads_end) or _reach_into(sections, growth.cut, growth.cut):
         raise FileRefused("something lies half inside and half behind its last segment")
-    if growth.discarded and headers.shdr_bytes and growth.head <= ehdr.shoff < growth.cut:
-        raise FileRefused("its section headers lie in the area of an earlier edit")
     if growth.cut > size:
         raise FileRefused("truncated")
 
@@ -161,6 +159,9 @@ def _old_area(headers: Headers, stale: UndoFooter, notes: NoteSegment | None) ->
         return None
     if not 0 < stale.string_size <= headers.string_size:
         return None
+    head = area - load.vaddr + load.offset
+    if any(head < start + size and start < headers.tail_start for start, size, _ in headers.tables):
+        return None  # patchelf may put the section headers there
     kept = (value for tag, value in headers.live if tag in elf.STRING_TAGS - {elf.DT_RPATH, elf.DT_RUNPATH})
     if any(offset >= stale.string_size for offset in kept):
         return None

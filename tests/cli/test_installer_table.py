@@ -94,6 +94,8 @@ def test_an_installer_is_known_by_its_program_or_module(words: str, name: str | 
         ("pipx run --with a b -c", "pipx run --with a --spec b python -c ?", "pipx run --with a b -c"),
         ("pipx run --spec=a b -c", "pipx run --spec=a python -c ?", "pipx run --spec=a b -c"),
         ("pipx run --no-cache a", None, None),
+        ("pipx run --backend=uv a", None, None),
+        ("hatch run script.py", None, None),
         ("pipx run script.py", None, None),
         ("pipx run", None, None),
         ("pipx install a", None, None),
@@ -106,13 +108,20 @@ def test_what_installs_and_runs_at_once_installs_first(
     call = recognize(words.split())
     assert call is not None
 
-    split = install_first(call)
+    split = install_first(call, {})
 
     if split is None:
         assert (first, then) == (None, None)
     else:
         words_of = (" ".join(word or "?" for word in command) for command in (split.install, split.run))
         assert tuple(words_of) == (first, then)
+
+
+def test_a_setting_of_the_user_may_not_allow_it() -> None:
+    call = recognize(("pipx", "run", "tool"))
+    assert call is not None
+    assert install_first(call, {"PIPX_DEFAULT_BACKEND": "pip"}) == install_first(call, {})
+    assert install_first(call, {"PIPX_DEFAULT_BACKEND": "uv"}) is None
 
 
 def test_an_environment_of_an_unknown_installer_is_seen(

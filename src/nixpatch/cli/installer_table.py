@@ -9,7 +9,7 @@ import string
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -46,6 +46,7 @@ class InstallFirst:
     spec: str = ""
     values: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
     quiet: bool = False
 
 
@@ -58,6 +59,8 @@ class Preparation:
     """the user's command, which finds everything installed"""
     quiet: bool = False
     """what the first one prints, and whether it fails, does not matter"""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """variables for both"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +181,15 @@ def _changed_ns(environment: str) -> int:
     return 0
 
 
-def install_first(call: WrappedCall) -> Preparation | None:
+def install_first(call: WrappedCall, environ: Mapping[str, str]) -> Preparation | None:
     """Return how to install alone, and what to run then; None where this is not possible."""
     arguments = call.arguments
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     for rule in call.installer.install:
         position = _subcommand(options, call, rule.commands)
         if position is not None:
+            if any(environ.get(name, value) != value for name, value in rule.environ.items()):
+                return None
             return _preparation(call, rule, options, position)
     return None
 
@@ -196,7 +201,9 @@ def _preparation(
     whole = (*call.program, *call.arguments)
     if rule.command:
         shortened = _with_command(call.arguments, position + 1, rule)
-        return None if shortened is None else Preparation((*call.program, *shortened), whole, rule.quiet)
+        if shortened is None:
+            return None
+        return Preparation((*call.program, *shortened), whole, rule.quiet, rule.environ)
     if not _NOT_A_RUN.isdisjoint(options):
         return None
     if rule.instead:
@@ -299,15 +306,16 @@ def _with_command(arguments: Sequence[str], start: int, rule: InstallFirst) -> t
     while position < len(arguments) and arguments[position].startswith(("-", "+")):
         position += 2 if arguments[position] in rule.values else 1
     options = arguments[:position]
-    if position >= len(arguments) or not {*rule.never, *_NOT_A_RUN}.isdisjoint(options):
+    names = {option.partition("=")[0] for option in options}
+    if position >= len(arguments) or not {*rule.never, *_NOT_A_RUN}.isdisjoint(names):
         return None
     word = arguments[position]
+    if word.endswith(".py"):
+        return None
     if not rule.spec:
         environment, colon, _ = word.partition(":")
         first, *others = rule.command
         return (*options, f"{environment}:{first}" if colon else first, *others)
     if option_values(options, (rule.spec,)):
         return (*options, *rule.command)
-    if word.endswith(".py") or os.path.exists(word):
-        return None
-    return (*options, rule.spec, word, *rule.command)
+    return None if os.path.exists(word) else (*options, rule.spec, word, *rule.command)

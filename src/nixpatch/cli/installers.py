@@ -205,17 +205,18 @@ class _InstallerRun:
 
         """
         call = self._call
-        preparation = installer_table.install_first(call.wrapped) if call.wrapped else None
+        preparation = installer_table.install_first(call.wrapped, os.environ) if call.wrapped else None
         begin_ns = time.time_ns()
         is_quiet = preparation is not None and preparation.quiet
+        environ = {**os.environ, **(preparation.environ if preparation else {})}
         if is_quiet:
             self._output.say(f"{call.name} installs before the command starts")
         for command in (preparation.install, preparation.run) if preparation else (call.command,):
             before = self._look()
-            failed = self._start(command, is_quiet=is_quiet)
+            failed = self._start(command, environ, is_quiet=is_quiet)
             if self._mend_pythons() and failed:
                 # A Python that was just downloaded could not start: NixOS has no /lib64/ld-linux-x86-64.so.2.
-                failed = self._start(command, is_quiet=is_quiet)
+                failed = self._start(command, environ, is_quiet=is_quiet)
             try:
                 self._patch_changes(before)
             except NixpatchError as error:
@@ -274,18 +275,18 @@ class _InstallerRun:
                 mended += 1
         return mended
 
-    def _start(self, command: Sequence[str], *, is_quiet: bool = False) -> int:
+    def _start(self, command: Sequence[str], environ: Mapping[str, str], *, is_quiet: bool) -> int:
         """Run the installer; what it starts is held until its environment is patched."""
         start = self._call.start
         if start is None:
-            return _run(command, output=subprocess.DEVNULL if is_quiet else None)
+            return _run(command, environ=environ, output=subprocess.DEVNULL if is_quiet else None)
         with gate(self._on_arrival) as waiting:
             if not start.is_python:
                 code = _run((self._call.uv, *start.before, *waiting.command(start.command)), waiting)
                 if not waiting.is_command_missing:
                     return code
             # uv knows what the command is; a Python that it starts in the environment waits, too.
-            return _run(command, waiting, waiting.environ(os.environ))
+            return _run(command, waiting, waiting.environ(environ))
 
     def _on_arrival(self, environments: Iterable[str]) -> None:
         """Patch the environments of a command that uv is about to start, but for a base that is not uv's.

@@ -64,6 +64,10 @@ PDM = PROJECT + (
     '[tool.pdm]\ndistribution = false\n[[tool.pdm.source]]\nname = "pypi"\ntype = "find_links"\n'
     'url = "file://{wheels}"\n'
 )
+PDM_SCRIPT = SCRIPT.replace(
+    "# ///\n",
+    '# [[tool.pdm.source]]\n# name = "pypi"\n# type = "find_links"\n# url = "file://{wheels}"\n# ///\n',
+)
 HATCH = (
     PROJECT.replace('["one"]', "[]")
     + '[tool.hatch.envs.default]\nskip-install = true\ndependencies = ["one"]\n'
@@ -182,6 +186,13 @@ KINDS = [
         "hatch",
     ),
     Kind(
+        "hatch run script.py",
+        "wrap -- hatch run s.py",
+        "~/.local/share/hatch/env/virtual/.scripts/*",
+        {"s.py": SCRIPT},
+        "hatch",
+    ),
+    Kind(
         "hatch test",
         "wrap -- hatch test",
         "~/.local/share/hatch/env/virtual/**/hatch-test*",
@@ -196,6 +207,13 @@ KINDS = [
         {"ask.py": ASK},
         "pipx",
         "pip",
+    ),
+    Kind(
+        "pdm run script.py",
+        "wrap -- pdm run s.py",
+        "~/.local/share/pdm/venvs/*",
+        {"s.py": PDM_SCRIPT},
+        PDM_TOOLS,
     ),
     Kind("pdm", "wrap -- pdm install", ".venv", {"pyproject.toml": PDM}, PDM_TOOLS),
     Kind("pipenv", "wrap -- pipenv install {wheel}", "~/.local/share/virtualenvs/*", tools="pipenv"),

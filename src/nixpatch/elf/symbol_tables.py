@@ -225,9 +225,11 @@ def _relocations(file: ElfFile) -> Iterator[RelocationTable]:
         (elf.DT_JMPREL, elf.DT_PLTRELSZ, (2 if values.get(elf.DT_PLTREL) == elf.DT_REL else 3) * word),
     ]
     known: list[tuple[int, int]] = []
+    left = elf.RELOCATION_LIMIT
     for tag, size_tag, entry in tables:
-        size = values.get(size_tag, 0)
-        if size > elf.RELOCATION_LIMIT:
+        size = values.get(size_tag, 0) if tag in values else 0
+        left -= size
+        if left < 0:
             raise malformed(f"{size} bytes of relocations")
         table = _table(file, values.get(tag), size - size % entry, "the relocations")
         if table is None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from nixpatch import elf
 from nixpatch.elf.inplace_writer import write_original
 from nixpatch.elf.readers import own
 from nixpatch.elf.readers.comparison import FieldDifference, disagreements, unexplained
@@ -20,7 +21,7 @@ from nixpatch.elf.undo import UndoState, open_source, views_of
 from nixpatch.errors import FileRefused
 from nixpatch.installed.hashing import format_sha256
 from nixpatch.installed.provenance import PatchedFile
-from nixpatch.model import Finding, Linkage, Reread
+from nixpatch.model import ElfFacts, Finding, Linkage, ManualEdit, Reread
 from nixpatch.model.elf_description import ElfDescription
 from nixpatch.operations.edit_jobs import worker_count
 from nixpatch.operations.worker_pool import batches, run_in_pool
@@ -199,7 +200,12 @@ class _PatchedPair:
         """Open both files, which ``stack`` closes, and read them with nixpatch's reader."""
         descriptors = [stack.enter_context(open_source(path))]
         try:
-            descriptors += _original(descriptors[0], entry, stack)
+            originals = _original(descriptors[0], entry, stack)
+            if originals and _has_manual_edit(descriptors[0]):
+                text = "was edited with nixpatch elf, too, which provenance does not have: only read again"
+                findings.append(Finding("note", path, text))
+            else:
+                descriptors += originals
         except FileRefused as refused:
             findings.append(Finding("error", path, f"nixpatch cannot restore its original: {refused}"))
         except OSError as error:
@@ -231,6 +237,11 @@ def _original(fd: int, entry: PatchedFile, stack: ExitStack) -> list[int]:
     if format_sha256(write_original(fd, temp)) != entry.original:
         raise FileRefused("it is not the file that provenance names")
     return [temp]
+
+
+def _has_manual_edit(fd: int) -> bool:
+    facts = elf.read(fd, payload_ok=True, any_os=True)
+    return isinstance(facts, ElfFacts) and facts.manual != ManualEdit()
 
 
 def _described(fd: int) -> _Description:

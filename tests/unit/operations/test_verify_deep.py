@@ -21,7 +21,7 @@ from nixpatch.elf.readers import others, own
 from nixpatch.elf.readers.others import OTHERS, OpenFile, Unread, describe_all
 from nixpatch.errors import FileRefused
 from nixpatch.installed.provenance import PatchedFile
-from nixpatch.model import ElfEdit, Finding, Linkage, Tag
+from nixpatch.model import ElfEdit, Finding, Linkage, ManualEdit, Tag
 from nixpatch.operations.verify_deep import Reading, judge, reread
 from support.programs import (
     RICH,
@@ -137,6 +137,26 @@ def test_a_renamed_need_has_to_be_declared(workshop: Workshop, tmp_path: Path) -
 
     assert need.startswith("error: its DT_NEEDED 0 was 'libanswer.so' and is 'libanother-name.so'")
     assert version.startswith("error: its version need 0, soname was 'libanswer.so'")
+
+
+def test_the_readers_agree_on_a_library_that_nixpatch_elf_edited_before(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    """Provenance has only the edit of the patch, so all others would be errors."""
+    library = workshop.library(*RICH)
+    manual = ManualEdit(
+        needed=("liba.so", "libanswer.so", "libc.so.6"),
+        soname="libnew.so",
+        executable_stack=True,
+        no_default_lib=True,
+        renamed_symbols=(("answer", "reply"), ("use", "employ")),
+        unversioned_symbols=("answer",),
+    )
+    path = patched(library, tmp_path / "patched.so", ElfEdit(PATH, manual=manual))
+
+    (text,) = findings_in(path, library)
+
+    assert text.startswith("note: was edited with nixpatch elf, too")
 
 
 def test_a_linkage_that_is_not_what_provenance_says(workshop: Workshop, tmp_path: Path) -> None:

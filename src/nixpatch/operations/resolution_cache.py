@@ -116,11 +116,12 @@ def plan_caches(
         target: its target.
         files: the plans of its files.
         records: its RECORDs and provenance.
-        store: the store, whose files never change; None if no caches are wanted.
+        store: the store, whose files never change; None if no caches are wanted. Then one that another tool
+            wrote stays while it is true.
 
     """
     if store is None:
-        return PlannedCaches(files)
+        return _without_untrue(files)
     if target.libc is not Libc.GLIBC:
         note = Finding("note", tree.root, f"no resolution cache: {target.libc.value} reads none")
         return PlannedCaches(files, (note,))
@@ -142,6 +143,16 @@ def plan_caches(
         for reason, names in sorted(without.items())
     )
     return PlannedCaches(tuple(planned), tuple(findings), reader.paths)
+
+
+def _without_untrue(files: tuple[FilePlan, ...]) -> PlannedCaches:
+    reader = DirectoryReader()
+    planned: list[FilePlan] = []
+    for file in files:
+        kept = file.after is not None and bool(file.after.resolution_cache)
+        drops = kept and file.facts is not None and bool(untrue(file.facts, reader))
+        planned.append(with_cache(file, ()) if drops else file)
+    return PlannedCaches(tuple(planned), read_paths=reader.paths)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -172,11 +183,7 @@ def untrue_caches(files: Mapping[str, ElfFacts]) -> Iterator[Finding]:
         names = untrue(facts, reader)
         if names:
             text = f"its resolution cache is not what its search path says now of {_some(names)}"
-            if facts.original_sha256 is None and not facts.stale_undo:
-                text = f"{text}; another tool wrote it, and nixpatch --resolution-cache writes it anew"
-                yield Finding("note", path, text)
-            else:
-                yield Finding("error", path, f"{text}: run nixpatch again")
+            yield Finding("error", path, f"{text}: run nixpatch again")
 
 
 def untrue(facts: ElfFacts, reader: DirectoryReader) -> tuple[str, ...]:

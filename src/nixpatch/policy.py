@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase, translate
 from functools import cache, lru_cache
@@ -208,7 +208,7 @@ def parse(data: Mapping[str, Any]) -> Policy:
         valid = ", ".join(sorted(_TABLES - {"libc"}))
         raise PolicyError(f'{min(unknown)}: no such table; there are {valid} (see docs/trees.md, "Rules")')
     libc = _table(data, "libc")
-    drivers = _table(data, "drivers")
+    drivers = _table(data, "drivers", {"directory", "sonames"})
     directory = drivers.get("directory", "")
     if not isinstance(directory, str):
         raise PolicyError("drivers.directory: not a string")
@@ -216,7 +216,7 @@ def parse(data: Mapping[str, Any]) -> Policy:
         libc=tuple(_libc_names(_table(libc, kind.value), kind) for kind in Libc if kind.value in libc),
         drivers=_strings(drivers, "drivers", "sonames"),
         driver_directory=directory,
-        system=_strings(_table(data, "system"), "system", "sonames"),
+        system=_strings(_table(data, "system", {"sonames"}), "system", "sonames"),
         ignore=_rules(data, "ignore"),
         runtime=_rules(data, "runtime"),
         dlopen=_dlopen(_table(data, "dlopen")),
@@ -230,13 +230,13 @@ def _dlopen(data: Mapping[str, Any]) -> DlopenPolicy:
     return DlopenPolicy(
         openers=tuple(
             DlopenOpener(_strings(row, name, "symbols"), _strings(row, name, "libraries"), row["reason"])
-            for name, row in _rows(data, "opener", ("reason",), "dlopen.")
+            for name, row in _rows(data, "opener", ("reason",), ("symbols", "libraries"), "dlopen.")
         ),
         names=_rules(data, "name", "dlopen."),
         never=_rules(data, "never", "dlopen."),
         switches=tuple(
             Switch(row["dist"], row["variable"], row["value"], row["reason"])
-            for _, row in _rows(data, "switch", ("dist", "variable", "value", "reason"), "dlopen.")
+            for _, row in _rows(data, "switch", ("dist", "variable", "value", "reason"), (), "dlopen.")
         ),
     )
 
@@ -246,10 +246,12 @@ def _libc_names(table: Mapping[str, Any], libc: Libc) -> LibcNames:
     return LibcNames(libc, _strings(table, name, "core"), _strings(table, name, "parts"))
 
 
-def _table(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _table(data: Mapping[str, Any], name: str, keys: Collection[str] = ()) -> Mapping[str, Any]:
     table = data.get(name, {})
     if not isinstance(table, dict):
         raise PolicyError(f"{name}: not a table")
+    if keys and not table.keys() <= set(keys):
+        raise PolicyError(f"{name}.{min(table.keys() - set(keys))}: no such key")
     return table
 
 
@@ -263,14 +265,23 @@ def _strings(table: Mapping[str, Any], table_name: str, key: str) -> tuple[str, 
 def _rules(data: Mapping[str, Any], name: str, prefix: str = "") -> tuple[Rule, ...]:
     return tuple(
         Rule(row["file"], _strings(row, row_name, "sonames"), row["reason"])
-        for row_name, row in _rows(data, name, ("file", "reason"), prefix)
+        for row_name, row in _rows(data, name, ("file", "reason"), ("sonames",), prefix)
     )
 
 
 def _rows(
-    data: Mapping[str, Any], name: str, keys: tuple[str, ...], prefix: str = ""
+    data: Mapping[str, Any], name: str, keys: tuple[str, ...], lists: tuple[str, ...], prefix: str = ""
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each row of a list of tables, with its name for messages; the values of ``keys`` are strings."""
+    """Yield each row of a list of tables, with its name for messages.
+
+    Args:
+        data: the document.
+        name: of the list.
+        keys: the keys whose values are strings; all are needed, so that every rule says why it is there.
+        lists: the other keys.
+        prefix: of the name, for messages.
+
+    """
     rows = data.get(name, [])
     if not isinstance(rows, list):
         raise PolicyError(f"{prefix}{name}: not a list of tables")
@@ -278,9 +289,16 @@ def _rows(
         row_name = f"{prefix}{name}, row {number}"
         if not isinstance(row, dict):
             raise PolicyError(f"{row_name}: not a table")
+        known = f"a row has {', '.join((*keys, *lists))}"
         for key in keys:
             if not isinstance(row.get(key), str):
-                raise PolicyError(f"{row_name}: {key} is not a string; every rule says why it is there")
+                state = "is not a string" if key in row else "is missing"
+                raise PolicyError(f"{row_name}: {key} {state}; {known}")
+        for key in lists:
+            if key not in row:
+                raise PolicyError(f"{row_name}: {key} is missing; {known}")
+        if unknown := row.keys() - {*keys, *lists}:
+            raise PolicyError(f"{row_name}: {min(unknown)}: no such key; {known}")
         yield row_name, row
 
 

@@ -417,6 +417,7 @@ def test_one_command(kind: Kind, labs: Callable[[Kind], Lab], capfd: pytest.Capt
     output = capfd.readouterr()
 
     assert code == 0, output.out + output.err
+    assert "sitecustomize" not in output.err
     assert lab.environments
     for path in lab.environments:
         assert lab.ask(path) == "answer 42", output.err

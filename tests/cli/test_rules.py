@@ -78,7 +78,7 @@ def test_the_project_that_the_tree_is_in(
         ("lib = ['/opt/lib']", "lib: no such table; there are dlopen, drivers, ignore, runtime, system"),
         ("[ignored]", "ignored: no such table"),
         ("[libc]\nglibc = ['libz.so.1']", "libc: "),
-        ('[[ignore]]\nfile = "*"\nsonames = ["x"]', "ignore, row 1: reason is not a string"),
+        ('[[ignore]]\nfile = "*"\nsonames = ["x"]', "ignore, row 1: reason is missing"),
     ],
 )
 def test_a_policy_that_is_none(lacking: World, nixpatch: Run, text: str, why: str) -> None:

@@ -33,6 +33,18 @@ def test_no_such_path(world: World, nixpatch: Run) -> None:
     _refused(nixpatch("/no/such/tree"), 2, "/no/such/tree")
 
 
+def test_an_empty_path_is_not_the_current_directory(
+    world: World, nixpatch: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a variable that is not set."""
+    monkeypatch.chdir(world.root)
+    before = world.snapshot()
+    for words in ([], ["verify"], ["tree"], ["missing"], ["restore"], ["lock"], ["manylinux", "status"]):
+        _refused(nixpatch(*words, ""), 2, "is empty")
+    _refused(nixpatch("wrap", "--tree", "", "--", "true"), 2, "is empty")
+    assert world.snapshot() == before
+
+
 def test_a_directory_without_elf_files_and_dists(world: World, nixpatch: Run) -> None:
     empty = os.path.join(world.root, "empty")
     os.makedirs(empty)

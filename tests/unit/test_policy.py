@@ -106,9 +106,16 @@ def test_every_rule_of_the_file_has_a_reason_and_can_apply() -> None:
         ("drivers = 1", "drivers: not a table"),
         ("[drivers]\nsonames = 'libx.so'", "drivers.sonames: not a list of strings"),
         ("[drivers]\ndirectory = []", "drivers.directory: not a string"),
+        ("[drivers]\nsoname = ['x']", "drivers.soname: no such key"),
         ("ignore = 3", "ignore: not a list of tables"),
         ("ignore = [1]", "ignore, row 1: not a table"),
-        ("[[ignore]]\nfile = '*'\nsonames = ['x']", "ignore, row 1: reason is not a string"),
+        ("[[ignore]]\nfile = '*'\nsonames = ['x']", "ignore, row 1: reason is missing; a row has file, "),
+        ("[[ignore]]\nfile = '*'\nsonames = ['x']\nreason = 3", "ignore, row 1: reason is not a string"),
+        ("[[ignore]]\nfile = '*'\nreason = 'r'", "ignore, row 1: sonames is missing"),
+        (
+            "[[runtime]]\nfile = '*'\nreason = 'r'\nsonames = []\nsoname = 'x'",
+            "runtime, row 1: soname: no such key",
+        ),
         ("[[runtime]]\nfile = '*'\nreason = 'x'\nsonames = [1]", "runtime, row 1.sonames: not a list"),
     ],
 )
@@ -161,7 +168,7 @@ def test_every_row_about_dlopen_has_a_reason() -> None:
     [
         ({"what": []}, "dlopen.what: no such table"),
         ({"never": {}}, "dlopen.never: not a list of tables"),
-        ({"never": [{"file": "*", "sonames": ["x"]}]}, "dlopen.never, row 1: reason is not a string"),
+        ({"never": [{"file": "*", "sonames": ["x"]}]}, "dlopen.never, row 1: reason is missing"),
         ({"opener": [{"symbols": "f", "libraries": [], "reason": "r"}]}, "dlopen.opener, row 1.symbols"),
         ({"switch": [{"dist": "d", "value": "v", "reason": "r"}]}, "dlopen.switch, row 1: variable"),
     ],

@@ -31,6 +31,7 @@ from nixpatch.cli.session import Output, guarded
 from nixpatch.errors import MachineError, NixpatchError, RequestError
 from nixpatch.escape import shown
 from nixpatch.installed import python_layout
+from nixpatch.installed.scan import EMPTY_PATH
 from nixpatch.model import Outcome, Plan
 from nixpatch.operations.installer_changes import InstallerChanges, difference, restrict, snapshot
 from nixpatch.operations.patch_options import PatchOptions, text_of
@@ -98,6 +99,8 @@ def _command(call: Callable[[tuple[str, ...], str | None], Call], doc: str) -> C
         # Report wrong options before the download.
         opt.request_for(".", chosen)
         installer = call(tuple(words), text_of(chosen.python))
+        if "" in (tree or ()):
+            raise RequestError(EMPTY_PATH)
         if tree:
             installer = replace(installer, trees=lambda: tree, rows=(), wrapped=None, is_tree_given=True)
         output = Output("patch", as_json=False, verbosity=-1 if quiet else verbose)

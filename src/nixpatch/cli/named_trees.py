@@ -13,7 +13,7 @@ from nixpatch.cli.exit_codes import ExitCode
 from nixpatch.cli.session import Output
 from nixpatch.errors import NixpatchError, RequestError
 from nixpatch.escape import shown
-from nixpatch.installed.scan import scan
+from nixpatch.installed.scan import EMPTY_PATH, scan
 from nixpatch.installed.tree_roots import default_tree, find_roots
 from nixpatch.operations.patch_options import PatchOptions, text_of
 from nixpatch.operations.request import in_nix_build
@@ -44,6 +44,8 @@ def named_trees(paths: Sequence[str] | None) -> NamedTrees:
     trees: dict[str, str] = {}
     are_found = False
     for path in paths or [default_tree(os.environ)]:
+        if not path:
+            raise RequestError(EMPTY_PATH)
         roots = find_roots(path, os.environ.get("HOME"))
         if roots.unsearched:
             text = f"{count_text(roots.unsearched, 'directory', 'directories')} not searched for trees"

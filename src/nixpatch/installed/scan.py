@@ -23,6 +23,8 @@ from nixpatch.model import Dist, Tree, TreeFile, TreeKind
 _MAX_SOURCE_SIZE = 4 << 20  # bytes; the largest source that people write has a tenth
 _MAX_SOURCES = 500_000
 
+EMPTY_PATH = "the path of a tree is empty (a variable that is not set?): name it; the current directory is ."
+
 _INSTALL = "install it into a venv, then run nixpatch on the venv"
 _ARCHIVES = {
     ".whl": ("a wheel", "patch it with nixpatch wheel, or install it into a venv and patch the venv"),
@@ -50,6 +52,8 @@ def scan(path: str, *, store_dir: str | None = None, follow: bool = True) -> Tre
         MachineError: the disk fails, or the run may open no more files.
 
     """
+    if not path:
+        raise RequestError(EMPTY_PATH)
     try:
         root = real_name(path)
         mode = os.stat(root).st_mode

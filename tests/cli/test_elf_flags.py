@@ -145,6 +145,26 @@ def test_edits_as_patchelf_edits(
     assert content(ours) == content(source)
 
 
+# 0.14 mixes up the strings of several edits in one call, and has no others.
+FLAGS_OF_DEBIAN = [
+    ("--add-needed", "libz.so.9"),
+    ("--remove-needed", "libanswer.so"),
+    ("--replace-needed", "libanswer.so", "liba.so", "--replace-needed", "libc.so.6", "libd.so"),
+    ("--set-soname", "libnew.so.1"),
+    ("--no-default-lib",),
+    ("--clear-symbol-version", "answer", "--clear-symbol-version", "printf"),
+]
+
+
+@pytest.mark.parametrize("flags", FLAGS_OF_DEBIAN, ids=lambda flags: flags[0])
+@pytest.mark.parametrize("kind", ["library", "pie"])
+@pytest.mark.parametrize("linker", LINKERS)
+def test_edits_as_the_patchelf_of_debian_edits(
+    workshop: Workshop, tmp_path: Path, elf_command: Elf, linker: str, kind: str, flags: Sequence[str]
+) -> None:
+    test_edits_as_patchelf_edits(workshop, tmp_path, elf_command, need("patchelf"), linker, kind, flags)
+
+
 @pytest.mark.parametrize("library", ["libz.so.1", "libssl.so.3", "libstdc++.so.6", "libm.so.6"])
 def test_edits_libraries_of_the_system_as_patchelf_edits_them(
     tmp_path: Path, elf_command: Elf, newest_patchelf: str, library: str

@@ -19,6 +19,7 @@ SETTLED = 2.1  # seconds; the cache remembers no file that is younger (store/cac
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """Where runs are repeated with a fault at one call after the other."""
     root = os.path.realpath(tmp_path_factory.mktemp("faults"))
+    assert not root.startswith("/dev/"), "preload.c takes no part in what is below /dev: another --basetemp"
     world = tree.make(os.path.join(root, "world"))
     runs = os.path.join(root, "runs")
     os.makedirs(runs)

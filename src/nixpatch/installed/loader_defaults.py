@@ -43,6 +43,12 @@ def read_loader_defaults(loader: str) -> LoaderDefaults:
     return LoaderDefaults(directories, cache if known is not None else None, known or {})
 
 
+def defaults_file(loader: str) -> str:
+    """Return the file outside a loader that says where it searches (ldconfig(8), musl's manual)."""
+    musl = _MUSL.fullmatch(os.path.basename(loader))
+    return f"/etc/ld-musl-{musl[1]}.path" if musl is not None else "/etc/ld.so.cache"
+
+
 def compiled_in(data: bytes, directory: str) -> tuple[tuple[str, ...], str | None]:
     """Return the default directories and the path of the cache in the bytes of a loader.
 

@@ -69,12 +69,17 @@ def sys_path(tree: Tree, target: Target) -> tuple[SysPathEntry, ...]:
 def extension_modules(target: Target) -> tuple[str, ...]:
     """Return the extension modules of the target's standard library, sorted by directory and name."""
     modules: list[str] = []
-    for directory in _libraries(os.path.dirname(os.path.dirname(target.python)), target.version):
-        if os.path.basename(directory) == "lib-dynload":
-            with contextlib.suppress(OSError):
-                names = sorted(name for name in os.listdir(directory) if name.endswith(".so"))
-                modules += (os.path.join(directory, name) for name in names)
+    for directory in module_directories(target):
+        with contextlib.suppress(OSError):
+            names = sorted(name for name in os.listdir(directory) if name.endswith(".so"))
+            modules += (os.path.join(directory, name) for name in names)
     return tuple(modules)
+
+
+def module_directories(target: Target) -> tuple[str, ...]:
+    """Return the directories of the extension modules of the target's standard library."""
+    libraries = _libraries(os.path.dirname(os.path.dirname(target.python)), target.version)
+    return tuple(path for path in libraries if os.path.basename(path) == "lib-dynload")
 
 
 def _base(home: str, target: Target) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from nixpatch.fs import read_head
 from nixpatch.installed.python_layout import is_python_name, listed, site_directories
@@ -41,11 +42,14 @@ def is_system_directory(path: str, home: str | None) -> bool:
     return real in _SYSTEM or (bool(home) and real == os.path.realpath(str(home)))
 
 
-def owned_by_system(tree: Tree) -> str | None:
-    """Return why a tree is not its user's; None if it is. A venv always is, whatever it was made from."""
+def owned_by_system(tree: Tree, note: Callable[[str], None] = lambda _: None) -> str | None:
+    """Return why a tree is not its user's; None if it is. A venv always is, whatever it was made from.
+
+    ``note`` is called with each path that was looked at.
+    """
     if tree.kind is TreeKind.VENV:
         return None
-    mark = _external_manager(tree)
+    mark = _external_manager(tree, note)
     if mark is not None:
         return f"a package manager owns this Python ({mark})"
     if f"{tree.part or tree.root}/".startswith(_OF_PACKAGES):
@@ -53,7 +57,7 @@ def owned_by_system(tree: Tree) -> str | None:
     return None
 
 
-def _external_manager(tree: Tree) -> str | None:
+def _external_manager(tree: Tree, note: Callable[[str], None]) -> str | None:
     """Return the file by which the package manager of a system claims a Python (PEP 668); None without one.
 
     The file lies in the directory of the standard library. Debian's Pythons share ``python3/dist-packages``
@@ -67,6 +71,7 @@ def _external_manager(tree: Tree) -> str | None:
         )
         for other in sorted(beside):
             mark = os.path.join(above, other, _MARK)
+            note(mark)
             try:
                 if os.path.isfile(mark) and _OF_UV not in read_head(mark, _MARK_SIZE).lower():
                     return mark

@@ -65,6 +65,7 @@ def find_target(
     loader: str | None = None,
     recorded: Iterable[str] = (),
     replacement: Callable[[str], str | None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Target:
     """Return the target of a tree.
 
@@ -83,6 +84,8 @@ def find_target(
         loader: the loader for programs without Python, as ``stdenv_loader`` returns it.
         recorded: loaders that the files of the tree were linked for.
         replacement: returns the loader of the store for a file name; None if there is none.
+        note: called with each path that was looked at, whether there is a file or not. ELF files that were
+            read are left to ``read``.
 
     Raises:
         PythonGone: the tree is a venv, and its Python is not there.
@@ -92,9 +95,10 @@ def find_target(
     tried: list[str] = []
     refused: set[str] = set()
     gone: list[str] = []
-    for start in _starts(tree, python, path_env, tried, loader, recorded):
+    for start in _starts(tree, python, path_env, tried, loader, recorded, note):
         try:
-            real = follow(start.path)
+            note(start.path)
+            real = follow(start.path, note)
             if real in refused:  # python, python3 and python3.11 are usually one file
                 continue
             refused.add(real)
@@ -134,10 +138,11 @@ def _starts(
     tried: list[str],
     loader: str | None,
     recorded: Iterable[str],
+    note: Callable[[str], None],
 ) -> Iterator[_Start]:
     """Yield the paths in order of precedence; add names that are not on PATH to ``tried``."""
     if python is not None:
-        path = _named(python) if "/" in python else _on_path(python, path_env)
+        path = _named(python, note) if "/" in python else _on_path(python, path_env, note)
         if path is None:
             tried.append(f"{shown(python)} is not on PATH")
         else:
@@ -145,12 +150,12 @@ def _starts(
         return
     config = python_layout.read_config(tree.prefix)
     if config is not None:
-        yield from (_Start(path, python_layout.NAME) for path in _of_venv(tree, config))
+        yield from (_Start(path, python_layout.NAME) for path in _of_venv(tree, config, note))
         return
-    yield from (_Start(path, _BY_TREE) for path in _of_tree(tree))
+    yield from (_Start(path, _BY_TREE) for path in _of_tree(tree, note))
     yield from (_Start(path, _BY_PROVENANCE) for path in recorded)
     name = _names(tree)[0] if tree.python_version else "python3"
-    path = _on_path(name, path_env)
+    path = _on_path(name, path_env, note)
     if path is None:
         tried.append(f"{name} is not on PATH")
     else:
@@ -234,41 +239,43 @@ def _names(tree: Tree) -> tuple[str, ...]:
     return (f"python{major}.{minor}", "python3", "python")
 
 
-def _named(python: str) -> str:
+def _named(python: str, note: Callable[[str], None]) -> str:
     path = os.path.abspath(python)
+    note(path)
     return os.path.join(path, "bin", "python3") if os.path.isdir(path) else path
 
 
-def _on_path(name: str, path_env: str | None) -> str | None:
+def _on_path(name: str, path_env: str | None, note: Callable[[str], None]) -> str | None:
     """Return the file that a shell would run.
 
     Relative entries are left out: they mean the current directory, which others may be able to write.
     """
     for directory in (path_env or "").split(":"):
         path = os.path.join(directory, name)
+        note(path)
         if os.path.isabs(directory) and os.path.isfile(path) and os.access(path, os.X_OK):
             return path
     return None
 
 
-def _of_venv(tree: Tree, config: Mapping[str, str]) -> Iterator[str]:
+def _of_venv(tree: Tree, config: Mapping[str, str], note: Callable[[str], None]) -> Iterator[str]:
     """Yield ``bin/python``, a link or copy of the one in ``home`` (PEP 405); then virtualenv's two keys."""
     names = _names(tree)
     bin_directory = os.path.join(tree.prefix, "bin")
-    yield from _present(bin_directory, ("python", *names)) or [os.path.join(bin_directory, "python")]
+    yield from _present(bin_directory, ("python", *names), note) or [os.path.join(bin_directory, "python")]
     for key in ("base-executable", "executable"):
         if os.path.isabs(config.get(key, "")):
             yield config[key]
     home = config.get("home", "")
     if os.path.isabs(home):
-        yield from _present(home, names)
+        yield from _present(home, names, note)
 
 
-def _of_tree(tree: Tree) -> Iterator[str]:
+def _of_tree(tree: Tree, note: Callable[[str], None]) -> Iterator[str]:
     """Yield a Python in the tree, that of nixpkgs' Python packages, then those that run the scripts."""
     bin_directory = os.path.join(tree.prefix, "bin")
-    yield from _present(bin_directory, _names(tree))
-    yield from _of_nix_support(tree)
+    yield from _present(bin_directory, _names(tree), note)
+    yield from _of_nix_support(tree, note)
     pythons: dict[str, None] = {}
     try:
         names = sorted(os.listdir(bin_directory))
@@ -286,16 +293,18 @@ def _of_tree(tree: Tree) -> Iterator[str]:
     yield from pythons
 
 
-def _of_nix_support(tree: Tree) -> Iterator[str]:
+def _of_nix_support(tree: Tree, note: Callable[[str], None]) -> Iterator[str]:
     """Yield the Pythons among the inputs that an output of nixpkgs' stdenv propagates."""
     path = os.path.join(tree.prefix, "nix-support", "propagated-build-inputs")
     with contextlib.suppress(OSError):
         for package in os.fsdecode(read_head(path, _SCRIPT_HEAD)).split():
-            yield from _present(os.path.join(package, "bin"), _names(tree))
+            yield from _present(os.path.join(package, "bin"), _names(tree), note)
 
 
-def _present(directory: str, names: tuple[str, ...]) -> list[str]:
-    paths = (os.path.join(directory, name) for name in dict.fromkeys(names))
+def _present(directory: str, names: tuple[str, ...], note: Callable[[str], None]) -> list[str]:
+    paths = [os.path.join(directory, name) for name in dict.fromkeys(names)]
+    for path in paths:
+        note(path)
     return [path for path in paths if os.path.lexists(path)]
 
 
@@ -320,8 +329,8 @@ def unreadable(path: str, error: OSError | ValueError) -> Unusable:
     return Unusable(f"cannot be read: {reason(error)}")
 
 
-def follow(start: str) -> str:
-    """Return the real path of the ELF file that runs when ``start`` is called.
+def follow(start: str, note: Callable[[str], None] = lambda _: None) -> str:
+    """Return the real path of the ELF file that runs when ``start`` is called; ``note`` gets the way there.
 
     Raises:
         Unusable: it does not exist, or does not lead to an ELF file.
@@ -344,6 +353,7 @@ def follow(start: str) -> str:
         if named is None:
             raise Unusable("is a script that names no Python" if head.startswith(b"#!") else "is no program")
         path = named
+        note(path)
     raise Unusable(f"is a chain of more than {_MAX_HOPS} scripts")
 
 

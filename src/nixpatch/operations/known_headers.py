@@ -10,6 +10,7 @@ import contextlib
 import enum
 import functools
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from types import NoneType
@@ -39,6 +40,7 @@ class KnownHeaders:
         self._edition = edition
         self._rows: dict[str, Any] = {}
         self._states: dict[str, os.stat_result] = {}
+        self._moment = 0
         if self._path is not None:
             try:
                 kept = kept_files.read(self._path)
@@ -52,6 +54,7 @@ class KnownHeaders:
         known: dict[str, ElfFacts | Skip] = {}
         if self._path is None:
             return known
+        self._moment = time.time_ns()
         for path in paths:
             try:
                 status = self._states[path] = os.stat(path)
@@ -70,7 +73,7 @@ class KnownHeaders:
         rows = {
             path: [stamp_of(self._states[path]).hex(), _packed(result)]
             for path, result in facts.items()
-            if path in self._states and settled(self._states[path])
+            if path in self._states and settled(self._states[path], self._moment)
         }
         if rows != self._rows:
             kept_files.write(self._path, {"edition": self._edition, "files": rows})

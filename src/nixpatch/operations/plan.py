@@ -14,8 +14,10 @@ from nixpatch.escape import is_machine_error
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.lender_sites import read_lender_sites
 from nixpatch.installed.linked import sites_elsewhere
+from nixpatch.installed.loader_defaults import defaults_file
 from nixpatch.installed.python_layout import is_python_name
 from nixpatch.installed.scan import scan
+from nixpatch.installed.sys_path import module_directories
 from nixpatch.installed.system_trees import is_system_directory, owned_by_system
 from nixpatch.model import (
     ElfFacts,
@@ -91,9 +93,9 @@ def make_plan(
 
     """
     reference = nixpkgs.parse_reference(request.nixpkgs) if request.nixpkgs is not None else None
-    tree = scan_for(request)
-    records = records or TreeRecords()
     read = Reader()
+    tree = scan_for(request, read.note)
+    records = records or TreeRecords()
     code = CodeReader(tree, request.policy, Cache(request.cache, __version__), records)
     results = _read_files(request, tree, read, code, reading)
     foreign = tuple(disregard_foreign_records(tree, read, records))
@@ -132,6 +134,7 @@ def make_plan(
             files = tuple(
                 _plan_one(request, context, file, results[file.path]) for file in context.tree.files
             )
+            read.noted.update(index.looked_at, (site.path for site in context.lender_sites))
             return _Decision(context, files, vendored, python, index.target_closure)
 
     sources = sources_of(request, target)
@@ -179,14 +182,8 @@ def make_plan(
         ),
     )
     findings += (*_obstacles(files), *_in_other_store_paths(tree, files))
-    findings += _elsewhere(tree, request)
-    findings += [
-        Finding("note", file.file.path, text)
-        for file in files
-        if file.edit is not None
-        for text in broken_signatures(file.file.path)
-    ]
-    findings += text_findings
+    findings += (*_elsewhere(tree, request), *_signatures(files), *text_findings)
+    _note_loaders(target, files, read)
     findings += unable_to_start(
         ((file.file.path, file.skip) for file in files if file.skip is not None),
         read.facts,
@@ -328,8 +325,8 @@ def _with_opened(
     return replace(context, opened=opened), python
 
 
-def scan_for(request: PatchRequest) -> Tree:
-    """Read the tree that a request names.
+def scan_for(request: PatchRequest, note: Callable[[str], None] = lambda _: None) -> Tree:
+    """Read the tree that a request names; ``note`` is called with where a mark of the system was looked for.
 
     Raises:
         RequestError: there is no such tree, or it is the system's and ``system`` was not said.
@@ -338,7 +335,7 @@ def scan_for(request: PatchRequest) -> Tree:
     """
     refuse_system_directory(request)
     tree = scan(request.path, store_dir=request.store.directory, follow=request.follow_links)
-    owned = None if request.system else owned_by_system(tree)
+    owned = None if request.system else owned_by_system(tree, note)
     if tree.part is not None and request.unvendor:
         raise RequestError(
             f"--unvendor: a part of {tree.root}: its other files may need what goes; name this"
@@ -381,6 +378,7 @@ def target_for(request: PatchRequest, tree: Tree, read: Reader) -> Target:
         request.store.directory,
         request.loader,
         functools.partial(_loader_for, request),
+        read.note,
     )
 
 
@@ -449,6 +447,15 @@ def _serving(
             need in needs or f"{provider.directory}/{provider.name}" in opened  # a driver is another file
         ):
             yield provider
+
+
+def _note_loaders(target: Target, files: Iterable[FilePlan], read: Reader) -> None:
+    """Note the loaders that a plan depends on, the files that say where they search, and Python's modules."""
+    python = read.facts(target.python)
+    facts = [*(file.facts for file in files if file.facts is not None), *((python,) if python else ())]
+    for loader in {target.loader, *(file.current.interp for file in facts if file.current.interp)}:
+        read.noted.update((loader, defaults_file(loader)))
+    read.noted.update(module_directories(target))
 
 
 def _not_unvendored(
@@ -587,6 +594,13 @@ def _index(
     return open_index(request.store, target, read, sources, cache=cache)
 
 
+def _signatures(files: Iterable[FilePlan]) -> Iterator[Finding]:
+    """Say which files have a signature that an edit breaks."""
+    for file in files:
+        if file.edit is not None:
+            yield from (Finding("note", file.file.path, text) for text in broken_signatures(file.file.path))
+
+
 @dataclass(slots=True)
 class Reader:
     """Reads each ELF file's headers once; the answers are values."""
@@ -596,14 +610,21 @@ class Reader:
     """where there was nothing: the files of a directory look for the same needs in the same places"""
     looked_at: dict[str, bool] = field(default_factory=dict)
     """whether there is a file"""
+    noted: set[str] = field(default_factory=set)
+    """where others looked, and what could not be read"""
     stops: dict[tuple[str, Machine], SearchStop | None] = field(default_factory=dict)
 
     def __call__(self, path: str) -> ElfFacts | Skip:
         """Read the headers of a file, whose last name may be a link."""
         result = self.known.get(path)
         if result is None:
+            self.noted.add(path)
             result = self.known[path] = elf.read(os.path.realpath(path) if os.path.islink(path) else path)
         return result
+
+    def note(self, path: str) -> None:
+        """Keep in mind that the plan depends on the state of a file or directory, or on its absence."""
+        self.noted.add(path)
 
     def in_tree(self, path: str) -> ElfFacts | Skip:
         """Read the headers of a file that a scan found; one that went since is no reason to stop.
@@ -648,7 +669,7 @@ class Reader:
     @property
     def paths(self) -> frozenset[str]:
         """Where anything was read, or looked for."""
-        return frozenset(self.known.keys() | self.absent | self.looked_at.keys())
+        return frozenset(self.known.keys() | self.absent | self.looked_at.keys() | self.noted)
 
     def forget_absent(self) -> None:
         """Look again for files that were not there."""

@@ -29,6 +29,7 @@ def target_of_output(
     store_dir: str,
     loader: str | None = None,
     replacement: Callable[[str], str | None] | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Target:
     """Return the target of a tree that may be an output of a build, which names no Python.
 
@@ -43,6 +44,7 @@ def target_of_output(
         store_dir: the directory of the store.
         loader: the loader of the stdenv, in a build or a shell of one.
         replacement: as for ``find_target``; None takes any of the store.
+        note: as for ``find_target``.
 
     Raises:
         RequestError: there is no target.
@@ -51,11 +53,18 @@ def target_of_output(
     if replacement is None:
         replacement = functools.partial(find_loader, store_dir)
     if not tree.root.startswith(store_dir.rstrip("/") + "/"):
-        return find_target(tree, python, path_env, read, loader=loader, replacement=replacement)
+        return find_target(tree, python, path_env, read, loader=loader, replacement=replacement, note=note)
     recorded = _recorded_loaders(tree, read) if loader is None else ()
     try:
         return find_target(
-            tree, python, path_env, read, loader=loader, recorded=recorded, replacement=replacement
+            tree,
+            python,
+            path_env,
+            read,
+            loader=loader,
+            recorded=recorded,
+            replacement=replacement,
+            note=note,
         )
     except RequestError:
         own = read(os.path.realpath(sys.executable))

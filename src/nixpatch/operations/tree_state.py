@@ -29,6 +29,7 @@ from nixpatch.resolve.search_path import inside
 from nixpatch.store import gc_roots
 from nixpatch.store.cache import settled, stamp_of
 from nixpatch.store.nix_store import Store
+from nixpatch.store.whole_store import is_sealed
 from nixpatch.store_paths import store_paths_of
 from nixpatch.version import __version__
 
@@ -220,13 +221,18 @@ def _plain(value: Any) -> Any:
 
 
 def _outside(paths: Iterable[str], begun: int | None = None) -> dict[str, str] | None:
-    """Return the states of files outside the tree; None if one is not settled."""
+    """Return the states of files outside the tree; None if one is not settled.
+
+    After a run the directory that lacks one must be settled, too: the file may have been there.
+    """
     stamps = {}
     for path in paths:
         try:
             status = os.stat(path)
         except OSError:
             stamps[path] = _ABSENT
+            if begun is not None and not settled(os.stat(_existing(path)), begun):
+                return None
             continue
         if not settled(status, begun):
             return None
@@ -234,20 +240,30 @@ def _outside(paths: Iterable[str], begun: int | None = None) -> dict[str, str] |
     return stamps
 
 
+def _existing(path: str) -> str:
+    """Return the nearest directory above a path that exists."""
+    while path not in {"/", ""} and not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path or "/"
+
+
 def _tree_digest(prefix: str, store: str, begun: int | None = None) -> str | None:
     """Return a digest of the names and states of all files of a tree.
 
-    None if one is not settled, or if a link leads to a directory whose contents are not
-    looked at here: outside of the tree, and not in the store, where contents do not change. Byte code that
-    Python writes beside its sources is left out.
+    None if one is not settled, or if a link leads to a directory whose contents are not looked at here:
+    outside of the tree, and not in a store path that Nix has sealed. After a run the directories must be
+    settled, too: what is moved in or out keeps its own time stamps. Byte code that Python writes beside its
+    sources is left out.
     """
     digest = hashlib.blake2b(digest_size=32)
     pending = [prefix]
     while pending:
         directory = pending.pop()
+        is_cache = directory.endswith("/__pycache__")
+        if begun is not None and not is_cache and not settled(os.lstat(directory), begun):
+            return None
         with os.scandir(directory) as scanned:
             entries = sorted(scanned, key=lambda entry: entry.name)
-        is_cache = directory.endswith("/__pycache__")
         for entry in entries:
             if is_cache and entry.name.endswith(".pyc"):
                 continue
@@ -266,9 +282,9 @@ def _tree_digest(prefix: str, store: str, begun: int | None = None) -> str | Non
                 led = os.stat(entry.path)
                 real = os.path.realpath(entry.path)
                 is_directory = stat.S_ISDIR(led.st_mode)
-                if is_directory and not (inside(real, prefix) or inside(real, store)):
+                if is_directory and not (inside(real, prefix) or (inside(real, store) and is_sealed(led))):
                     return None
                 if not is_directory and not settled(led, begun):
                     return None
-                digest.update(stamp_of(led))
+                digest.update(os.fsencode(real) + b"\0" + stamp_of(led))
     return digest.hexdigest()

@@ -40,6 +40,11 @@ class CachedHeaders:
         self._cache = cache
         self._known: dict[str, LibraryHeader | str] = {}
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """The files whose headers were asked for."""
+        return frozenset(self._known)
+
     def get(self, path: str) -> LibraryHeader | str:
         """Return the header of the regular file ``path`` (no symlink), or why it has none."""
         if path not in self._known:
@@ -133,6 +138,11 @@ class CachedListings:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._known: dict[str, bytes | None] = {}
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The directories that were listed."""
+        return frozenset(self._known)
 
     def raw_names(self, directory: str) -> bytes | None:
         """Return the file names that contain ``.so``, a NUL after each; None if this is not a directory.

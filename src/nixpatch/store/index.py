@@ -116,6 +116,14 @@ class ProviderIndex:
         return (*self._rejected[name], *others)
 
     @property
+    def looked_at(self) -> frozenset[str]:
+        """The files and directories whose contents counted, whether they were read or known by their state.
+
+        Of the store at large those that Nix has not sealed; what is sealed does not change.
+        """
+        return self._headers.paths | self._listings.paths | frozenset(self._store_names.changeable)
+
+    @property
     def cache(self) -> Cache:
         """The cache that the index reads from and saves."""
         return self._cache

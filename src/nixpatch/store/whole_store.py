@@ -16,7 +16,7 @@ from array import array
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from nixpatch.errors import MachineError
@@ -31,6 +31,8 @@ _NOT_PATHS = (".drv", ".lock", ".chroot", ".check")
 """files of Nix itself in the store directory beside the store paths"""
 _SEALED_TIME = 1_000_000_000  # ns: one second after the epoch
 _WRITE = 0o222
+_DIRECTORIES = ("lib", "lib64", "bin")
+"""where libraries and programs are looked for"""
 
 # Lists of names within one value: no file name holds a NUL or a slash.
 _NAME, _GROUP = b"\0", b"/"
@@ -49,6 +51,8 @@ class StoreNames:
     """where the directories of each name begin in ``numbers``, and then where those of the last one end"""
     numbers: Sequence[int] = ()
     """indices into ``directories``"""
+    changeable: tuple[str, ...] = ()
+    """the store paths that are not sealed, and the directories in them that count"""
 
     def directories_of(self, name: str) -> list[str]:
         """Return the directories that have a library of this file name, in order."""
@@ -75,7 +79,7 @@ def list_store(store: Store, cache: Cache) -> StoreNames:
         if cached is not None:
             names, state, unsealed = cached
             if state == _state(_look_into(store, os.fsdecode(path)) for path in unsealed):
-                return names
+                return replace(names, changeable=_changeable(map(os.fsdecode, unsealed)))
         with os.scandir(store.directory) as entries:
             listed = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:
@@ -96,7 +100,11 @@ def list_store(store: Store, cache: Cache) -> StoreNames:
         unsealed = [os.fsencode(path.path) for path in paths if not path.sealed]
         state = _state(path for path in paths if not path.sealed)
         cache.put(RowKind.STORE, store.directory, stamp, packed(names, state, unsealed))
-    return names
+    return replace(names, changeable=_changeable(path.path for path in paths if not path.sealed))
+
+
+def _changeable(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(place for path in paths for place in (path, *(f"{path}/{name}" for name in _DIRECTORIES)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +134,17 @@ def _look_into(store: Store, path: str) -> _PathState:
             continue
         if stat.S_ISDIR(status.st_mode) and not is_stubs(directory):
             directories.append((directory, stamp_of(status), settled(status)))
-            sealed = _is_sealed(status) and sealed is not False
+            sealed = is_sealed(status) and sealed is not False
     if sealed is None:
         try:
-            sealed = _is_sealed(os.lstat(path))
+            sealed = is_sealed(os.lstat(path))
         except OSError:
             sealed = False
     return _PathState(path, tuple(directories), sealed)
 
 
-def _is_sealed(status: os.stat_result) -> bool:
+def is_sealed(status: os.stat_result) -> bool:
+    """Whether Nix has registered a file or directory of the store: it does not change any more."""
     return status.st_mtime_ns == _SEALED_TIME and not status.st_mode & _WRITE
 
 

@@ -38,6 +38,8 @@ OPTIONS: tuple[list[str], ...] = (
     ["--tag", "rpath"],
     ["--unvendor=*"],
     ["--no-startup-files"],
+    ["--resolution-cache"],
+    ["--resolution-cache", "--tag", "runpath"],
 )
 ELF_MAGIC = b"\x7fELF"
 

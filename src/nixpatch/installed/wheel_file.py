@@ -119,7 +119,7 @@ class WheelFile:
         scheme, _, rest = member.removeprefix(data).partition("/")
         if scheme not in _SCHEMES or not rest:
             raise RequestError(
-                f"{self.path}: {_shown_name(member)}: no such scheme as {shown(scheme)} (PEP 427)"
+                f"{self.path}: {_shown_name(member)}: no such scheme as {_shown_name(scheme)} (PEP 427)"
             )
         directory = _SCHEMES[scheme] or "{site}"
         if scheme == "headers":

@@ -197,7 +197,21 @@ def test_another_zlib_is_noticed_by_the_digest(
     _changed_provenance(patched, lambda wheel: wheel["members"]["pkg/_ext.so"].update(level=1))
     code, _, err = nixpatch("restore", "-w", str(tmp_path), patched)
     assert code == 1
-    assert "cannot be restored byte for byte" in err
+    assert "cannot be restored byte for byte: the contents are those of the original, the bytes of" in err
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_patched_wheel_that_was_packed_anew_is_noticed_by_the_digest(
+    nixpatch: Run, wheel: str, wheelhouse: str, tmp_path: Path
+) -> None:
+    nixpatch("wheel", "-w", wheelhouse, wheel)
+    patched = Path(wheelhouse, PATCHED)
+    with zipfile.ZipFile(patched) as old:
+        members = {name: old.read(name) for name in old.namelist() if not name.endswith("/RECORD")}
+    write(patched, members, packing=zipfile.ZIP_STORED)
+    code, _, err = nixpatch("restore", "-w", str(tmp_path), str(patched))
+    assert code == 1
+    assert "or the patched wheel was packed anew" in err
     assert os.listdir(tmp_path) == []
 
 

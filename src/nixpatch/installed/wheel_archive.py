@@ -31,6 +31,10 @@ _OFFSET_IN_ZIP64: Final = 0xFFFFFFFF
 _ZIP64: Final = 1  # header ID of the extra field with sizes of 8 bytes (APPNOTE 4.5.3)
 _LEVELS: Final = (6, 9, 1, 2, 3, 4, 5, 7, 8)
 _MEMORY: Final = (8, 9)  # zlib's memLevel: the default, and that of Info-ZIP
+_OTHER_BYTES: Final = (
+    "the contents are those of the original, the bytes of the archive are not (the zlib here is another one, "
+    "or the patched wheel was packed anew)"
+)
 _KEPT_SIZE: Final = 1 << 14
 """bytes of packed contents that provenance keeps where zlib does not give them"""
 
@@ -326,7 +330,7 @@ def rebuild(wheel: WheelFile, origin: WheelOrigin, path_of: Callable[[str], str]
     with open(wheel.path, "rb") as source:
         for name, offset in _entries(origin.directory):
             if offset != size:
-                raise FileRefused(f"its members are not where {origin.name} had them")
+                raise FileRefused(_OTHER_BYTES)
             for data in _original_bytes(name, origin, path_of, source, spans):
                 digest.update(data)
                 output.write(data)
@@ -334,7 +338,7 @@ def rebuild(wheel: WheelFile, origin: WheelOrigin, path_of: Callable[[str], str]
         digest.update(origin.directory)
         output.write(origin.directory)
     if f"sha256={digest.hexdigest()}" != origin.sha256:
-        raise FileRefused("the zlib here packs files otherwise than the one that made it")
+        raise FileRefused(_OTHER_BYTES)
 
 
 def _original_bytes(

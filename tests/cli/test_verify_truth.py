@@ -129,6 +129,29 @@ def test_a_program_whose_loader_is_not_there_cannot_start(is_stub: bool, world: 
     assert nixpatch("verify", world.venv)[0] == 0
 
 
+def test_a_script_whose_program_is_not_there_cannot_start(world: World, nixpatch: Run) -> None:
+    nixpatch(world.venv)
+    script = os.path.join(world.venv, "bin", "mine")
+    program = os.path.join(world.root, "bin", "nosh")
+    dist(world.site, "mine", {"../../../bin/mine": f"#!{program} -e\necho hi\n".encode()})
+
+    for path in (world.venv, os.path.dirname(script)):
+        code, out, _ = nixpatch("verify", path)
+        assert code == 1
+        assert f"mine: cannot start: it begins with #!{program}, which is not there\n" in out
+    assert nixpatch("verify", world.extension)[0] == 0
+
+    os.makedirs(os.path.dirname(program))
+    shutil.copy("/bin/sh", program)
+    assert nixpatch("verify", world.venv)[0] == 0
+    # One of the store, which a run takes.
+    os.makedirs(os.path.join(world.store, f"{HASH[1:]}0-nosh-1.0"))
+    shutil.move(os.path.dirname(program), os.path.join(world.store, f"{HASH[1:]}0-nosh-1.0"))
+    assert nixpatch("verify", world.venv)[0] == 1
+    assert nixpatch(world.venv)[0] == 0
+    assert nixpatch("verify", world.venv)[0] == 0
+
+
 def test_what_an_earlier_run_ignored_is_a_note_until_verify_is_given_the_rule(
     world: World, nixpatch: Run
 ) -> None:

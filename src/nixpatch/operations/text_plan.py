@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from nixpatch.errors import FileRefused
 from nixpatch.fs import read_head, read_regular
@@ -125,6 +125,28 @@ def plan_scripts(
             uses = (program,) if is_outside else ()
             link = os.readlink(path) if real != path else ""
             yield TextPlan(path, dist.info, TextKind.SCRIPT, content, program=original, uses=uses, link=link)
+
+
+def without_program(tree: Tree, store_dir: str, patched: Collection[str]) -> Iterator[Finding]:
+    """Report the programs of dists that are scripts and whose program this machine does not have.
+
+    Those of installers, which begin with a Python, are left out, as :func:`plan_scripts` does.
+
+    Args:
+        tree: the tree.
+        store_dir: the store directory.
+        patched: the scripts that nixpatch changed, which are checked apart.
+
+    """
+    programs = {
+        path for dist in tree.dists for path in filter(tree.has, dist.files) if _in_bin(path, tree.prefix)
+    }
+    for path in sorted(programs.difference(patched)):
+        real = path if not os.path.islink(path) else cached_file(path, tree.prefix, store_dir) or path
+        shebang = _shebang(path, real, tree.prefix)
+        if shebang is not None and shebang.absent_program and not os.path.exists(shebang.program):
+            text = f"cannot start: it begins with #!{shebang.program}, which is not there"
+            yield Finding("error", path, text)
 
 
 def _shebang(path: str, real: str, prefix: str) -> Shebang | None:

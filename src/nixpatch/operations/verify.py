@@ -19,6 +19,7 @@ from nixpatch.operations.skipped_programs import unable_to_start
 from nixpatch.operations.starting_files import StartingFiles
 from nixpatch.operations.target import cannot_start, target_of_output, without_loader
 from nixpatch.operations.target_libraries import target_libraries
+from nixpatch.operations.text_plan import without_program
 from nixpatch.operations.verify_load import load_files, load_opened
 from nixpatch.operations.verify_provenance import (
     check_provenance,
@@ -28,6 +29,7 @@ from nixpatch.operations.verify_provenance import (
     patched_files,
     with_findings,
 )
+from nixpatch.operations.verify_texts import patched_texts
 from nixpatch.operations.verify_transitive import unmet_needs
 from nixpatch.policy import Policy, default_policy
 from nixpatch.resolve.load_order import library_use, load_conflicts
@@ -113,6 +115,7 @@ def check_tree(
             unmet_needs(facts, target, reader, ignored=ignored, stops=stops, known=verdict.findings)
         )
         unmet += tuple(without_loader(facts, reader, ignored))
+        unmet += tuple(without_program(tree, store.directory, patched_texts(tree, records)))
         verdict = with_findings(verdict, unmet)
         if any(finding.severity == "error" for finding in unmet):
             text = f"nixpatch {shlex.quote(path)} links what the store has, and lists what it lacks"

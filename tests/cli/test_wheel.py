@@ -83,6 +83,14 @@ def test_twice_gives_the_same_bytes(world: World, nixpatch: Run, wheel: str, whe
     assert Path(wheelhouse, PATCHED).read_bytes() == Path(wheelhouse + "3", PATCHED).read_bytes()
 
 
+def test_quiet_says_nothing_of_what_went_well(nixpatch: Run, wheel: str, wheelhouse: str) -> None:
+    assert nixpatch("wheel", "-q", "-w", wheelhouse, wheel) == (0, "", "")
+    assert nixpatch("restore", "-q", os.path.join(wheelhouse, PATCHED)) == (0, "", "")
+    code, _, err = nixpatch("wheel", "-q", "--pure", "-w", wheelhouse + "2", wheel)
+    assert code == 1
+    assert "nothing was written for it" in err
+
+
 def test_another_file_system_gives_the_same_bytes(
     nixpatch: Run, wheel: str, wheelhouse: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,7 +207,7 @@ class Output:
                 "output": done.output and shown(done.output),
                 "note": shown(done.note),
             }
-        if done.note:
+        if done.note and (self.verbosity >= 0 or done.output is None):
             sys.stdout.flush()
             sys.stderr.write(f"nixpatch: {shown(path)}: {shown(done.note)}\n")
 

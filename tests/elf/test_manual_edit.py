@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fuzz.forge import DT_NEEDED, DT_RUNPATH, NEED, PATH, SELF, VERSION, Forged
 from nixpatch.elf import read
 from nixpatch.elf.check_inplace import check, undo_violations
 from nixpatch.elf.headers import ElfFile, Headers
@@ -295,3 +296,13 @@ def test_ld_so_loads_a_library_with_symbols_in_other_places(workshop: Workshop, 
     edit_file(library, out, ElfEdit(None, manual=ManualEdit(renamed_symbols=(("use", "employ"),))))
     assert load(out, "employ") == "42"
     assert load(out, "use").startswith("failed")
+
+
+def test_other_needs_in_the_place_of_scattered_entries_can_be_undone(tmp_path: Path) -> None:
+    source, out, back = (os.path.join(tmp_path, name) for name in ("source", "out", "back"))
+    dynamic = [(DT_NEEDED, NEED), (DT_SONAME, SELF), (DT_RUNPATH, PATH), (DT_NEEDED, VERSION)]
+    Path(source).write_bytes(Forged(dynamic=dynamic).data())
+    manual = ManualEdit(needed=("liba.so", "libb.so"))
+    edit_file(source, out, ElfEdit(None, manual=manual))
+    restore_file(out, back)
+    assert content(back) == content(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 from nixpatch.elf import structs as elf
 from nixpatch.elf.dynamic import need_references, soname
@@ -50,6 +51,13 @@ def _named(headers: Headers) -> list[tuple[int, int]]:
     return [entry for entry in headers.live if entry.tag in {elf.DT_NEEDED, elf.DT_SONAME}]
 
 
+def _places_of_needs(headers: Headers, others: Headers) -> list[int]:
+    """Return where DT_NEEDED stands among the entries with tags that both files have equally often."""
+    counts, other_counts = (Counter(entry.tag for entry in file.live) for file in (headers, others))
+    tags = [entry.tag for entry in headers.live if counts[entry.tag] == other_counts[entry.tag]]
+    return [index for index, tag in enumerate(tags) if tag == elf.DT_NEEDED]
+
+
 def _executable_stack(headers: Headers) -> bool | None:
     return headers.stack_segment and bool(headers.stack_segment.flags & elf.PF_X)
 
@@ -68,7 +76,9 @@ def _needs(old: ElfFile, new: ElfFile) -> tuple[tuple[tuple[str, str], ...], tup
     old_needed, needed, old_files, files = names
     of_versions = dict(zip(old_files, files, strict=False))
     added = len(needed) - len(old_needed)
-    if added >= 0:  # additions come first
+    places = (_places_of_needs(old.headers, new.headers), _places_of_needs(new.headers, old.headers))
+    is_moved = added == 0 and places[0] != places[1]
+    if added >= 0 and not is_moved:  # additions come first, and a rename moves no entry
         renames = dict(zip(old_needed, needed[added:], strict=True))
         if (
             all(renames.get(name, name) == to for name, to in of_versions.items())

@@ -304,6 +304,11 @@ class DistSources(Mapping[str, bytes]):
         """Yield the paths, sorted."""
         return iter(self._paths)
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where the sources are, sorted."""
+        return tuple(self._paths.values())
+
     def __len__(self) -> int:
         """Return the number of sources that RECORD lists."""
         return len(self._paths)

@@ -1,7 +1,8 @@
 """Read which libraries the code of a tree opens by name: strings of ELF files, and the sources of each dist.
 
 Sources take long to follow, and a dist is hardly ever changed after its installation. So the names of a dist
-are kept in the cache by the digests that its RECORD has of its sources, for every tree that has this dist.
+are kept in the cache by the digests that its RECORD has of its sources, for every tree that has this dist. In
+each tree the sources are compared with these digests once, and again when the state of one has changed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -56,7 +58,9 @@ class CodeReader:
         self._tree = tree
         self.cache = cache
         self._records = records
+        self._begun = time.time_ns()
         self._states: dict[str, os.stat_result] = {}
+        self._source_states: dict[str, tuple[bytes, bool]] = {}
         self._rows = {dist.info: _source_rows(dist, records.of(tree, dist.info)) for dist in tree.dists}
         self._strings: dict[str, DlopenStrings | None] = {}
         self._names: dict[str, DistNames] = {}
@@ -123,15 +127,40 @@ class CodeReader:
                 return known[0]
             self._strings[path] = dlopen_strings(path, self.symbols)
         strings = self._strings[path]
-        if settled(status):
+        if settled(status, self._begun):
             row = None if strings is None else (strings.symbols, strings.names, strings.in_text)
             text = json.dumps((self.symbols, row))
             self.cache.put(RowKind.STRINGS, path, stamp_of(status), text.encode("ascii"))
         return strings
 
     def _cached_names(self, dist: Dist) -> tuple[OpenedName, ...] | None:
+        state, _ = self._state_of_sources(dist)
+        if self._rows[dist.info] is None or self.cache.get(RowKind.SOURCES, dist.info, state) is None:
+            return None
+        return self._names_by_record(dist)
+
+    def _names_by_record(self, dist: Dist) -> tuple[OpenedName, ...] | None:
+        """Return the names of a dist with the digests that RECORD has; None if such a dist is not known."""
         rows = self._rows[dist.info]
         return None if rows is None else _unpacked(self.cache.get(RowKind.OPENED, _key(rows), b""))
+
+    def _state_of_sources(self, dist: Dist) -> tuple[bytes, bool]:
+        """Return a digest of the rows and states of the sources of a dist, and whether these are settled."""
+        if dist.info not in self._source_states:
+            digest, are_settled = (
+                hashlib.blake2b(b"\n".join(self._rows[dist.info] or ()), digest_size=32),
+                True,
+            )
+            for path in DistSources(dist).paths:
+                try:
+                    status = os.stat(path)
+                except OSError:
+                    are_settled = False
+                    continue
+                digest.update(os.fsencode(path) + b"\0" + stamp_of(status))
+                are_settled = are_settled and settled(status, self._begun)
+            self._source_states[dist.info] = (digest.digest(), are_settled)
+        return self._source_states[dist.info]
 
     def _names_of(self, dist: Dist) -> tuple[OpenedName, ...]:
         if self._rows[dist.info] == []:
@@ -144,21 +173,35 @@ class CodeReader:
         names = self._names[dist.info]
         rows = self._rows[dist.info]
         if rows is not None and names.as_recorded:
-            self.cache.put(RowKind.OPENED, _key(rows), b"", _packed(names.names))
+            if self._names_by_record(dist) is None:
+                self.cache.put(RowKind.OPENED, _key(rows), b"", _packed(names.names))
+            state, are_settled = self._state_of_sources(dist)
+            if are_settled:
+                self.cache.put(RowKind.SOURCES, dist.info, state, b"")
         return names.names
 
     def read_names(self, dist: Dist) -> DistNames:
-        """Read the sources of a dist, whatever the cache has."""
+        """Read the sources of a dist; those with the digests of a dist that is known are not followed."""
+        known = self._names_by_record(dist)
+        if known is not None:
+            sources = DistSources(dist)
+            for name in sources:
+                sources.get(name)
+            if self._have_recorded_digests(dist, sources):
+                return DistNames(known, as_recorded=True)
         sources = DistSources(dist)
         names = opened_names(sources)
+        return DistNames(names, self._have_recorded_digests(dist, sources))
+
+    def _have_recorded_digests(self, dist: Dist, sources: DistSources) -> bool:
+        """Whether the sources that were read are all that RECORD has, with the digests that it has."""
         recorded = {os.fsdecode(row[0]): row[1] for row in map(_fields, self._rows[dist.info] or ()) if row}
         digests = {name: encode_digest(digest).encode() for name, digest in sources.digests.items()}
-        as_recorded = (
+        return (
             not sources.are_lost
             and sources.keys() == recorded.keys()
             and all(recorded[name] == digest for name, digest in digests.items())
         )
-        return DistNames(names, as_recorded)
 
 
 def _source_rows(dist: Dist, records: DistRecords) -> list[bytes] | None:

@@ -28,8 +28,7 @@ from nixpatch.operations.request import PatchRequest
 from nixpatch.resolve.search_path import inside
 from nixpatch.store import gc_roots
 from nixpatch.store.cache import settled, stamp_of
-from nixpatch.store.nix_store import Store
-from nixpatch.store.whole_store import is_sealed
+from nixpatch.store.nix_store import Store, is_sealed
 from nixpatch.store_paths import store_paths_of
 from nixpatch.version import __version__
 

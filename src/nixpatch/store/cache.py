@@ -47,6 +47,8 @@ class RowKind(enum.IntEnum):
     """the sonames that stand as strings in an ELF file that opens libraries by name"""
     OPENED = 5
     """the names that the sources of a dist open, by a digest over the rows of RECORD that describe these"""
+    SOURCES = 7
+    """that the sources of a dist have the digests of RECORD, by the states of all of them"""
 
 
 _BY_CONTENT = {RowKind.OPENED: 3000}

@@ -14,6 +14,8 @@ from nixpatch.store_paths import is_store_entry, package_of_entry
 DEFAULT_STORE_DIR = "/nix/store"
 """where Nix keeps its store unless it is configured otherwise"""
 
+_SEALED_TIME = 1_000_000_000  # ns: one second after the epoch
+_WRITE = 0o222
 _TIMEOUT = 120.0  # seconds; a query takes hundredths of one, a database locked by a collector much longer
 _KEPT = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "TMPDIR"}
@@ -147,6 +149,11 @@ def _may_ask(state: str, environ: Mapping[str, str]) -> bool:
     """
     socket = os.path.join(state, "daemon-socket", "socket")
     return os.access(state, os.R_OK | os.W_OK) or os.path.exists(socket) or bool(environ.get("NIX_REMOTE"))
+
+
+def is_sealed(status: os.stat_result) -> bool:
+    """Whether Nix has registered a file or directory of the store: it does not change any more."""
+    return status.st_mtime_ns == _SEALED_TIME and not status.st_mode & _WRITE
 
 
 def find_store(given: str | None, environ: Mapping[str, str]) -> Store:

@@ -21,7 +21,7 @@ from itertools import pairwise
 
 from nixpatch.errors import MachineError
 from nixpatch.store.cache import STAMP_SIZE, Cache, RowKind, settled, stamp_of
-from nixpatch.store.nix_store import Store
+from nixpatch.store.nix_store import Store, is_sealed
 from nixpatch.store.sources import is_stubs
 from nixpatch.store_paths import is_store_entry
 
@@ -29,8 +29,6 @@ _NOT_FOR_LOADING = ("-dev", "-devdoc", "-debug", "-doc", "-man", "-info", "-stub
 """outputs to build with or to read: files with the names of libraries in them are not for loading"""
 _NOT_PATHS = (".drv", ".lock", ".chroot", ".check")
 """files of Nix itself in the store directory beside the store paths"""
-_SEALED_TIME = 1_000_000_000  # ns: one second after the epoch
-_WRITE = 0o222
 _DIRECTORIES = ("lib", "lib64", "bin")
 """where libraries and programs are looked for"""
 
@@ -141,11 +139,6 @@ def _look_into(store: Store, path: str) -> _PathState:
         except OSError:
             sealed = False
     return _PathState(path, tuple(directories), sealed)
-
-
-def is_sealed(status: os.stat_result) -> bool:
-    """Whether Nix has registered a file or directory of the store: it does not change any more."""
-    return status.st_mtime_ns == _SEALED_TIME and not status.st_mode & _WRITE
 
 
 def _state(paths: Iterable[_PathState]) -> bytes:

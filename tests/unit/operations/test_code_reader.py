@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from nixpatch.fs import read_regular
 from nixpatch.installed.dist_records import TreeRecords
 from nixpatch.installed.scan import scan
 from nixpatch.model import Machine
 from nixpatch.operations.opened_names import CodeReader
 from nixpatch.policy import default_policy
 from nixpatch.resolve import python_names
+from nixpatch.store import cache as store_cache
 from nixpatch.store.cache import Cache
 from support.world import record_row
 
@@ -92,6 +94,55 @@ def test_a_record_that_claims_the_digests_of_another_dist_is_not_believed_for_th
     other = Tree(tmp_path / "b", tmp_path / "cache")
     other.install("libz.so.1")
     assert other.names() == ["libz.so.1"]
+
+
+def test_a_source_that_was_edited_after_it_was_installed_is_seen(tree: Tree) -> None:
+    tree.install("libz.so.1")
+    assert tree.names() == ["libz.so.1"]
+    tree.source.write_text("import ctypes\nctypes.CDLL('libfoo.so.7')\n")
+    assert tree.names() == ["libfoo.so.7"]
+    tree.install("libz.so.1")
+    assert tree.names() == ["libz.so.1"]
+
+
+def test_an_edit_is_seen_where_the_sources_were_compared_before(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_cache, "_SETTLED", 0)
+    tree.install("libz.so.1")
+    for _ in range(3):
+        assert tree.names() == ["libz.so.1"]
+    status = tree.source.stat()
+    tree.source.write_text("import ctypes\nctypes.CDLL('libz.so.2')\n")
+    os.utime(tree.source, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert tree.names() == ["libz.so.2"]
+
+
+def test_sources_that_have_not_changed_are_not_read_again(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_cache, "_SETTLED", 0)
+    tree.install("libz.so.1")
+    assert tree.names() == ["libz.so.1"]
+    reads: list[str] = []
+
+    def noted(path: str, limit: int) -> bytes:
+        reads.append(path)
+        return read_regular(path, limit)
+
+    monkeypatch.setattr("nixpatch.installed.scan.read_regular", noted)
+    assert tree.names() == ["libz.so.1"]
+    assert str(tree.source) not in reads
+
+
+def test_a_dist_that_claims_the_digests_of_a_known_one_is_read_itself(tree: Tree, tmp_path: Path) -> None:
+    tree.install("libz.so.1")
+    assert tree.names() == ["libz.so.1"]
+    other = Tree(tmp_path / "b", tmp_path / "cache")
+    other.install("libz.so.1")
+    other.source.write_text("import ctypes\nctypes.CDLL('libevil.so.1')\n")
+    assert other.names() == ["libevil.so.1"]
+    assert tree.names() == ["libz.so.1"]
 
 
 def test_a_source_that_record_does_not_list_by_digest_is_read_each_time(tree: Tree) -> None:

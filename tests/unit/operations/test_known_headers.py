@@ -3,7 +3,7 @@
 import json
 from dataclasses import fields
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nixpatch.fs import can_be_path
@@ -14,6 +14,7 @@ _TEXTS = st.binary(max_size=20).map(lambda data: data.decode("utf-8", "surrogate
 st.register_type_strategy(str, _TEXTS)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.builds(ElfFacts, **{field.name: ... for field in fields(ElfFacts)}))
 def test_facts_come_back(facts: ElfFacts) -> None:
     assert _unpacker(ElfFacts)(json.loads(json.dumps(_packed(facts)))) == facts

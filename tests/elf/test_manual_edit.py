@@ -15,7 +15,17 @@ from nixpatch.elf import read
 from nixpatch.elf.check_inplace import check, undo_violations
 from nixpatch.elf.headers import ElfFile, Headers
 from nixpatch.elf.image import Image, Patch
-from nixpatch.elf.structs import DT_DEBUG, DT_FLAGS_1, DT_GNU_HASH, DT_HASH, DT_RELA, DT_SONAME, DT_VERSYM
+from nixpatch.elf.structs import (
+    DT_DEBUG,
+    DT_FLAGS_1,
+    DT_GNU_HASH,
+    DT_HASH,
+    DT_JMPREL,
+    DT_RELA,
+    DT_RELASZ,
+    DT_SONAME,
+    DT_VERSYM,
+)
 from nixpatch.elf.symbol_tables import SymbolTables, read_symbol_tables
 from nixpatch.elf.undo import open_views, views_of
 from nixpatch.elf.undo_record import UndoRecord
@@ -306,3 +316,17 @@ def test_other_needs_in_the_place_of_scattered_entries_can_be_undone(tmp_path: P
     edit_file(source, out, ElfEdit(None, manual=manual))
     restore_file(out, back)
     assert content(back) == content(source)
+
+
+def test_relocation_tables_that_overlap_within_an_entry_are_refused(library: str, tmp_path: Path) -> None:
+    headers = read_headers(library)
+    index = next(index for index, entry in enumerate(headers.live) if entry.tag == DT_JMPREL)
+    place = headers.dynamic_offset + 16 * index + 8
+
+    def shift(data: bytearray) -> None:
+        data[place : place + 8] = struct.pack("<Q", headers.values[DT_RELA] + headers.values[DT_RELASZ] - 8)
+
+    path = patched_bytes(library, os.path.join(tmp_path, "library.so"), shift)
+    manual = ManualEdit(renamed_symbols=(("pair_11", "other_11"),))
+    with pytest.raises(FileRefused, match="relocation tables overlap within an entry"):
+        edit_file(path, os.path.join(tmp_path, "out"), ElfEdit(None, manual=manual))

@@ -241,6 +241,8 @@ def _relocations(file: ElfFile) -> Iterator[RelocationTable]:
             elif start < first < end:
                 end = first
         if start < end:
+            if (start - table.offset) % entry or (end - start) % entry:
+                raise malformed("relocation tables overlap within an entry")
             known.append((start, end))
             data = table.data[start - table.offset : end - table.offset]
             yield RelocationTable(ImageTable(start, data, "the relocations"), entry)

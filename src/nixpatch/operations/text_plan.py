@@ -7,7 +7,8 @@ import re
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-from nixpatch.errors import FileRefused
+from nixpatch.errors import FileRefused, MachineError
+from nixpatch.escape import is_machine_error, reason
 from nixpatch.fs import read_head, read_regular
 from nixpatch.installed.linked import cached_file
 from nixpatch.installed.shebang import HEAD_SIZE, Shebang, read_shebang, with_program
@@ -119,6 +120,7 @@ def plan_scripts(
             try:
                 content = with_program(read_regular(real, MAX_SCRIPT), program)
             except (ValueError, OSError, FileRefused) as error:
+                _must_be_about_the_file(path, error)
                 yield Finding("error", path, f"begins with #!{original}, and cannot be changed: {error}")
                 continue
             is_outside = not Shebang(program, "").runs_in(tree.prefix)
@@ -161,8 +163,20 @@ def _shebang(path: str, real: str, prefix: str) -> Shebang | None:
         if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
             return None
         return read_shebang(read_head(real, HEAD_SIZE))
-    except OSError:
+    except OSError as error:
+        _must_be_about_the_file(real, error)
         return None
+
+
+def _must_be_about_the_file(path: str, error: Exception) -> None:
+    """End the run where a script could not be read because of the machine: it may have to be changed.
+
+    Raises:
+        MachineError: the disk fails, or the run may open no more files.
+
+    """
+    if is_machine_error(error):
+        raise MachineError(f"{path}: {reason(error)}: mend this and run nixpatch again") from error
 
 
 def _in_bin(path: str, prefix: str) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from nixpatch.errors import MachineError
 from nixpatch.installed.scan import scan
 from nixpatch.installed.startup_file import startup_file
 from nixpatch.model import Finding, TextKind, TextPlan
@@ -142,6 +144,19 @@ class TestScripts:
             (BASH,),
         )
         assert text.content == f"#!{BASH} -e\necho\n".encode()
+
+    def test_one_that_the_machine_cannot_read_ends_the_run(self, root: str) -> None:
+        """With no file left to open: it may have to be changed, so it is not left out in silence."""
+        script(root, b"#!/bin/bash -e")
+        scripts(root)  # imports what it needs
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        found = scan(root)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
+        try:
+            with pytest.raises(MachineError, match="run nixpatch again"):
+                list(plan_scripts(found, TARGET, STORE, {"bash": BASH}.get, {}))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     @pytest.mark.parametrize("name", ["python", "python3", "python3.9"])
     def test_a_python_of_the_system_is_that_of_the_venv(self, root: str, name: str) -> None:

@@ -205,6 +205,7 @@ def main() -> None:
     options = parser.parse_args()
     directory = os.path.abspath(options.keep or tempfile.mkdtemp(prefix="nixpatch-speed-"))
     os.environ["XDG_CACHE_HOME"] = os.path.join(directory, "cache")
+    os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"  # uv
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed nixpatch has its byte code
     try:
         talk = Console(stderr=True)

@@ -39,6 +39,7 @@ class KnownHeaders:
         self._path = kept_files.path_of(cache, _KIND, tree)
         self._edition = edition
         self._rows: dict[str, Any] = {}
+        self._known: dict[str, ElfFacts | Skip] = {}
         self._states: dict[str, os.stat_result] = {}
         self._moment = 0
         if self._path is not None:
@@ -51,7 +52,7 @@ class KnownHeaders:
 
     def of(self, paths: Iterable[str]) -> dict[str, ElfFacts | Skip]:
         """Return what is known of these files as they are now; none of them may have been read yet."""
-        known: dict[str, ElfFacts | Skip] = {}
+        known = self._known
         if self._path is None:
             return known
         self._moment = time.time_ns()
@@ -71,7 +72,9 @@ class KnownHeaders:
         if self._path is None:
             return
         rows = {
-            path: [stamp_of(self._states[path]).hex(), _packed(result)]
+            path: self._rows[path]
+            if result is self._known.get(path)
+            else [stamp_of(self._states[path]).hex(), _packed(result)]
             for path, result in facts.items()
             if path in self._states and settled(self._states[path], self._moment)
         }

@@ -2,7 +2,7 @@
 
 Compilers put string literals into read-only data, but old linkers put that into the segment of the code, and
 arrays stand in writable data: so every PT_LOAD is searched, whatever its flags, but for the string tables of
-dynamic linking. Section headers are not asked: strip removes them.
+dynamic linking, and for sections of code, where section headers tell which these are: strip removes them.
 
 Measured on 3,819 ELF files (12.6 GB) of 250 dists: 345 import dlopen, 192 hold what looks like names, and the
 rules of ``resolve/opened_libraries.py`` leave some in 144. 18 s for all of them, 0.7 s for cublasLt.
@@ -15,6 +15,7 @@ import re
 import string
 from collections.abc import Collection, Iterator
 
+from nixpatch.elf import structs as elf
 from nixpatch.elf.headers import ElfFile, Headers
 from nixpatch.elf.symbols import SymbolTable
 from nixpatch.elf.undo import open_views
@@ -54,16 +55,22 @@ def dlopen_strings(source: str | int, symbols: Collection[str] = DLOPEN) -> Dlop
             return None
         # Offsets of the original are valid in the patched file: edits insert bytes only behind all segments.
         headers = (views.current.headers, views.original.headers)
-        tables = sorted((h.string_offset, h.string_offset + h.string_size) for h in headers)
+        code = (s for s in headers[0].shdrs if s.flags & elf.SHF_EXECINSTR and s.in_file)
+        skipped = sorted(
+            (
+                *((h.string_offset, h.string_offset + h.string_size) for h in headers),
+                *((section.offset, section.offset + section.size) for section in code),
+            )
+        )
         names: dict[str, None] = {}
         in_text: dict[str, None] = {}
         fd = views.current.image.fd
-        for data, begin, end in _windows(fd, headers[0], tables):
+        for data, begin, end in _windows(fd, headers[0], skipped):
             for name, whole in _names(data, begin, end):
                 group = names if whole else in_text
                 if len(group) < _NAMES:
                     group[name] = None
-        is_rust = in_text and any(_RUST in data for data, _, _ in _windows(fd, headers[0], tables))
+        is_rust = in_text and any(_RUST in data for data, _, _ in _windows(fd, headers[0], skipped))
         return DlopenStrings(imported, tuple(names), tuple(in_text) if is_rust else ())
 
 
@@ -87,7 +94,7 @@ def _imported(file: ElfFile, symbols: Collection[str]) -> tuple[str, ...]:
     return tuple(sorted({begins[offset] for offset in undefined}))
 
 
-def _windows(fd: int, headers: Headers, tables: list[tuple[int, int]]) -> Iterator[tuple[bytes, int, int]]:
+def _windows(fd: int, headers: Headers, skipped: list[tuple[int, int]]) -> Iterator[tuple[bytes, int, int]]:
     """Yield the contents of the segments piece by piece: bytes, and the range in them that is this piece's.
 
     What lies around that range are the neighbours' bytes. Read, not mapped: a file may shrink. Bytes that two
@@ -97,7 +104,7 @@ def _windows(fd: int, headers: Headers, tables: list[tuple[int, int]]) -> Iterat
     for load in sorted(headers.loads, key=lambda load: load.offset):
         start = max(load.offset, reached)
         reached = max(reached, load.file_end)
-        for begin, end in _without(start, load.file_end, tables):
+        for begin, end in _without(start, load.file_end, skipped):
             for offset in range(begin, end, _CHUNK):
                 size = min(_CHUNK, end - offset, left)
                 first, last = max(offset - _LONGEST, begin), min(offset + size + _LONGEST, end)

@@ -136,11 +136,13 @@ def _check_file(
 ) -> Iterator[Finding]:
     algorithms = {row.check_algorithm for row in rows if row.check_algorithm is not None}
     try:
-        if digests is not None and os.path.islink(path):
+        is_link = os.path.islink(path)
+        if digests is not None and is_link:
             yield Finding("error", path, "was patched and is a link now: install the dist again")
             return
         # A row is about the content, which `uv pip install --link-mode symlink` puts behind a link.
-        now = hash_file(os.path.realpath(path), {*algorithms, DEFAULT_ALGORITHM})
+        content = os.path.realpath(path) if is_link else path
+        now = hash_file(content, {*algorithms, DEFAULT_ALGORITHM})
     except FileNotFoundError:
         if rows:
             is_link = os.path.islink(path)

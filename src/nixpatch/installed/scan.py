@@ -289,11 +289,15 @@ class DistSources(Mapping[str, bytes]):
 
         Raises:
             KeyError: there is no such file, or it cannot be read.
+            MachineError: the disk fails, or the run may open no more files.
 
         """
         try:
             data = _source(self._paths[name])
         except OSError as error:
+            if is_machine_error(error):
+                text = f"{shown(self._paths[name])}: {reason(error)}: mend this and run nixpatch again"
+                raise MachineError(text) from error
             self.are_lost = True
             raise KeyError(name) from error
         if name not in self.digests:

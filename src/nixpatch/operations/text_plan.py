@@ -75,7 +75,8 @@ def is_foreign(tree: Tree, dist: Dist, path: str) -> bool:
             return True
     except FileNotFoundError:
         return False
-    except OSError:  # a link, a directory
+    except OSError as error:  # a link, a directory
+        _must_be_about_the_file(path, error)
         return True
     return any(path in other.files for other in tree.dists if other.name != dist.name)
 
@@ -169,7 +170,7 @@ def _shebang(path: str, real: str, prefix: str) -> Shebang | None:
 
 
 def _must_be_about_the_file(path: str, error: Exception) -> None:
-    """End the run where a script could not be read because of the machine: it may have to be changed.
+    """End the run where a file could not be read because of the machine: it may have to be changed.
 
     Raises:
         MachineError: the disk fails, or the run may open no more files.

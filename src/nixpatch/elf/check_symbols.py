@@ -28,7 +28,11 @@ def symbol_violations(old: ElfFile, new: ElfFile, manual: ManualEdit) -> Iterato
     Every relocation has to refer to the symbol that it had, and every symbol to be found by its name.
     """
     before, after = read_symbol_tables(old), read_symbol_tables(new)
-    expected = [_edited(symbol, manual) for symbol in _symbols(before)]
+    new_names, unversioned = dict(manual.renamed_symbols), frozenset(manual.unversioned_symbols)
+    expected = [
+        (new_names.get(name, name) if name else name, 1 if name in unversioned else version, rest)
+        for name, version, rest in _symbols(before)
+    ]
     symbols = list(_symbols(after))
     if before.versions is None:
         expected = [(name, 1, rest) for name, _, rest in expected]
@@ -64,12 +68,6 @@ def _symbols(tables: SymbolTables) -> Iterator[_Symbol]:
     versions = tables.version_indexes() or (1,) * len(tables.names)
     for index, (name, version) in enumerate(zip(tables.names, versions, strict=True)):
         yield name, version, tables.symbols.data[index * size + 4 : (index + 1) * size]
-
-
-def _edited(symbol: _Symbol, manual: ManualEdit) -> _Symbol:
-    name, version, rest = symbol
-    new = dict(manual.renamed_symbols).get(name, name) if name else name
-    return new, 1 if name in manual.unversioned_symbols else version, rest
 
 
 def _other_bytes_same(before: SymbolTables, after: SymbolTables) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import IO, Final
 
 from nixpatch.errors import FileRefused, RequestError
-from nixpatch.installed.hashing import encode_digest
+from nixpatch.installed.hashing import DEFAULT_ALGORITHM, encode_digest, hash_file
 from nixpatch.installed.wheel_file import SIGNATURES, UnpackedMember, WheelFile, csv_of, readable
 from nixpatch.installed.wheel_origin import OriginalMember, WheelOrigin
 
@@ -91,11 +91,10 @@ def pack(
 
 def unchanged_members(wheel: WheelFile, members: Mapping[str, UnpackedMember]) -> frozenset[str]:
     """Return the members whose files are as they were unpacked; WHEEL and RECORD are never among them."""
-    written = {f"{wheel.info}/WHEEL", f"{wheel.info}/RECORD"}
     return frozenset(
         info.filename
         for info in _kept(wheel, members)
-        if info.filename not in written
+        if info.filename not in wheel.rewritten
         and _digest(members[info.filename].path) == members[info.filename].digest
     )
 
@@ -110,8 +109,7 @@ def _kept(wheel: WheelFile, members: Mapping[str, UnpackedMember]) -> Iterator[z
 
 
 def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return encode_digest(hashlib.file_digest(file, "sha256").digest())
+    return encode_digest(hash_file(path).digests[DEFAULT_ALGORITHM])
 
 
 def _copy(source: IO[bytes], span: _Span, info: zipfile.ZipInfo, archive: zipfile.ZipFile) -> None:
@@ -225,7 +223,7 @@ def _original(
     header = source.read(span.contents - span.start)
     source.seek(span.trailer)
     trailer = source.read(span.end - span.trailer)
-    is_rewritten = info.filename in {f"{wheel.info}/WHEEL", f"{wheel.info}/RECORD"}
+    is_rewritten = info.filename in wheel.rewritten
     if info.is_dir() or is_rewritten or os.path.basename(info.filename) in SIGNATURES:
         return OriginalMember(header, trailer, packed=_packed(source, span))
     if info.compress_type == zipfile.ZIP_STORED:
@@ -303,7 +301,7 @@ def _entries(directory: bytes) -> list[tuple[str, int]]:
     while directory[place : place + 4] == _ENTRY_MAGIC and place + _ENTRY.size <= len(directory):
         fields = _ENTRY.unpack_from(directory, place)
         flags, (name_size, extra_size, comment_size), offset = fields[3], fields[10:13], fields[-1]
-        name = directory[place + _ENTRY.size :][:name_size]
+        name = directory[place + _ENTRY.size : place + _ENTRY.size + name_size]
         entries.append((name.decode("utf-8" if flags & 0x800 else "cp437"), offset))  # APPNOTE 4.4.4, bit 11
         place += _ENTRY.size + name_size + extra_size + comment_size
     return sorted(entries, key=lambda entry: entry[1])

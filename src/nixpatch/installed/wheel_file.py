@@ -39,14 +39,10 @@ _MAX_RATIO: Final = 1100
 _ENCRYPTED: Final = 0x1  # general purpose bit 0 (APPNOTE 4.4.4)
 _DAMAGE: Final = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError),
-    *(
-        struct.error,
-        ValueError,
-        OverflowError,
-        OSError,
-    ),  # offsets and lengths beyond the file, names in no encoding
+    *(struct.error, ValueError, OverflowError, OSError),
 )
-"""what zipfile raises for an archive that is not one, or only in part"""
+"""what zipfile raises for an archive that is not one, or only in part; the second line is for offsets and
+lengths beyond the file, and for names in no encoding"""
 _MEND: Final = "mend the wheel first"
 _SDISTS: Final = (".tar.gz", ".tar.bz2")
 _PLATFORMS: Final = ("any", "linux_", "manylinux", "musllinux_")
@@ -90,6 +86,11 @@ class WheelFile:
         if python.startswith("cp3") and abi == python and python[3:].isdigit():
             return 3, int(python[3:])
         return None
+
+    @property
+    def rewritten(self) -> frozenset[str]:
+        """The members that are written anew in every patched wheel."""
+        return frozenset({f"{self.info}/WHEEL", f"{self.info}/RECORD"})
 
     @property
     def machine(self) -> str:

@@ -112,8 +112,7 @@ def patch_wheel(
 
 def _only_rewritten(wheel: WheelFile, unchanged: frozenset[str]) -> bool:
     """Whether every member is as it was, but for those that are written in any case."""
-    written = {f"{wheel.info}/WHEEL", f"{wheel.info}/RECORD"}
-    return {info.filename for info in wheel.members} - written == unchanged
+    return {info.filename for info in wheel.members} - wheel.rewritten == unchanged
 
 
 def _copy(path: str, output: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from nixpatch.elf import read
 from nixpatch.model import ElfFacts
+from support.programs import cache_source
 from support.world import Run, World, shared
 
 pytestmark = pytest.mark.gcc
@@ -115,20 +116,8 @@ def test_files_that_cannot_have_one_are_patched_without(world: World, nixpatch: 
 
 @pytest.mark.parametrize("is_true", [True, False])
 def test_a_cache_of_another_tool_is_kept_while_it_is_true(world: World, nixpatch: Run, is_true: bool) -> None:
-    source = os.path.join(world.root, "note.s")
     listed = place(world) if is_true else "=/gone/libanswer.so.1"
-    Path(source).write_text(
-        f"""
-        .section .note.nixos.ldcache, "a", %note
-        .p2align 2
-        .long 6, 1f - 0f, 0x63a86cb6
-        .asciz "NixOS"
-        .p2align 2
-        0: .ascii "libanswer.so.1\\0{listed}\\0\\0"
-        1: .p2align 2
-        .section .note.GNU-stack, "", %progbits
-        """
-    )
+    source = cache_source(Path(world.root, "note.s"), f"libanswer.so.1\\0{listed}\\0\\0")
     link = os.path.join(world.library, "libanswer.so.1")
     path = f"-Wl,-rpath,{world.library},--enable-new-dtags"
     shared("extension.c", world.extension, link, source, path, "-Wl,--build-id")

@@ -17,6 +17,7 @@ from nixpatch.model import ElfEdit, ElfFacts, ResolutionCache
 from support.programs import (
     RICH,
     Workshop,
+    cache_source,
     content,
     copy,
     edit_file,
@@ -189,7 +190,11 @@ def test_programs_of_mold_have_all_notes_in_a_pt_note_for_properties(workshop: W
 
 
 def test_an_edit_drops_the_cache_that_it_makes_stale(workshop: Workshop, tmp_path: Path) -> None:
-    with_note = workshop.library("-Wl,--build-id", workshop_note(tmp_path), name="libnoted.so")
+    with_note = workshop.library(
+        "-Wl,--build-id",
+        cache_source(tmp_path / "cache.s", "libanswer.so\\0=/a/libanswer.so\\0\\0"),
+        name="libnoted.so",
+    )
     assert cache_in(with_note) == (("libanswer.so", "=/a/libanswer.so"),)
     kept, stale, renamed = (os.path.join(tmp_path, name) for name in ("kept", "stale", "renamed"))
     edit_file(with_note, stale, ElfEdit(workshop.there))
@@ -204,25 +209,6 @@ def test_an_edit_drops_the_cache_that_it_makes_stale(workshop: Workshop, tmp_pat
         back = f"{edited}.back"
         restore_file(edited, back)
         assert content(back) == content(with_note)
-
-
-def workshop_note(directory: Path) -> str:
-    """Return an assembly source with a resolution cache, as a linker could place it."""
-    source = os.path.join(directory, "cache.s")
-    text = "libanswer.so\\0=/a/libanswer.so\\0\\0"
-    Path(source).write_text(
-        f"""
-        .section .note.nixos.ldcache, "a", %note
-        .p2align 2
-        .long 6, 1f - 0f, 0x63a86cb6
-        .asciz "NixOS"
-        .p2align 2
-        0: .ascii "{text}"
-        1: .p2align 2
-        .section .note.GNU-stack, "", %progbits
-        """
-    )
-    return source
 
 
 @pytest.mark.parametrize("where", ["note", "cache", "section", "segment"])

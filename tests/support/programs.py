@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from elftools.elf.dynamic import DynamicSegment
@@ -169,3 +170,20 @@ def patched_bytes(source: str, to: str, change: Callable[[bytearray], None]) -> 
         file.write(data)
     shutil.copymode(source, to)
     return to
+
+
+def cache_source(path: Path, text: str) -> str:
+    """Write an assembly source with a resolution cache, as a linker could place it; return its path."""
+    path.write_text(
+        f"""
+        .section .note.nixos.ldcache, "a", %note
+        .p2align 2
+        .long 6, 1f - 0f, 0x63a86cb6
+        .asciz "NixOS"
+        .p2align 2
+        0: .ascii "{text}"
+        1: .p2align 2
+        .section .note.GNU-stack, "", %progbits
+        """
+    )
+    return str(path)

@@ -10,7 +10,7 @@ from nixpatch.operations.tree_state import Printed, remember
 
 
 def keep(request: PatchRequest, options: PatchOptions, outcome: Outcome, begun: int) -> None:
-    """Keep the report of a run that found nothing to do; ``begun`` is its start (``time.time_ns``)."""
+    """Keep the report of a run that had nothing to do; ``begun`` is its start (``time.time_ns``)."""
     from nixpatch.operations.gc_roots import used  # noqa: PLC0415 - a tree that is known needs neither
     from nixpatch.report.text import brief_lines  # noqa: PLC0415 - rich is slow to import
 

@@ -147,10 +147,8 @@ class CodeReader:
     def _state_of_sources(self, dist: Dist) -> tuple[bytes, bool]:
         """Return a digest of the rows and states of the sources of a dist, and whether these are settled."""
         if dist.info not in self._source_states:
-            digest, are_settled = (
-                hashlib.blake2b(b"\n".join(self._rows[dist.info] or ()), digest_size=32),
-                True,
-            )
+            digest = hashlib.blake2b(b"\n".join(self._rows[dist.info] or ()), digest_size=32)
+            are_settled = True
             for path in DistSources(dist).paths:
                 try:
                     status = os.stat(path)

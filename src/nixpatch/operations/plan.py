@@ -41,7 +41,7 @@ from nixpatch.model import (
 from nixpatch.operations.foreign_dists import dangling_dists, foreign_dists, linked_for_others
 from nixpatch.operations.known_headers import KnownHeaders
 from nixpatch.operations.opened_names import CodeReader
-from nixpatch.operations.read_ahead import read_ahead
+from nixpatch.operations.read_ahead import read_ahead, read_headers
 from nixpatch.operations.request import PatchRequest
 from nixpatch.operations.resolution_cache import plan_caches
 from nixpatch.operations.resume import is_stale, stale_note, unrecorded, vouches
@@ -619,7 +619,7 @@ class Reader:
         result = self.known.get(path)
         if result is None:
             self.noted.add(path)
-            result = self.known[path] = elf.read(os.path.realpath(path) if os.path.islink(path) else path)
+            result = self.known[path] = read_headers(path)
         return result
 
     def note(self, path: str) -> None:
@@ -652,7 +652,7 @@ class Reader:
                 self.absent.add(path)
                 return None
             except OSError:
-                self.looked_at[path] = False
+                self.note(path)
                 return None
         try:
             result = self(path)

@@ -79,6 +79,16 @@ def read_ahead(
         yield readings
 
 
+def read_headers(path: str) -> ElfFacts | Skip:
+    """Read the headers of a file, whose last name may be a link.
+
+    Raises:
+        OSError: it cannot be read.
+
+    """
+    return elf.read(os.path.realpath(path) if os.path.islink(path) else path)
+
+
 def _read(job: _Job, code: CodeReader, known: Container[str], unread: frozenset[str]) -> PartRead:
     reading = PartRead()
     if job.dist is not None:
@@ -86,7 +96,7 @@ def _read(job: _Job, code: CodeReader, known: Container[str], unread: frozenset[
     for path in job.files:
         if path not in known:
             with contextlib.suppress(OSError):
-                reading.facts[path] = elf.read(os.path.realpath(path) if os.path.islink(path) else path)
+                reading.facts[path] = read_headers(path)
         if path in unread:
             with contextlib.suppress(OSError, FileRefused):
                 reading.strings[path] = dlopen_strings(path, code.symbols)

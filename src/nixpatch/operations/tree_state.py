@@ -72,7 +72,7 @@ def _stamp(path: str, *fields: str) -> _Stamp:
 
 @dataclass(frozen=True, slots=True)
 class KnownTree:
-    """A tree in which nothing has changed since a run found nothing to do."""
+    """A tree in which nothing has changed since a run had nothing to do."""
 
     printed: Printed
     snapshot: Snapshot
@@ -94,7 +94,7 @@ class Printed:
 
 
 def recall(request: PatchRequest, options: PatchOptions) -> KnownTree | None:
-    """Return a tree if nothing has changed since a run found nothing to do; None if a run has to look."""
+    """Return a tree if nothing has changed since a run had nothing to do; None if a run has to look."""
     path = _file(request)
     if path is None:
         return None
@@ -111,6 +111,7 @@ def recall(request: PatchRequest, options: PatchOptions) -> KnownTree | None:
         if rooted and gc_roots.missing(request.store, prefix, known["used"]):
             return None
         lines, quiet_lines = (tuple((text, style) for text, style in part) for part in known["lines"])
+        # It can be printed.
         "".join(text + style for text, style in (*lines, *quiet_lines)).encode("utf-8", "surrogateescape")
         dists, loose = ({path: tuple(stamp) for path, stamp in part.items()} for part in known["installed"])
         printed = Printed(lines, quiet_lines, known["directory"] is None)
@@ -137,7 +138,7 @@ def remember(
 ) -> None:
     """Keep what a run printed of a tree, if a run on the tree as it is now would print the same.
 
-    The caller has made sure that the run found nothing to do. Never fails.
+    The caller has made sure that the run had nothing to do. Never fails.
 
     Args:
         request: of the run.

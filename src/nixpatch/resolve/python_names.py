@@ -201,9 +201,9 @@ class _Dist:
         wanted = {
             path: source
             for path in self.rest
-            if not names or path.rpartition("/")[2] in names
-            for source in (self.sources.get(path, b""),)
-            if any(map(source.__contains__, parts)) and words.search(source)
+            if (not names or path.rpartition("/")[2] in names)
+            and any(map((source := self.sources.get(path, b"")).__contains__, parts))
+            and words.search(source)
         }
         self.openers.clear()  # more functions may be known
         if len(wanted) <= limit:

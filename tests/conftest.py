@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -11,6 +12,10 @@ from support.testbed import store as stores
 from support.testbed.sandbox import Sandbox
 from support.testbed.store import NixStore
 from support.testbed.venv import StoreVenv, StoreVenvFactory, create
+
+# A tree or wheel without a Python of its own is linked for the one on PATH, which may be a shim (pyenv) that
+# leads to none.
+os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
 
 # In CI a test that skips is a test that nobody runs.
 NO_SKIP = os.environ.get("NIXPATCH_NO_SKIP", "0") not in {"", "0"}
